@@ -1,0 +1,1 @@
+//! An embedded, single-node Kubernetes API for tests and for one machine.

@@ -1,0 +1,1 @@
+//! What runs beside the trainer in its pod: fetch and publish.

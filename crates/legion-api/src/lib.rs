@@ -1,0 +1,1 @@
+//! Custom resource types of the Legion platform: specs, statuses, typed names, reasons, validation.

@@ -1,0 +1,1 @@
+//! World to plan: every decision of the operator and every child object's builder, pure.

@@ -1,0 +1,1 @@
+//! Documents that travel between Legion's processes: agent tasks, exit records, termination messages, the toolchain protocol.

@@ -1,0 +1,1 @@
+//! Tests only: worlds, factories, fault injection and invariant checks.
