@@ -1,0 +1,45 @@
+//! Making text of unknown origin fit to be repeated: one line, bounded, no control characters.
+
+/// What a shortened text ends with.
+const ELLIPSIS: &str = "…";
+
+/// `text` in at most `limit` bytes, cut at a character boundary and then ended by an ellipsis; control characters
+/// become spaces.
+pub fn bounded(text: &str, limit: usize) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    if text.len() <= limit {
+        let cleaned: String = text.chars().map(clean).collect();
+        // A control character beyond ASCII takes two bytes and its replacement one, so this cannot have grown.
+        return cleaned;
+    }
+    let Some(room) = limit.checked_sub(ELLIPSIS.len()) else {
+        return String::new();
+    };
+    let end = (0..=room).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    let mut out: String = text[..end].chars().map(clean).collect();
+    out.push_str(ELLIPSIS);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn cuts_at_a_character() {
+        assert_eq!(bounded("grün", 10), "grün");
+        assert_eq!(bounded("grüner Tee", 6), "gr…");
+        assert_eq!(bounded("a\nb\u{1b}[31m", 100), "a b [31m");
+        assert_eq!(bounded("abc", 2), "");
+    }
+
+    proptest! {
+        #[test]
+        fn never_longer_and_never_a_control_character(text in ".*", limit in 0usize..64) {
+            let out = bounded(&text, limit);
+            prop_assert!(out.len() <= limit);
+            prop_assert!(!out.contains(char::is_control));
+        }
+    }
+}
