@@ -1,1 +1,29 @@
-//! Custom resource types of the Legion platform: specs, statuses, typed names, reasons, validation.
+//! Custom resource types of the Legion platform: specs, statuses, typed names, conditions and reasons, and validation
+//! that needs no cluster.
+//!
+//! Pure: nothing here can reach a network, a clock, the environment or the file system. The CRDs under `crds/` are
+//! generated from these types ([`crd::all`]); `cargo xtask gen` writes them.
+
+pub mod condition;
+pub mod connection;
+pub mod crd;
+pub mod duration;
+pub mod json;
+pub mod names;
+pub mod problem;
+pub mod reason;
+pub mod resources;
+pub mod toolchain;
+pub mod training;
+pub mod validate;
+
+pub use connection::{Connection, ConnectionSpec, ConnectionStatus, ConnectionType};
+pub use problem::Problem;
+pub use reason::{Reason, ReasonKind};
+pub use toolchain::{ToolchainIntegration, ToolchainIntegrationSpec, ToolchainIntegrationStatus};
+pub use training::{ModelTraining, ModelTrainingSpec, ModelTrainingStatus};
+
+/// API group of every resource.
+pub const GROUP: &str = "legion-platform.org";
+/// API version of every resource.
+pub const VERSION: &str = "v1alpha1";

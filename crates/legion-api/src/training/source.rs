@@ -1,0 +1,116 @@
+//! Where the training code comes from.
+
+use kube_derive::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{ConnectionName, ObjectName};
+
+/// Where the training code comes from: exactly one of these.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("[has(self.git), has(self.configMap), has(self.objectStore), has(self.volume)].filter(given, given).size() == 1")
+        .message("exactly one of git, configMap, objectStore and volume must be given")
+)]
+pub struct Source {
+    /// A git repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitSource>,
+    /// Files that stand in a ConfigMap. Their content belongs to the run: when it changes, the training runs again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ConfigMapSource>,
+    /// Files below a prefix of an S3-compatible store, or one tar archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_store: Option<ObjectStoreSource>,
+    /// A directory of a PersistentVolumeClaim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeSource>,
+}
+
+/// A git repository: a public one by its URI, any other through a Connection.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("has(self.uri) != has(self.connection)").message("exactly one of uri and connection must be given")
+)]
+pub struct GitSource {
+    /// URI of a repository that needs no credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^(https?|ssh|file)://[^\\s]+$"))]
+    #[x_kube(
+        validation = Rule::new("!self.matches('^https?://[^/]*@')").message("credentials do not belong into a uri: make a Connection with a secretRef and name it in connection")
+    )]
+    pub uri: Option<String>,
+    /// A Connection of type git.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<ConnectionName>,
+    /// Branch, tag or commit; else the connection's `reference`, else the repository's default branch. Resolved to a
+    /// commit once a run.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[A-Za-z0-9_@/.+][A-Za-z0-9_@/.+#-]*$"))]
+    pub reference: Option<String>,
+    /// Whether submodules are fetched too, with the same credentials.
+    #[serde(default)]
+    pub submodules: bool,
+}
+
+/// Files that stand in a ConfigMap of the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConfigMapSource {
+    /// Name of the ConfigMap.
+    pub name: ObjectName,
+    /// Which keys become which files. Without it every key becomes a file of its own name; keys cannot hold "/".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
+    pub items: Vec<ConfigMapItem>,
+}
+
+/// One key of a ConfigMap as a file.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct ConfigMapItem {
+    /// The key.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+    /// Path of the file, relative to the source root.
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(
+        validation = Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..' || part == '')").message("must be a relative path below the source root, without \"..\"")
+    )]
+    pub path: String,
+}
+
+/// Files of an S3-compatible store.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct ObjectStoreSource {
+    /// A Connection of type s3.
+    pub connection: ConnectionName,
+    /// Prefix, or one archive (`.tar`, `.tar.gz`, `.tgz`) that is unpacked, relative to the connection's URI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(
+        validation = Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..')").message("must be relative to the connection's uri, without \"..\"")
+    )]
+    pub path: Option<String>,
+}
+
+/// A directory of a PersistentVolumeClaim of the same namespace. It is copied: the training cannot change it.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct VolumeSource {
+    /// Name of the PersistentVolumeClaim.
+    pub claim_name: ObjectName,
+    /// Directory below the volume's root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(
+        validation = Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..')").message("must be relative to the volume's root, without \"..\"")
+    )]
+    pub path: Option<String>,
+}

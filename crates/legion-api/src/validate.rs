@@ -1,0 +1,87 @@
+//! Validation without a cluster: the same verdicts as the API server gives, from the same CRDs.
+//!
+//! Structure is checked by walking the CRD's schema ([`structure`]), CEL rules by `kube`'s own evaluator. A table test
+//! holds this against the embedded API server.
+
+mod structure;
+
+use kube_core::cel::Validator;
+use serde_json::Value;
+
+use crate::{Problem, Reason, crd};
+
+/// Fills in the schema's defaults, as the API server does before it validates.
+#[must_use]
+pub fn with_defaults(object: &Value) -> Value {
+    match schema_of(object) {
+        Ok(schema) => kube_core::cel::apply_defaults(&schema, object),
+        Err(_) => object.clone(),
+    }
+}
+
+/// What is wrong with an object of one of our kinds; empty when the API server would accept it with
+/// `fieldValidation=Strict`. `old` is the object that it replaces: rules about changes need it.
+#[must_use]
+pub fn object(object: &Value, old: Option<&Value>) -> Vec<Problem> {
+    let schema = match schema_of(object) {
+        Ok(schema) => schema,
+        Err(problem) => return vec![problem],
+    };
+    let mut problems = Vec::new();
+    if object
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .is_none_or(str::is_empty)
+        && object.pointer("/metadata/generateName").is_none()
+    {
+        problems.push(Problem::new(
+            Reason::InvalidObject,
+            "metadata.name",
+            "Required value: an object needs a name",
+        ));
+    }
+    let object = kube_core::cel::apply_defaults(&schema, object);
+    structure::check(&schema, &object, &mut problems);
+    // Rules assume that types are right: the API server does not evaluate them on a malformed object either.
+    if problems.is_empty() {
+        if let Err(errors) = Validator::new().validate(&schema, &object, old) {
+            problems.extend(
+                errors
+                    .into_vec()
+                    .into_iter()
+                    .map(|error| Problem::new(Reason::InvalidObject, error.field_path, error.message)),
+            );
+        }
+    }
+    problems
+}
+
+fn schema_of(object: &Value) -> Result<Value, Problem> {
+    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+    let api_version = format!("{}/{}", crate::GROUP, crate::VERSION);
+    if text("apiVersion") != api_version {
+        return Err(Problem::new(
+            Reason::InvalidObject,
+            "apiVersion",
+            format!("Unsupported value: {:?}", text("apiVersion")),
+        )
+        .with_remedy(format!("write {api_version:?}")));
+    }
+    let kinds = || {
+        crd::all()
+            .into_iter()
+            .map(|crd| crd.spec.names.kind)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let crd = crd::of_kind(text("kind")).ok_or_else(|| {
+        Problem::new(
+            Reason::InvalidObject,
+            "kind",
+            format!("Unsupported value: {:?}", text("kind")),
+        )
+        .with_remedy(format!("write one of {}", kinds()))
+    })?;
+    let schema = crd.spec.versions.into_iter().next().and_then(|version| version.schema);
+    Ok(serde_json::to_value(schema.and_then(|schema| schema.open_api_v3_schema)).unwrap_or_default())
+}
