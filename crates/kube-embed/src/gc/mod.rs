@@ -1,0 +1,1 @@
+//! Garbage collection: owners, and the content of namespaces.

@@ -1,0 +1,1 @@
+//! A node that runs pods: an API client like any kubelet.

@@ -1,0 +1,265 @@
+//! Resources as data: everything the server knows about a kind.
+
+use std::fmt;
+
+/// A subresource that a kind can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subresource {
+    /// `/status`: spec and status are written through different paths.
+    Status,
+    /// `/log` of pods.
+    Log,
+    /// `/eviction` of pods.
+    Eviction,
+    /// `/binding` of pods.
+    Binding,
+    /// `/finalize` of namespaces.
+    Finalize,
+}
+
+impl Subresource {
+    /// The last path segment.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Log => "log",
+            Self::Eviction => "eviction",
+            Self::Binding => "binding",
+            Self::Finalize => "finalize",
+        }
+    }
+}
+
+impl fmt::Display for Subresource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which form the name of an object must have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain: at most 253 characters, dots allowed.
+    #[default]
+    Subdomain,
+    /// RFC 1123 label: at most 63 characters.
+    Label,
+}
+
+/// A column of `kubectl get`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrinterColumn {
+    /// Heading.
+    pub name: String,
+    /// OpenAPI type; `date` columns are shown as ages.
+    pub type_: String,
+    /// OpenAPI format, may be empty.
+    pub format: String,
+    /// What the column says.
+    pub description: String,
+    /// Columns above 0 are shown by `-o wide` only.
+    pub priority: i32,
+    /// Where the cell comes from.
+    pub json_path: String,
+}
+
+/// One resource in one version.
+#[derive(Clone, Debug)]
+pub struct ResourceInfo {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// API version.
+    pub version: String,
+    /// Kind.
+    pub kind: String,
+    /// Kind of a list.
+    pub list_kind: String,
+    /// Plural name, the path segment.
+    pub plural: String,
+    /// Singular name.
+    pub singular: String,
+    /// Short names for kubectl.
+    pub short_names: Vec<String>,
+    /// Categories (`kubectl get all`).
+    pub categories: Vec<String>,
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// Subresources.
+    pub subresources: Vec<Subresource>,
+    /// Whether `metadata.generation` is kept.
+    pub generation: bool,
+    /// The form of names.
+    pub name_rule: NameRule,
+    /// Fields for field selectors besides `metadata.name` and `metadata.namespace`, as dotted paths.
+    pub selectable_fields: Vec<String>,
+    /// Columns of a CRD (built-in kinds have theirs in code).
+    pub printer_columns: Vec<PrinterColumn>,
+    /// Whether the kind comes from a CustomResourceDefinition.
+    pub custom: bool,
+}
+
+impl ResourceInfo {
+    /// `group/version`, or the version alone in the core group.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `plural.group`, or the plural alone in the core group: how messages and CRD names call it.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// Whether the kind has this subresource.
+    pub fn has(&self, subresource: Subresource) -> bool {
+        self.subresources.contains(&subresource)
+    }
+
+    /// Group, version and kind as the schema functions take them.
+    pub fn gvk(&self) -> crate::schema::Gvk<'_> {
+        crate::schema::Gvk { group: &self.group, version: &self.version, kind: &self.kind }
+    }
+}
+
+struct BuiltIn {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    short_names: &'static [&'static str],
+    categories: &'static [&'static str],
+    namespaced: bool,
+    subresources: &'static [Subresource],
+    generation: bool,
+    name_rule: NameRule,
+    selectable_fields: &'static [&'static str],
+}
+
+const PLAIN: BuiltIn = BuiltIn {
+    group: "",
+    version: "v1",
+    kind: "",
+    plural: "",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    subresources: &[],
+    generation: false,
+    name_rule: NameRule::Subdomain,
+    selectable_fields: &[],
+};
+
+/// A kind is in this table only when something here gives it its behaviour.
+const BUILT_INS: &[BuiltIn] = &[
+    BuiltIn { kind: "ConfigMap", plural: "configmaps", short_names: &["cm"], ..PLAIN },
+    BuiltIn {
+        kind: "Event",
+        plural: "events",
+        short_names: &["ev"],
+        selectable_fields: &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+        ..PLAIN
+    },
+    BuiltIn {
+        kind: "Namespace",
+        plural: "namespaces",
+        short_names: &["ns"],
+        namespaced: false,
+        subresources: &[Subresource::Status, Subresource::Finalize],
+        name_rule: NameRule::Label,
+        selectable_fields: &["status.phase"],
+        ..PLAIN
+    },
+    BuiltIn {
+        kind: "Node",
+        plural: "nodes",
+        short_names: &["no"],
+        namespaced: false,
+        subresources: &[Subresource::Status],
+        selectable_fields: &["spec.unschedulable"],
+        ..PLAIN
+    },
+    BuiltIn {
+        kind: "PersistentVolumeClaim",
+        plural: "persistentvolumeclaims",
+        short_names: &["pvc"],
+        subresources: &[Subresource::Status],
+        ..PLAIN
+    },
+    BuiltIn {
+        kind: "Pod",
+        plural: "pods",
+        short_names: &["po"],
+        categories: &["all"],
+        subresources: &[Subresource::Status, Subresource::Log, Subresource::Eviction, Subresource::Binding],
+        generation: true,
+        selectable_fields: &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.nominatedNodeName",
+        ],
+        ..PLAIN
+    },
+    BuiltIn { kind: "Secret", plural: "secrets", selectable_fields: &["type"], ..PLAIN },
+    BuiltIn { kind: "ServiceAccount", plural: "serviceaccounts", short_names: &["sa"], ..PLAIN },
+    BuiltIn {
+        group: "apiextensions.k8s.io",
+        kind: "CustomResourceDefinition",
+        plural: "customresourcedefinitions",
+        short_names: &["crd", "crds"],
+        categories: &["api-extensions"],
+        namespaced: false,
+        subresources: &[Subresource::Status],
+        generation: true,
+        ..PLAIN
+    },
+    BuiltIn { group: "coordination.k8s.io", kind: "Lease", plural: "leases", ..PLAIN },
+    BuiltIn {
+        group: "events.k8s.io",
+        kind: "Event",
+        plural: "events",
+        short_names: &["ev"],
+        selectable_fields: &["regarding.kind", "regarding.name", "regarding.namespace", "regarding.uid", "reason", "type"],
+        ..PLAIN
+    },
+];
+
+/// The built-in kinds.
+pub fn built_ins() -> Vec<ResourceInfo> {
+    let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+    BUILT_INS
+        .iter()
+        .map(|b| ResourceInfo {
+            group: b.group.into(),
+            version: b.version.into(),
+            kind: b.kind.into(),
+            list_kind: format!("{}List", b.kind),
+            plural: b.plural.into(),
+            singular: b.kind.to_ascii_lowercase(),
+            short_names: owned(b.short_names),
+            categories: owned(b.categories),
+            namespaced: b.namespaced,
+            subresources: b.subresources.to_vec(),
+            generation: b.generation,
+            name_rule: b.name_rule,
+            selectable_fields: owned(b.selectable_fields),
+            printer_columns: Vec::new(),
+            custom: false,
+        })
+        .collect()
+}

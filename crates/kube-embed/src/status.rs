@@ -1,0 +1,224 @@
+//! Errors as the API tells them: `metav1.Status` with the reasons, causes and retry hints that clients act upon.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::resource::ResourceInfo;
+use crate::schema::{FieldError, aggregate};
+
+/// One entry of `status.details.causes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Machine-readable kind of the cause, for example `FieldValueInvalid`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// What is wrong, for a reader.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The field at fault.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub field: String,
+}
+
+impl From<&FieldError> for Cause {
+    fn from(error: &FieldError) -> Self {
+        // Upstream prints Go's nil path for faults that belong to no single field.
+        let field = if error.path.is_empty() { "<nil>" } else { &error.path };
+        Self { reason: error.reason.code().into(), message: error.body(), field: field.into() }
+    }
+}
+
+/// `status.details`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Details {
+    /// Name of the object at fault.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its API group.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    /// Its kind (or resource; Kubernetes uses both).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// Its uid.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// Each single fault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<Cause>,
+    /// When a retry may help.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u32>,
+}
+
+/// A refused request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// HTTP status code.
+    pub code: u16,
+    /// The machine-readable reason.
+    pub reason: &'static str,
+    /// What happened, for a reader.
+    pub message: String,
+    /// What it happened to.
+    pub details: Box<Details>,
+    /// A continue token with which an expired list can be gone on with, inconsistently (`metadata.continue`).
+    pub continue_token: Option<String>,
+}
+
+impl ApiError {
+    /// An error without details.
+    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: Box::default(), continue_token: None }
+    }
+
+    fn about(mut self, resource: &ResourceInfo, name: &str) -> Self {
+        self.details.name = name.to_owned();
+        self.details.group = resource.group.clone();
+        self.details.kind = resource.plural.clone();
+        self
+    }
+
+    /// 400: the request makes no sense.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    /// 404 for an object.
+    pub fn not_found(resource: &ResourceInfo, name: &str) -> Self {
+        Self::new(404, "NotFound", format!("{} {name:?} not found", resource.qualified())).about(resource, name)
+    }
+
+    /// 404 for a path that nothing serves.
+    pub fn no_such_path() -> Self {
+        let mut error = Self::new(404, "NotFound", "the server could not find the requested resource");
+        error.details.causes.push(Cause {
+            reason: "UnexpectedServerResponse".into(),
+            message: "404 page not found".into(),
+            field: String::new(),
+        });
+        error
+    }
+
+    /// 409: an object of that name exists.
+    pub fn already_exists(resource: &ResourceInfo, name: &str) -> Self {
+        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", resource.qualified()))
+            .about(resource, name)
+    }
+
+    /// 409: a precondition does not hold.
+    pub fn conflict(resource: &ResourceInfo, name: &str, why: impl std::fmt::Display) -> Self {
+        Self::new(
+            409,
+            "Conflict",
+            format!("Operation cannot be fulfilled on {} {name:?}: {why}", resource.qualified()),
+        )
+        .about(resource, name)
+    }
+
+    /// 409: the object was changed since it was read.
+    pub fn modified(resource: &ResourceInfo, name: &str) -> Self {
+        Self::conflict(
+            resource,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
+    }
+
+    /// 409: fields belong to other managers.
+    pub fn apply_conflict(message: String, causes: Vec<Cause>) -> Self {
+        let mut error = Self::new(409, "Conflict", message);
+        error.details.causes = causes;
+        error
+    }
+
+    /// 422: fields of the object are wrong.
+    pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
+        let listed = aggregate(errors);
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let mut error = Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {listed}"));
+        error.details.name = name.to_owned();
+        error.details.group = group.to_owned();
+        error.details.kind = kind.to_owned();
+        error.details.causes = errors.iter().map(Cause::from).collect();
+        error
+    }
+
+    /// 403: the server understood and will not.
+    pub fn forbidden(resource: &ResourceInfo, name: &str, why: impl std::fmt::Display) -> Self {
+        Self::new(403, "Forbidden", format!("{} {name:?} is forbidden: {why}", resource.qualified()))
+            .about(resource, name)
+    }
+
+    /// 405: the resource does not support the verb.
+    pub fn method_not_allowed() -> Self {
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    }
+
+    /// 410: the resource version is no longer in the history.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    /// 413: the body is over the limit.
+    pub fn too_large(limit: usize) -> Self {
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
+    }
+
+    /// 415: the body's media type is not understood.
+    pub fn unsupported_media_type(given: &str, known: &str) -> Self {
+        Self::new(
+            415,
+            "UnsupportedMediaType",
+            format!("the body of the request was in an unknown format - accepted media types include: {known}; got {given:?}"),
+        )
+    }
+
+    /// 504: the requested resource version lies in the future.
+    pub fn rv_too_large(asked: u64, current: u64) -> Self {
+        let mut error =
+            Self::new(504, "Timeout", format!("Too large resource version: {asked}, current: {current}"));
+        error.details.retry_after_seconds = Some(1);
+        error.details.causes.push(Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        });
+        error
+    }
+
+    /// 500: the fault is ours.
+    pub fn internal(message: impl std::fmt::Display) -> Self {
+        Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
+    }
+
+    /// 503: try again later.
+    pub fn unavailable(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        let mut error = Self::new(503, "ServiceUnavailable", message);
+        error.details.retry_after_seconds = Some(retry_after_seconds);
+        error
+    }
+
+    /// The `metav1.Status` object.
+    pub fn to_value(&self) -> Value {
+        let mut metadata = json!({});
+        if let Some(token) = &self.continue_token {
+            metadata["continue"] = json!(token);
+        }
+        let mut status = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": metadata,
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            "code": self.code,
+        });
+        if *self.details != Details::default() {
+            status["details"] = json!(&*self.details);
+        }
+        status
+    }
+}
