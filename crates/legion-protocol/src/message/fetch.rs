@@ -121,15 +121,14 @@ impl FetchMessage {
                 }
             }
         }
-        let kept = |n: usize| FetchTail {
-            data: self.tail.data[..n].to_vec(),
-            omitted_data: self.tail.omitted_data + (self.tail.data.len() - n) as u64,
-            ..self.tail.clone()
+        let data = self.tail.data.len();
+        let shortened = |steps: usize| FetchTail {
+            data: self.tail.data[..data.saturating_sub(steps)].to_vec(),
+            omitted_data: self.tail.omitted_data + steps.min(data) as u64,
+            error: self.tail.error.clone().filter(|_| steps <= data),
+            ..self.tail
         };
-        let count = self.tail.data.len();
-        let without_error = FetchTail { error: None, ..kept(0) };
-        let tails = (0..=count).rev().map(kept).chain([without_error]);
-        frame::encode(&head, tails, budget)
+        frame::encode(&head, data + 1, shortened, budget)
     }
 
     /// Reads a message.

@@ -96,39 +96,51 @@ pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// Joins a head and, of the given tails, the first that fits into `budget` bytes. The tails come from the most to the
-/// least complete.
-pub(super) fn encode<H: Serialize, T: Serialize>(head: &H, tails: impl Iterator<Item = T>, budget: usize) -> String {
-    for tail in tails {
-        let plain = json(&tail);
-        let alone = json(&Framed {
-            v: crate::WIRE_VERSION,
-            head,
-            tail: None,
-        });
-        let room = budget.saturating_sub(alone.len() + FRAME_BYTES + 1);
-        let text = if plain.len() <= room { plain } else { compress(&plain) };
-        if text.len() > room {
-            continue;
-        }
-        let frame = Frame {
-            bytes: text.len(),
-            crc32: crc32fast::hash(text.as_bytes()),
-        };
-        return format!(
-            "{}\n{text}",
-            json(&Framed {
-                v: crate::WIRE_VERSION,
-                head,
-                tail: Some(frame)
-            })
-        );
-    }
-    json(&Framed {
+/// Joins a head and the most complete tail that fits into `budget` bytes. `tail(n)` is the tail after `n` steps of
+/// leaving something out, and `steps` is the last such `n`.
+pub(super) fn encode<H: Serialize, T: Serialize>(
+    head: &H,
+    steps: usize,
+    tail: impl Fn(usize) -> T,
+    budget: usize,
+) -> String {
+    let alone = json(&Framed {
         v: crate::WIRE_VERSION,
         head,
         tail: None,
-    })
+    });
+    let room = budget.saturating_sub(alone.len() + FRAME_BYTES + 1);
+    let fitting = |n: usize| {
+        let plain = json(&tail(n));
+        let text = if plain.len() <= room { plain } else { compress(&plain) };
+        (text.len() <= room).then_some(text)
+    };
+    // Each step leaves less, so the first that fits is found by bisection: a compression costs a millisecond, and there
+    // may be two hundred steps.
+    let whole = fitting(0);
+    let (mut too_long, mut fits) = (0, if whole.is_some() { 0 } else { steps });
+    let Some(mut best) = whole.or_else(|| fitting(steps)) else {
+        return alone;
+    };
+    while fits > too_long + 1 {
+        let middle = too_long + (fits - too_long) / 2;
+        match fitting(middle) {
+            Some(text) => (best, fits) = (text, middle),
+            None => too_long = middle,
+        }
+    }
+    let frame = Frame {
+        bytes: best.len(),
+        crc32: crc32fast::hash(best.as_bytes()),
+    };
+    format!(
+        "{}\n{best}",
+        json(&Framed {
+            v: crate::WIRE_VERSION,
+            head,
+            tail: Some(frame)
+        })
+    )
 }
 
 fn compress(text: &str) -> String {

@@ -229,7 +229,12 @@ impl PublishMessage {
     /// order: times of metrics, metrics of the system, parameters from the end, tags, metrics; then what a failed step
     /// can spare. The objective, the artifact, the exit record and the error are in the head and always there.
     pub fn encode(&self, budget: usize) -> String {
-        frame::encode(&self.fitting_head(), self.tails(), budget)
+        frame::encode(
+            &self.fitting_head(),
+            self.steps(),
+            |steps| self.shortened(steps),
+            budget,
+        )
     }
 
     /// Reads a message.
@@ -264,64 +269,50 @@ impl PublishMessage {
         head
     }
 
-    /// The tails, from the most to the least complete.
-    fn tails(&self) -> impl Iterator<Item = PublishTail> {
-        let full = self.tail.clone();
-        let mut untimed = full.clone();
-        for m in &mut untimed.metrics {
-            m.timestamp = None;
-        }
-        let system = untimed.metrics.iter().filter(|m| is_system_metric(&m.name)).count();
-        let mut next = untimed.clone();
-        // The objective stays even if it is a metric of the system.
-        let objective = |i: usize| i == 0 && full.head_metric_is_objective(&self.head);
-        let mut steps = vec![full.clone(), untimed];
-        if system > 0 {
-            let before = next.metrics.len();
-            let mut i = 0;
-            next.metrics.retain(|m| {
-                i += 1;
-                objective(i - 1) || !is_system_metric(&m.name)
-            });
-            next.omitted.metrics += (before - next.metrics.len()) as u64;
-            steps.push(next.clone());
-        }
-        let shorten = move |next: &mut PublishTail| -> bool {
-            if next.parameters.pop().is_some() {
-                next.omitted.parameters += 1;
-            } else if next.tags.pop().is_some() {
-                next.omitted.tags += 1;
-            } else if next.metrics.len() > 1 {
-                next.metrics.pop();
-                next.omitted.metrics += 1;
-            } else if !next.log_tail.is_empty() {
-                next.log_tail.clear();
-            } else if next.notices.pop().is_some() {
-            } else if !next.environment.is_empty() {
-                next.environment.clear();
-            } else if next.external.take().is_some() {
-            } else {
-                return false;
-            }
-            true
-        };
-        let mut last = Some(next);
-        let rest = std::iter::from_fn(move || {
-            let tail = last.as_mut()?;
-            if shorten(tail) {
-                return Some(tail.clone());
-            }
-            last = None;
-            None
-        });
-        steps.into_iter().chain(rest)
+    /// How many steps [`Self::shortened`] knows.
+    fn steps(&self) -> usize {
+        let t = &self.tail;
+        2 + t.parameters.len() + t.tags.len() + t.metrics.len() + 1 + t.notices.len() + 2
     }
-}
 
-impl PublishTail {
-    /// Whether the first metric is the objective's: it is put first when it was logged.
-    fn head_metric_is_objective(&self, head: &PublishHead) -> bool {
-        head.objective.is_some() && self.metrics.first().map(|m| &m.value) == head.objective.as_ref()
+    /// The tail after the first `steps` steps of leaving out.
+    fn shortened(&self, steps: usize) -> PublishTail {
+        let mut left = steps;
+        let mut take = |available: usize| {
+            let taken = left.min(available);
+            left -= taken;
+            taken
+        };
+        let mut tail = self.tail.clone();
+        if take(1) == 1 {
+            tail.metrics.iter_mut().for_each(|m| m.timestamp = None);
+        }
+        // The objective comes first and stays, even if it is a metric of the system.
+        let kept = usize::from(self.head.objective.is_some()).min(tail.metrics.len());
+        if take(1) == 1 {
+            let first = tail.metrics.drain(..kept).collect::<Vec<_>>();
+            tail.metrics.retain(|m| !is_system_metric(&m.name));
+            tail.metrics.splice(..0, first);
+        }
+        tail.parameters
+            .truncate(tail.parameters.len() - take(tail.parameters.len()));
+        tail.tags.truncate(tail.tags.len() - take(tail.tags.len()));
+        tail.metrics
+            .truncate((tail.metrics.len() - take(tail.metrics.len())).max(kept));
+        if take(1) == 1 {
+            tail.log_tail.clear();
+        }
+        tail.notices.truncate(tail.notices.len() - take(tail.notices.len()));
+        if take(1) == 1 {
+            tail.environment.clear();
+        }
+        if take(1) == 1 {
+            tail.external = None;
+        }
+        tail.omitted.metrics += (self.tail.metrics.len() - tail.metrics.len()) as u64;
+        tail.omitted.parameters += (self.tail.parameters.len() - tail.parameters.len()) as u64;
+        tail.omitted.tags += (self.tail.tags.len() - tail.tags.len()) as u64;
+        tail
     }
 }
 
