@@ -5,7 +5,9 @@
 
 mod structure;
 
-use kube_core::cel::Validator;
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use kube_core::cel::{CompiledSchema, Validator, compile_schema};
 use serde_json::Value;
 
 use crate::{Problem, Reason, crd};
@@ -14,7 +16,7 @@ use crate::{Problem, Reason, crd};
 #[must_use]
 pub fn with_defaults(object: &Value) -> Value {
     match schema_of(object) {
-        Ok(schema) => kube_core::cel::apply_defaults(&schema, object),
+        Ok(schema) => kube_core::cel::apply_defaults(&schema.plain, object),
         Err(_) => object.clone(),
     }
 }
@@ -40,23 +42,43 @@ pub fn object(object: &Value, old: Option<&Value>) -> Vec<Problem> {
             "Required value: an object needs a name",
         ));
     }
-    let object = kube_core::cel::apply_defaults(&schema, object);
-    structure::check(&schema, &object, &mut problems);
+    let object = kube_core::cel::apply_defaults(&schema.plain, object);
+    structure::check(&schema.plain, &object, &mut problems);
     // Rules assume that types are right: the API server does not evaluate them on a malformed object either.
     if problems.is_empty() {
-        if let Err(errors) = Validator::new().validate(&schema, &object, old) {
-            problems.extend(
-                errors
-                    .into_vec()
-                    .into_iter()
-                    .map(|error| Problem::new(Reason::InvalidObject, error.field_path, error.message)),
-            );
+        if let Err(errors) = Validator::new().validate_compiled(&schema.compiled, &object, old) {
+            problems.extend(errors.into_vec().into_iter().map(|error| {
+                Problem::new(
+                    Reason::InvalidObject,
+                    error.field_path.trim_start_matches('.'),
+                    error.message,
+                )
+            }));
         }
     }
     problems
 }
 
-fn schema_of(object: &Value) -> Result<Value, Problem> {
+/// A kind's schema, and its CEL rules compiled.
+struct KindSchema {
+    plain: Value,
+    compiled: CompiledSchema,
+}
+
+/// The schema of each kind: deriving them takes milliseconds, a document needs them once.
+static SCHEMAS: LazyLock<BTreeMap<String, KindSchema>> = LazyLock::new(|| {
+    crd::all()
+        .into_iter()
+        .filter_map(|crd| {
+            let schema = crd.spec.versions.into_iter().next()?.schema?.open_api_v3_schema?;
+            let plain = serde_json::to_value(schema).ok()?;
+            let compiled = compile_schema(&plain);
+            Some((crd.spec.names.kind, KindSchema { plain, compiled }))
+        })
+        .collect()
+});
+
+fn schema_of(object: &Value) -> Result<&'static KindSchema, Problem> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
     let api_version = format!("{}/{}", crate::GROUP, crate::VERSION);
     if text("apiVersion") != api_version {
@@ -67,21 +89,13 @@ fn schema_of(object: &Value) -> Result<Value, Problem> {
         )
         .with_remedy(format!("write {api_version:?}")));
     }
-    let kinds = || {
-        crd::all()
-            .into_iter()
-            .map(|crd| crd.spec.names.kind)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let crd = crd::of_kind(text("kind")).ok_or_else(|| {
+    SCHEMAS.get(text("kind")).ok_or_else(|| {
+        let kinds = SCHEMAS.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         Problem::new(
             Reason::InvalidObject,
             "kind",
             format!("Unsupported value: {:?}", text("kind")),
         )
-        .with_remedy(format!("write one of {}", kinds()))
-    })?;
-    let schema = crd.spec.versions.into_iter().next().and_then(|version| version.schema);
-    Ok(serde_json::to_value(schema.and_then(|schema| schema.open_api_v3_schema)).unwrap_or_default())
+        .with_remedy(format!("write one of {kinds}"))
+    })
 }

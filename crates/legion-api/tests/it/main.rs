@@ -1,0 +1,3 @@
+//! The CRDs and offline validation, from the outside.
+
+mod crds;
