@@ -1,1 +1,113 @@
-//! PID 1 of the trainer's container: run, forward signals, copy the log, lock, time out, record the end.
+//! PID 1 of the trainer's container.
+//!
+//! Runs the toolchain's command as an argument vector, never through a shell; holds a lock for its whole life, so that
+//! `publish` knows the end at once; forwards signals and reaps every orphan; copies the output and keeps a bounded copy
+//! of it; enforces the timeout; and leaves a record of how it ended. It uses no async runtime and no TLS, allocates
+//! little, and sleeps in one `poll` whenever there is nothing to do.
+
+mod control;
+mod log;
+mod settings;
+mod stream;
+mod supervise;
+mod sys;
+
+use control::Control;
+use legion_protocol::exit::{ExitError, ExitRecord};
+use legion_protocol::reason::StepReason;
+use legion_protocol::{WIRE_VERSION, time::rfc3339_millis};
+use settings::Settings;
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Exit code for "the command could not be found, or its working directory".
+const NOT_FOUND: u8 = 127;
+/// Exit code for "the command could not be executed".
+const NOT_EXECUTABLE: u8 = 126;
+/// Exit code for "legion-entry itself could not do its work".
+const BROKEN: u8 = 125;
+/// Exit code for "the command outlived its timeout".
+const TIMED_OUT: u8 = 124;
+
+/// Does everything and gives the exit code. `begun` is when the process started.
+pub fn run(begun: Instant, args: Vec<OsString>) -> u8 {
+    let settings = match Settings::from_env(args) {
+        Ok(settings) => settings,
+        Err(message) => return broken(&message),
+    };
+    let control = match Control::lock(&settings.run) {
+        Ok(control) => control,
+        Err(message) => return broken(&message),
+    };
+    if control.is_skipped() {
+        say("this run has already published its result; the command is not run again");
+        return 0;
+    }
+    let (record, code) = supervised(begun, &settings, &control);
+    if let Some(error) = &record.error {
+        say(&error.message);
+    }
+    // The lock is released by the end of the process, after everything it protects has been written.
+    code
+}
+
+fn supervised(begun: Instant, settings: &Settings, control: &Control) -> (ExitRecord, u8) {
+    let mut record = ExitRecord {
+        version: WIRE_VERSION,
+        started_at: now(),
+        ..ExitRecord::default()
+    };
+    let code = match supervise::Supervised::start(settings, control) {
+        Ok(mut command) => {
+            record.exec_delay_ms = u32::try_from(begun.elapsed().as_millis()).ok();
+            let end = command.wait();
+            record.exit_code = end.code;
+            record.signal = end.signal;
+            record.outside_signal = end.outside_signal;
+            record.timed_out = end.timed_out;
+            record.max_rss_bytes = Some(end.max_rss_bytes);
+            record.finished_at = now();
+            // Before stray children are dealt with: from here on nothing can lose how the command ended.
+            control.record(&record);
+            command.finish();
+            match (end.timed_out, end.code, end.signal) {
+                (true, _, _) => TIMED_OUT,
+                // The low eight bits are all that `exit` keeps; `wait4` never reports more.
+                (_, Some(code), _) => u8::try_from(code & 0xff).unwrap_or(BROKEN),
+                (_, None, signal) => signal.and_then(|s| u8::try_from(128 + s).ok()).unwrap_or(BROKEN),
+            }
+        }
+        Err(error) => {
+            let code = match error.reason {
+                StepReason::CommandNotExecutable => NOT_EXECUTABLE,
+                StepReason::CommandNotFound | StepReason::WorkDirMissing => NOT_FOUND,
+                _ => BROKEN,
+            };
+            record.finished_at = now();
+            record.error = Some(error);
+            control.record(&record);
+            code
+        }
+    };
+    (record, code)
+}
+
+fn broken(message: &str) -> u8 {
+    say(message);
+    BROKEN
+}
+
+/// A line for people, on the container's stderr. When even that cannot be written there is nobody left to tell.
+fn say(message: &str) {
+    let _ = writeln!(std::io::stderr(), "legion-entry: {message}");
+}
+
+fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    rfc3339_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn not_started(reason: StepReason, message: String) -> ExitError {
+    ExitError { reason, message }
+}

@@ -1,0 +1,69 @@
+//! What the environment and the command line say.
+
+use legion_protocol::{env, log};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Time between TERM and KILL when none is given.
+const DEFAULT_GRACE: Duration = Duration::from_secs(60);
+
+/// What to run, where, and for how long.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Directory of the control files.
+    pub(crate) run: PathBuf,
+    /// Working directory of the command.
+    pub(crate) directory: PathBuf,
+    /// The command.
+    pub(crate) program: OsString,
+    /// Its arguments.
+    pub(crate) args: Vec<OsString>,
+    /// Longest time it may run.
+    pub(crate) timeout: Option<Duration>,
+    /// Time between TERM and KILL.
+    pub(crate) grace: Duration,
+    /// Bytes of its output that are kept.
+    pub(crate) log_limit: u64,
+}
+
+impl Settings {
+    /// Reads the environment and `-- COMMAND [ARGUMENT...]`.
+    pub(crate) fn from_env(args: Vec<OsString>) -> Result<Self, String> {
+        let mut args = args.into_iter();
+        let program = match (args.next(), args.next()) {
+            (Some(dashes), Some(program)) if dashes == "--" => program,
+            _ => return Err("usage: legion-entry -- COMMAND [ARGUMENT...]".into()),
+        };
+        let directory = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+                .ok_or_else(|| format!("the environment variable {name} is not set"))
+        };
+        Ok(Self {
+            run: directory(env::RUN)?,
+            directory: directory(env::SOURCE)?,
+            program,
+            args: args.collect(),
+            timeout: number(env::TIMEOUT_SECONDS)?
+                .filter(|s| *s > 0)
+                .map(Duration::from_secs),
+            grace: number(env::GRACE_SECONDS)?.map_or(DEFAULT_GRACE, Duration::from_secs),
+            log_limit: number(env::LOG_LIMIT_BYTES)?
+                .unwrap_or(log::DEFAULT_LIMIT)
+                .max(log::MIN_LIMIT),
+        })
+    }
+}
+
+/// A whole number from the environment; absent when unset or empty.
+fn number(name: &str) -> Result<Option<u64>, String> {
+    let Some(text) = std::env::var_os(name).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    number
+        .map(Some)
+        .ok_or_else(|| format!("the environment variable {name} is {text:?}, which is no whole number"))
+}

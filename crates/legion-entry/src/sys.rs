@@ -1,0 +1,143 @@
+//! The few system calls that neither the standard library nor rustix wraps safely.
+
+use rustix::process::{Pid, Signal};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// Signals that are passed on to the command, and SIGCHLD.
+const HANDLED: [libc::c_int; 7] = [
+    libc::SIGCHLD,
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
+
+/// The handled signals as a file to poll and read.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    file: File,
+}
+
+impl Signals {
+    /// Blocks the handled signals in this thread, which is the only one, and opens the file. A child inherits the mask:
+    /// [`prepare_child`] undoes it.
+    pub(crate) fn block() -> io::Result<Self> {
+        // SAFETY: `sigemptyset` initialises the set before anything reads it, and every pointer is to a live local.
+        let fd = unsafe {
+            let mut set = MaybeUninit::uninit();
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in HANDLED {
+                libc::sigaddset(set.as_mut_ptr(), signal);
+            }
+            if libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `signalfd` has just given this descriptor to us alone.
+        Ok(Self {
+            file: unsafe { OwnedFd::from_raw_fd(fd) }.into(),
+        })
+    }
+
+    /// The next pending signal.
+    pub(crate) fn next(&mut self) -> Option<i32> {
+        let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+        // A signalfd gives whole records or none. `ssi_signo` is the record's first field.
+        self.file.read_exact(&mut info).ok()?;
+        let [a, b, c, d, ..] = info;
+        i32::try_from(u32::from_ne_bytes([a, b, c, d])).ok()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Gives the command an empty signal mask, and has the kernel end it when this process ends before it: whoever waits
+/// for the lock would otherwise read files that are still being written.
+pub(crate) fn prepare_child(command: &mut Command) {
+    let prepare = || {
+        // SAFETY: `sigemptyset` initialises the set before it is read; both calls are async-signal-safe.
+        let masked = unsafe {
+            let mut set = MaybeUninit::uninit();
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut())
+        };
+        if masked != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into)
+    };
+    // SAFETY: the closure makes two system calls and neither allocates nor locks.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// A child that ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    /// Which one.
+    pub(crate) pid: Pid,
+    /// Exit code, when it ended by itself.
+    pub(crate) code: Option<i32>,
+    /// Signal that ended it.
+    pub(crate) signal: Option<i32>,
+    /// Largest resident set of it and the children it waited for.
+    pub(crate) max_rss_bytes: u64,
+}
+
+/// What [`reap`] found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reaped {
+    /// A child ended.
+    Ended(Ended),
+    /// There are children, and all are running.
+    Running,
+    /// There are no children.
+    None,
+}
+
+/// Takes the next ended child, whichever it is.
+pub(crate) fn reap() -> Reaped {
+    let mut status = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are to live locals of the right types; a zeroed `rusage` is a valid one.
+    let (pid, usage) = unsafe {
+        let pid = libc::wait4(-1, &raw mut status, libc::WNOHANG, usage.as_mut_ptr());
+        (pid, usage.assume_init())
+    };
+    if pid == 0 {
+        return Reaped::Running;
+    }
+    // The only error left is ECHILD. (`Pid::from_raw` accepts no negative number.)
+    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else {
+        return Reaped::None;
+    };
+    Reaped::Ended(Ended {
+        pid,
+        code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+        signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
+        max_rss_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+    })
+}
+
+/// The children of this process, orphans that it adopted included. Empty where the kernel does not tell.
+pub(crate) fn children() -> Vec<Pid> {
+    let pid = std::process::id();
+    let text = std::fs::read_to_string(format!("/proc/self/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace()
+        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+        .collect()
+}

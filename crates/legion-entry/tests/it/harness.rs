@@ -1,0 +1,232 @@
+//! Starting `legion-entry` in a directory of its own and waiting for what it does.
+
+use legion_protocol::exit::ExitRecord;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A call of `legion-entry`, not yet made.
+pub struct Entry {
+    command: Command,
+    pub dir: Arc<TempDir>,
+}
+
+/// `legion-entry -- sh -c SCRIPT`.
+pub fn sh(script: &str) -> Entry {
+    Entry::new(["sh", "-c", script])
+}
+
+impl Entry {
+    pub fn new<const N: usize>(command: [&str; N]) -> Self {
+        Self::raw_vec(["--"].into_iter().chain(command).collect())
+    }
+
+    pub fn raw<const N: usize>(args: [&str; N]) -> Self {
+        Self::raw_vec(args.to_vec())
+    }
+
+    fn raw_vec(args: Vec<&str>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_legion-entry"));
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for name in ["run", "source"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            command.env(format!("LEGION_{}", name.to_uppercase()), dir.path().join(name));
+        }
+        File::create(dir.path().join("run/lock")).unwrap();
+        Self {
+            command,
+            dir: Arc::new(dir),
+        }
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn discard_out(mut self) -> Self {
+        self.command.stdout(Stdio::null());
+        self
+    }
+
+    pub fn start(mut self) -> Started {
+        let mut child = self.command.spawn().unwrap();
+        Started {
+            out: child.stdout.take().map(BufReader::new),
+            seen: String::new(),
+            child,
+            dir: self.dir,
+        }
+    }
+
+    pub fn start_unread(self) -> Started {
+        self.start()
+    }
+
+    /// The same call as PID 1 of a namespace; nothing where that is not allowed.
+    pub fn as_pid_1(self) -> Option<Run> {
+        let unshare = |command: &mut Command| {
+            command
+                .args(["--pid", "--fork", "--mount-proc"])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+        };
+        let mut probe = Command::new("unshare");
+        unshare(&mut probe);
+        if !probe.arg("true").output().is_ok_and(|o| o.status.success()) {
+            return None;
+        }
+        let mut command = Command::new("unshare");
+        unshare(&mut command);
+        command.arg(self.command.get_program()).args(self.command.get_args());
+        command.envs(self.command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        Some(Run::of(Entry { command, dir: self.dir }))
+    }
+}
+
+/// A running `legion-entry`.
+pub struct Started {
+    child: Child,
+    out: Option<BufReader<ChildStdout>>,
+    seen: String,
+    pub dir: Arc<TempDir>,
+}
+
+impl Started {
+    /// Reads the command's output until a line is the given word.
+    pub fn wait_for(&mut self, word: &str) {
+        let out = self.out.as_mut().unwrap();
+        loop {
+            let mut line = String::new();
+            assert_ne!(
+                out.read_line(&mut line).unwrap(),
+                0,
+                "the output ended without {word:?}: {}",
+                self.seen
+            );
+            self.seen += &line;
+            if line.trim() == word {
+                return;
+            }
+        }
+    }
+
+    pub fn close_out(&mut self) {
+        self.out = None;
+    }
+
+    pub fn signal(&self, signal: i32) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::from_named_raw(signal).unwrap()).unwrap();
+    }
+
+    pub fn started(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("run/started")).unwrap()
+    }
+
+    pub fn lock_is_free(&self) -> bool {
+        let file = File::open(self.dir.path().join("run/lock")).unwrap();
+        flock(&file, FlockOperation::NonBlockingLockShared).is_ok()
+    }
+
+    /// Blocks until the lock is free, as `publish` does.
+    pub fn wait_for_lock(&self) {
+        let file = File::open(self.dir.path().join("run/lock")).unwrap();
+        flock(&file, FlockOperation::LockShared).unwrap();
+    }
+
+    /// Ends what a killed `legion-entry` could not end.
+    pub fn kill_group(mut self) {
+        self.child.wait().unwrap();
+        let mut rest = String::new();
+        self.out.take().unwrap().read_to_string(&mut rest).ok();
+        let _ = Command::new("true").status();
+    }
+
+    pub fn end(mut self) -> Run {
+        if let Some(mut out) = self.out.take() {
+            out.read_to_string(&mut self.seen).unwrap();
+        }
+        let mut err = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        let code = self.child.wait().unwrap().code();
+        Run {
+            code,
+            out: self.seen,
+            err,
+            dir: self.dir,
+        }
+    }
+
+    /// Waits for the end without reading the output.
+    pub fn end_unread(mut self) -> Run {
+        let code = self.child.wait().unwrap().code();
+        Run {
+            code,
+            out: String::new(),
+            err: String::new(),
+            dir: self.dir,
+        }
+    }
+}
+
+/// A `legion-entry` that ended.
+pub struct Run {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+    pub dir: Arc<TempDir>,
+}
+
+impl Run {
+    pub fn of(entry: Entry) -> Self {
+        let dir = entry.dir.clone();
+        Self::output(entry, dir)
+    }
+
+    /// The same in the directories of another one.
+    pub fn in_dir(mut entry: Entry, dir: &Path) -> Self {
+        for name in ["run", "source"] {
+            entry
+                .command
+                .env(format!("LEGION_{}", name.to_uppercase()), dir.join(name));
+        }
+        let dir = entry.dir.clone();
+        Self::output(entry, dir)
+    }
+
+    fn output(mut entry: Entry, dir: Arc<TempDir>) -> Self {
+        let output = entry.command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self {
+            code: output.status.code(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+            dir,
+        }
+    }
+
+    pub fn record(&self) -> ExitRecord {
+        serde_json::from_slice(&std::fs::read(self.dir.path().join("run/exit.json")).unwrap()).unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        String::from_utf8(std::fs::read(self.dir.path().join("run/log")).unwrap()).unwrap()
+    }
+}
+
+/// Whether a process exists and is no zombie.
+pub fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
