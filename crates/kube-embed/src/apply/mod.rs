@@ -5,31 +5,7 @@ use serde_json::Value;
 
 use crate::status::Cause;
 
-/// What the merge must know about the types in an object.
-pub trait TypeInfo: Send + Sync {
-    /// The keys of the list at this path when it is a map (`x-kubernetes-list-map-keys`), empty otherwise.
-    fn list_map_keys(&self, path: &[&str]) -> Vec<String>;
-}
-
-/// A type of which nothing is known: all lists are atomic.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Untyped;
-
-impl TypeInfo for Untyped {
-    fn list_map_keys(&self, _path: &[&str]) -> Vec<String> {
-        Vec::new()
-    }
-}
-
-/// Type information of a built-in kind.
-pub fn builtin_types(_gvk: crate::schema::Gvk<'_>) -> Box<dyn TypeInfo> {
-    Box::new(Untyped)
-}
-
-/// Type information from the `openAPIV3Schema` of a CRD.
-pub fn crd_types(_schema: &Value) -> Box<dyn TypeInfo> {
-    Box::new(Untyped)
-}
+pub use crate::schema::TypeInfo;
 
 /// Fields that the applied object sets and other managers own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +23,7 @@ pub fn server_side_apply(
     _manager: &str,
     _force: bool,
     _subresource: &str,
-    _types: &dyn TypeInfo,
+    _types: &TypeInfo,
     _now: Timestamp,
 ) -> Result<Value, Conflicts> {
     let mut out = live.cloned().unwrap_or(Value::Null);
@@ -70,7 +46,7 @@ pub fn track_update(
     _new: &mut Value,
     _manager: &str,
     _subresource: &str,
-    _types: &dyn TypeInfo,
+    _types: &TypeInfo,
     _now: Timestamp,
 ) {
 }

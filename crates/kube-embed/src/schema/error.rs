@@ -88,7 +88,12 @@ impl FieldError {
         bad_value: Option<Value>,
         message: impl Into<String>,
     ) -> Self {
-        Self { path: path.into(), reason, bad_value, message: message.into() }
+        Self {
+            path: path.into(),
+            reason,
+            bad_value,
+            message: message.into(),
+        }
     }
 
     /// A malformed value.
@@ -128,21 +133,34 @@ impl FieldError {
         supported: impl IntoIterator<Item = S>,
     ) -> Self {
         let quoted: Vec<String> = supported.into_iter().map(|s| go_quote(s.as_ref())).collect();
-        let message =
-            if quoted.is_empty() { String::new() } else { format!("supported values: {}", quoted.join(", ")) };
+        let message = if quoted.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", quoted.join(", "))
+        };
         Self::new(path, FieldReason::NotSupported, Some(value.into()), message)
     }
 
     /// A string longer than `max` bytes.
     pub fn too_long(path: impl Into<String>, max: u64) -> Self {
         let unit = if max == 1 { "byte" } else { "bytes" };
-        Self::new(path, FieldReason::TooLong, None, format!("may not be more than {max} {unit}"))
+        Self::new(
+            path,
+            FieldReason::TooLong,
+            None,
+            format!("may not be more than {max} {unit}"),
+        )
     }
 
     /// A list or map of `actual` entries where `max` are allowed.
     pub fn too_many(path: impl Into<String>, actual: u64, max: u64) -> Self {
         let unit = if max == 1 { "item" } else { "items" };
-        Self::new(path, FieldReason::TooMany, Some(actual.into()), format!("must have at most {max} {unit}"))
+        Self::new(
+            path,
+            FieldReason::TooMany,
+            Some(actual.into()),
+            format!("must have at most {max} {unit}"),
+        )
     }
 
     /// The rendering without the path, as it stands in a status cause.
@@ -228,19 +246,40 @@ mod tests {
     #[test]
     fn renders_as_kubernetes_does() {
         let cases = [
-            (FieldError::invalid("spec.x", "y", "must be z"), r#"spec.x: Invalid value: "y": must be z"#),
-            (FieldError::invalid("spec.x", 3, "must be z"), "spec.x: Invalid value: 3: must be z"),
-            (FieldError::invalid("", Value::Null, "whole"), "<nil>: Invalid value: null: whole"),
+            (
+                FieldError::invalid("spec.x", "y", "must be z"),
+                r#"spec.x: Invalid value: "y": must be z"#,
+            ),
+            (
+                FieldError::invalid("spec.x", 3, "must be z"),
+                "spec.x: Invalid value: 3: must be z",
+            ),
+            (
+                FieldError::invalid("", Value::Null, "whole"),
+                "<nil>: Invalid value: null: whole",
+            ),
             (FieldError::required("spec.z", ""), "spec.z: Required value"),
-            (FieldError::required("spec.z", "must be set"), "spec.z: Required value: must be set"),
+            (
+                FieldError::required("spec.z", "must be set"),
+                "spec.z: Required value: must be set",
+            ),
             (
                 FieldError::not_supported("spec.e", "a", ["b", "c"]),
                 r#"spec.e: Unsupported value: "a": supported values: "b", "c""#,
             ),
             (FieldError::too_long("m", 1), "m: Too long: may not be more than 1 byte"),
-            (FieldError::too_many("m", 3, 2), "m: Too many: 3: must have at most 2 items"),
-            (FieldError::duplicate("l[1]", json!({"name": "a"})), r#"l[1]: Duplicate value: {"name":"a"}"#),
-            (FieldError::forbidden("spec", "is immutable"), "spec: Forbidden: is immutable"),
+            (
+                FieldError::too_many("m", 3, 2),
+                "m: Too many: 3: must have at most 2 items",
+            ),
+            (
+                FieldError::duplicate("l[1]", json!({"name": "a"})),
+                r#"l[1]: Duplicate value: {"name":"a"}"#,
+            ),
+            (
+                FieldError::forbidden("spec", "is immutable"),
+                "spec: Forbidden: is immutable",
+            ),
             (
                 FieldError::new("spec", FieldReason::Invalid, None, "object rule"),
                 "spec: Invalid value: object rule",

@@ -1,0 +1,130 @@
+//! Defaults of built-in kinds that follow from other fields.
+
+use base64::Engine as _;
+use serde_json::{Map, Value, json};
+
+use super::Gvk;
+
+/// Before the schema's defaults: write-only fields become the stored ones.
+pub(super) fn normalise(gvk: Gvk<'_>, object: &mut Value) {
+    if (gvk.group, gvk.kind) != ("", "Secret") {
+        return;
+    }
+    let Some(secret) = object.as_object_mut() else { return };
+    let Some(Value::Object(plain)) = secret.remove("stringData") else {
+        return;
+    };
+    if plain.is_empty() {
+        return;
+    }
+    let data = secret.entry("data").or_insert_with(|| json!({}));
+    if data.is_null() {
+        *data = json!({});
+    }
+    if let Some(data) = data.as_object_mut() {
+        for (key, value) in plain {
+            // A value that is no string is kept for the type check, which refuses it.
+            let encoded = match value {
+                Value::String(s) => json!(base64::engine::general_purpose::STANDARD.encode(s)),
+                other => other,
+            };
+            data.insert(key, encoded);
+        }
+    }
+}
+
+/// After the schema's defaults.
+pub(super) fn derive(gvk: Gvk<'_>, object: &mut Value) {
+    match (gvk.group, gvk.kind) {
+        ("", "Pod") => {
+            if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+                pod_spec(spec);
+            }
+        }
+        ("", "PersistentVolumeClaim") => {
+            if let Some(Value::Object(status)) = object.get_mut("status") {
+                status.entry("phase").or_insert_with(|| json!("Pending"));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn pod_spec(spec: &mut Map<String, Value>) {
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(container) = container.as_object_mut() {
+                pod_container(container);
+            }
+        }
+    }
+    for volume in spec
+        .get_mut("volumes")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        if let Some(volume) = volume.as_object_mut()
+            && volume.keys().all(|key| key == "name")
+        {
+            volume.insert("emptyDir".to_owned(), json!({}));
+        }
+    }
+    // The old and the new name of the same field follow each other.
+    let account = |v: Option<&Value>| v.filter(|v| v.as_str().is_some_and(|s| !s.is_empty())).cloned();
+    let name = account(spec.get("serviceAccountName")).or_else(|| account(spec.get("serviceAccount")));
+    if let Some(name) = name {
+        spec.insert("serviceAccountName".to_owned(), name.clone());
+        spec.insert("serviceAccount".to_owned(), name);
+    }
+}
+
+fn pod_container(container: &mut Map<String, Value>) {
+    if container.get("imagePullPolicy").is_none_or(|p| p.as_str() == Some("")) {
+        let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+        container.insert("imagePullPolicy".to_owned(), json!(pull_policy(image)));
+    }
+    // A limit without a request is the request too.
+    if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut)
+        && let Some(Value::Object(limits)) = resources.get("limits").cloned()
+    {
+        let requests = resources.entry("requests").or_insert_with(|| json!({}));
+        if let Some(requests) = requests.as_object_mut() {
+            for (name, quantity) in limits {
+                requests.entry(name).or_insert(quantity);
+            }
+        }
+    }
+}
+
+/// `Always` for `:latest` and for no tag at all, unless the image is pinned by digest.
+fn pull_policy(image: &str) -> &'static str {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    if name.contains('@') {
+        return "IfNotPresent";
+    }
+    match name.split_once(':') {
+        None | Some((_, "latest")) => "Always",
+        Some(_) => "IfNotPresent",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pull_policy_follows_the_tag() {
+        let cases = [
+            ("busybox", "Always"),
+            ("busybox:latest", "Always"),
+            ("busybox:1.36", "IfNotPresent"),
+            ("localhost:5000/a/b", "Always"),
+            ("localhost:5000/a/b:2", "IfNotPresent"),
+            ("a/b@sha256:00", "IfNotPresent"),
+        ];
+        for (image, policy) in cases {
+            assert_eq!(pull_policy(image), policy, "{image}");
+        }
+    }
+}
