@@ -1,0 +1,212 @@
+//! The requests that controllers make: few, each with a deadline, each write only by the replica that leads.
+
+use std::{fmt::Debug, time::Duration};
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::Status,
+};
+use legion_runtime::{
+    lease::Leadership,
+    retry::{Class, classify},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::key::Key;
+
+/// How long one request may take, its body included.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// A request that did not do what it should.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{what}: {message}")]
+pub struct CallError {
+    /// The request, in words.
+    pub what: String,
+    /// What it means.
+    pub class: Class,
+    /// What the server or the client says.
+    pub message: String,
+    /// The server's own words, when it was the server.
+    pub status: Option<Box<Status>>,
+}
+
+impl CallError {
+    fn new(what: String, error: kube::Error) -> Self {
+        let class = classify(&error);
+        match error {
+            kube::Error::Api(status) => Self { what, class, message: status.message.clone(), status: Some(status) },
+            other => Self { what, class, message: other.to_string(), status: None },
+        }
+    }
+
+    fn of_client(what: String, message: &str) -> Self {
+        Self { what, class: Class::Transient, message: message.to_owned(), status: None }
+    }
+}
+
+/// Makes requests.
+#[derive(Clone)]
+pub struct Calls {
+    client: Client,
+    leadership: Leadership,
+    manager: String,
+}
+
+/// What every kind that we read or write is.
+pub trait Object:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Object for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+impl Calls {
+    /// Requests through this client, writes under this field manager and only while leading.
+    #[must_use]
+    pub fn new(client: Client, leadership: Leadership, manager: impl Into<String>) -> Self {
+        Self { client, leadership, manager: manager.into() }
+    }
+
+    fn api<K: Object>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    async fn read<T>(&self, what: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        match tokio::time::timeout(DEADLINE, call).await {
+            Ok(answer) => answer.map_err(|error| CallError::new(what, error)),
+            Err(_) => Err(CallError::of_client(what, "no answer in time")),
+        }
+    }
+
+    async fn write<T>(&self, what: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        if !self.leadership.is_current() {
+            return Err(CallError::of_client(what, "this replica does not lead"));
+        }
+        tracing::debug!(%what, "write");
+        self.read(what, call).await
+    }
+
+    /// The live object, past every cache; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When the server does not say.
+    pub async fn get<K: Object>(&self, key: &Key) -> Result<Option<K>, CallError> {
+        let what = format!("get {} {key}", K::kind(&()));
+        self.read(what, self.api::<K>(&key.namespace).get_opt(&key.name)).await
+    }
+
+    /// Creates an object.
+    ///
+    /// # Errors
+    /// When the server does not say that it did.
+    pub async fn create<K: Object>(&self, object: &K) -> Result<K, CallError> {
+        let key = Key::of(object.meta());
+        let what = format!("create {} {key}", K::kind(&()));
+        let params = PostParams { field_manager: Some(self.manager.clone()), ..PostParams::default() };
+        self.write(what, self.api::<K>(&key.namespace).create(&params, object)).await
+    }
+
+    /// Deletes this very object, not another of its name. One that is gone, or is another by now, counts as deleted.
+    ///
+    /// # Errors
+    /// When the server does not say that it did.
+    pub async fn delete<K: Object>(&self, key: &Key, uid: &str) -> Result<(), CallError> {
+        let what = format!("delete {} {key}", K::kind(&()));
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::background()
+        };
+        match self.write(what, self.api::<K>(&key.namespace).delete(&key.name, &params)).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.class, Class::Gone | Class::Conflict) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Changes the status of this very version of an object.
+    ///
+    /// # Errors
+    /// When the server does not say that it did; [`Class::Conflict`] when the object has changed.
+    pub async fn patch_status<K: Object>(&self, key: &Key, version: &str, status: Value) -> Result<K, CallError> {
+        let what = format!("patch status of {} {key}", K::kind(&()));
+        let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
+        let params = PatchParams { field_manager: Some(self.manager.clone()), ..PatchParams::default() };
+        let api = self.api::<K>(&key.namespace);
+        self.write(what, api.patch_status(&key.name, &params, &Patch::Merge(patch))).await
+    }
+}
+
+/// The JSON merge patch that turns `old` into `new`: only what differs is sent, so that fields of a newer version, which
+/// this one does not know, stay as they are. `None` when nothing differs.
+#[must_use]
+pub fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
+    if old == new {
+        return None;
+    }
+    let (Value::Object(old), Value::Object(new)) = (old, new) else { return Some(new.clone()) };
+    let removed = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let changed = new.iter().filter_map(|(key, value)| {
+        let patch = match old.get(key) {
+            Some(before) => merge_patch(before, value)?,
+            None => value.clone(),
+        };
+        Some((key.clone(), patch))
+    });
+    Some(Value::Object(removed.chain(changed).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_holds_what_differs_and_nothing_else() {
+        let old = json!({"run": {"id": "a", "attempt": 1, "waiting": {"reason": "x"}}, "tags": {"a": "1"}, "list": [1, 2]});
+        let new = json!({"run": {"id": "a", "attempt": 2}, "tags": {"a": "1"}, "list": [2], "score": "1"});
+        let patch = json!({"run": {"attempt": 2, "waiting": null}, "list": [2], "score": "1"});
+        assert_eq!(merge_patch(&old, &new), Some(patch.clone()));
+        assert_eq!(merge_patch(&new, &new), None);
+        let mut patched = old;
+        json_merge(&mut patched, &patch);
+        assert_eq!(patched, new);
+    }
+
+    /// RFC 7396, section 2.
+    fn json_merge(target: &mut Value, patch: &Value) {
+        let Value::Object(patch) = patch else {
+            *target = patch.clone();
+            return;
+        };
+        if !target.is_object() {
+            *target = json!({});
+        }
+        for (key, value) in patch {
+            if value.is_null() {
+                target.as_object_mut().unwrap().remove(key);
+            } else {
+                json_merge(&mut target[key], value);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Fills a cache from a watch, for ever.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use kube::{
+    Api, Resource,
+    runtime::watcher::{self, Event, watcher},
+};
+use legion_runtime::{
+    Shutdown,
+    retry::{Backoff, Class, classify_status},
+};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cache::{Cache, Entry, Relist},
+    key::Key,
+};
+
+/// Between two attempts of a watch that fails.
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(400), limit: Duration::from_secs(30) };
+/// A list that makes no progress for so long is begun again. Without this a body that never ends would hold the cache
+/// at an old state for ever, because only watches have an idle timeout of their own.
+const LIST_STALL: Duration = Duration::from_secs(60);
+
+/// One watch of one kind: of all namespaces, or of one.
+pub struct Feed<W, K> {
+    /// Where the objects are.
+    pub api: Api<W>,
+    /// The only namespace of the watch, if it has one.
+    pub namespace: Option<String>,
+    /// Label selector, if not all objects count.
+    pub labels: Option<String>,
+    /// Strips what no decision needs, before the object is kept.
+    pub prune: fn(&mut W),
+    /// What is filled.
+    pub cache: Arc<Cache<K>>,
+    /// Cancelled once the first list is complete.
+    pub synced: CancellationToken,
+}
+
+impl<W, K> Feed<W, K>
+where
+    W: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Into<Entry<K>> + 'static,
+    K: Resource<DynamicType = ()> + Send + Sync + 'static,
+{
+    /// Watches until `shutdown`.
+    pub async fn run(self, shutdown: Shutdown) {
+        tokio::select! {
+            () = self.watch_for_ever() => {}
+            () = shutdown.requested() => {}
+        }
+    }
+
+    async fn watch_for_ever(&self) {
+        let mut failures = 0;
+        loop {
+            self.watch(&mut failures).await;
+            failures += 1;
+            let name = format!("{}/{}", W::plural(&()), self.namespace.as_deref().unwrap_or_default());
+            tokio::time::sleep(BACKOFF.delay(&name, failures)).await;
+        }
+    }
+
+    /// Watches until a list must begin from nothing: because it stalled, or because the server no longer knows the
+    /// version that the watch would go on from and says so with an HTTP status (kube's watcher would ask for that version
+    /// again for ever).
+    async fn watch(&self, failures: &mut u32) {
+        let mut config = watcher::Config::default();
+        config.label_selector = self.labels.clone();
+        let mut stream = std::pin::pin!(watcher(self.api.clone(), config));
+        let mut relist = Relist::default();
+        let mut listing = true;
+        loop {
+            let next = if listing {
+                match tokio::time::timeout(LIST_STALL, stream.next()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        tracing::warn!(kind = %W::kind(&()), "the list makes no progress: beginning again");
+                        return;
+                    }
+                }
+            } else {
+                stream.next().await
+            };
+            match next {
+                Some(Ok(event)) => {
+                    *failures = 0;
+                    listing = match event {
+                        Event::Init | Event::InitApply(_) => true,
+                        Event::InitDone | Event::Apply(_) | Event::Delete(_) => false,
+                    };
+                    self.take(&mut relist, event);
+                }
+                Some(Err(error)) => {
+                    *failures += 1;
+                    tracing::warn!(kind = %W::kind(&()), %error, failures, "the watch failed");
+                    if is_expired(&error) && !listing {
+                        return;
+                    }
+                    tokio::time::sleep(BACKOFF.delay(&W::plural(&()), *failures)).await;
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn take(&self, relist: &mut Relist, mut event: Event<W>) {
+        match &mut event {
+            Event::Apply(object) | Event::InitApply(object) => (self.prune)(object),
+            Event::InitDone => {
+                let ours =
+                    |key: &Key| self.namespace.as_deref().is_none_or(|namespace| namespace == &*key.namespace);
+                self.cache.end_of_list(relist, ours);
+                self.synced.cancel();
+                return;
+            }
+            Event::Delete(_) | Event::Init => {}
+        }
+        self.cache.apply(relist, event);
+    }
+}
+
+/// Does the server no longer know the version that was asked for?
+fn is_expired(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
+            status.code == 410 && classify_status(status) == Class::Gone
+        }
+        _ => false,
+    }
+}

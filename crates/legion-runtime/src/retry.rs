@@ -1,0 +1,160 @@
+//! What a refused API request means, and how long to wait before the next.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
+
+use kube::core::Status;
+
+/// What a failed request means for whoever made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The server or the way to it is in trouble: try again. Whether a write took effect is unknown.
+    Transient,
+    /// The server asks for patience.
+    Throttled(Option<Duration>),
+    /// Somebody else changed the object first: look again, then decide again.
+    Conflict,
+    /// An object of this name exists.
+    AlreadyExists,
+    /// The object, its namespace or its kind is not there.
+    Gone,
+    /// Not allowed: by RBAC, by quota or by admission. The message says which.
+    Forbidden,
+    /// The server will never accept this request as it is.
+    Invalid,
+    /// The answer cannot be understood: one of the two sides is wrong.
+    Bug,
+}
+
+impl Class {
+    /// As a metric label and in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Throttled(_) => "throttled",
+            Self::Conflict => "conflict",
+            Self::AlreadyExists => "already-exists",
+            Self::Gone => "gone",
+            Self::Forbidden => "forbidden",
+            Self::Invalid => "invalid",
+            Self::Bug => "bug",
+        }
+    }
+}
+
+/// The class of an answer of the API server.
+#[must_use]
+pub fn classify_status(status: &Status) -> Class {
+    if status.is_already_exists() {
+        return Class::AlreadyExists;
+    }
+    let retry_after = status
+        .details
+        .as_ref()
+        .map(|details| details.retry_after_seconds)
+        .filter(|&seconds| seconds > 0)
+        .map(|seconds| Duration::from_secs(u64::from(seconds)));
+    match status.code {
+        409 => Class::Conflict,
+        429 => Class::Throttled(retry_after),
+        503 if retry_after.is_some() => Class::Throttled(retry_after),
+        403 => Class::Forbidden,
+        // A token that has just expired is renewed by the client.
+        401 => Class::Transient,
+        404 | 410 => Class::Gone,
+        400 | 405 | 406 | 413 | 415 | 422 => Class::Invalid,
+        _ => Class::Transient,
+    }
+}
+
+/// The class of an error of the client.
+#[must_use]
+pub fn classify(error: &kube::Error) -> Class {
+    match error {
+        kube::Error::Api(status) => classify_status(status),
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) | kube::Error::BuildRequest(_) => Class::Bug,
+        _ => Class::Transient,
+    }
+}
+
+/// Exponential back-off with jitter that is a function of the object and the attempt: many objects spread out, and a
+/// test sees the same delays again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// The first delay.
+    pub first: Duration,
+    /// No delay is longer than this.
+    pub limit: Duration,
+}
+
+impl Backoff {
+    /// For one object's reconciliations.
+    pub const RECONCILE: Self = Self { first: Duration::from_millis(500), limit: Duration::from_secs(120) };
+
+    /// The delay after `attempt` failures (counted from 1) of what `key` names: between three quarters and all of the
+    /// doubled delay.
+    #[must_use]
+    pub fn delay(&self, key: &str, attempt: u32) -> Duration {
+        let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1).min(20)));
+        let full = doubled.min(self.limit);
+        full.mul_f64(0.75 + 0.25 * fraction(key, attempt))
+    }
+}
+
+/// A number in 0..1 that is spread evenly over keys and salts, and always the same for one of them.
+#[must_use]
+pub fn fraction(key: &str, salt: u32) -> f64 {
+    // SipHash with fixed keys: stable within a build, which is all that jitter needs.
+    let mut hasher = DefaultHasher::new();
+    (key, salt).hash(&mut hasher);
+    f64::from((hasher.finish() >> 32) as u32) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::response::StatusDetails;
+
+    use super::*;
+
+    fn status(code: u16, reason: &str, retry_after: u32) -> Status {
+        Status::failure("refused", reason)
+            .with_code(code)
+            .with_details(StatusDetails { retry_after_seconds: retry_after, ..StatusDetails::default() })
+    }
+
+    #[test]
+    fn answers_have_the_class_that_callers_act_on() {
+        for (code, reason, after, class) in [
+            (409, "Conflict", 0, Class::Conflict),
+            (409, "AlreadyExists", 0, Class::AlreadyExists),
+            (429, "TooManyRequests", 7, Class::Throttled(Some(Duration::from_secs(7)))),
+            (429, "TooManyRequests", 0, Class::Throttled(None)),
+            (503, "ServiceUnavailable", 2, Class::Throttled(Some(Duration::from_secs(2)))),
+            (503, "ServiceUnavailable", 0, Class::Transient),
+            (500, "InternalError", 0, Class::Transient),
+            (504, "Timeout", 0, Class::Transient),
+            (403, "Forbidden", 0, Class::Forbidden),
+            (404, "NotFound", 0, Class::Gone),
+            (410, "Expired", 0, Class::Gone),
+            (422, "Invalid", 0, Class::Invalid),
+            (413, "RequestEntityTooLarge", 0, Class::Invalid),
+        ] {
+            assert_eq!(classify_status(&status(code, reason, after)), class, "{code} {reason}");
+        }
+    }
+
+    #[test]
+    fn delays_double_up_to_the_limit_and_spread() {
+        let backoff = Backoff { first: Duration::from_secs(1), limit: Duration::from_secs(60) };
+        for attempt in 1..40 {
+            let full = Duration::from_secs(60.min(1 << (attempt - 1).min(10)));
+            let delay = backoff.delay("ns/a", attempt);
+            assert!(delay <= full && delay >= full.mul_f64(0.75), "attempt {attempt}: {delay:?}");
+        }
+        assert_eq!(backoff.delay("ns/a", 3), backoff.delay("ns/a", 3));
+        assert_ne!(backoff.delay("ns/a", 3), backoff.delay("ns/b", 3));
+    }
+}
