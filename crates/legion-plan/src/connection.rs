@@ -1,0 +1,204 @@
+//! `Connection`: is it usable, and what does its URI say?
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use legion_api::{Connection, ConnectionSpec, ConnectionStatus, ConnectionType, Problem, Reason};
+
+use crate::{
+    Settings,
+    conditions::{self, State},
+    plan::{Outcome, Plan, StatusPatch, status_patch},
+};
+
+/// What is known about a connection: itself.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// The connection, as the watch shows it.
+    pub connection: Arc<Connection>,
+}
+
+/// Where a connection leads, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A git repository.
+    Git {
+        /// In the form that git takes.
+        uri: String,
+    },
+    /// A bucket of an S3-compatible store.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// Without slashes at its ends; empty for the whole bucket.
+        prefix: String,
+    },
+    /// A web server.
+    Http {
+        /// Base address, without a slash at its end.
+        uri: String,
+    },
+    /// A PersistentVolumeClaim.
+    Pvc {
+        /// The claim.
+        claim: String,
+        /// Directory below the volume's root, without slashes at its ends.
+        path: String,
+    },
+    /// A directory of the machine.
+    Local {
+        /// Absolute.
+        directory: String,
+    },
+}
+
+/// Takes a connection's URI apart.
+///
+/// # Errors
+/// The URI does not have the form of the connection's type. The CRD refuses that too; what an older CRD let in ends here.
+pub fn place(spec: &ConnectionSpec) -> Result<Place, Problem> {
+    let wrong = |form: &str| {
+        Problem::new(
+            Reason::InvalidSpec,
+            "spec.uri",
+            format!("{:?} is not of the form {form}", spec.uri),
+        )
+        .with_remedy(format!("write {form}"))
+    };
+    let uri = spec.uri.as_str();
+    if uri.split('/').any(|part| part == "..") {
+        return Err(Problem::new(
+            Reason::InvalidSpec,
+            "spec.uri",
+            format!("{uri:?} contains \"..\""),
+        ));
+    }
+    if uri.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(Problem::new(
+            Reason::InvalidSpec,
+            "spec.uri",
+            format!("{uri:?} contains white space or a control character"),
+        ));
+    }
+    match spec.type_ {
+        ConnectionType::Git => {
+            let form = "https://HOST/PATH, ssh://[USER@]HOST/PATH, USER@HOST:PATH or file:///PATH";
+            let good = match uri.split_once("://") {
+                Some(("https" | "http" | "ssh", rest)) => host_and_path(rest).is_some_and(|(_, path)| !path.is_empty()),
+                Some(("file", path)) => path.starts_with('/') && path.len() > 1,
+                Some(_) => false,
+                None => uri.split_once('@').is_some_and(|(user, rest)| {
+                    !user.is_empty()
+                        && !user.starts_with('-')
+                        && rest
+                            .split_once(':')
+                            .is_some_and(|(host, path)| !host.is_empty() && !host.starts_with('-') && !path.is_empty())
+                }),
+            };
+            if good {
+                Ok(Place::Git { uri: uri.to_owned() })
+            } else {
+                Err(wrong(form))
+            }
+        }
+        ConnectionType::S3 => {
+            let (bucket, prefix) = uri
+                .strip_prefix("s3://")
+                .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+                .filter(|(bucket, _)| !bucket.is_empty())
+                .ok_or_else(|| wrong("s3://BUCKET[/PREFIX]"))?;
+            Ok(Place::S3 {
+                bucket: bucket.to_owned(),
+                prefix: prefix.trim_matches('/').to_owned(),
+            })
+        }
+        ConnectionType::Http => uri
+            .strip_prefix("https://")
+            .or_else(|| uri.strip_prefix("http://"))
+            .filter(|rest| host_and_path(rest).is_some_and(|(host, _)| !host.contains('@')))
+            .map(|_| Place::Http {
+                uri: uri.trim_end_matches('/').to_owned(),
+            })
+            .ok_or_else(|| wrong("https://HOST[/PATH]")),
+        ConnectionType::Pvc => {
+            let (claim, path) = uri
+                .strip_prefix("pvc://")
+                .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+                .filter(|(claim, _)| claim.parse::<legion_api::names::ObjectName>().is_ok())
+                .ok_or_else(|| wrong("pvc://CLAIM[/PATH]"))?;
+            Ok(Place::Pvc {
+                claim: claim.to_owned(),
+                path: path.trim_matches('/').to_owned(),
+            })
+        }
+        ConnectionType::Local => uri
+            .strip_prefix("file://")
+            .filter(|path| path.starts_with('/') && path.len() > 1)
+            .map(|path| Place::Local {
+                directory: path.trim_end_matches('/').to_owned(),
+            })
+            .ok_or_else(|| wrong("file:///ABSOLUTE/DIRECTORY")),
+    }
+}
+
+fn host_and_path(rest: &str) -> Option<(&str, &str)> {
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    (!host.is_empty() && !host.starts_with(['-', ':', '@'])).then_some((host, path))
+}
+
+/// What is wrong with a connection; empty when it is usable here.
+#[must_use]
+pub fn problems(spec: &ConnectionSpec, settings: &Settings) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = place(spec).err().into_iter().collect();
+    if spec.type_ == ConnectionType::Local && !settings.allow_local_connections {
+        problems.push(Problem::new(
+            Reason::LocalConnectionNotAllowed,
+            "spec.type",
+            "connections of type \"local\" are served by `legionctl local` only",
+        ));
+    }
+    problems
+}
+
+/// Decides about a connection.
+#[must_use]
+pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan<ConnectionStatus> {
+    let metadata = &world.connection.metadata;
+    if metadata.deletion_timestamp.is_some() {
+        return Plan::default();
+    }
+    let problems = problems(&world.connection.spec, settings);
+    let generation = metadata.generation.unwrap_or_default();
+    let state =
+        State::of_problems(&problems).unwrap_or_else(|| State::new(Reason::Valid, "the connection can be used"));
+    let previous = world
+        .connection
+        .status
+        .as_ref()
+        .map_or(&[][..], |status| &status.conditions);
+    Plan {
+        status: Some(ConnectionStatus {
+            observed_generation: Some(generation),
+            conditions: conditions::for_ready(previous, &state, generation, now),
+        }),
+        problems,
+        ..Plan::default()
+    }
+}
+
+/// The status write that follows from a plan.
+#[must_use]
+pub fn settle(world: &World, plan: &Plan<ConnectionStatus>, _: &Outcome, _: Timestamp) -> Option<StatusPatch> {
+    let connection = &world.connection;
+    status_patch(
+        connection.metadata.resource_version.as_deref(),
+        connection.status.as_ref(),
+        plan.status.as_ref()?,
+    )
+}
+
+/// When to look again although nothing happens: a connection never changes by itself.
+#[must_use]
+pub fn requeue(plan: &Plan<ConnectionStatus>, _: &Outcome, _: Timestamp) -> Option<Timestamp> {
+    plan.requeue_at
+}

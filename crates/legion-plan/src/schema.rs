@@ -1,0 +1,212 @@
+//! JSON Schemas that toolchains bring: compiled without any network, with defaults filled in.
+
+use jsonschema::{Draft, PatternOptions, Retrieve, Uri, Validator};
+use serde_json::{Map, Value};
+
+/// A compiled schema.
+pub struct Schema<'a> {
+    validator: Validator,
+    raw: &'a Value,
+}
+
+/// Something in a value that the schema does not accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Path below the value, as `a.b[0]`; empty for the value itself.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Most violations that are reported at once.
+const MAX_VIOLATIONS: usize = 8;
+
+/// Refuses every reference that leaves the schema: validation must not depend on a network.
+struct NoReferences;
+
+impl Retrieve for NoReferences {
+    fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+        Err(format!(
+            "$ref to {uri:?} leaves the schema; only references below '#' are followed",
+            uri = uri.as_str()
+        )
+        .into())
+    }
+}
+
+impl<'a> Schema<'a> {
+    /// Compiles a schema (draft 2020-12 unless `$schema` says another).
+    ///
+    /// # Errors
+    /// What is wrong with the schema, in words.
+    pub fn compile(raw: &'a Value) -> Result<Self, String> {
+        if let Err(error) = jsonschema::meta::validate(raw) {
+            let at = error.instance_path().to_string();
+            return Err(format!("is no JSON Schema: at {at:?}: {error}"));
+        }
+        jsonschema::options()
+            .with_draft(Draft::Draft202012)
+            .with_retriever(NoReferences)
+            // Linear in the length of the text, whatever the pattern: look-around and back references are refused.
+            .with_pattern_options(PatternOptions::regex())
+            .build(raw)
+            .map(|validator| Self { validator, raw })
+            .map_err(|error| format!("is no usable JSON Schema: {error}"))
+    }
+
+    /// `value` with the schema's defaults where it has nothing.
+    #[must_use]
+    pub fn with_defaults(&self, value: &Map<String, Value>) -> Map<String, Value> {
+        let mut value = Value::Object(value.clone());
+        self.fill(self.raw, &mut value, 0);
+        match value {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        }
+    }
+
+    fn fill(&self, schema: &Value, value: &mut Value, depth: usize) {
+        // Schemas may refer to themselves; values are not that deep.
+        if depth > 32 {
+            return;
+        }
+        if let Some(target) = schema
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|r| r.strip_prefix('#'))
+        {
+            if let Some(target) = self.raw.pointer(target) {
+                self.fill(target, value, depth + 1);
+            }
+        }
+        for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+            self.fill(part, value, depth + 1);
+        }
+        match value {
+            Value::Object(fields) => {
+                for (name, property) in schema
+                    .get("properties")
+                    .and_then(Value::as_object)
+                    .into_iter()
+                    .flatten()
+                {
+                    if !fields.contains_key(name) {
+                        if let Some(default) = property.get("default") {
+                            fields.insert(name.clone(), default.clone());
+                        }
+                    }
+                    if let Some(field) = fields.get_mut(name) {
+                        self.fill(property, field, depth + 1);
+                    }
+                }
+            }
+            Value::Array(items) => {
+                if let Some(inner) = schema.get("items") {
+                    for item in items {
+                        self.fill(inner, item, depth + 1);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What `value` has that the schema does not accept.
+    #[must_use]
+    pub fn violations(&self, value: &Value) -> Vec<Violation> {
+        self.validator
+            .iter_errors(value)
+            .take(MAX_VIOLATIONS)
+            .map(|error| Violation {
+                path: dotted(&error.instance_path().to_string()),
+                message: error.to_string(),
+            })
+            .collect()
+    }
+}
+
+/// `/a/b/0` as `a.b[0]`, the way field paths of Kubernetes are written.
+fn dotted(pointer: &str) -> String {
+    let mut out = String::new();
+    for part in pointer.split('/').skip(1) {
+        let part = part.replace("~1", "/").replace("~0", "~");
+        if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {
+            out.push('[');
+            out.push_str(&part);
+            out.push(']');
+        } else {
+            if !out.is_empty() {
+                out.push('.');
+            }
+            out.push_str(&part);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn defaults_reach_every_depth_and_do_not_overwrite() {
+        let raw = json!({
+            "properties": {
+                "a": {"default": 1},
+                "b": {"type": "object", "default": {}, "properties": {"c": {"default": "x"}}},
+                "l": {"items": {"$ref": "#/$defs/item"}},
+            },
+            "$defs": {"item": {"properties": {"n": {"default": 0}, "next": {"$ref": "#/$defs/item"}}}},
+        });
+        let schema = Schema::compile(&raw).unwrap();
+        let given = json!({"a": 2, "l": [{"next": {}}]});
+        let filled = schema.with_defaults(given.as_object().unwrap());
+        assert_eq!(
+            Value::Object(filled),
+            json!({"a": 2, "b": {"c": "x"}, "l": [{"n": 0, "next": {"n": 0}}]})
+        );
+    }
+
+    #[test]
+    fn references_that_leave_the_schema_are_refused() {
+        for reference in ["https://example.com/schema.json", "file:///etc/passwd", "other.json"] {
+            let raw = json!({"properties": {"a": {"$ref": reference}}});
+            let error = Schema::compile(&raw).err().unwrap();
+            assert!(
+                error.contains("leaves the schema") || error.contains(reference),
+                "{error}"
+            );
+        }
+        assert!(Schema::compile(&json!({"$defs": {"x": {}}, "$ref": "#/$defs/x"})).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_schema_says_where() {
+        for (raw, expected) in [
+            (json!({"type": "strin"}), "/type"),
+            (json!({"properties": {"a": {"minimum": "1"}}}), "/properties/a/minimum"),
+            (json!({"pattern": "("}), "pattern"),
+            (json!({"pattern": "(?=a)b"}), "pattern"),
+        ] {
+            let error = Schema::compile(&raw).err().unwrap_or_else(|| panic!("{raw} compiled"));
+            assert!(error.contains(expected) || error.contains("regex"), "{raw}: {error}");
+        }
+    }
+
+    #[test]
+    fn violations_name_the_place() {
+        let raw = json!({"properties": {"a": {"items": {"type": "integer"}}}, "additionalProperties": false});
+        let schema = Schema::compile(&raw).unwrap();
+        let found = schema.violations(&json!({"a": [1, "x"], "b": 1}));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(
+            found.iter().any(|v| v.path == "a[1]" && v.message.contains("integer")),
+            "{found:?}"
+        );
+        assert!(
+            found.iter().any(|v| v.path.is_empty() && v.message.contains('b')),
+            "{found:?}"
+        );
+    }
+}

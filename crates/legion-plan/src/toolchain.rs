@@ -1,0 +1,114 @@
+//! `ToolchainIntegration`: can trainings use it?
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use legion_api::{
+    Problem, Reason, ToolchainIntegration, ToolchainIntegrationSpec, ToolchainIntegrationStatus,
+    toolchain::ToolchainRevision,
+};
+
+use crate::{
+    Settings,
+    conditions::{self, State},
+    image,
+    plan::{Outcome, Plan, StatusPatch, status_patch},
+    schema::Schema,
+};
+
+/// What is known about a toolchain: itself.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// The toolchain, as the watch shows it.
+    pub toolchain: Arc<ToolchainIntegration>,
+}
+
+/// What is wrong with a toolchain; empty when it is usable.
+#[must_use]
+pub fn problems(spec: &ToolchainIntegrationSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut add = |field: &str, message: String| problems.push(Problem::new(Reason::InvalidSpec, field, message));
+    if let Err(error) = image::check(&spec.image) {
+        add("spec.image", format!("{:?} {error}", spec.image));
+    }
+    if spec.command.first().is_none_or(String::is_empty) {
+        add("spec.command", "names no program".to_owned());
+    }
+    for (field, schema) in [
+        ("spec.arguments", &spec.arguments),
+        ("spec.hyperParametersSchema", &spec.hyper_parameters_schema),
+    ] {
+        if let Some(schema) = schema {
+            if let Err(error) = Schema::compile(&schema.to_value()) {
+                add(field, error);
+            }
+        }
+    }
+    for variable in spec.env.iter().filter(|variable| variable.name.starts_with("LEGION_")) {
+        add(
+            "spec.env",
+            format!("{:?} begins with LEGION_, which is Legion's own", variable.name),
+        );
+    }
+    problems
+}
+
+/// Decides about a toolchain.
+#[must_use]
+pub fn decide(world: &World, _: &Settings, now: Timestamp) -> Plan<ToolchainIntegrationStatus> {
+    let metadata = &world.toolchain.metadata;
+    if metadata.deletion_timestamp.is_some() {
+        return Plan::default();
+    }
+    let generation = metadata.generation.unwrap_or_default();
+    let status = world.toolchain.status.as_ref();
+    // Compiling schemas is the only work here: once a generation has its verdict, there is nothing to do.
+    if status.is_some_and(|status| {
+        status.observed_generation == Some(generation)
+            && legion_api::condition::is_true(&status.conditions, legion_api::condition::READY)
+            && status
+                .revision
+                .as_ref()
+                .is_some_and(|revision| revision.generation == generation)
+    }) {
+        return Plan::default();
+    }
+    let problems = problems(&world.toolchain.spec);
+    let state = State::of_problems(&problems).unwrap_or_else(|| State::new(Reason::Valid, "trainings can use it"));
+    let previous = status.map_or(&[][..], |status| &status.conditions);
+    let revision = problems.is_empty().then(|| ToolchainRevision {
+        generation,
+        image: world.toolchain.spec.image.clone(),
+    });
+    Plan {
+        status: Some(ToolchainIntegrationStatus {
+            observed_generation: Some(generation),
+            conditions: conditions::for_ready(previous, &state, generation, now),
+            revision,
+        }),
+        problems,
+        ..Plan::default()
+    }
+}
+
+/// The status write that follows from a plan.
+#[must_use]
+pub fn settle(
+    world: &World,
+    plan: &Plan<ToolchainIntegrationStatus>,
+    _: &Outcome,
+    _: Timestamp,
+) -> Option<StatusPatch> {
+    let toolchain = &world.toolchain;
+    status_patch(
+        toolchain.metadata.resource_version.as_deref(),
+        toolchain.status.as_ref(),
+        plan.status.as_ref()?,
+    )
+}
+
+/// When to look again although nothing happens: a toolchain never changes by itself.
+#[must_use]
+pub fn requeue(plan: &Plan<ToolchainIntegrationStatus>, _: &Outcome, _: Timestamp) -> Option<Timestamp> {
+    plan.requeue_at
+}

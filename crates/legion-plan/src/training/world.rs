@@ -1,0 +1,252 @@
+//! What is known about a training, and how it is looked at.
+
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use legion_api::{
+    Connection, ModelTraining, ModelTrainingStatus, ToolchainIntegration,
+    training::{ConfigMapSource, RunStatus},
+};
+use legion_protocol::digest;
+
+use super::labels;
+
+/// Everything that a decision about a training is made from. All of it comes from watches, but for what a
+/// [`crate::Need`] asks for. Absence is data.
+///
+/// The training must not be older than any version of it that this process has seen or written: a decision on an
+/// outdated status may repeat what was done. (Nothing breaks for good when it is older; see [`crate::Action::CreatePod`].)
+#[derive(Debug, Clone)]
+pub struct World {
+    /// The training.
+    pub training: Arc<ModelTraining>,
+    /// The ToolchainIntegration `spec.toolchain` in the training's namespace.
+    pub toolchain: Option<Arc<ToolchainIntegration>>,
+    /// The ToolchainIntegration `spec.toolchain` in the platform's namespace.
+    pub platform_toolchain: Option<Arc<ToolchainIntegration>>,
+    /// The connections that the spec names ([`connection_names`]), as far as they exist, by name.
+    pub connections: BTreeMap<String, Arc<Connection>>,
+    /// Every connection of the namespace that is annotated as default output ([`is_default_output`]).
+    pub default_outputs: Vec<Arc<Connection>>,
+    /// The ConfigMap of a `configMap` source.
+    pub config_map: ConfigMapView,
+    /// Every pod of the namespace that the training controls (by owner uid), however far along. Pods that only bear its
+    /// label, or one of its names, may be here too: they are never touched.
+    pub pods: Vec<Arc<Pod>>,
+    /// Answers of live GETs that [`crate::Need::Pod`] asked for, in this pass: the pod, or `None` when there is none.
+    pub probed: BTreeMap<String, Option<Arc<Pod>>>,
+}
+
+impl World {
+    /// A world in which nothing but the training exists.
+    #[must_use]
+    pub fn alone(training: Arc<ModelTraining>) -> Self {
+        Self {
+            training,
+            toolchain: None,
+            platform_toolchain: None,
+            connections: BTreeMap::new(),
+            default_outputs: Vec::new(),
+            config_map: ConfigMapView::Absent,
+            pods: Vec::new(),
+            probed: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn uid(&self) -> &str {
+        self.training.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.training.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        self.training.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn generation(&self) -> i64 {
+        self.training.metadata.generation.unwrap_or_default()
+    }
+
+    pub(super) fn status(&self) -> Cow<'_, ModelTrainingStatus> {
+        self.training.status.as_ref().map_or_else(Cow::default, Cow::Borrowed)
+    }
+
+    pub(super) fn run(&self) -> Option<&RunStatus> {
+        self.training.status.as_ref()?.run.as_ref()
+    }
+
+    /// The pods that are the training's own, each once: what the watch shows, and what a live GET has found.
+    pub(super) fn own_pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        let found = self
+            .probed
+            .values()
+            .flatten()
+            .filter(|found| !self.pods.iter().any(|pod| pod.metadata.uid == found.metadata.uid));
+        self.pods
+            .iter()
+            .chain(found)
+            .filter(|pod| labels::is_owned(pod, self.uid()))
+    }
+}
+
+/// What is known about the ConfigMap of a source. Its metadata is watched; its content is read when it is needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ConfigMapView {
+    /// There is none of that name (or the source is of another kind).
+    #[default]
+    Absent,
+    /// It is there; its content was not read.
+    Seen {
+        /// `metadata.resourceVersion`
+        resource_version: String,
+    },
+    /// Its content was read.
+    Read(ConfigMapContent),
+}
+
+/// What a decision needs of a ConfigMap's content. Small: the driver may keep it, by resourceVersion and items, instead
+/// of reading again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigMapContent {
+    /// `metadata.resourceVersion` that was read.
+    pub resource_version: String,
+    /// [`digest::of_files`] over paths and contents as `fetch` will see them; or the first key that is missing.
+    pub digest: Result<String, MissingKey>,
+}
+
+/// A key that `source.configMap.items` names and the ConfigMap lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingKey(pub String);
+
+impl ConfigMapContent {
+    /// Reads what is needed of a ConfigMap.
+    #[must_use]
+    pub fn of(config_map: &ConfigMap, source: &ConfigMapSource) -> Self {
+        let content = |key: &str| {
+            let text = config_map
+                .data
+                .as_ref()
+                .and_then(|data| data.get(key))
+                .map(String::as_bytes);
+            text.or_else(|| {
+                config_map
+                    .binary_data
+                    .as_ref()?
+                    .get(key)
+                    .map(|bytes| bytes.0.as_slice())
+            })
+        };
+        let digest = if source.items.is_empty() {
+            let keys = config_map.data.iter().flat_map(BTreeMap::keys);
+            let keys = keys.chain(config_map.binary_data.iter().flat_map(BTreeMap::keys));
+            Ok(digest::of_files(
+                keys.filter_map(|key| Some((key.as_str(), content(key)?))),
+            ))
+        } else {
+            source
+                .items
+                .iter()
+                .map(|item| {
+                    content(&item.key)
+                        .map(|bytes| (item.path.as_str(), bytes))
+                        .ok_or_else(|| MissingKey(item.key.clone()))
+                })
+                .collect::<Result<Vec<_>, _>>()
+                .map(digest::of_files)
+        };
+        Self {
+            resource_version: config_map.metadata.resource_version.clone().unwrap_or_default(),
+            digest,
+        }
+    }
+}
+
+/// The names of the connections that a training's spec names: what an observer looks up.
+pub fn connection_names(training: &ModelTraining) -> impl Iterator<Item = &str> {
+    let spec = &training.spec;
+    let git = spec.source.git.as_ref().and_then(|git| git.connection.as_ref());
+    let store = spec.source.object_store.as_ref().map(|store| &store.connection);
+    let output = spec.output.as_ref().map(|output| &output.connection);
+    git.into_iter()
+        .chain(store)
+        .chain(spec.data.iter().map(|data| &data.connection))
+        .chain(output)
+        .map(AsRef::as_ref)
+}
+
+/// The name of the ConfigMap that holds a training's source.
+#[must_use]
+pub fn config_map_name(training: &ModelTraining) -> Option<&str> {
+    training
+        .spec
+        .source
+        .config_map
+        .as_ref()
+        .map(|source| source.name.as_str())
+}
+
+/// Whether a connection is annotated as default output of its namespace.
+#[must_use]
+pub fn is_default_output(connection: &Connection) -> bool {
+    let annotations = connection.metadata.annotations.as_ref();
+    annotations
+        .and_then(|annotations| annotations.get(legion_api::connection::DEFAULT_OUTPUT_ANNOTATION))
+        .is_some_and(|value| value == "true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use legion_api::training::ConfigMapItem;
+
+    fn config_map(data: &[(&str, &str)]) -> ConfigMap {
+        ConfigMap {
+            data: Some(
+                data.iter()
+                    .map(|(key, text)| ((*key).to_owned(), (*text).to_owned()))
+                    .collect(),
+            ),
+            ..ConfigMap::default()
+        }
+    }
+
+    #[test]
+    fn the_digest_is_over_paths_and_contents() {
+        let items = |items: &[(&str, &str)]| ConfigMapSource {
+            name: "source".parse().unwrap(),
+            items: items
+                .iter()
+                .map(|(key, path)| ConfigMapItem {
+                    key: (*key).to_owned(),
+                    path: (*path).to_owned(),
+                })
+                .collect(),
+        };
+        let map = config_map(&[("a", "1"), ("b", "2")]);
+        let all = ConfigMapContent::of(&map, &items(&[])).digest.unwrap();
+        assert_eq!(
+            all,
+            ConfigMapContent::of(&map, &items(&[("b", "b"), ("a", "a")]))
+                .digest
+                .unwrap()
+        );
+        assert_ne!(
+            all,
+            ConfigMapContent::of(&map, &items(&[("a", "a"), ("b", "src/b")]))
+                .digest
+                .unwrap()
+        );
+        assert_ne!(
+            all,
+            ConfigMapContent::of(&config_map(&[("a", "1"), ("b", "3")]), &items(&[]))
+                .digest
+                .unwrap()
+        );
+        assert_eq!(
+            ConfigMapContent::of(&map, &items(&[("c", "c")])).digest,
+            Err(MissingKey("c".into()))
+        );
+    }
+}
