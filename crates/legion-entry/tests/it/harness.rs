@@ -68,10 +68,6 @@ impl Entry {
         }
     }
 
-    pub fn start_unread(self) -> Started {
-        self.start()
-    }
-
     /// The same call as PID 1 of a namespace; nothing where that is not allowed.
     pub fn as_pid_1(self) -> Option<Run> {
         let unshare = |command: &mut Command| {
@@ -142,14 +138,6 @@ impl Started {
     pub fn wait_for_lock(&self) {
         let file = File::open(self.dir.path().join("run/lock")).unwrap();
         flock(&file, FlockOperation::LockShared).unwrap();
-    }
-
-    /// Ends what a killed `legion-entry` could not end.
-    pub fn kill_group(mut self) {
-        self.child.wait().unwrap();
-        let mut rest = String::new();
-        self.out.take().unwrap().read_to_string(&mut rest).ok();
-        let _ = Command::new("true").status();
     }
 
     pub fn end(mut self) -> Run {
@@ -229,4 +217,20 @@ pub fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     stat.rsplit_once(')')
         .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+fn pid_of(pid: &str) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
+}
+
+/// Kills a process that outlived its `legion-entry`.
+pub fn kill(pid: &str) {
+    rustix::process::kill_process(pid_of(pid), rustix::process::Signal::KILL).unwrap();
+}
+
+/// Blocks until a process that is no child of ours has ended.
+pub fn wait_for_end(pid: &str) {
+    use rustix::process::{PidfdFlags, pidfd_open};
+    let Ok(fd) = pidfd_open(pid_of(pid), PidfdFlags::empty()) else { return };
+    rustix::event::poll(&mut [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)], None).unwrap();
 }

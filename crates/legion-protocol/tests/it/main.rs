@@ -1,5 +1,7 @@
 //! Termination messages under the kubelet's shares, and the published schemas.
 
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 use legion_protocol::exit::{ExitError, ExitRecord};
 use legion_protocol::message::*;
 use legion_protocol::reason::{StepError, StepReason};
