@@ -35,15 +35,15 @@ fn refine(crd: CustomResourceDefinition) -> CustomResourceDefinition {
         root.insert("required".into(), json!(["spec"]));
     }
     if crd_kind == ModelTraining::kind(&()) {
-        // At the root, because only there does a rule see the name.
+        // At the root, because only there does a rule see the name; without a field path, because the schema does not
+        // list metadata's fields, and a field path must be in the schema.
         schema["x-kubernetes-validations"] = json!([{
             "rule": format!(
                 "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= {TRAINING_NAME_MAX}"
             ),
             "message": format!(
-                "the name becomes part of pod names: lower-case letters, digits and '-', beginning with a letter, at most {TRAINING_NAME_MAX} characters"
+                "metadata.name becomes part of pod names: lower-case letters, digits and '-', beginning with a letter, at most {TRAINING_NAME_MAX} characters"
             ),
-            "fieldPath": ".metadata.name",
         }]);
     }
     let status = &mut schema["properties"]["status"];

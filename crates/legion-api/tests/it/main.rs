@@ -1,3 +1,4 @@
 //! The CRDs and offline validation, from the outside.
 
+mod cases;
 mod crds;
