@@ -1,0 +1,93 @@
+"""Where a project runs: in the toolchain's environment, or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from legion_mlflow import interpreter, requirements, venv
+from legion_mlflow.project import Project
+from legion_mlflow.protocol import Context, Events
+from legion_mlflow.refusal import Refusal
+
+
+@dataclass
+class Environment:
+    """The two interpreters of a run; nearly always they are one."""
+
+    # Runs MLflow's driver.
+    driver: Path
+    # Directory that comes first on PATH for the project's command.
+    bin: Path
+    # "toolchain" or "project", for status.
+    source: str
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the driver may run in this very process."""
+        return self.driver == Path(sys.executable)
+
+
+def choose(project: Project, context: Context, env: Mapping[str, str], events: Events) -> Environment:
+    """Follows `spec.arguments.environment`, and builds the project's environment where that is the answer."""
+    mode = context.argument("environment", "auto")
+    if mode == "project" and not project.declares_environment:
+        raise Refusal(
+            "NoProjectEnvironment",
+            "spec.arguments.environment is 'project', and the project has neither python_env nor conda_env",
+            "spec.arguments.environment",
+            "Add a python_env.yaml to the project, or use auto or toolchain.",
+        )
+    own = Path(sys.executable)
+    if mode == "toolchain" or not project.declares_environment:
+        return Environment(own, own.parent, "toolchain")
+    wanted = requirements.read(project)
+    if wanted.ignored:
+        events.notice(
+            "CondaPackagesIgnored",
+            "these conda packages are not on the package index under that name and were left out, as MLflow does: "
+            + ", ".join(wanted.ignored),
+        )
+    uv = venv.find_uv()
+    field = "spec.arguments.python" if context.argument("python") else ""
+    found = interpreter.find(context.argument("python") or wanted.python, venv.uv_environment(env), uv, field)
+    if wanted.python and found.version != wanted.python and wanted.python.count(".") == 2:
+        events.notice("OtherPythonPatch", f"the project asks for Python {wanted.python}; it runs with {found.version}")
+    directory = venv.prepare(wanted, found, _wheels(project, context), env, uv, events)
+    python = directory / "bin" / "python"
+    # A project that declares no MLflow may not use it; `mlflow run` then drives it from outside, and so do we.
+    has_mlflow = subprocess.run(
+        [python, "-c", "import importlib.util,sys;sys.exit(importlib.util.find_spec('mlflow') is None)"]
+    )
+    return Environment(python if has_mlflow.returncode == 0 else own, python.parent, "project")
+
+
+def _wheels(project: Project, context: Context) -> Path | None:
+    named = context.argument("wheels")
+    if not named:
+        return None
+    directory = (project.root / named).resolve()
+    if not directory.is_relative_to(project.root.resolve()) or not directory.is_dir():
+        raise Refusal(
+            "InvalidArgument",
+            f"spec.arguments.wheels is {named!r}, which is not a directory of the project",
+            "spec.arguments.wheels",
+            "Name a directory with wheels, relative to the project.",
+        )
+    return directory
+
+
+def command_environment(environment: Environment, env: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables of the driver and, through it, of the project's command."""
+    result = dict(env)
+    result["PATH"] = os.pathsep.join([str(environment.bin), env.get("PATH", os.defpath)])
+    if environment.source == "project":
+        result["VIRTUAL_ENV"] = str(environment.bin.parent)
+    # What an outer run left behind would make MLflow continue that one.
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "PYTHONHOME"):
+        result.pop(name, None)
+    return result

@@ -1,0 +1,166 @@
+"""Runs the project with MLflow's own machinery, reports it while it runs, and hands over the model."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import sys
+from typing import Any
+
+from legion_mlflow.inside.store import Store, open_store
+from legion_mlflow.protocol import EXIT_REFUSED, Context, Events, Result
+from legion_mlflow.refusal import Refusal
+
+
+def main(environment: str) -> int:
+    """Runs the training; the return value is the exit code. `environment` is "toolchain" or "project"."""
+    context = Context.from_environment(os.environ)
+    run = _Attempt(context, Events(context.events), environment)
+    code = run.execute()
+    run.result.write(context.result)
+    return code
+
+
+class _Attempt:
+    """One attempt of a training."""
+
+    def __init__(self, context: Context, events: Events, environment: str) -> None:
+        self.context = context
+        self.events = events
+        self.result = Result(environment={"python": platform.python_version(), "from": environment})
+        self.harvester: Any = None
+        self.process: Any = None
+        self.terminated = False
+        self.store: Store | None = None
+
+    def execute(self) -> int:
+        """The whole attempt, from the store to the model."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        try:
+            import mlflow
+
+            self.store = open_store(self.context.work, self.context.training.get("attempt", 1), os.environ)
+            client, experiment = self._connect(mlflow)
+            code = self._run_project(client, experiment)
+            runs = self.harvester.finish()
+            self._describe(runs, mlflow.__version__)
+            if code == 0:
+                self._take_model(client, runs)
+            return code
+        except Refusal as refusal:
+            where = f"{refusal.field}: " if refusal.field else ""
+            print(f"legion-mlflow: {where}{refusal.message}. {refusal.remedy}", file=sys.stderr, flush=True)
+            self.result.error = refusal.document()
+            return EXIT_REFUSED
+
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        # The run is harvested and ends with its command; MLflow itself would die here and leave the command behind.
+        self.terminated = True
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def _connect(self, mlflow: Any) -> tuple[Any, str]:
+        """The client and the id of the experiment."""
+        from mlflow.exceptions import MlflowException
+
+        assert self.store is not None, "opened before"
+        mlflow.set_tracking_uri(self.store.uri)
+        name = self.context.argument("experiment")
+        try:
+            client = mlflow.MlflowClient()
+            found = client.get_experiment_by_name(name or "Default")
+            if found is not None:
+                return client, found.experiment_id
+            location = None
+            if self.store.directory is not None:
+                location = str(self.store.directory / "artifacts" / "experiment")
+            return client, client.create_experiment(name or "Default", artifact_location=location)
+        except (MlflowException, OSError) as error:
+            raise Refusal(
+                "TrackingServerUnavailable",
+                f"the tracking server {self.store.uri} does not answer: {str(error)[:300]}",
+                "spec.env",
+                "Check MLFLOW_TRACKING_URI and its credentials in spec.env; without it the run has a store of its own.",
+            ) from error
+
+    def _run_project(self, client: Any, experiment: str) -> int:
+        """Runs the entry point. The return value is its exit code, 128 and the signal's number if one ended it."""
+        import mlflow.projects
+        from mlflow.exceptions import MlflowException
+        from mlflow.projects.backend import local
+
+        from legion_mlflow.inside import pitfalls
+        from legion_mlflow.inside.harvest import Harvester
+        from legion_mlflow.inside.lineage import close_dead_attempts, mark
+        from legion_mlflow.inside.tee import StderrTail
+
+        create, submitted = local.get_or_create_run, local.LocalSubmittedRun
+        training = self.context.training
+
+        def created(*arguments: Any, **keywords: Any) -> Any:
+            run = create(*arguments, **keywords)
+            mark(client, run.info.run_id, training)
+            close_dead_attempts(client, experiment, run.info.run_id, training)
+            self.harvester = Harvester(client, self.store, run.info.run_id, self.events)
+            self.harvester.start()
+            return run
+
+        class Submitted(submitted):  # type: ignore[misc, valid-type]
+            def __init__(inner, run_id: str, process: Any) -> None:
+                super().__init__(run_id, process)
+                self.process = process
+                if self.terminated:
+                    process.terminate()
+
+        # MLflow's local backend tells neither the run before the command starts nor the command's exit code.
+        local.get_or_create_run, local.LocalSubmittedRun = created, Submitted
+        logging.getLogger("mlflow.projects").setLevel(logging.WARNING)
+        with StderrTail() as tail:
+            try:
+                mlflow.projects.run(
+                    str(self.context.source),
+                    entry_point=self.context.entrypoint,
+                    parameters=dict(self.context.hyper_parameters),
+                    experiment_id=experiment,
+                    env_manager="local",
+                    run_name=training.get("pod"),
+                )
+            except MlflowException as error:
+                if self.process is None or self.process.returncode in (None, 0):
+                    raise Refusal("ProjectRejected", f"MLflow refuses the project: {str(error)[:600]}") from error
+            finally:
+                local.get_or_create_run, local.LocalSubmittedRun = create, submitted
+        code = self.process.returncode
+        if code != 0:
+            self.result.error = pitfalls.recognise(tail.text(), self.context)
+        return 128 - code if code < 0 else code
+
+    def _describe(self, runs: list[Any], version: str) -> None:
+        assert self.store is not None, "opened before"
+        info = runs[0].info
+        uri = ""
+        if not self.store.is_private:
+            uri = f"{self.store.uri}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
+        self.result.external = {
+            "system": "mlflow",
+            "version": version,
+            "id": info.run_id,
+            "name": info.run_name or "",
+            "experiment": self.context.argument("experiment") or "Default",
+            "uri": uri,
+            "otherRuns": len(runs) - 1,
+        }
+
+    def _take_model(self, client: Any, runs: list[Any]) -> None:
+        from legion_mlflow.inside import artifacts, models, package
+
+        candidates = models.candidates(client, runs, self.context.argument("modelFrom", "main"))
+        chosen = models.choose(candidates, self.context)
+        if chosen is None:
+            self.result.notice("NoModel", "the run logged no model, and spec.arguments.requireModel is false")
+        else:
+            package.write(chosen, self.context, self.store, self.result)
+        artifacts.collect(client, runs[0], self.store, self.context, self.result)

@@ -1,0 +1,42 @@
+"""What ties an MLflow run to its training, and the runs that dead attempts left open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import RunTag
+
+
+def mark(client: MlflowClient, run_id: str, training: dict[str, Any]) -> None:
+    """Names the run after its pod and sets the tags that lead back, before the project's command starts."""
+    source = training.get("source", {})
+    tags = {
+        "mlflow.runName": training.get("pod", ""),
+        "legion.training": training.get("name", ""),
+        "legion.namespace": training.get("namespace", ""),
+        "legion.run": training.get("runId", ""),
+        "legion.attempt": str(training.get("attempt", 1)),
+        # MLflow itself would write the temporary directory of this attempt.
+        "mlflow.source.name": _source_name(training, source),
+        "mlflow.source.git.commit": source.get("commit", ""),
+    }
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items() if value])
+
+
+def _source_name(training: dict[str, Any], source: dict[str, Any]) -> str:
+    uri = source.get("uri", "")
+    if source.get("kind") == "Git" and training.get("workDir"):
+        return f"{uri}#{training['workDir']}"
+    return uri
+
+
+def close_dead_attempts(client: MlflowClient, experiment: str, run_id: str, training: dict[str, Any]) -> None:
+    """Ends runs of earlier attempts that a server still shows as running: their pods are gone."""
+    query = (
+        f"tags.`legion.run` = '{training.get('runId', '')}' and tags.`legion.training` = '{training.get('name', '')}' "
+        f"and tags.`legion.namespace` = '{training.get('namespace', '')}' and attributes.status = 'RUNNING'"
+    )
+    for run in client.search_runs([experiment], query):
+        if run.info.run_id != run_id:
+            client.set_terminated(run.info.run_id, "KILLED")

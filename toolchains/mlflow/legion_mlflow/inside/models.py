@@ -1,0 +1,117 @@
+"""Which logged model a training hands over."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from legion_mlflow.protocol import Context
+from legion_mlflow.refusal import Refusal
+
+_HISTORY_TAG = "mlflow.log-model.history"
+
+
+@dataclass
+class Candidate:
+    """A model that a run logged."""
+
+    name: str
+    id: str
+    run_id: str
+    status: str
+    uri: str
+    created: int
+
+    def __str__(self) -> str:
+        return f"{self.name} (id {self.id}, run {self.run_id}, {self.status})"
+
+
+def candidates(client: Any, runs: list[Any], origin: str) -> list[Candidate]:
+    """The models of the main run, or of the runs below it, oldest first."""
+    chosen = runs[:1] if origin == "main" else runs[1:]
+    if hasattr(client, "search_logged_models"):
+        found = _logged_models(client, chosen)
+    else:
+        found = [model for run in chosen for model in _from_history(run)]
+    return sorted(found, key=lambda model: model.created)
+
+
+def _logged_models(client: Any, runs: list[Any]) -> list[Candidate]:
+    """MLflow 3: logged models are entities of their own."""
+    wanted = {run.info.run_id for run in runs}
+    experiments = sorted({run.info.experiment_id for run in runs})
+    found, token = [], None
+    while experiments:
+        page = client.search_logged_models(experiments, page_token=token)
+        for model in page:
+            if model.source_run_id in wanted:
+                status = getattr(model.status, "name", str(model.status))
+                # The tracking server may keep artifacts elsewhere: the model's own location is what counts.
+                found.append(
+                    Candidate(
+                        model.name,
+                        model.model_id,
+                        model.source_run_id,
+                        status,
+                        model.artifact_location,
+                        model.creation_timestamp,
+                    )
+                )
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def _from_history(run: Any) -> list[Candidate]:
+    """MLflow 2: a tag of the run lists its models, and they lie among its artifacts."""
+    found = {}
+    for position, entry in enumerate(json.loads(run.data.tags.get(_HISTORY_TAG, "[]"))):
+        path = entry["artifact_path"]
+        # Logged again under the same path, a model replaces the earlier one.
+        found[path] = Candidate(
+            path,
+            entry.get("model_uuid", ""),
+            run.info.run_id,
+            "READY",
+            f"{run.info.artifact_uri.rstrip('/')}/{path}",
+            position,
+        )
+    return list(found.values())
+
+
+def choose(found: list[Candidate], context: Context) -> Candidate | None:
+    """The one model; what to do when there are none or several is the training's to say."""
+    ready = [model for model in found if model.status == "READY"]
+    listing = "; ".join(str(model) for model in found)
+    name = context.argument("model")
+    if name:
+        named = [model for model in ready if model.name == name]
+        if named:
+            return named[-1]
+        raise Refusal(
+            "ModelNotFound",
+            f"spec.arguments.model is {name!r}, and the run logged " + (listing or "no model"),
+            "spec.arguments.model",
+            "Name one of these." if ready else "Log a model with that name in the project.",
+        )
+    if len({model.name for model in ready}) > 1 or len({model.run_id for model in ready}) > 1:
+        raise Refusal(
+            "SeveralModels",
+            f"the run logged {len(ready)} models: {listing}",
+            "spec.arguments.model",
+            "Name the one to take in spec.arguments.model.",
+        )
+    if ready:
+        return ready[-1]
+    if not context.argument("requireModel", True):
+        return None
+    unfinished = f"; not finished: {listing}" if listing else ""
+    raise Refusal(
+        "NoModel",
+        f"the run ended well and logged no model{unfinished}",
+        "spec.arguments.requireModel",
+        "Log one with mlflow.<flavour>.log_model() inside the run, set spec.arguments.modelFrom to children if the "
+        "runs below log it, or set spec.arguments.requireModel to false.",
+    )

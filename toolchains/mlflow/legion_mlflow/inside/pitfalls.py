@@ -1,0 +1,43 @@
+"""Mistakes that MLflow answers with obscure texts, answered with a field and a remedy."""
+
+from __future__ import annotations
+
+import re
+
+from legion_mlflow.protocol import Context
+
+_EXPERIMENT = re.compile(
+    r"Cannot start run with ID \S+ because active (?:run|experiment) ID\s+does not match environment run ID"
+)
+_RUN_NOT_FOUND = re.compile(r"(?:Run with id=|Run ')([0-9a-f]{32})'? not found|No run with id=([0-9a-f]{32}) exists")
+_NO_MLFLOW = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
+
+
+def recognise(stderr: str, context: Context) -> dict[str, str] | None:
+    """The `error` of the result document, if the end of the command's standard error shows a known mistake."""
+    if _EXPERIMENT.search(stderr):
+        return {
+            "reason": "SetExperimentInProject",
+            "field": "spec.arguments.experiment",
+            "message": "the project calls mlflow.set_experiment() with another experiment than the run's",
+            "remedy": "Remove the call and name the experiment in spec.arguments.experiment.",
+        }
+    if _RUN_NOT_FOUND.search(stderr):
+        return {
+            "reason": "SetTrackingUriInProject",
+            "field": "spec.env",
+            "message": "MLflow did not find the run that was made for this training: the project seems to call "
+            "mlflow.set_tracking_uri()",
+            "remedy": "Remove the call; for a tracking server set MLFLOW_TRACKING_URI in spec.env.",
+        }
+    missing = _NO_MLFLOW.search(stderr)
+    if missing:
+        return {
+            "reason": "ModuleMissing",
+            "field": "",
+            "message": f"the module {missing.group(1)!r} is not installed in the environment of this run",
+            "remedy": "Declare what the project needs in a python_env.yaml beside its MLproject, or use an image that "
+            f"has it (spec.image). The environment was chosen by spec.arguments.environment: "
+            f"{context.argument('environment', 'auto')}.",
+        }
+    return None

@@ -1,0 +1,109 @@
+"""The tracking store of one attempt: fresh, unless the user names a server."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sqlite3
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Store:
+    """A tracking store."""
+
+    uri: str
+    # Directory of a store that only this attempt uses; None for a server.
+    directory: Path | None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether everything in the store belongs to this attempt."""
+        return self.directory is not None
+
+
+def open_store(work: Path, attempt: int, env: dict[str, str]) -> Store:
+    """Opens the user's server, else a fresh store: sqlite where this MLflow can use it, files otherwise.
+
+    MLflow's settings are left in `env`, for this process and for the project's command.
+    """
+    named = env.get("MLFLOW_TRACKING_URI", "")
+    if named.startswith(("http://", "https://")):
+        return Store(named, None)
+    directory = work / f"mlflow-{attempt}"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    if _sqlite_works():
+        database = directory / "mlflow.db"
+        _from_template(database, directory)
+        # In MLflow 3 the default experiment's artifacts lie below the working directory without this.
+        env["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(directory / "artifacts")
+        uri = f"sqlite:///{database}"
+    else:
+        # MLflow 3 asks for a word of consent before it uses files.
+        env["MLFLOW_ALLOW_FILE_STORE"] = "true"
+        uri = (directory / "runs").as_uri()
+    env["MLFLOW_TRACKING_URI"] = uri
+    env.pop("MLFLOW_REGISTRY_URI", None)
+    return Store(uri, directory)
+
+
+def _sqlite_works() -> bool:
+    """Whether this MLflow has its SQL store: not the skinny one, nor an old one beside a new SQLAlchemy."""
+    try:
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _template() -> Path:
+    import mlflow
+
+    return Path(sys.prefix) / "share" / "legion-mlflow" / f"tracking-{mlflow.__version__}.db"
+
+
+def make_template() -> Path | None:
+    """An empty database with all tables. MLflow needs seconds to make one; a copy takes none.
+
+    None where the interpreter's prefix cannot be written to.
+    """
+    template = _template()
+    if template.exists():
+        return template
+    try:
+        template.parent.mkdir(parents=True, exist_ok=True)
+        lock = template.with_suffix(".lock").open("w")
+    except OSError:
+        return None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if template.exists():
+            return template
+        building = template.with_suffix(f".{os.getpid()}")
+        building.unlink(missing_ok=True)
+        _initialise(building)
+        building.rename(template)
+    return template
+
+
+def _initialise(database: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(f"sqlite:///{database}", str(database.parent))
+
+
+def _from_template(database: Path, directory: Path) -> None:
+    template = make_template()
+    if template is None:
+        return
+    shutil.copyfile(template, database)
+    # The template's default experiment points below the template.
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? || '/' || experiment_id", (str(directory / "artifacts"),)
+        )

@@ -1,0 +1,185 @@
+"""The MLproject file: which entry points and which environment a project declares."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from legion_mlflow.protocol import Context, Events
+from legion_mlflow.refusal import Refusal
+
+# What MLflow runs as an entry point without an MLproject that names it.
+SCRIPT_SUFFIXES = (".py", ".sh", ".R")
+ENVIRONMENT_KEYS = ("python_env", "conda_env", "docker_env")
+# As MLflow's own `is_uri`: a scheme of more than one letter.
+_URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+:")
+
+
+@dataclass
+class Parameter:
+    """A declared parameter of an entry point."""
+
+    kind: str = "string"
+    default: Any = None
+
+
+@dataclass
+class Project:
+    """What this toolchain needs to know of a project."""
+
+    root: Path
+    file: Path | None = None
+    entry_points: dict[str, dict[str, Parameter]] = field(default_factory=dict)
+    python_env: Path | None = None
+    conda_env: Path | None = None
+    docker: bool = False
+
+    @property
+    def declares_environment(self) -> bool:
+        """Whether the project asks for an environment of its own."""
+        return self.python_env is not None or self.conda_env is not None
+
+
+def load(root: Path) -> Project:
+    """Reads the MLproject, found as MLflow finds it: any capitalisation."""
+    found = sorted(p for p in root.iterdir() if p.name.lower() == "mlproject" and p.is_file())
+    project = Project(root, found[0] if found else None)
+    document = _read_yaml(project.file) if project.file else {}
+    declared = [key for key in ENVIRONMENT_KEYS if document.get(key)]
+    if len(declared) > 1:
+        raise Refusal(
+            "InvalidProject",
+            f"{project.file.name} declares {' and '.join(declared)}, and a project has one environment",
+            remedy="Keep one of them.",
+        )
+    for name, entry in (document.get("entry_points") or {}).items():
+        project.entry_points[str(name)] = _parameters(entry or {})
+    project.docker = "docker_env" in declared
+    project.python_env = _environment_file(root, document, "python_env", "python_env.yaml")
+    if project.python_env is None:
+        project.conda_env = _environment_file(root, document, "conda_env", "conda.yaml")
+    if declared == ["conda_env"]:
+        # A default python_env.yaml does not win over a conda environment that is named.
+        project.python_env = None
+        project.conda_env = _environment_file(root, document, "conda_env", "conda.yaml")
+    return project
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Refusal("InvalidProject", f"{path.name} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise Refusal("InvalidProject", f"{path.name} is not a mapping")
+    return document
+
+
+def _parameters(entry: dict[str, Any]) -> dict[str, Parameter]:
+    parameters = {}
+    for name, value in (entry.get("parameters") or {}).items():
+        if isinstance(value, dict):
+            parameters[str(name)] = Parameter(str(value.get("type", "string")), value.get("default"))
+        else:
+            parameters[str(name)] = Parameter(str(value))
+    return parameters
+
+
+def _environment_file(root: Path, document: dict[str, Any], key: str, default: str) -> Path | None:
+    named = document.get(key)
+    if named:
+        path = root / str(named)
+        if not path.is_file():
+            raise Refusal("InvalidProject", f"MLproject names the {key} {named!r}, and there is no such file")
+        return path
+    if any(document.get(other) for other in ENVIRONMENT_KEYS):
+        return None
+    path = root / default
+    return path if path.is_file() else None
+
+
+def check(project: Project, context: Context, events: Events) -> None:
+    """Refuses what cannot run, before an environment is built for it."""
+    if context.training.get("args"):
+        raise Refusal(
+            "ArgsNotSupported",
+            f"spec.args is {context.training['args']!r}, and an MLflow entry point takes parameters only",
+            "spec.args",
+            "Use spec.hyperParameters.",
+        )
+    if project.docker:
+        raise Refusal(
+            "DockerNotSupported",
+            "the project declares docker_env, and a training runs in the toolchain's image",
+            "spec.image",
+            "Remove docker_env from MLproject and name its image in spec.image (it needs legion-mlflow), "
+            "or declare a python_env.",
+        )
+    parameters = _entry_point(project, context.entrypoint)
+    given = context.hyper_parameters
+    for name, value in given.items():
+        if name in parameters:
+            _check_value(project, name, parameters[name].kind, value)
+        elif project.entry_points.get(context.entrypoint) is not None:
+            events.notice(
+                "UndeclaredParameter",
+                f"the entry point {context.entrypoint!r} does not declare the hyperparameter {name!r}; "
+                f"it is passed on as --{name}",
+            )
+    missing = [name for name, p in parameters.items() if p.default is None and name not in given]
+    if missing:
+        raise Refusal(
+            "MissingParameter",
+            f"the entry point {context.entrypoint!r} needs {', '.join(missing)}, which has no default",
+            f"spec.hyperParameters.{missing[0]}",
+            "Give it a value there.",
+        )
+
+
+def _entry_point(project: Project, name: str) -> dict[str, Parameter]:
+    if name in project.entry_points:
+        return project.entry_points[name]
+    scripts = sorted(p.name for p in project.root.iterdir() if p.suffix in SCRIPT_SUFFIXES and p.is_file())
+    inside = (project.root / name).resolve().is_relative_to(project.root.resolve())
+    if name.endswith(SCRIPT_SUFFIXES) and inside and (project.root / name).is_file():
+        return {}
+    known = (
+        ", ".join(list(project.entry_points) + scripts) or "none: the project directory holds no MLproject or script"
+    )
+    raise Refusal(
+        "UnknownEntryPoint",
+        f"the project has no entry point {name!r}; it has: {known}",
+        "spec.entrypoint",
+        "Name one of these, or check spec.workDir if the project lies in a subdirectory.",
+    )
+
+
+def _check_value(project: Project, name: str, kind: str, value: str) -> None:
+    problem = None
+    if kind == "float":
+        problem = None if _is(float, value) else "a float"
+    elif kind == "int":
+        problem = None if _is(int, value) else "an int"
+    elif kind == "uri":
+        problem = None if _URI.match(value) else "a uri"
+    elif kind == "path" and not _URI.match(value) and not (project.root / value).exists():
+        problem = "a path that exists (relative to the project) or a uri"
+    if problem:
+        raise Refusal(
+            "InvalidHyperParameter",
+            f"the hyperparameter {name!r} is {value!r}, and the project declares {problem}",
+            f"spec.hyperParameters.{name}",
+            f"Give it {problem}.",
+        )
+
+
+def _is(convert: type, value: str) -> bool:
+    try:
+        convert(value)
+    except ValueError:
+        return False
+    return True
