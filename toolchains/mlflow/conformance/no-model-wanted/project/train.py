@@ -1,0 +1,3 @@
+import mlflow
+
+mlflow.log_text("a report\n", "reports/one.txt")
