@@ -6,8 +6,8 @@
 //! write was seen", without the waiting.)
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, PoisonError, RwLock},
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -84,13 +84,27 @@ pub struct Change<K> {
     pub new: Option<Entry<K>>,
 }
 
-/// Who is told about each change, whoever made it.
+/// Who is told about each change, whoever made it; in the order of the changes, while the cache is locked. So it must not
+/// look into the same cache.
 pub type OnChange<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
 
 /// All objects of a kind that the operator may look at.
 pub struct Cache<K> {
     objects: RwLock<HashMap<Key, Entry<K>>>,
+    /// The uids of the last objects that went away. The answer of an own write may be taken in after the watch has
+    /// brought the end of the object: it must not come back to life.
+    ended: Mutex<VecDeque<String>>,
     on_change: OnChange<K>,
+}
+
+/// How many ends are remembered: far more than can happen while a request is answered.
+const ENDED: usize = 1024;
+
+/// Where the news of an object comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Watch,
+    Call,
 }
 
 /// The state of one watch that fills a cache: several namespaces may fill the same one.
@@ -115,7 +129,7 @@ impl<K: Resource> Cache<K> {
     /// An empty cache.
     #[must_use]
     pub fn new(on_change: OnChange<K>) -> Self {
-        Self { objects: RwLock::default(), on_change }
+        Self { objects: RwLock::default(), ended: Mutex::default(), on_change }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Key, Entry<K>>> {
@@ -166,10 +180,10 @@ impl<K: Resource> Cache<K> {
                 if let Some(listed) = &mut relist.listed {
                     listed.insert(Key::of(object.meta()));
                 }
-                self.put(object.into());
+                self.put(object.into(), Origin::Watch);
             }
             Event::InitDone => {}
-            Event::Apply(object) => self.put(object.into()),
+            Event::Apply(object) => self.put(object.into(), Origin::Watch),
             Event::Delete(object) => self.remove(object.meta()),
         }
     }
@@ -178,9 +192,11 @@ impl<K: Resource> Cache<K> {
     pub fn end_of_list(&self, relist: &mut Relist, is_ours: impl Fn(&Key) -> bool) {
         let Some(listed) = relist.listed.take() else { return };
         let mut gone = Vec::new();
-        self.write().retain(|key, entry| {
+        let mut objects = self.write();
+        objects.retain(|key, entry| {
             let stays = !is_ours(key) || listed.contains(key);
             if !stays {
+                self.note_end(entry.meta());
                 gone.push(Change { key: key.clone(), old: Some(entry.clone()), new: None });
             }
             stays
@@ -191,13 +207,13 @@ impl<K: Resource> Cache<K> {
 
     /// Takes in the answer of an own write, or of a read that was made because the cache was in doubt.
     pub fn learn(&self, object: K) {
-        self.put(Entry::Valid(Arc::new(object)));
+        self.put(Entry::Valid(Arc::new(object)), Origin::Call);
     }
 
     /// Takes in what a read of ours has found out after the server contradicted the cache, whatever the versions say: they
     /// go backwards when a cluster is restored from a backup.
     pub fn correct(&self, object: K) {
-        self.replace(Entry::Valid(Arc::new(object)), |_, _| true);
+        self.replace(Entry::Valid(Arc::new(object)), Origin::Call, |old, new| !is_same(old, new));
     }
 
     /// Takes in that the object with that uid is gone, as a read of ours has found out.
@@ -205,20 +221,38 @@ impl<K: Resource> Cache<K> {
         self.drop_if(key, |held| held.uid.as_deref() == uid);
     }
 
-    fn put(&self, new: Entry<K>) {
-        self.replace(new, |old, new| is_news(old, new) && !is_same(old, new));
+    fn put(&self, new: Entry<K>, origin: Origin) {
+        self.replace(new, origin, |old, new| is_news(old, new) && !is_same(old, new));
     }
 
-    fn replace(&self, new: Entry<K>, wanted: impl FnOnce(&ObjectMeta, &ObjectMeta) -> bool) {
+    fn replace(&self, new: Entry<K>, origin: Origin, wanted: impl FnOnce(&ObjectMeta, &ObjectMeta) -> bool) {
         let key = Key::of(new.meta());
-        let old = {
-            let mut objects = self.write();
-            if objects.get(&key).is_some_and(|old| !wanted(old.meta(), new.meta())) {
-                return;
-            }
-            objects.insert(key.clone(), new.clone())
-        };
+        let mut objects = self.write();
+        match objects.get(&key) {
+            Some(old) if !wanted(old.meta(), new.meta()) => return,
+            // An object that lost the watch's label seemed to end, and is back when it has the label again. So only
+            // answers of own calls are held against it.
+            None if origin == Origin::Call && self.has_ended(new.meta()) => return,
+            _ => {}
+        }
+        let old = objects.insert(key.clone(), new.clone());
         (self.on_change)(&Change { key, old, new: Some(new) });
+    }
+
+    fn ended(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_ended(&self, metadata: &ObjectMeta) -> bool {
+        metadata.uid.as_ref().is_some_and(|uid| self.ended().contains(uid))
+    }
+
+    fn note_end(&self, metadata: &ObjectMeta) {
+        let mut ended = self.ended();
+        ended.truncate(ENDED - 1);
+        if let Some(uid) = metadata.uid.clone() {
+            ended.push_front(uid);
+        }
     }
 
     fn remove(&self, deleted: &ObjectMeta) {
@@ -228,12 +262,13 @@ impl<K: Resource> Cache<K> {
     }
 
     fn drop_if(&self, key: &Key, wanted: impl FnOnce(&ObjectMeta) -> bool) {
-        let old = {
-            let mut objects = self.write();
-            match objects.get(key) {
-                Some(held) if wanted(held.meta()) => objects.remove(key),
-                _ => return,
+        let mut objects = self.write();
+        let old = match objects.get(key) {
+            Some(held) if wanted(held.meta()) => {
+                self.note_end(held.meta());
+                objects.remove(key)
             }
+            _ => return,
         };
         (self.on_change)(&Change { key: key.clone(), old, new: None });
     }
@@ -246,8 +281,6 @@ fn is_same(old: &ObjectMeta, new: &ObjectMeta) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use k8s_openapi::api::core::v1::ConfigMap;
 
     use super::*;
@@ -351,6 +384,20 @@ mod tests {
         probe.event(Event::Init);
         probe.cache.end_of_list(&mut probe.relist, |key| &*key.namespace == "other");
         assert_eq!(probe.held("a"), Some(1));
+    }
+
+    #[test]
+    fn a_late_answer_does_not_bring_back_what_has_ended() {
+        let mut probe = Probe::new();
+        probe.event(Event::Apply(watched("a", "u1", 5)));
+        probe.event(Event::Delete(watched("a", "u1", 6)));
+        probe.cache.learn(object("a", "u1", 5));
+        assert_eq!(probe.held("a"), None);
+        // Unless the watch says that it is there: it had only lost the label for a while.
+        probe.event(Event::Apply(watched("a", "u1", 8)));
+        assert_eq!(probe.held("a"), Some(8));
+        probe.cache.learn(object("a", "u2", 9));
+        assert_eq!(probe.held("a"), Some(9));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
     core::Status,
 };
 use legion_runtime::{
@@ -13,7 +13,7 @@ use legion_runtime::{
     retry::{Class, classify},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::key::Key;
 
@@ -46,6 +46,15 @@ impl CallError {
     fn of_client(what: String, message: &str) -> Self {
         Self { what, class: Class::Transient, message: message.to_owned(), status: None }
     }
+}
+
+/// What became of a deletion.
+#[derive(Debug)]
+pub enum Deletion<K> {
+    /// It has begun; the object as the server left it, if it says.
+    Begun(Option<Box<K>>),
+    /// There was nothing to delete.
+    WasGone,
 }
 
 /// Makes requests.
@@ -116,6 +125,31 @@ impl Calls {
         self.read(what, self.api::<K>(&key.namespace).get_opt(&key.name)).await
     }
 
+    /// The live object as it stands, whether it is of its type or not; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When the server does not say.
+    pub async fn get_untyped<K: Object>(&self, key: &Key) -> Result<Option<DynamicObject>, CallError> {
+        let what = format!("get {} {key}", K::kind(&()));
+        let api = self.untyped::<K>(&key.namespace);
+        self.read(what, api.get_opt(&key.name)).await
+    }
+
+    /// [`Calls::patch_status`] of an object that is not of its type.
+    ///
+    /// # Errors
+    /// As [`Calls::patch_status`].
+    pub async fn patch_status_untyped<K: Object>(&self, key: &Key, patch: &Value) -> Result<(), CallError> {
+        let what = format!("patch status of {} {key}", K::kind(&()));
+        let params = PatchParams { field_manager: Some(self.manager.clone()), ..PatchParams::default() };
+        let api = self.untyped::<K>(&key.namespace);
+        self.write(what, api.patch_status(&key.name, &params, &Patch::Merge(patch))).await.map(drop)
+    }
+
+    fn untyped<K: Object>(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<K>(&()))
+    }
+
     /// Creates an object.
     ///
     /// # Errors
@@ -127,86 +161,31 @@ impl Calls {
         self.write(what, self.api::<K>(&key.namespace).create(&params, object)).await
     }
 
-    /// Deletes this very object, not another of its name. One that is gone, or is another by now, counts as deleted.
+    /// Deletes this very object, not another of its name. One that is gone counts as deleted.
     ///
     /// # Errors
     /// When the server does not say that it did.
-    pub async fn delete<K: Object>(&self, key: &Key, uid: &str) -> Result<(), CallError> {
+    pub async fn delete<K: Object>(&self, key: &Key, uid: &str) -> Result<Deletion<K>, CallError> {
         let what = format!("delete {} {key}", K::kind(&()));
         let params = DeleteParams {
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::background()
         };
         match self.write(what, self.api::<K>(&key.namespace).delete(&key.name, &params)).await {
-            Ok(_) => Ok(()),
-            Err(error) if matches!(error.class, Class::Gone | Class::Conflict) => Ok(()),
+            Ok(answer) => Ok(Deletion::Begun(answer.left().map(Box::new))),
+            Err(error) if error.class == Class::Gone => Ok(Deletion::WasGone),
             Err(error) => Err(error),
         }
     }
 
-    /// Changes the status of this very version of an object.
+    /// Changes the status of an object by a merge patch, which carries the resourceVersion that it was computed from.
     ///
     /// # Errors
     /// When the server does not say that it did; [`Class::Conflict`] when the object has changed.
-    pub async fn patch_status<K: Object>(&self, key: &Key, version: &str, status: Value) -> Result<K, CallError> {
+    pub async fn patch_status<K: Object>(&self, key: &Key, patch: &Value) -> Result<K, CallError> {
         let what = format!("patch status of {} {key}", K::kind(&()));
-        let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
         let params = PatchParams { field_manager: Some(self.manager.clone()), ..PatchParams::default() };
         let api = self.api::<K>(&key.namespace);
         self.write(what, api.patch_status(&key.name, &params, &Patch::Merge(patch))).await
-    }
-}
-
-/// The JSON merge patch that turns `old` into `new`: only what differs is sent, so that fields of a newer version, which
-/// this one does not know, stay as they are. `None` when nothing differs.
-#[must_use]
-pub fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
-    if old == new {
-        return None;
-    }
-    let (Value::Object(old), Value::Object(new)) = (old, new) else { return Some(new.clone()) };
-    let removed = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), Value::Null));
-    let changed = new.iter().filter_map(|(key, value)| {
-        let patch = match old.get(key) {
-            Some(before) => merge_patch(before, value)?,
-            None => value.clone(),
-        };
-        Some((key.clone(), patch))
-    });
-    Some(Value::Object(removed.chain(changed).collect()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_patch_holds_what_differs_and_nothing_else() {
-        let old = json!({"run": {"id": "a", "attempt": 1, "waiting": {"reason": "x"}}, "tags": {"a": "1"}, "list": [1, 2]});
-        let new = json!({"run": {"id": "a", "attempt": 2}, "tags": {"a": "1"}, "list": [2], "score": "1"});
-        let patch = json!({"run": {"attempt": 2, "waiting": null}, "list": [2], "score": "1"});
-        assert_eq!(merge_patch(&old, &new), Some(patch.clone()));
-        assert_eq!(merge_patch(&new, &new), None);
-        let mut patched = old;
-        json_merge(&mut patched, &patch);
-        assert_eq!(patched, new);
-    }
-
-    /// RFC 7396, section 2.
-    fn json_merge(target: &mut Value, patch: &Value) {
-        let Value::Object(patch) = patch else {
-            *target = patch.clone();
-            return;
-        };
-        if !target.is_object() {
-            *target = json!({});
-        }
-        for (key, value) in patch {
-            if value.is_null() {
-                target.as_object_mut().unwrap().remove(key);
-            } else {
-                json_merge(&mut target[key], value);
-            }
-        }
     }
 }

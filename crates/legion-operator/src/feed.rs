@@ -7,10 +7,7 @@ use kube::{
     Api, Resource,
     runtime::watcher::{self, Event, watcher},
 };
-use legion_runtime::{
-    Shutdown,
-    retry::{Backoff, Class, classify_status},
-};
+use legion_runtime::retry::{Backoff, Class, classify_status};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
@@ -46,15 +43,8 @@ where
     W: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Into<Entry<K>> + 'static,
     K: Resource<DynamicType = ()> + Send + Sync + 'static,
 {
-    /// Watches until `shutdown`.
-    pub async fn run(self, shutdown: Shutdown) {
-        tokio::select! {
-            () = self.watch_for_ever() => {}
-            () = shutdown.requested() => {}
-        }
-    }
-
-    async fn watch_for_ever(&self) {
+    /// Watches; never ends by itself.
+    pub async fn run(self) {
         let mut failures = 0;
         loop {
             self.watch(&mut failures).await;

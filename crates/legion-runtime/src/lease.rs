@@ -74,10 +74,15 @@ enum Hold {
 }
 
 impl Leadership {
-    /// For a process that is alone by construction.
+    /// For a process that does not lead yet: nothing may be written.
     #[must_use]
-    pub fn sole() -> Self {
-        Self(Arc::new(Mutex::new(Hold::Always)))
+    pub fn pending() -> Self {
+        Self(Arc::new(Mutex::new(Hold::None)))
+    }
+
+    /// Now the process is alone by construction.
+    pub fn make_sole(&self) {
+        self.set(Hold::Always);
     }
 
     /// May this replica write now?
@@ -106,16 +111,17 @@ pub struct HeldLease {
     leadership: Leadership,
 }
 
-/// Waits until the lease is free, or its holder has been silent for too long, and takes it. `None` when `shutdown` came
-/// first.
+/// Waits until the lease is free, or its holder has been silent for too long, and takes it; from then on `leadership` is
+/// current. `None` when `shutdown` came first.
 pub async fn acquire(
     client: Client,
     settings: LeaseSettings,
     clock: SharedClock,
+    leadership: Leadership,
     shutdown: &Shutdown,
 ) -> Option<HeldLease> {
     let api = Api::namespaced(client, &settings.namespace);
-    let mut challenger = Challenger { api, settings, clock, seen: None };
+    let mut challenger = Challenger { api, settings, clock, leadership, seen: None };
     loop {
         match challenger.attempt().await {
             Ok(Some(held)) => {
@@ -136,6 +142,7 @@ struct Challenger {
     api: Api<Lease>,
     settings: LeaseSettings,
     clock: SharedClock,
+    leadership: Leadership,
     /// The version of the lease that was seen last, and since when.
     seen: Option<(Option<String>, Instant)>,
 }
@@ -154,14 +161,17 @@ impl Challenger {
             Some(_) => return Ok(None),
         };
         match taken {
-            Ok(lease) => Ok(Some(HeldLease {
-                api: self.api.clone(),
-                clock: self.clock.clone(),
-                leadership: Leadership(Arc::new(Mutex::new(Hold::Until(sent + self.settings.usable())))),
-                settings: self.settings.clone(),
-                lease,
-                renewed: sent,
-            })),
+            Ok(lease) => {
+                self.leadership.set(Hold::Until(sent + self.settings.usable()));
+                Ok(Some(HeldLease {
+                    api: self.api.clone(),
+                    clock: self.clock.clone(),
+                    leadership: self.leadership.clone(),
+                    settings: self.settings.clone(),
+                    lease,
+                    renewed: sent,
+                }))
+            }
             // Another challenger was faster.
             Err(error) if matches!(classify(&error), Class::Conflict | Class::AlreadyExists) => Ok(None),
             Err(error) => Err(error),
@@ -210,12 +220,6 @@ fn claim(settings: &LeaseSettings, previous: Option<&Lease>, now: Timestamp) -> 
 }
 
 impl HeldLease {
-    /// What tells writers whether the lease is held.
-    #[must_use]
-    pub fn leadership(&self) -> Leadership {
-        self.leadership.clone()
-    }
-
     /// Renews until the lease is lost or `shutdown` comes. Returns whether it was lost; otherwise it was given back, so
     /// that the next replica need not wait.
     pub async fn hold(mut self, shutdown: &Shutdown) -> Lost {

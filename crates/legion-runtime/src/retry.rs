@@ -122,7 +122,14 @@ mod tests {
     fn status(code: u16, reason: &str, retry_after: u32) -> Status {
         Status::failure("refused", reason)
             .with_code(code)
-            .with_details(StatusDetails { retry_after_seconds: retry_after, ..StatusDetails::default() })
+            .with_details(StatusDetails {
+                name: String::new(),
+                group: String::new(),
+                kind: String::new(),
+                uid: String::new(),
+                causes: Vec::new(),
+                retry_after_seconds: retry_after,
+            })
     }
 
     #[test]

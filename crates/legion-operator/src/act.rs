@@ -1,0 +1,131 @@
+//! Carries out the actions of a plan, in their order, up to the first that does not go through.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Resource as _;
+use legion_plan::{Action, ApiError, Outcome, StepResult};
+use legion_runtime::retry::Class;
+
+use crate::{
+    calls::{CallError, Deletion},
+    key::Key,
+    kind::Kind,
+    shared::Shared,
+};
+
+/// What became of the actions; and the error that passes by itself at which they stopped, if one did.
+pub async fn act<K: Kind>(
+    shared: &Shared,
+    key: &Key,
+    world: &K::World,
+    actions: &[Action],
+) -> (Outcome, Option<CallError>) {
+    let mut outcome = Outcome::default();
+    for action in actions {
+        let result = match action {
+            Action::CreatePod { pod, only_at } => create::<K>(shared, key, world, pod, only_at.as_deref()).await,
+            Action::DeletePod { name, uid, why } => delete(shared, key, name, uid, why).await,
+        };
+        match result {
+            Ok(result) => {
+                let goes_on = matches!(result, StepResult::Created(_) | StepResult::Deleted);
+                outcome.results.push(result);
+                if !goes_on {
+                    break;
+                }
+            }
+            Err(error) => return (outcome, Some(error)),
+        }
+    }
+    (outcome, None)
+}
+
+async fn create<K: Kind>(
+    shared: &Shared,
+    key: &Key,
+    world: &K::World,
+    pod: &Pod,
+    only_at: Option<&str>,
+) -> Result<StepResult, CallError> {
+    if let Some(version) = only_at {
+        match shared.calls.get::<K::Object>(key).await? {
+            Some(live) if live.meta().resource_version.as_deref() == Some(version) => {}
+            Some(live) => {
+                K::cache(shared).correct(live);
+                return Ok(StepResult::NotYet);
+            }
+            None => return Ok(StepResult::NotYet),
+        }
+    }
+    let pod_key = Key::of(&pod.metadata);
+    let error = match shared.calls.create(pod).await {
+        Ok(created) => {
+            tracing::info!(pod = %pod_key, "created the pod");
+            shared.pods.learn(pruned(created.clone()));
+            return Ok(StepResult::Created(Box::new(created)));
+        }
+        Err(error) => error,
+    };
+    match error.class {
+        Class::AlreadyExists => {
+            let Some(found) = shared.calls.get::<Pod>(&pod_key).await? else { return Ok(StepResult::NotYet) };
+            let judged = K::judge(world, pod, &found);
+            if matches!(judged, StepResult::Created(_) | StepResult::NotYet) {
+                shared.pods.learn(pruned(found));
+            }
+            Ok(judged)
+        }
+        Class::Forbidden | Class::Invalid | Class::Gone => {
+            tracing::warn!(pod = %pod_key, %error, "the pod is refused");
+            Ok(StepResult::Refused(refusal(error)))
+        }
+        Class::Transient | Class::Throttled(_) | Class::Conflict | Class::Bug => Err(error),
+    }
+}
+
+async fn delete(shared: &Shared, key: &Key, name: &str, uid: &str, why: &str) -> Result<StepResult, CallError> {
+    let pod_key = key.sibling(name);
+    match shared.calls.delete::<Pod>(&pod_key, uid).await {
+        Ok(Deletion::Begun(pod)) => {
+            tracing::info!(pod = %pod_key, why, "deleted the pod");
+            // Until the node has ended it, it is still there.
+            if let Some(pod) = pod {
+                shared.pods.learn(pruned(*pod));
+            }
+            Ok(StepResult::Deleted)
+        }
+        Ok(Deletion::WasGone) => {
+            shared.pods.forget(&pod_key, Some(uid));
+            Ok(StepResult::Deleted)
+        }
+        Err(error) if matches!(error.class, Class::Forbidden | Class::Invalid) => {
+            tracing::warn!(pod = %pod_key, %error, "the pod cannot be deleted");
+            Ok(StepResult::Refused(refusal(error)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn refusal(error: CallError) -> ApiError {
+    match error.status {
+        Some(status) => ApiError { code: status.code, reason: status.reason, message: status.message },
+        None => ApiError { code: 0, reason: String::new(), message: error.message },
+    }
+}
+
+/// A pod without what no decision looks at. Decisions read metadata, the node's name and the status: a cache of many
+/// thousand pods stays small.
+#[must_use]
+pub fn pruned(mut pod: Pod) -> Pod {
+    prune(&mut pod);
+    pod
+}
+
+/// [`pruned`], in place.
+pub fn prune(pod: &mut Pod) {
+    pod.metadata.managed_fields = None;
+    if let Some(spec) = &mut pod.spec {
+        let node_name = spec.node_name.take();
+        *spec = Default::default();
+        spec.node_name = node_name;
+    }
+}

@@ -1,0 +1,198 @@
+//! One driver for all kinds: takes due objects from the queue and runs the five steps for each.
+//!
+//! Errors are logged here and nowhere else, once each.
+
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use kube::Resource as _;
+use legion_plan::Plan;
+use legion_runtime::{
+    Shutdown,
+    retry::{Backoff, Class, fraction},
+};
+use tokio::task::JoinSet;
+use tracing::Instrument as _;
+
+use crate::{act::act, cache::Entry, calls::CallError, events, invalid, key::Key, kind::Kind, shared::Shared};
+
+/// How often an object is looked at although nothing happens: should a wake-up ever be lost, it is lost for no longer.
+const RESYNC: Duration = Duration::from_secs(3600);
+/// Before a request is repeated that the server refuses for a reason that only people can remove.
+const SLOW: Duration = Duration::from_secs(60);
+/// A plan that still asks for more after so many rounds of reading will always do.
+const MAX_READS: usize = 8;
+
+/// Reconciles one kind.
+pub struct Driver<K: Kind> {
+    shared: Arc<Shared>,
+    failures: Mutex<HashMap<Key, u32>>,
+    kind: std::marker::PhantomData<K>,
+}
+
+impl<K: Kind> Driver<K> {
+    /// A driver that has nothing to do yet.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self { shared, failures: Mutex::default(), kind: std::marker::PhantomData })
+    }
+
+    /// Works until `shutdown`; what is under way is finished.
+    pub async fn run(self: Arc<Self>, workers: usize, shutdown: Shutdown) {
+        let mut tasks = JoinSet::new();
+        for _ in 0..workers.max(1) {
+            let (driver, shutdown) = (self.clone(), shutdown.clone());
+            tasks.spawn(async move { driver.work(&shutdown).await });
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn work(&self, shutdown: &Shutdown) {
+        let queue = K::queue(&self.shared);
+        loop {
+            let key = tokio::select! {
+                biased;
+                () = shutdown.requested() => return,
+                key = queue.next() => key,
+            };
+            let kind = K::Object::kind(&());
+            let span = tracing::info_span!("reconcile", %kind, ns = %key.namespace, name = %key.name);
+            let again = self.once(&key).instrument(span).await;
+            queue.done(key, again);
+        }
+    }
+
+    /// Looks at one object; says when to look again.
+    async fn once(&self, key: &Key) -> Option<Duration> {
+        let Some(entry) = K::cache(&self.shared).entry(key) else {
+            self.failures().remove(key);
+            K::gone(&self.shared, key);
+            return None;
+        };
+        // A panic is a bug of ours and must not stop the other objects.
+        let result = AssertUnwindSafe(self.reconcile(key, entry)).catch_unwind().await;
+        match result {
+            Ok(Ok(again)) => {
+                self.failures().remove(key);
+                Some(again.unwrap_or(RESYNC).min(RESYNC).mul_f64(1.0 + 0.1 * spread(key, again)))
+            }
+            Ok(Err(error)) => Some(self.failed(key, &error)),
+            Err(_) => {
+                tracing::error!("panicked: this is a bug of the operator");
+                Some(Backoff::RECONCILE.delay(&key.to_string(), self.count_failure(key)).max(SLOW))
+            }
+        }
+    }
+
+    fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<Key, u32>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_failure(&self, key: &Key) -> u32 {
+        let mut failures = self.failures();
+        let count = failures.entry(key.clone()).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    fn failed(&self, key: &Key, error: &CallError) -> Duration {
+        let attempt = self.count_failure(key);
+        let backoff = Backoff::RECONCILE.delay(&key.to_string(), attempt);
+        let delay = match error.class {
+            Class::Throttled(Some(asked)) => asked.max(backoff),
+            Class::Forbidden | Class::Invalid | Class::Bug => backoff.max(SLOW),
+            _ => backoff,
+        };
+        tracing::warn!(class = error.class.as_str(), attempt, ?delay, %error, "not done");
+        delay
+    }
+
+    async fn reconcile(&self, key: &Key, entry: Entry<K::Object>) -> Result<Option<Duration>, CallError> {
+        let shared = &*self.shared;
+        let object = match entry {
+            Entry::Valid(object) => object,
+            Entry::Invalid(invalid) => {
+                invalid::report::<K>(shared, key, &invalid).await?;
+                return Ok(None);
+            }
+        };
+        let mut world = K::observe(shared, key, object.clone());
+        let now = shared.clock.now();
+        let plan = self.decide(key, &mut world, now).await?;
+        for why in &plan.why {
+            tracing::debug!(why = %why);
+        }
+        let (outcome, stopped) = act::<K>(shared, key, &world, &plan.actions).await;
+        if let Some(patch) = K::settle(&world, &plan, &outcome, now) {
+            self.write_status(key, &object, &patch.body).await?;
+            for event in &plan.events {
+                events::publish::<K>(shared, &object, event, now).await;
+            }
+        }
+        match stopped {
+            Some(error) => Err(error),
+            None => Ok(until(K::requeue(&plan, &outcome, now), now)),
+        }
+    }
+
+    async fn decide(&self, key: &Key, world: &mut K::World, now: Timestamp) -> Result<Plan<K::Status>, CallError> {
+        for _ in 0..MAX_READS {
+            let plan = K::decide(world, &self.shared.settings, now);
+            if plan.needs.is_empty() {
+                return Ok(plan);
+            }
+            for need in &plan.needs {
+                tracing::debug!(?need, "read");
+                K::read(&self.shared, key, world, need).await?;
+            }
+        }
+        Err(CallError {
+            what: "decide".to_owned(),
+            class: Class::Bug,
+            message: format!("still not everything is known after {MAX_READS} rounds of reading"),
+            status: None,
+        })
+    }
+
+    async fn write_status(
+        &self,
+        key: &Key,
+        object: &K::Object,
+        patch: &serde_json::Value,
+    ) -> Result<(), CallError> {
+        let (shared, cache) = (&*self.shared, K::cache(&self.shared));
+        let error = match shared.calls.patch_status::<K::Object>(key, patch).await {
+            Ok(written) => {
+                cache.learn(written);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        if matches!(error.class, Class::Conflict | Class::Gone) {
+            // The cache is behind. The watch will catch up; one read is quicker, and it also heals a cache that is ahead
+            // of a cluster that was restored.
+            match shared.calls.get::<K::Object>(key).await? {
+                Some(live) => cache.correct(live),
+                None => cache.forget(key, object.meta().uid.as_deref()),
+            }
+        }
+        Err(error)
+    }
+}
+
+fn until(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
+    let wait = at?.duration_since(now);
+    // Times in objects have whole seconds; a wake-up that comes a fraction too early would only be repeated.
+    Some(Duration::try_from(wait).unwrap_or_default())
+}
+
+/// Only the resync is spread: what a plan asks for happens when it asks for it.
+fn spread(key: &Key, again: Option<Duration>) -> f64 {
+    if again.is_some() { 0.0 } else { fraction(&key.to_string(), 0) }
+}

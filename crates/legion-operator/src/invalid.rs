@@ -1,0 +1,52 @@
+//! Objects that are not of their kind's type: written before the schema forbade what they hold, or past it.
+//!
+//! They must not stall the others, and their users must be told.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{Resource as _, core::error_boundary::InvalidObject};
+use legion_api::{
+    Problem, Reason,
+    condition::{READY, RECONCILING, STALLED, SUCCEEDED, Truth, condition},
+};
+use serde_json::json;
+
+use crate::{calls::CallError, key::Key, kind::Kind, shared::Shared};
+
+/// Says in the object's status why it cannot be read. Costs one read, and one write unless it is said already.
+///
+/// # Errors
+/// When the status cannot be read or written.
+pub async fn report<K: Kind>(shared: &Shared, key: &Key, invalid: &InvalidObject) -> Result<(), CallError> {
+    if invalid.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let Some(live) = shared.calls.get_untyped::<K::Object>(key).await? else { return Ok(()) };
+    // It may be whole again; the watch will bring it.
+    let Err(error) = serde_json::to_value(&live).and_then(serde_json::from_value::<K::Object>) else { return Ok(()) };
+    let generation = live.metadata.generation.unwrap_or_default();
+    let problem = Problem::new(Reason::InvalidObject, "", format!("cannot be read as {}: {error}", K::Object::kind(&())));
+    // Conditions that cannot be read either count as not there.
+    let previous: Vec<Condition> =
+        serde_json::from_value(live.data["status"]["conditions"].clone()).unwrap_or_default();
+    let now = Time(shared.clock.now());
+    let truths: &[(&str, Truth)] = if K::IS_RUN {
+        &[(SUCCEEDED, Truth::False), (READY, Truth::False), (RECONCILING, Truth::False), (STALLED, Truth::True)]
+    } else {
+        &[(READY, Truth::False), (RECONCILING, Truth::False), (STALLED, Truth::True)]
+    };
+    let conditions: Vec<Condition> = truths
+        .iter()
+        .map(|(type_, truth)| {
+            condition(&previous, type_, *truth, Reason::InvalidObject, &problem.to_string(), generation, &now)
+        })
+        .collect();
+    if conditions == previous {
+        return Ok(());
+    }
+    tracing::warn!(%problem, "the object is not of its type");
+    let patch = json!({
+        "metadata": { "resourceVersion": live.metadata.resource_version },
+        "status": { "observedGeneration": generation, "conditions": conditions },
+    });
+    shared.calls.patch_status_untyped::<K::Object>(key, &patch).await
+}

@@ -1,0 +1,69 @@
+//! What the driver asks of a kind: the five steps, as data and functions.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use legion_plan::{Need, Outcome, Plan, Settings, StatusPatch, StepResult};
+
+use crate::{
+    cache::Cache,
+    calls::{CallError, Object},
+    key::Key,
+    queue::Queue,
+    shared::Shared,
+};
+
+/// A kind that the operator reconciles. The pure steps are `legion-plan`'s.
+pub trait Kind: Send + Sync + 'static {
+    /// The resource.
+    type Object: Object;
+    /// What its decisions are made from.
+    type World: Send + Sync;
+    /// Its status.
+    type Status: Send + Sync;
+
+    /// Whether the kind's own truth is `Succeeded` (a run) rather than `Ready`.
+    const IS_RUN: bool = false;
+
+    /// Its cache.
+    fn cache(shared: &Shared) -> &Cache<Self::Object>;
+
+    /// Its work.
+    fn queue(shared: &Shared) -> &Queue;
+
+    /// What the watches show.
+    fn observe(shared: &Shared, key: &Key, object: Arc<Self::Object>) -> Self::World;
+
+    /// Reads what the watches cannot show. Kinds that never need anything are done.
+    fn read(
+        shared: &Shared,
+        key: &Key,
+        world: &mut Self::World,
+        need: &Need,
+    ) -> impl Future<Output = Result<(), CallError>> + Send {
+        let _ = (shared, key, world, need);
+        std::future::ready(Ok(()))
+    }
+
+    /// Decides.
+    fn decide(world: &Self::World, settings: &Settings, now: Timestamp) -> Plan<Self::Status>;
+
+    /// What it means that a pod which was to be created exists already. Kinds without pods own none.
+    fn judge(world: &Self::World, wanted: &Pod, found: &Pod) -> StepResult {
+        let _ = (world, wanted, found);
+        StepResult::NameTaken
+    }
+
+    /// The status write that follows.
+    fn settle(world: &Self::World, plan: &Plan<Self::Status>, outcome: &Outcome, now: Timestamp)
+    -> Option<StatusPatch>;
+
+    /// When to look again although nothing happens.
+    fn requeue(plan: &Plan<Self::Status>, outcome: &Outcome, now: Timestamp) -> Option<Timestamp>;
+
+    /// The object is gone: forget what was kept for it.
+    fn gone(shared: &Shared, key: &Key) {
+        let _ = (shared, key);
+    }
+}

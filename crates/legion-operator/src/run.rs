@@ -1,0 +1,209 @@
+//! The whole operator, from an API client to an orderly end.
+
+use std::{fmt::Debug, sync::Arc};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::{
+    Api, Client, Resource,
+    core::{DeserializeGuard, NamespaceResourceScope, PartialObjectMeta},
+};
+use legion_plan::training::labels;
+use legion_runtime::{
+    SharedClock, Shutdown,
+    client::{RESPONSE_DEADLINE, bounded},
+    lease::{self, Leadership, Lost},
+};
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Settings, act,
+    cache::{Cache, Entry},
+    calls::Calls,
+    crds,
+    driver::Driver,
+    feed::Feed,
+    kinds::{Connections, Toolchains, Trainings},
+    shared::Shared,
+};
+
+/// Name under which writes are booked.
+const MANAGER: &str = "legion-operator";
+
+/// Why an operator ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Another replica may act by now: this process must end, and be started anew.
+    #[error("the leader lease was lost: another replica may act")]
+    LeaseLost,
+    /// A task ended that never should.
+    #[error("a watch or a driver ended unexpectedly: {0}")]
+    TaskEnded(String),
+}
+
+/// Serves the platform's kinds until `shutdown`. What is under way then is finished.
+///
+/// # Errors
+/// When the leader lease is lost, or a task dies: the process should end and be started anew.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    clock: SharedClock,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    // Whatever client this is: a request that is never answered must end.
+    let client = bounded(client, RESPONSE_DEADLINE);
+    tokio::select! {
+        () = crds::wait(&client) => {}
+        () = shutdown.requested() => return Ok(()),
+    }
+    // Replicas that wait for the lease keep their caches warm; hence the watches first.
+    let leader = Shutdown::new();
+    let held = Leadership::pending();
+    let calls = Calls::new(client.clone(), held.clone(), MANAGER);
+    let shared = Shared::new(calls, settings.plan.clone(), clock.clone());
+    let mut tasks = JoinSet::new();
+    let synced = watch_all(&mut tasks, &client, &settings, &shared);
+    tokio::select! {
+        () = async { for token in &synced { token.cancelled().await } } => {}
+        ended = tasks.join_next() => return Err(task_ended(ended)),
+        () = shutdown.requested() => return Ok(()),
+    }
+    tracing::info!("the caches are complete");
+
+    let lease = match settings.lease.clone() {
+        None => {
+            held.make_sole();
+            None
+        }
+        Some(lease) => match lease::acquire(client.clone(), lease, clock, held.clone(), &shutdown).await {
+            Some(lease) => Some(lease),
+            None => return Ok(()),
+        },
+    };
+
+    let mut drivers = JoinSet::new();
+    drivers.spawn(Driver::<Toolchains>::new(shared.clone()).run(settings.workers, leader.child()));
+    drivers.spawn(Driver::<Connections>::new(shared.clone()).run(settings.workers, leader.child()));
+    drivers.spawn(Driver::<Trainings>::new(shared.clone()).run(settings.workers, leader.child()));
+    let end_of_lease = Shutdown::new();
+    let keep_lease = async {
+        match lease {
+            Some(lease) => lease.hold(&end_of_lease).await,
+            None => {
+                end_of_lease.requested().await;
+                Lost::No
+            }
+        }
+    };
+    let mut keep_lease = std::pin::pin!(keep_lease);
+    let result = tokio::select! {
+        _ = &mut keep_lease => Err(RunError::LeaseLost),
+        ended = tasks.join_next() => Err(task_ended(ended)),
+        ended = drivers.join_next() => Err(task_ended(ended)),
+        () = shutdown.requested() => Ok(()),
+    };
+    leader.request();
+    if result.is_ok() {
+        while drivers.join_next().await.is_some() {}
+        end_of_lease.request();
+        keep_lease.await;
+    }
+    result
+}
+
+fn task_ended(ended: Option<Result<(), tokio::task::JoinError>>) -> RunError {
+    RunError::TaskEnded(match ended {
+        Some(Err(error)) => error.to_string(),
+        Some(Ok(())) | None => "without an error".to_owned(),
+    })
+}
+
+/// Starts every watch; gives back what is cancelled when each has listed once.
+fn watch_all(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    settings: &Settings,
+    shared: &Arc<Shared>,
+) -> Vec<CancellationToken> {
+    let mut own: Vec<Option<String>> = settings.namespaces.iter().cloned().map(Some).collect();
+    if own.is_empty() {
+        own.push(None);
+    }
+    // Toolchains of the platform serve every namespace.
+    let mut with_platform = own.clone();
+    let platform = Some(settings.plan.platform_namespace.clone());
+    if !own.contains(&None) && !own.contains(&platform) {
+        with_platform.push(platform);
+    }
+    let mut watches = Watches { tasks, client, synced: Vec::new() };
+    watches.start(&with_platform, None, drop_managed_fields, &shared.toolchains);
+    watches.start(&own, None, drop_managed_fields, &shared.connections);
+    watches.start(&own, None, drop_managed_fields, &shared.trainings);
+    watches.start(&own, Some(labels::TRAINING), prune_pod, &shared.pods);
+    watches.start(&own, None, keep_identity, &shared.config_maps);
+    watches.synced
+}
+
+struct Watches<'a> {
+    tasks: &'a mut JoinSet<()>,
+    client: &'a Client,
+    synced: Vec<CancellationToken>,
+}
+
+impl Watches<'_> {
+    fn start<W, K>(
+        &mut self,
+        namespaces: &[Option<String>],
+        labels: Option<&str>,
+        prune: fn(&mut W),
+        cache: &Arc<Cache<K>>,
+    ) where
+        W: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Into<Entry<K>>
+            + 'static,
+        K: Resource<DynamicType = ()> + Send + Sync + 'static,
+    {
+        for namespace in namespaces {
+            let synced = CancellationToken::new();
+            self.synced.push(synced.clone());
+            let feed = Feed {
+                api: match namespace {
+                    Some(namespace) => Api::<W>::namespaced(self.client.clone(), namespace),
+                    None => Api::all(self.client.clone()),
+                },
+                namespace: namespace.clone(),
+                labels: labels.map(str::to_owned),
+                prune,
+                cache: cache.clone(),
+                synced,
+            };
+            self.tasks.spawn(feed.run());
+        }
+    }
+}
+
+fn drop_managed_fields<K: Resource>(object: &mut DeserializeGuard<K>) {
+    object.meta_mut().managed_fields = None;
+}
+
+fn prune_pod(object: &mut DeserializeGuard<Pod>) {
+    match &mut object.0 {
+        Ok(pod) => act::prune(pod),
+        Err(invalid) => invalid.metadata.managed_fields = None,
+    }
+}
+
+/// Of a ConfigMap, only which one it is and at which version counts: other controllers keep much in annotations.
+fn keep_identity(object: &mut PartialObjectMeta<ConfigMap>) {
+    let metadata = std::mem::take(&mut object.metadata);
+    object.metadata.namespace = metadata.namespace;
+    object.metadata.name = metadata.name;
+    object.metadata.uid = metadata.uid;
+    object.metadata.resource_version = metadata.resource_version;
+}

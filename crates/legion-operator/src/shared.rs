@@ -1,0 +1,184 @@
+//! What all controllers of one process share: caches, queues, settings, the clock and the way to the API server.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::core::PartialObjectMeta;
+use legion_api::{Connection, ModelTraining, Reason, ToolchainIntegration, condition, training::ConfigMapSource};
+use legion_plan::training::{ConfigMapContent, is_default_output};
+use legion_runtime::SharedClock;
+
+use crate::{
+    cache::{Cache, Change, Entry},
+    calls::Calls,
+    key::Key,
+    queue::Queue,
+    wakeups::{Index, Referent, referents, training_of},
+};
+
+/// What all controllers share.
+pub struct Shared {
+    /// The way to the API server.
+    pub calls: Calls,
+    /// What decisions depend on besides the objects.
+    pub settings: legion_plan::Settings,
+    /// Wall time.
+    pub clock: SharedClock,
+    /// All trainings.
+    pub trainings: Arc<Cache<ModelTraining>>,
+    /// All toolchains.
+    pub toolchains: Arc<Cache<ToolchainIntegration>>,
+    /// All connections.
+    pub connections: Arc<Cache<Connection>>,
+    /// The pods of trainings.
+    pub pods: Arc<Cache<Pod>>,
+    /// The metadata of all ConfigMaps: they say when a source has changed.
+    pub config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
+    /// The work of each kind.
+    pub queues: Arc<Queues>,
+    /// Which pods a training has.
+    pub pods_of: Arc<Index<Key, Key>>,
+    /// What was read of ConfigMap sources, by training.
+    contents: Mutex<HashMap<Key, (ConfigMapSource, ConfigMapContent)>>,
+}
+
+/// The work of each kind.
+#[derive(Debug, Default)]
+pub struct Queues {
+    /// Trainings.
+    pub trainings: Queue,
+    /// Toolchains.
+    pub toolchains: Queue,
+    /// Connections.
+    pub connections: Queue,
+}
+
+impl Shared {
+    /// Empty caches, wired so that every change wakes whom it concerns.
+    #[must_use]
+    pub fn new(calls: Calls, settings: legion_plan::Settings, clock: SharedClock) -> Arc<Self> {
+        let queues = Arc::new(Queues::default());
+        let referrers = Arc::new(Index::<Referent, Key>::default());
+        let pods_of = Arc::new(Index::<Key, Key>::default());
+        let wake = {
+            let (queues, referrers) = (queues.clone(), referrers.clone());
+            move |referent: &Referent| {
+                for training in referrers.of(referent) {
+                    queues.trainings.add(training);
+                }
+            }
+        };
+
+        let trainings = {
+            let (queues, platform) = (queues.clone(), settings.platform_namespace.clone());
+            Arc::new(Cache::new(Box::new(move |change: &Change<ModelTraining>| {
+                let of = |entry: &Option<Entry<ModelTraining>>| -> BTreeSet<Referent> {
+                    let training = entry.as_ref().and_then(Entry::valid);
+                    training.map(|training| referents(&change.key, training, &platform)).unwrap_or_default()
+                };
+                let (old, new) = (of(&change.old), of(&change.new));
+                if old != new {
+                    referrers.update(&change.key, &old, &new);
+                }
+                queues.trainings.add(change.key.clone());
+            })))
+        };
+        let toolchains = {
+            let (queues, wake) = (queues.clone(), wake.clone());
+            Arc::new(Cache::new(Box::new(move |change: &Change<ToolchainIntegration>| {
+                queues.toolchains.add(change.key.clone());
+                wake(&Referent::Toolchain(change.key.clone()));
+            })))
+        };
+        let connections = {
+            let (queues, wake) = (queues.clone(), wake.clone());
+            Arc::new(Cache::new(Box::new(move |change: &Change<Connection>| {
+                queues.connections.add(change.key.clone());
+                wake(&Referent::Connection(change.key.clone()));
+                let is_default = |entry: &Option<Entry<Connection>>| {
+                    entry.as_ref().and_then(Entry::valid).is_some_and(|connection| is_default_output(connection))
+                };
+                if is_default(&change.old) || is_default(&change.new) {
+                    wake(&Referent::default_output_of(&change.key));
+                }
+            })))
+        };
+        let config_maps = Arc::new(Cache::new(Box::new(move |change: &Change<PartialObjectMeta<ConfigMap>>| {
+            wake(&Referent::ConfigMap(change.key.clone()));
+        })));
+        let pods = {
+            let (queues, pods_of, trainings) = (queues.clone(), pods_of.clone(), trainings.clone());
+            Arc::new(Cache::new(Box::new(move |change: &Change<Pod>| {
+                let of = |entry: &Option<Entry<Pod>>| entry.as_ref().and_then(Entry::valid).cloned();
+                let (old, new) = (of(&change.old), of(&change.new));
+                let (was, is) =
+                    (old.as_deref().and_then(training_of), new.as_deref().and_then(training_of));
+                if was != is {
+                    pods_of.update(&change.key, &was, &is);
+                }
+                for training in was.into_iter().chain(is) {
+                    queues.trainings.add(training);
+                }
+                let holds_quota = |pod: &Option<Arc<Pod>>| pod.as_deref().is_some_and(|pod| !has_ended(pod));
+                if holds_quota(&old) && !holds_quota(&new) {
+                    wake_who_wait_for_quota(&trainings, &queues.trainings, &change.key.namespace);
+                }
+            })))
+        };
+        Arc::new(Self {
+            calls,
+            settings,
+            clock,
+            trainings,
+            toolchains,
+            connections,
+            pods,
+            config_maps,
+            queues,
+            pods_of,
+            contents: Mutex::default(),
+        })
+    }
+
+    fn contents(&self) -> std::sync::MutexGuard<'_, HashMap<Key, (ConfigMapSource, ConfigMapContent)>> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was read of that version of a training's source, if it was read already.
+    #[must_use]
+    pub fn content(&self, training: &Key, source: &ConfigMapSource, version: &str) -> Option<ConfigMapContent> {
+        let contents = self.contents();
+        let (read, content) = contents.get(training)?;
+        (read == source && content.resource_version == version).then(|| content.clone())
+    }
+
+    /// Keeps what was read of a training's source.
+    pub fn keep_content(&self, training: Key, source: ConfigMapSource, content: ConfigMapContent) {
+        self.contents().insert(training, (source, content));
+    }
+
+    /// Forgets what was read for a training that is gone.
+    pub fn drop_content(&self, training: &Key) {
+        self.contents().remove(training);
+    }
+}
+
+/// Does the pod no longer count against a quota?
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn wake_who_wait_for_quota(trainings: &Cache<ModelTraining>, queue: &Queue, namespace: &str) {
+    let waiting = trainings.select(namespace, |training| {
+        let conditions = training.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        condition::find(conditions, condition::SUCCEEDED)
+            .is_some_and(|condition| condition.reason == Reason::QuotaExceeded.as_str())
+    });
+    for training in waiting {
+        queue.add(Key::of(&training.metadata));
+    }
+}
