@@ -33,7 +33,10 @@ pub struct TokioClock {
 impl TokioClock {
     /// A clock that reads `start` now. Must be called within a tokio runtime.
     pub fn starting_at(start: Timestamp) -> Self {
-        Self { start, origin: tokio::time::Instant::now() }
+        Self {
+            start,
+            origin: tokio::time::Instant::now(),
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{ApiServer, Options};
 use crate::api::service::ApiService;
+use crate::api::{ApiServer, Options};
 use crate::clock::{Clock, SystemClock};
 use crate::ids::Ids;
 use crate::listener::{self, Endpoint};
@@ -76,9 +76,19 @@ impl Builder {
             Storage::Disk(path) => Store::disk(path, self.history)?,
         };
         let stopping = CancellationToken::new();
-        let server =
-            ApiServer::start(store, Options { clock: self.clock, ids: self.ids, stopping: stopping.clone() }).await?;
-        Ok(Embedded { server: Arc::new(server), stopping })
+        let server = ApiServer::start(
+            store,
+            Options {
+                clock: self.clock,
+                ids: self.ids,
+                stopping: stopping.clone(),
+            },
+        )
+        .await?;
+        Ok(Embedded {
+            server: Arc::new(server),
+            stopping,
+        })
     }
 }
 
@@ -92,7 +102,12 @@ pub struct Embedded {
 impl Embedded {
     /// Starts from the defaults: memory, the machine's clock, random identifiers.
     pub fn builder() -> Builder {
-        Builder { storage: Storage::Memory, clock: Arc::new(SystemClock), ids: Ids::random(), history: 4096 }
+        Builder {
+            storage: Storage::Memory,
+            clock: Arc::new(SystemClock),
+            ids: Ids::random(),
+            history: 4096,
+        }
     }
 
     /// The API as a tower service. No token is asked for: who holds the service is in the process.
@@ -113,6 +128,11 @@ impl Embedded {
     /// Cancelled when the server begins to shut down.
     pub fn stopping(&self) -> CancellationToken {
         self.stopping.clone()
+    }
+
+    /// The identity of this server's storage; on disk it survives restarts.
+    pub fn uid(&self) -> &str {
+        self.server.uid()
     }
 
     /// Who answers `pods/log` from now on.

@@ -18,12 +18,18 @@ const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 impl Ids {
     /// Random identifiers.
     pub fn random() -> Self {
-        Self { seed: None, next: AtomicU64::new(0) }
+        Self {
+            seed: None,
+            next: AtomicU64::new(0),
+        }
     }
 
     /// The same sequence of identifiers for the same seed, so that a test run can be repeated exactly.
     pub fn seeded(seed: u64) -> Self {
-        Self { seed: Some(seed), next: AtomicU64::new(0) }
+        Self {
+            seed: Some(seed),
+            next: AtomicU64::new(0),
+        }
     }
 
     /// A new uid.
@@ -42,12 +48,18 @@ impl Ids {
             Some(seed) => self.derived(seed),
         };
         // A version-4 uuid has fixed bits in bytes 6 and 8; the last five are random.
-        bytes[11..].iter().map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()])).collect()
+        bytes[11..]
+            .iter()
+            .map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]))
+            .collect()
     }
 
     fn derived(&self, seed: u64) -> [u8; 16] {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let digest = Sha256::new().chain_update(seed.to_be_bytes()).chain_update(n.to_be_bytes()).finalize();
+        let digest = Sha256::new()
+            .chain_update(seed.to_be_bytes())
+            .chain_update(n.to_be_bytes())
+            .finalize();
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
         bytes

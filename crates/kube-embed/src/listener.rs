@@ -73,15 +73,25 @@ pub(crate) async fn listen(
     if !address.ip().is_loopback() {
         return Err(std::io::Error::new(
             std::io::ErrorKind::InvalidInput,
-            format!("{} is not a loopback address: this server is for one machine, use 127.0.0.1 or ::1", address.ip()),
+            format!(
+                "{} is not a loopback address: this server is for one machine, use 127.0.0.1 or ::1",
+                address.ip()
+            ),
         ));
     }
     let token = token.unwrap_or_else(|| {
-        format!("{}{}", uuid::Uuid::new_v4().as_simple(), uuid::Uuid::new_v4().as_simple())
+        format!(
+            "{}{}",
+            uuid::Uuid::new_v4().as_simple(),
+            uuid::Uuid::new_v4().as_simple()
+        )
     });
     let listener = TcpListener::bind(address).await?;
-    let endpoint =
-        Endpoint { address: listener.local_addr()?, token: Arc::from(token), connections: TaskTracker::new() };
+    let endpoint = Endpoint {
+        address: listener.local_addr()?,
+        token: Arc::from(token),
+        connections: TaskTracker::new(),
+    };
     let accepted = endpoint.clone();
     tokio::spawn(async move {
         loop {
@@ -101,8 +111,10 @@ pub(crate) async fn listen(
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
-            let authenticated =
-                Authenticated { inner: service.clone(), expected: Arc::from(format!("Bearer {}", accepted.token)) };
+            let authenticated = Authenticated {
+                inner: service.clone(),
+                expected: Arc::from(format!("Bearer {}", accepted.token)),
+            };
             let stopping = stopping.clone();
             accepted.connections.spawn(async move {
                 let builder = auto::Builder::new(TokioExecutor::new());
@@ -142,7 +154,11 @@ impl Service<Request<Incoming>> for Authenticated {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let given = request.headers().get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        let given = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .map(http::HeaderValue::as_bytes)
+            .unwrap_or_default();
         // Probes tell nothing about objects and are asked without credentials everywhere.
         let open = matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz");
         if open || constant_time_eq(given, self.expected.as_bytes()) {

@@ -101,12 +101,20 @@ pub struct ResourceInfo {
 impl ResourceInfo {
     /// `group/version`, or the version alone in the core group.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// `plural.group`, or the plural alone in the core group: how messages and CRD names call it.
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.clone()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 
     /// Whether the kind has this subresource.
@@ -116,7 +124,11 @@ impl ResourceInfo {
 
     /// Group, version and kind as the schema functions take them.
     pub fn gvk(&self) -> crate::schema::Gvk<'_> {
-        crate::schema::Gvk { group: &self.group, version: &self.version, kind: &self.kind }
+        crate::schema::Gvk {
+            group: &self.group,
+            version: &self.version,
+            kind: &self.kind,
+        }
     }
 }
 
@@ -150,7 +162,12 @@ const PLAIN: BuiltIn = BuiltIn {
 
 /// A kind is in this table only when something here gives it its behaviour.
 const BUILT_INS: &[BuiltIn] = &[
-    BuiltIn { kind: "ConfigMap", plural: "configmaps", short_names: &["cm"], ..PLAIN },
+    BuiltIn {
+        kind: "ConfigMap",
+        plural: "configmaps",
+        short_names: &["cm"],
+        ..PLAIN
+    },
     BuiltIn {
         kind: "Event",
         plural: "events",
@@ -201,7 +218,12 @@ const BUILT_INS: &[BuiltIn] = &[
         plural: "pods",
         short_names: &["po"],
         categories: &["all"],
-        subresources: &[Subresource::Status, Subresource::Log, Subresource::Eviction, Subresource::Binding],
+        subresources: &[
+            Subresource::Status,
+            Subresource::Log,
+            Subresource::Eviction,
+            Subresource::Binding,
+        ],
         generation: true,
         selectable_fields: &[
             "spec.nodeName",
@@ -215,8 +237,18 @@ const BUILT_INS: &[BuiltIn] = &[
         ],
         ..PLAIN
     },
-    BuiltIn { kind: "Secret", plural: "secrets", selectable_fields: &["type"], ..PLAIN },
-    BuiltIn { kind: "ServiceAccount", plural: "serviceaccounts", short_names: &["sa"], ..PLAIN },
+    BuiltIn {
+        kind: "Secret",
+        plural: "secrets",
+        selectable_fields: &["type"],
+        ..PLAIN
+    },
+    BuiltIn {
+        kind: "ServiceAccount",
+        plural: "serviceaccounts",
+        short_names: &["sa"],
+        ..PLAIN
+    },
     BuiltIn {
         group: "apiextensions.k8s.io",
         kind: "CustomResourceDefinition",
@@ -228,13 +260,25 @@ const BUILT_INS: &[BuiltIn] = &[
         generation: true,
         ..PLAIN
     },
-    BuiltIn { group: "coordination.k8s.io", kind: "Lease", plural: "leases", ..PLAIN },
+    BuiltIn {
+        group: "coordination.k8s.io",
+        kind: "Lease",
+        plural: "leases",
+        ..PLAIN
+    },
     BuiltIn {
         group: "events.k8s.io",
         kind: "Event",
         plural: "events",
         short_names: &["ev"],
-        selectable_fields: &["regarding.kind", "regarding.name", "regarding.namespace", "regarding.uid", "reason", "type"],
+        selectable_fields: &[
+            "regarding.kind",
+            "regarding.name",
+            "regarding.namespace",
+            "regarding.uid",
+            "reason",
+            "type",
+        ],
         ..PLAIN
     },
 ];

@@ -24,7 +24,11 @@ impl From<&FieldError> for Cause {
     fn from(error: &FieldError) -> Self {
         // Upstream prints Go's nil path for faults that belong to no single field.
         let field = if error.path.is_empty() { "<nil>" } else { &error.path };
-        Self { reason: error.reason.code().into(), message: error.body(), field: field.into() }
+        Self {
+            reason: error.reason.code().into(),
+            message: error.body(),
+            field: field.into(),
+        }
     }
 }
 
@@ -71,7 +75,13 @@ pub struct ApiError {
 impl ApiError {
     /// An error without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Box::default(), continue_token: None }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: Box::default(),
+            continue_token: None,
+        }
     }
 
     fn about(mut self, resource: &ResourceInfo, name: &str) -> Self {
@@ -104,8 +114,12 @@ impl ApiError {
 
     /// 409: an object of that name exists.
     pub fn already_exists(resource: &ResourceInfo, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", resource.qualified()))
-            .about(resource, name)
+        Self::new(
+            409,
+            "AlreadyExists",
+            format!("{} {name:?} already exists", resource.qualified()),
+        )
+        .about(resource, name)
     }
 
     /// 409: a precondition does not hold.
@@ -113,7 +127,10 @@ impl ApiError {
         Self::new(
             409,
             "Conflict",
-            format!("Operation cannot be fulfilled on {} {name:?}: {why}", resource.qualified()),
+            format!(
+                "Operation cannot be fulfilled on {} {name:?}: {why}",
+                resource.qualified()
+            ),
         )
         .about(resource, name)
     }
@@ -137,7 +154,11 @@ impl ApiError {
     /// 422: fields of the object are wrong.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let listed = aggregate(errors);
-        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let qualified = if group.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{kind}.{group}")
+        };
         let mut error = Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {listed}"));
         error.details.name = name.to_owned();
         error.details.group = group.to_owned();
@@ -148,13 +169,21 @@ impl ApiError {
 
     /// 403: the server understood and will not.
     pub fn forbidden(resource: &ResourceInfo, name: &str, why: impl std::fmt::Display) -> Self {
-        Self::new(403, "Forbidden", format!("{} {name:?} is forbidden: {why}", resource.qualified()))
-            .about(resource, name)
+        Self::new(
+            403,
+            "Forbidden",
+            format!("{} {name:?} is forbidden: {why}", resource.qualified()),
+        )
+        .about(resource, name)
     }
 
     /// 405: the resource does not support the verb.
     pub fn method_not_allowed() -> Self {
-        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        Self::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
     }
 
     /// 410: the resource version is no longer in the history.
@@ -164,7 +193,11 @@ impl ApiError {
 
     /// 413: the body is over the limit.
     pub fn too_large(limit: usize) -> Self {
-        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
+        Self::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: limit is {limit}"),
+        )
     }
 
     /// 415: the body's media type is not understood.
@@ -172,14 +205,19 @@ impl ApiError {
         Self::new(
             415,
             "UnsupportedMediaType",
-            format!("the body of the request was in an unknown format - accepted media types include: {known}; got {given:?}"),
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {known}; got {given:?}"
+            ),
         )
     }
 
     /// 504: the requested resource version lies in the future.
     pub fn rv_too_large(asked: u64, current: u64) -> Self {
-        let mut error =
-            Self::new(504, "Timeout", format!("Too large resource version: {asked}, current: {current}"));
+        let mut error = Self::new(
+            504,
+            "Timeout",
+            format!("Too large resource version: {asked}, current: {current}"),
+        );
         error.details.retry_after_seconds = Some(1);
         error.details.causes.push(Cause {
             reason: "ResourceVersionTooLarge".into(),

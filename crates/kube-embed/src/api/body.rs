@@ -16,7 +16,9 @@ pub fn full(status: u16, content_type: &'static str, bytes: impl Into<Bytes>) ->
     let body = Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
 }
 
@@ -29,7 +31,9 @@ pub fn json(status: u16, value: &Value) -> Response<ResponseBody> {
 pub fn error(error: &ApiError) -> Response<ResponseBody> {
     let mut response = json(error.code, &error.to_value());
     if let Some(seconds) = error.details.retry_after_seconds {
-        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, header::HeaderValue::from(seconds));
     }
     response
 }

@@ -1,20 +1,52 @@
 //! The API: paths, verbs and representations over the [store](crate::store).
 
 pub mod body;
+mod call;
+mod crd;
+mod delete;
+mod discovery;
+mod events;
+mod kinds;
+mod meta;
+mod negotiate;
+mod path;
+mod pods;
+mod query;
+mod read;
+mod registry;
+mod review;
+mod selector;
 pub mod service;
+mod table;
+mod watch;
+mod write;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use bytes::Bytes;
-use http::{Request, Response};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Body;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use self::body::ResponseBody;
+use self::call::{Call, Reply};
+use self::path::{Route, Target};
+use self::query::Query;
+use self::registry::{CRDS, Registry, Resource};
+use crate::clock::{self, Clock};
 use crate::ids::Ids;
 use crate::logs::PodLogs;
+use crate::resource::Subresource;
 use crate::status::ApiError;
-use crate::store::Store;
+use crate::store::{Change, CommitError, Expect, Key, ListQuery, Store};
+
+/// The largest body that is read, as in Kubernetes.
+const BODY_LIMIT: usize = 3 * 1024 * 1024;
+
+/// The namespaces that exist from the start.
+const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 pub(crate) struct Options {
     pub(crate) clock: Arc<dyn Clock>,
@@ -26,12 +58,54 @@ pub(crate) struct Options {
 pub struct ApiServer {
     store: Arc<Store>,
     options: Options,
+    registry: RwLock<Arc<Registry>>,
+    /// Held while the registry is built anew, so that an older state of the CRDs never replaces a newer one.
+    reloading: Mutex<()>,
     logs: Mutex<Option<Arc<dyn PodLogs>>>,
 }
 
 impl ApiServer {
     pub(crate) async fn start(store: Arc<Store>, options: Options) -> Result<Self, ApiError> {
-        Ok(Self { store, options, logs: Mutex::new(None) })
+        let registry = Registry::built_in();
+        for resource in registry.all() {
+            store.add_collection(&resource.collection);
+        }
+        let server = Self {
+            store,
+            options,
+            registry: RwLock::new(Arc::new(registry)),
+            reloading: Mutex::new(()),
+            logs: Mutex::new(None),
+        };
+        server.reload_crds();
+        for namespace in NAMESPACES {
+            server.create_namespace(namespace)?;
+        }
+        server.durable(server.store.version()).await?;
+        Ok(server)
+    }
+
+    fn create_namespace(&self, name: &str) -> Result<(), ApiError> {
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {
+                "name": name,
+                "uid": self.options.ids.uid(),
+                "creationTimestamp": clock::seconds(self.options.clock.now()),
+                "labels": {"kubernetes.io/metadata.name": name},
+            },
+            "spec": {"finalizers": ["kubernetes"]},
+            "status": {"phase": "Active"},
+        });
+        let key = Key::new("", name);
+        match self
+            .store
+            .commit(crate::store::NAMESPACES, &key, Expect::Absent, Change::Put(namespace))
+        {
+            // A store on disk has them already.
+            Ok(_) | Err(CommitError::Exists) => Ok(()),
+            Err(error) => Err(ApiError::internal(error)),
+        }
     }
 
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
@@ -42,15 +116,206 @@ impl ApiServer {
         *self.logs.lock().unwrap_or_else(PoisonError::into_inner) = Some(logs);
     }
 
+    fn pod_logs(&self) -> Option<Arc<dyn PodLogs>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn uid(&self) -> &str {
+        self.store.uid()
+    }
+
     pub(crate) async fn stopped(&self) {
         self.store.close().await;
     }
 
-    pub(crate) async fn handle<B>(&self, _request: Request<B>) -> Response<body::ResponseBody>
+    fn stopping(&self) -> CancellationToken {
+        self.options.stopping.clone()
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Serves what the stored CRDs define now.
+    fn reload_crds(&self) {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Registry::with_crds(&self.registry(), &self.store);
+        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+    }
+
+    /// Writes the status of a CRD that is about to be stored.
+    fn describe_crd(&self, crd: &mut Value) {
+        let all = ListQuery {
+            namespace: None,
+            after: None,
+            at: None,
+            limit: None,
+            filter: None,
+        };
+        let stored = self.store.list(CRDS, &all).map(|l| l.items).unwrap_or_default();
+        let name = meta::name(crd).to_owned();
+        let others = stored.iter().filter(|o| o.key().name != name).map(|o| &**o.value());
+        crd::set_status(crd, others, self.options.clock.now());
+    }
+
+    /// Whether the last object of a CRD that is being deleted has gone, the CRD goes too.
+    fn after_removal(&self, resource: &Resource) {
+        if resource.terminating {
+            self.finish_crd(&Key::new("", resource.info.qualified()), &resource.collection);
+        }
+    }
+
+    /// Waits until everything up to this version is durable.
+    async fn durable(&self, version: u64) -> Result<(), ApiError> {
+        self.store
+            .barrier(version)
+            .await
+            .map_err(|e| ApiError::internal(format!("the write may be lost: {e}")))
+    }
+
+    pub(crate) async fn handle<B>(self: &Arc<Self>, request: Request<B>) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display + Send,
     {
-        body::error(&ApiError::no_such_path())
+        match self.respond(request).await {
+            Ok(response) => response,
+            Err(error) => body::error(&error),
+        }
     }
+
+    async fn respond<B>(self: &Arc<Self>, request: Request<B>) -> Reply
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display + Send,
+    {
+        let (parts, body) = request.into_parts();
+        let accept = text(&parts.headers, header::ACCEPT);
+        let registry = self.registry();
+        let get_only = || {
+            if parts.method == Method::GET {
+                Ok(())
+            } else {
+                Err(ApiError::method_not_allowed())
+            }
+        };
+        let target = match path::parse(parts.uri.path()) {
+            Route::Object(target) => target,
+            route => {
+                get_only()?;
+                let aggregated = negotiate::aggregated_discovery(accept);
+                return match route {
+                    Route::Version => Ok(discovery::version()),
+                    Route::Health => Ok(body::full(200, "text/plain", "ok")),
+                    Route::CoreVersions => Ok(discovery::core_versions(&registry, aggregated)),
+                    Route::Groups => Ok(discovery::group_list(&registry, aggregated)),
+                    Route::Group(group) => discovery::group(&registry, &group),
+                    Route::Resources { group, version } => discovery::resource_list(&registry, &group, &version),
+                    Route::OpenApiRoot => Ok(self.openapi_root()),
+                    Route::OpenApi { group, version } => self.openapi(&group, &version),
+                    Route::Object(_) | Route::Unknown => Err(ApiError::no_such_path()),
+                };
+            }
+        };
+        let Some(resource) = registry.find(&target.group, &target.version, &target.plural) else {
+            if parts.method == Method::POST && target.name.is_none() && target.version == "v1" {
+                let bytes = read(body).await?;
+                if let Some(answer) = review::answer(&target.group, &target.plural, &bytes) {
+                    return answer;
+                }
+            }
+            return Err(ApiError::no_such_path());
+        };
+        let call = self.call(&parts, Arc::clone(resource), target)?;
+        let bytes = if parts.method == Method::GET {
+            Bytes::new()
+        } else {
+            read(body).await?
+        };
+        call.dispatch(&parts.method, bytes).await
+    }
+
+    fn call(
+        self: &Arc<Self>,
+        parts: &http::request::Parts,
+        resource: Arc<Resource>,
+        target: Target,
+    ) -> Result<Call, ApiError> {
+        if target.namespace.is_some() && !resource.info.namespaced {
+            return Err(ApiError::no_such_path());
+        }
+        if target.namespace.is_none() && resource.info.namespaced && target.name.is_some() {
+            return Err(ApiError::no_such_path());
+        }
+        let subresource = target
+            .subresource
+            .map(|name| {
+                let known = resource.info.subresources.iter().copied().find(|s| s.as_str() == name);
+                known.ok_or_else(ApiError::no_such_path)
+            })
+            .transpose()?;
+        let agent = text(&parts.headers, header::USER_AGENT)
+            .split('/')
+            .next()
+            .unwrap_or_default();
+        Ok(Call {
+            server: Arc::clone(self),
+            resource,
+            namespace: target.namespace,
+            name: target.name.unwrap_or_default(),
+            subresource,
+            query: Query::parse(parts.uri.query()),
+            accept: negotiate::representation(text(&parts.headers, header::ACCEPT)),
+            content_type: text(&parts.headers, header::CONTENT_TYPE).to_owned(),
+            agent: agent.chars().take(128).collect(),
+        })
+    }
+}
+
+impl Call {
+    async fn dispatch(self, method: &Method, body: Bytes) -> Reply {
+        let reads = *method == Method::GET;
+        match (method.as_str(), self.name.is_empty(), self.subresource) {
+            ("GET", _, None) if self.query.flag("watch")? => self.watch().await,
+            ("GET", true, _) => self.list().await,
+            ("GET", false, None | Some(Subresource::Status)) => self.get().await,
+            ("GET", false, Some(Subresource::Log)) => self.log().await,
+            ("POST", true, _) if self.resource.info.namespaced && self.namespace.is_none() => {
+                Err(ApiError::method_not_allowed())
+            }
+            ("POST", true, _) => self.create(body).await,
+            ("POST", false, Some(Subresource::Binding)) => self.bind(&body).await,
+            ("POST", false, Some(Subresource::Eviction)) => self.evict(&body).await,
+            ("PUT", false, None | Some(Subresource::Status | Subresource::Finalize)) => self.update(body).await,
+            ("PATCH", false, None | Some(Subresource::Status)) => self.patch(body).await,
+            ("DELETE", false, None) => self.delete(&body).await,
+            ("DELETE", true, _) if self.resource.info.kind != "Namespace" => self.delete_collection(&body).await,
+            _ if reads => Err(ApiError::no_such_path()),
+            _ => Err(ApiError::method_not_allowed()),
+        }
+    }
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> &str {
+    headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+}
+
+/// Reads a body up to the limit.
+async fn read<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: std::fmt::Display,
+{
+    let mut body = std::pin::pin!(body);
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| ApiError::bad_request(format!("the body cannot be read: {e}")))?;
+        if let Ok(data) = frame.into_data() {
+            if bytes.len() + data.len() > BODY_LIMIT {
+                return Err(ApiError::too_large(BODY_LIMIT));
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes.freeze())
 }

@@ -53,15 +53,27 @@ pub(super) struct Opened {
 
 pub(super) fn open(directory: &Path) -> Result<Opened, OpenError> {
     let path = directory.join(FILE);
-    std::fs::create_dir_all(directory)
-        .map_err(|source| OpenError::Io { path: directory.to_owned(), source })?;
+    std::fs::create_dir_all(directory).map_err(|source| OpenError::Io {
+        path: directory.to_owned(),
+        source,
+    })?;
     let database = Database::create(&path).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(directory.to_owned()),
-        other => OpenError::Damaged { path: path.clone(), reason: other.to_string() },
+        other => OpenError::Damaged {
+            path: path.clone(),
+            reason: other.to_string(),
+        },
     })?;
-    let (uid, version, objects) =
-        load(&database).map_err(|reason| OpenError::Damaged { path: path.clone(), reason: reason.to_string() })?;
-    Ok(Opened { database, uid, version, objects })
+    let (uid, version, objects) = load(&database).map_err(|reason| OpenError::Damaged {
+        path: path.clone(),
+        reason: reason.to_string(),
+    })?;
+    Ok(Opened {
+        database,
+        uid,
+        version,
+        objects,
+    })
 }
 
 type Loaded = (String, u64, Vec<(Arc<str>, Object)>);
@@ -82,7 +94,11 @@ fn load(database: &Database) -> Result<Loaded, Box<dyn std::error::Error>> {
     let transaction = database.begin_read()?;
     let meta = transaction.open_table(META)?;
     let text = |key: &str| -> Result<String, Box<dyn std::error::Error>> {
-        Ok(meta.get(key)?.ok_or_else(|| format!("no {key} in it"))?.value().to_owned())
+        Ok(meta
+            .get(key)?
+            .ok_or_else(|| format!("no {key} in it"))?
+            .value()
+            .to_owned())
     };
     let format = text("format")?;
     if format != FORMAT {
@@ -131,20 +147,23 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(
-        database: Database,
-        report: impl Fn(Result<Synced, String>) + Send + 'static,
-    ) -> Self {
+    pub(super) fn start(database: Database, report: impl Fn(Result<Synced, String>) + Send + 'static) -> Self {
         let (queue, writes) = channel();
         let thread = std::thread::spawn(move || run(&database, &writes, report));
-        Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) }
+        Self {
+            queue: Mutex::new(Some(queue)),
+            thread: Mutex::new(Some(thread)),
+        }
     }
 
     pub(super) fn send(&self, write: Write) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         // When the thread is gone it has reported why, and every barrier fails with that.
         if let Some(Err(lost)) = queue.as_ref().map(|q| q.send(write)) {
-            tracing::error!(version = lost.0.object.version(), "a write came after the storage had failed");
+            tracing::error!(
+                version = lost.0.object.version(),
+                "a write came after the storage had failed"
+            );
         }
     }
 
@@ -176,11 +195,19 @@ fn run(database: &Database, writes: &Receiver<Write>, report: impl Fn(Result<Syn
 }
 
 fn write(database: &Database, group: &[Write]) -> Result<Synced, redb::Error> {
-    let mut synced = Synced { version: 0, collections: Vec::new() };
+    let mut synced = Synced {
+        version: 0,
+        collections: Vec::new(),
+    };
     let transaction = database.begin_write()?;
     {
         let mut objects = transaction.open_table(OBJECTS)?;
-        for Write { collection, kind, object } in group {
+        for Write {
+            collection,
+            kind,
+            object,
+        } in group
+        {
             let key = object.key();
             let id = (&**collection, key.namespace.as_str(), key.name.as_str());
             if *kind == EventKind::Deleted {
@@ -193,7 +220,9 @@ fn write(database: &Database, group: &[Write]) -> Result<Synced, redb::Error> {
                 synced.collections.push(Arc::clone(collection));
             }
         }
-        transaction.open_table(META)?.insert("version", synced.version.to_string().as_str())?;
+        transaction
+            .open_table(META)?
+            .insert("version", synced.version.to_string().as_str())?;
     }
     transaction.commit()?;
     Ok(synced)

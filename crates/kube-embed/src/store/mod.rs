@@ -91,7 +91,7 @@ pub struct ListQuery<'a> {
     /// At most so many.
     pub limit: Option<usize>,
     /// Only objects that this accepts.
-    pub filter: Option<&'a dyn Fn(&Object) -> bool>,
+    pub filter: Option<&'a (dyn Fn(&Object) -> bool + Sync)>,
 }
 
 /// A list, or a page of one.
@@ -134,7 +134,12 @@ struct Collection {
 
 impl Collection {
     fn new(floor: u64) -> Self {
-        Self { objects: BTreeMap::new(), events: VecDeque::new(), floor, changed: watch::Sender::new(floor) }
+        Self {
+            objects: BTreeMap::new(),
+            events: VecDeque::new(),
+            floor,
+            changed: watch::Sender::new(floor),
+        }
     }
 
     fn events_after(&self, version: u64) -> impl Iterator<Item = &Arc<Event>> {
@@ -181,7 +186,15 @@ pub struct Store {
 impl Store {
     /// An empty store in memory that remembers `history` events for each resource.
     pub fn memory(history: usize) -> Arc<Self> {
-        Arc::new(Self::new(Inner { version: 1, collections: HashMap::new() }, None, history, None))
+        Arc::new(Self::new(
+            Inner {
+                version: 1,
+                collections: HashMap::new(),
+            },
+            None,
+            history,
+            None,
+        ))
     }
 
     /// Opens or creates the store in this directory.
@@ -195,7 +208,10 @@ impl Store {
                 .objects
                 .insert(object.key().clone(), Arc::new(object));
         }
-        let inner = Inner { version: opened.version, collections };
+        let inner = Inner {
+            version: opened.version,
+            collections,
+        };
         let store = Arc::new_cyclic(|weak: &std::sync::Weak<Self>| {
             let weak = weak.clone();
             let writer = disk::Writer::start(opened.database, move |outcome| {
@@ -209,9 +225,18 @@ impl Store {
     }
 
     fn new(inner: Inner, disk: Option<disk::Writer>, history: usize, uid: Option<String>) -> Self {
-        let progress = watch::Sender::new(Progress { version: inner.version, failed: None });
+        let progress = watch::Sender::new(Progress {
+            version: inner.version,
+            failed: None,
+        });
         let uid = uid.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-        Self { inner: Mutex::new(inner), progress, disk, history, uid }
+        Self {
+            inner: Mutex::new(inner),
+            progress,
+            disk,
+            history,
+            uid,
+        }
     }
 
     /// The identity of this store; on disk it survives restarts.
@@ -228,7 +253,10 @@ impl Store {
     pub fn add_collection(&self, collection: &str) {
         let mut inner = self.lock();
         let version = inner.version;
-        inner.collections.entry(Arc::from(collection)).or_insert_with(|| Collection::new(version));
+        inner
+            .collections
+            .entry(Arc::from(collection))
+            .or_insert_with(|| Collection::new(version));
     }
 
     /// Forgets a resource that has no objects any more; its watches end.
@@ -273,11 +301,17 @@ impl Store {
         let inner = self.lock();
         let now = inner.version;
         let Some(found) = inner.collections.get(collection) else {
-            return Ok(Listed { version: now, ..Listed::default() });
+            return Ok(Listed {
+                version: now,
+                ..Listed::default()
+            });
         };
         let version = query.at.unwrap_or(now);
         if version < found.floor {
-            return Err(TooOld { asked: version, oldest: found.floor });
+            return Err(TooOld {
+                asked: version,
+                oldest: found.floor,
+            });
         }
         let rewound = if version < now { found.rewound(version) } else { None };
         let objects = rewound.as_ref().unwrap_or(&found.objects);
@@ -301,7 +335,12 @@ impl Store {
                 (count > 0, Some(count).filter(|c| *c > 0))
             }
         };
-        Ok(Listed { items, version, more, remaining })
+        Ok(Listed {
+            items,
+            version,
+            more,
+            remaining,
+        })
     }
 
     /// Changes an object, at once and as a whole, and tells its new (for a removal: its last) state. The write becomes
@@ -319,8 +358,10 @@ impl Store {
         let mut inner = self.lock();
         if expect == Expect::Absent && !key.namespace.is_empty() {
             let namespaces = inner.collections.get(NAMESPACES).ok_or(CommitError::NoNamespace)?;
-            let namespace =
-                namespaces.objects.get(&Key::new("", &key.namespace)).ok_or(CommitError::NoNamespace)?;
+            let namespace = namespaces
+                .objects
+                .get(&Key::new("", &key.namespace))
+                .ok_or(CommitError::NoNamespace)?;
             if namespace.is_terminating() {
                 return Err(CommitError::Terminating);
             }
@@ -350,7 +391,9 @@ impl Store {
         } else {
             found.objects.insert(key.clone(), Arc::clone(&object));
         }
-        found.events.push_back(Arc::new(Event::new(kind, Arc::clone(&object), previous)));
+        found
+            .events
+            .push_back(Arc::new(Event::new(kind, Arc::clone(&object), previous)));
         if found.events.len() > self.history
             && let Some(dropped) = found.events.pop_front()
         {
@@ -359,7 +402,11 @@ impl Store {
         inner.version = version;
         match &self.disk {
             // Sent under the lock, so that the writer sees the writes in the order of their versions.
-            Some(writer) => writer.send(disk::Write { collection: name, kind, object: Arc::clone(&object) }),
+            Some(writer) => writer.send(disk::Write {
+                collection: name,
+                kind,
+                object: Arc::clone(&object),
+            }),
             None => {
                 self.progress.send_replace(Progress { version, failed: None });
                 if let Some(found) = inner.collections.get(collection) {
@@ -399,13 +446,23 @@ impl Store {
         let inner = self.lock();
         let durable = self.progress.borrow().version;
         let Some(found) = inner.collections.get(collection) else {
-            return Ok(Batch { events: Vec::new(), cursor: version });
+            return Ok(Batch {
+                events: Vec::new(),
+                cursor: version,
+            });
         };
         if version < found.floor {
-            return Err(TooOld { asked: version, oldest: found.floor });
+            return Err(TooOld {
+                asked: version,
+                oldest: found.floor,
+            });
         }
-        let events: Vec<_> =
-            found.events_after(version).take_while(|e| e.version() <= durable).take(limit).cloned().collect();
+        let events: Vec<_> = found
+            .events_after(version)
+            .take_while(|e| e.version() <= durable)
+            .take(limit)
+            .cloned()
+            .collect();
         let cursor = if events.len() < limit {
             durable.max(version)
         } else {
@@ -421,7 +478,8 @@ impl Store {
             if let Err(error) = self.barrier(version).await {
                 tracing::error!(%error, "the last writes are not durable");
             }
-            self.progress.send_modify(|p| p.failed = Some("the server was shut down".into()));
+            self.progress
+                .send_modify(|p| p.failed = Some("the server was shut down".into()));
             writer.stop().await;
         }
     }

@@ -17,7 +17,10 @@ pub struct Key {
 impl Key {
     /// A key.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -35,7 +38,22 @@ impl Object {
         if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("resourceVersion".into(), Value::String(version.to_string()));
         }
-        Self { key, version, value: Arc::new(value), bytes: OnceLock::new() }
+        Self {
+            key,
+            version,
+            value: Arc::new(value),
+            bytes: OnceLock::new(),
+        }
+    }
+
+    /// An object that is shown but not stored: the outcome of a dry run.
+    pub(crate) fn transient(key: Key, value: Value) -> Self {
+        Self {
+            key,
+            version: 0,
+            value: Arc::new(value),
+            bytes: OnceLock::new(),
+        }
     }
 
     /// Namespace and name.
@@ -56,12 +74,15 @@ impl Object {
     /// The object as JSON, serialised once.
     pub fn bytes(&self) -> &Bytes {
         // A `Value` always serialises: its keys are strings and its numbers finite.
-        self.bytes.get_or_init(|| Bytes::from(serde_json::to_vec(&self.value).unwrap_or_default()))
+        self.bytes
+            .get_or_init(|| Bytes::from(serde_json::to_vec(&self.value).unwrap_or_default()))
     }
 
     /// Whether the object is marked for deletion.
     pub fn is_terminating(&self) -> bool {
-        self.value.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
+        self.value
+            .pointer("/metadata/deletionTimestamp")
+            .is_some_and(|t| !t.is_null())
     }
 }
 
@@ -101,7 +122,12 @@ pub struct Event {
 
 impl Event {
     pub(crate) fn new(kind: EventKind, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
-        Self { kind, object, previous, frame: OnceLock::new() }
+        Self {
+            kind,
+            object,
+            previous,
+            frame: OnceLock::new(),
+        }
     }
 
     /// The version of the change.
@@ -111,7 +137,8 @@ impl Event {
 
     /// The event as a line of a watch, serialised once for all watches.
     pub fn frame(&self) -> &Bytes {
-        self.frame.get_or_init(|| frame(self.kind.as_str(), self.object.bytes()))
+        self.frame
+            .get_or_init(|| frame(self.kind.as_str(), self.object.bytes()))
     }
 }
 

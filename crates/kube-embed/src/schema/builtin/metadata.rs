@@ -119,25 +119,28 @@ pub fn validate_object_meta(object: &Value, old: Option<&Value>, label_name: boo
     owners(meta, &mut errors);
     for (i, finalizer) in strings(meta.get("finalizers")).enumerate() {
         let at = format!("metadata.finalizers[{i}]");
-        let words = qualified_name(finalizer);
-        if words.is_empty()
-            && !finalizer.contains('/')
-            && !["foregroundDeletion", "orphan", "kubernetes"].contains(&finalizer)
-        {
-            errors.push(FieldError::invalid(
-                at,
-                finalizer,
-                "name is neither a standard finalizer name nor is it fully qualified",
-            ));
-        } else {
-            errors.extend(
-                words
-                    .into_iter()
-                    .map(|m| FieldError::invalid(at.as_str(), finalizer, m)),
-            );
-        }
+        errors.extend(qualified_name(finalizer).into_iter().map(|m| FieldError::invalid(at.as_str(), finalizer, m)));
     }
     errors
+}
+
+/// The stricter rule of the core group: a finalizer is a standard one or has a domain.
+pub(super) fn core_finalizers(object: &Value) -> Vec<FieldError> {
+    strings(object.pointer("/metadata/finalizers"))
+        .enumerate()
+        .filter(|(_, finalizer)| {
+            qualified_name(finalizer).is_empty()
+                && !finalizer.contains('/')
+                && !["foregroundDeletion", "orphan", "kubernetes"].contains(finalizer)
+        })
+        .map(|(i, finalizer)| {
+            FieldError::invalid(
+                format!("metadata.finalizers[{i}]"),
+                finalizer,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            )
+        })
+        .collect()
 }
 
 fn strings(value: Option<&Value>) -> impl Iterator<Item = &str> {
@@ -314,10 +317,6 @@ mod tests {
                 json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p"}]}),
                 "metadata.ownerReferences[0].uid: Required value: must not be empty",
             ),
-            (
-                json!({"name": "a", "finalizers": ["x"]}),
-                "name is neither a standard finalizer name nor is it fully qualified",
-            ),
         ];
         for (meta, expected) in cases {
             let found = rendered(meta.clone());
@@ -340,5 +339,13 @@ mod tests {
                 r#"metadata.uid: Invalid value: "2": field is immutable"#,
             ]
         );
+    }
+
+    #[test]
+    fn only_the_core_group_wants_a_domain_in_every_finalizer() {
+        let object = json!({"metadata": {"name": "a", "finalizers": ["x", "orphan", "a.io/b"]}});
+        assert!(validate_object_meta(&object, None, false).is_empty());
+        let found: Vec<String> = core_finalizers(&object).into_iter().map(|e| e.path).collect();
+        assert_eq!(found, ["metadata.finalizers[0]"]);
     }
 }

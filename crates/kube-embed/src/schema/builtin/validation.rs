@@ -10,6 +10,9 @@ const MAX_DATA: u64 = 1024 * 1024;
 
 pub(super) fn validate(gvk: Gvk<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = metadata::validate_object_meta(new, old, gvk.kind == "Namespace" && gvk.group.is_empty());
+    if gvk.group.is_empty() {
+        errors.extend(metadata::core_finalizers(new));
+    }
     match (gvk.group, gvk.kind) {
         ("", "Pod") => {
             errors.extend(pod::validate(new));

@@ -1,0 +1,165 @@
+//! A request about a resource, decoded.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Response, header};
+use serde_json::{Value, json};
+
+use super::body::{self, ResponseBody};
+use super::negotiate::{self, Representation};
+use super::query::Query;
+use super::registry::Resource;
+use super::selector::Selector;
+use super::{ApiServer, meta, table};
+use crate::resource::Subresource;
+use crate::status::ApiError;
+use crate::store::{CommitError, Key, Object};
+
+pub(super) struct Call {
+    pub(super) server: Arc<ApiServer>,
+    pub(super) resource: Arc<Resource>,
+    /// `None` for cluster-wide resources and for requests across all namespaces.
+    pub(super) namespace: Option<String>,
+    /// Empty for requests about collections.
+    pub(super) name: String,
+    pub(super) subresource: Option<Subresource>,
+    pub(super) query: Query,
+    pub(super) accept: Representation,
+    pub(super) content_type: String,
+    /// The first part of `User-Agent`, the field manager of clients that name none.
+    pub(super) agent: String,
+}
+
+pub(super) type Reply = Result<Response<ResponseBody>, ApiError>;
+
+impl Call {
+    pub(super) fn key(&self) -> Key {
+        Key::new(self.namespace.clone().unwrap_or_default(), self.name.clone())
+    }
+
+    pub(super) fn not_found(&self) -> ApiError {
+        ApiError::not_found(&self.resource.info, &self.name)
+    }
+
+    /// The object as it is now, not necessarily durable.
+    pub(super) fn live(&self) -> Result<Arc<Object>, ApiError> {
+        self.server
+            .store
+            .get(&self.resource.collection, &self.key())
+            .ok_or_else(|| self.not_found())
+    }
+
+    pub(super) fn selector(&self) -> Result<Selector, ApiError> {
+        Selector::parse(
+            &self.resource.info,
+            self.query.get("labelSelector"),
+            self.query.get("fieldSelector"),
+        )
+    }
+
+    /// Who writes, for managedFields.
+    pub(super) fn manager(&self) -> &str {
+        match self.query.get("fieldManager") {
+            Some(manager) => manager,
+            None if self.agent.is_empty() => "unknown",
+            None => &self.agent,
+        }
+    }
+
+    /// A refused commit in the words of the API.
+    pub(super) fn refused(&self, error: &CommitError) -> ApiError {
+        let info = &self.resource.info;
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        match error {
+            CommitError::Exists => ApiError::already_exists(info, &self.name),
+            CommitError::Missing => self.not_found(),
+            CommitError::Changed => ApiError::modified(info, &self.name),
+            CommitError::NoCollection => ApiError::no_such_path(),
+            CommitError::NoNamespace => {
+                let mut error = ApiError::new(404, "NotFound", format!("namespaces {namespace:?} not found"));
+                error.details.name = namespace.to_owned();
+                error.details.kind = "namespaces".into();
+                error
+            }
+            CommitError::Terminating => {
+                let mut error = ApiError::forbidden(
+                    info,
+                    &self.name,
+                    format!("unable to create new content in namespace {namespace} because it is being terminated"),
+                );
+                error.details.causes.push(crate::status::Cause {
+                    reason: "NamespaceTerminating".into(),
+                    message: format!("namespace {namespace} is being terminated"),
+                    field: "metadata.namespace".into(),
+                });
+                error
+            }
+            CommitError::Failed(why) => ApiError::internal(format!("the storage failed: {why}")),
+        }
+    }
+
+    /// Answers with an object in the representation asked for, once it is durable.
+    pub(super) async fn reply(&self, status: u16, object: &Object) -> Reply {
+        self.server.durable(object.version()).await?;
+        let served = self.resource.served(object.value());
+        Ok(match self.accept {
+            Representation::Object => body::full(status, "application/json", self.resource.bytes(object)),
+            Representation::Metadata => body::json(status, &negotiate::partial(&served)),
+            Representation::Table => {
+                let version = json!({"resourceVersion": meta::version(&served)});
+                body::json(
+                    status,
+                    &table::table(&self.resource.info, [&*served], version, self.table_options()),
+                )
+            }
+        })
+    }
+
+    pub(super) fn table_options(&self) -> table::Options {
+        table::Options {
+            now: self.server.clock().now(),
+            include: match self.query.get("includeObject") {
+                Some("None") => table::Include::None,
+                Some("Object") => table::Include::Object,
+                _ => table::Include::Metadata,
+            },
+        }
+    }
+
+    /// Decodes a body that must be one object.
+    pub(super) fn decode(&self, bytes: &Bytes) -> Result<Value, ApiError> {
+        let media_type = self.content_type.split(';').next().unwrap_or_default().trim();
+        let value: Value = match media_type {
+            "" | "application/json" | "*/*" => serde_json::from_slice(bytes)
+                .map_err(|e| ApiError::bad_request(format!("the body is no valid JSON: {e}")))?,
+            "application/yaml" | "application/apply-patch+yaml" => std::str::from_utf8(bytes)
+                .map_err(|e| e.to_string())
+                .and_then(|text| serde_saphyr::from_str(text).map_err(|e| e.to_string()))
+                .map_err(|e| ApiError::bad_request(format!("the body is no valid YAML: {e}")))?,
+            other => {
+                return Err(ApiError::unsupported_media_type(
+                    other,
+                    "application/json, application/yaml",
+                ));
+            }
+        };
+        if !value.is_object() {
+            return Err(ApiError::bad_request("the body must be an object"));
+        }
+        if value.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
+            return Err(ApiError::bad_request("metadata must be an object"));
+        }
+        Ok(value)
+    }
+}
+
+/// Adds warnings, which kubectl and client libraries show.
+pub(super) fn warn(response: &mut Response<ResponseBody>, warnings: &[String]) {
+    for warning in warnings {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = header::HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}

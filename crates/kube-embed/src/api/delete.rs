@@ -1,0 +1,357 @@
+//! DELETE of objects and collections.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::body::{self, ResponseBody};
+use super::call::{Call, Reply};
+use super::{ApiServer, crd, kinds, meta};
+use crate::clock;
+use crate::schema::FieldError;
+use crate::status::ApiError;
+use crate::store::{Change, CommitError, Expect, Key, ListQuery, Listed, Object};
+
+/// `metav1.DeleteOptions`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DeleteOptions {
+    grace_period_seconds: Option<i64>,
+    preconditions: Option<Preconditions>,
+    propagation_policy: Option<String>,
+    orphan_dependents: Option<bool>,
+    dry_run: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Preconditions {
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+/// What a deletion comes to.
+enum Deletion {
+    /// The object is gone; this was its last state.
+    Gone(Arc<Object>),
+    /// The object is marked and will go when its finalizers or its node have finished.
+    Marked(Arc<Object>),
+}
+
+impl Call {
+    pub(super) async fn delete(&self, body: &Bytes) -> Reply {
+        let options = self.delete_options(body)?;
+        let deletion = self
+            .delete_one(&self.key(), &options)?
+            .ok_or_else(|| self.not_found())?;
+        match deletion {
+            Deletion::Marked(object) => self.reply(200, &object).await,
+            // Pods and claims answer with their last state, other kinds with a Status, as in Kubernetes.
+            Deletion::Gone(object)
+                if kinds::is_pod(&self.resource.info) || self.resource.info.kind == "PersistentVolumeClaim" =>
+            {
+                self.reply(200, &object).await
+            }
+            Deletion::Gone(object) => {
+                self.server.durable(object.version()).await?;
+                Ok(self.gone(&object))
+            }
+        }
+    }
+
+    fn gone(&self, object: &Object) -> Response<ResponseBody> {
+        let info = &self.resource.info;
+        let mut details = json!({"name": self.name, "kind": info.plural, "uid": meta::uid(object.value())});
+        if !info.group.is_empty() {
+            details["group"] = json!(info.group);
+        }
+        body::json(
+            200,
+            &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}),
+        )
+    }
+
+    pub(super) async fn delete_collection(&self, body: &Bytes) -> Reply {
+        let options = self.delete_options(body)?;
+        let selector = self.selector()?;
+        let filter = |object: &Object| selector.matches(object.value());
+        let query = ListQuery {
+            namespace: self.namespace.as_deref(),
+            after: None,
+            at: None,
+            limit: None,
+            filter: Some(&filter),
+        };
+        let listed = self
+            .server
+            .store
+            .list(&self.resource.collection, &query)
+            .map_err(|e| ApiError::internal(format!("the present state is not listed: {e:?}")))?;
+        let mut items = Vec::with_capacity(listed.items.len());
+        for object in &listed.items {
+            match self.delete_one(object.key(), &options)? {
+                Some(Deletion::Gone(object) | Deletion::Marked(object)) => items.push(object),
+                None => {}
+            }
+        }
+        let version = self.server.store.version();
+        self.server.durable(version).await?;
+        Ok(self.show(&Listed {
+            items,
+            version,
+            more: false,
+            remaining: None,
+        }))
+    }
+
+    fn delete_options(&self, body: &Bytes) -> Result<DeleteOptions, ApiError> {
+        let mut options: DeleteOptions = if body.is_empty() {
+            DeleteOptions::default()
+        } else {
+            serde_json::from_value(self.decode(body)?)
+                .map_err(|e| ApiError::bad_request(format!("the body is no DeleteOptions: {e}")))?
+        };
+        if let Some(seconds) = self.query.get("gracePeriodSeconds") {
+            let seconds = seconds.parse().map_err(|_| {
+                ApiError::bad_request(format!(
+                    "invalid query parameter gracePeriodSeconds={seconds:?}: it must be a whole number"
+                ))
+            })?;
+            options.grace_period_seconds = Some(seconds);
+        }
+        if let Some(policy) = self.query.get("propagationPolicy") {
+            options.propagation_policy = Some(policy.to_owned());
+        }
+        if self.query.dry_run()? {
+            options.dry_run = vec!["All".into()];
+        }
+        let fault = |field: &str, value: Value, rule: &str| {
+            Err(ApiError::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &[FieldError::invalid(field, value, rule)],
+            ))
+        };
+        if options.grace_period_seconds.is_some_and(|s| s < 0) {
+            return fault(
+                "gracePeriodSeconds",
+                json!(options.grace_period_seconds),
+                "must not be negative",
+            );
+        }
+        match options.propagation_policy.as_deref() {
+            None | Some("Background" | "Foreground" | "Orphan") => {}
+            Some(other) => {
+                return fault(
+                    "propagationPolicy",
+                    json!(other),
+                    "must be Background, Foreground or Orphan",
+                );
+            }
+        }
+        if options.dry_run.iter().any(|d| d != "All") {
+            return fault("dryRun", json!(options.dry_run), "the only supported value is All");
+        }
+        Ok(options)
+    }
+
+    /// Deletes or marks one object; `None` when there is none.
+    fn delete_one(&self, key: &Key, options: &DeleteOptions) -> Result<Option<Deletion>, ApiError> {
+        let info = &self.resource.info;
+        // Each round the object was changed by somebody else, so somebody makes progress.
+        loop {
+            let Some(live) = self.server.store.get(&self.resource.collection, key) else {
+                return Ok(None);
+            };
+            check_preconditions(info, &live, options.preconditions.as_ref())?;
+            let change = self.deletion(live.value(), options);
+            if !options.dry_run.is_empty() {
+                return Ok(Some(match change {
+                    None => Deletion::Marked(live),
+                    Some(Change::Put(value)) => Deletion::Marked(Arc::new(Object::transient(key.clone(), value))),
+                    Some(Change::Remove(value)) => Deletion::Gone(Arc::new(Object::transient(key.clone(), value))),
+                }));
+            }
+            let Some(change) = change else {
+                return Ok(Some(Deletion::Marked(live)));
+            };
+            let gone = matches!(change, Change::Remove(_));
+            match self.commit(key, Expect::Version(live.version()), change) {
+                Ok(object) => {
+                    if self.resource.is_crd() {
+                        return Ok(Some(self.purge(object)));
+                    }
+                    if gone {
+                        self.server.after_removal(&self.resource);
+                        return Ok(Some(Deletion::Gone(object)));
+                    }
+                    return Ok(Some(Deletion::Marked(object)));
+                }
+                Err(CommitError::Changed) => {}
+                Err(CommitError::Missing) => return Ok(None),
+                Err(error) => return Err(self.refused(&error)),
+            }
+        }
+    }
+
+    /// What deleting this object changes; `None` when it is marked already and nothing is new.
+    fn deletion(&self, live: &Value, options: &DeleteOptions) -> Option<Change> {
+        let info = &self.resource.info;
+        let mut new = live.clone();
+        let mut finalizers: Vec<&str> = meta::finalizers(live);
+        let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
+            (Some(policy), _) => policy,
+            (None, Some(true)) => "Orphan",
+            (None, _) => "Background",
+        };
+        if options.propagation_policy.is_some() || options.orphan_dependents.is_some() {
+            finalizers.retain(|f| !matches!(*f, "foregroundDeletion" | "orphan"));
+            match policy {
+                "Foreground" => finalizers.push("foregroundDeletion"),
+                "Orphan" => finalizers.push("orphan"),
+                _ => {}
+            }
+        }
+        let held = !finalizers.is_empty();
+        if finalizers != meta::finalizers(live) {
+            let list = held.then(|| json!(finalizers));
+            meta::set(&mut new, "finalizers", list);
+        }
+        let now = self.server.clock().now();
+        let grace = kinds::grace_period(info, live, options.grace_period_seconds);
+        let terminating = meta::is_deleting(live);
+        // A second deletion can only shorten what is left.
+        let shorter = meta::grace_period(live).is_none_or(|before| grace < before);
+        if grace == 0 && !held && kinds::may_go(info, live) {
+            return Some(Change::Remove(new));
+        }
+        if !terminating || (shorter && kinds::is_pod(info)) {
+            // Time stays representable: a grace period is at most a 63-bit number of seconds, the clock saturates.
+            let at = now
+                .checked_add(jiff::SignedDuration::from_secs(grace))
+                .unwrap_or(jiff::Timestamp::MAX);
+            meta::set(&mut new, "deletionTimestamp", Some(json!(clock::seconds(at))));
+            meta::set(&mut new, "deletionGracePeriodSeconds", Some(json!(grace)));
+            if info.generation && !terminating {
+                meta::set(&mut new, "generation", Some(json!(meta::generation(live) + 1)));
+            }
+            if kinds::is_namespace(info) {
+                meta::section(&mut new, "status").insert("phase".into(), json!("Terminating"));
+            }
+            if self.resource.is_crd() {
+                self.server.describe_crd(&mut new);
+            }
+        }
+        (new != *live).then_some(Change::Put(new))
+    }
+
+    /// Deletes the objects of a CRD that was marked, and the CRD itself when none holds out.
+    fn purge(&self, marked: Arc<Object>) -> Deletion {
+        let names = &marked.value()["spec"];
+        let (group, plural) = (meta::text(names, &["group"]), meta::text(names, &["names", "plural"]));
+        let served: Vec<_> = self
+            .server
+            .registry()
+            .all()
+            .iter()
+            .filter(|r| r.info.custom && r.info.group == group && r.info.plural == plural)
+            .cloned()
+            .collect();
+        if let Some(resource) = served.into_iter().next() {
+            let all = ListQuery {
+                namespace: None,
+                after: None,
+                at: None,
+                limit: None,
+                filter: None,
+            };
+            let objects = self
+                .server
+                .store
+                .list(&resource.collection, &all)
+                .map(|l| l.items)
+                .unwrap_or_default();
+            let call = Call {
+                server: Arc::clone(&self.server),
+                resource,
+                namespace: None,
+                name: String::new(),
+                subresource: None,
+                query: super::query::Query::default(),
+                accept: self.accept,
+                content_type: String::new(),
+                agent: String::new(),
+            };
+            for object in objects {
+                if let Err(error) = call.delete_one(object.key(), &DeleteOptions::default()) {
+                    tracing::warn!(%error, key = ?object.key(), "an object of a deleted CRD is not deleted");
+                }
+            }
+        }
+        self.server
+            .finish_crd(marked.key(), &format!("{group}/{plural}"))
+            .map_or(Deletion::Marked(marked), Deletion::Gone)
+    }
+}
+
+impl ApiServer {
+    /// Removes a CRD that was marked for deletion and has no objects left.
+    pub(super) fn finish_crd(&self, key: &Key, collection: &str) -> Option<Arc<Object>> {
+        loop {
+            let live = self.store.get(super::registry::CRDS, key)?;
+            if !meta::is_deleting(live.value()) || self.store.count(collection) > 0 {
+                return None;
+            }
+            let mut new = (**live.value()).clone();
+            let rest: Vec<&str> = meta::finalizers(live.value())
+                .into_iter()
+                .filter(|f| *f != crd::CLEANUP)
+                .collect();
+            let gone = rest.is_empty();
+            meta::set(&mut new, "finalizers", Some(json!(rest)));
+            let change = if gone { Change::Remove(new) } else { Change::Put(new) };
+            match self
+                .store
+                .commit(super::registry::CRDS, key, Expect::Version(live.version()), change)
+            {
+                Ok(object) => {
+                    self.reload_crds();
+                    if gone {
+                        self.store.remove_collection(collection);
+                    }
+                    return gone.then_some(object);
+                }
+                Err(CommitError::Changed) => {}
+                Err(error) => {
+                    tracing::warn!(%error, crd = key.name, "the CRD is not removed");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn check_preconditions(
+    info: &crate::resource::ResourceInfo,
+    live: &Object,
+    preconditions: Option<&Preconditions>,
+) -> Result<(), ApiError> {
+    let Some(Preconditions { uid, resource_version }) = preconditions else {
+        return Ok(());
+    };
+    let (name, value) = (&live.key().name, live.value());
+    let check = |what: &str, asked: &Option<String>, actual: &str| match asked {
+        Some(asked) if asked != actual => Err(ApiError::conflict(
+            info,
+            name,
+            format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {actual}"),
+        )),
+        _ => Ok(()),
+    };
+    check("UID", uid, meta::uid(value))?;
+    check("ResourceVersion", resource_version, meta::version(value))
+}

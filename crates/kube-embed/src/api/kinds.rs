@@ -1,0 +1,165 @@
+//! What single built-in kinds do beyond their schema: Kubernetes' registry strategies.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use super::{crd, meta};
+use crate::resource::{ResourceInfo, Subresource};
+
+/// Fills in what the server decides when an object is created.
+pub(super) fn on_create(info: &ResourceInfo, object: &mut Value) {
+    match (info.group.as_str(), info.kind.as_str()) {
+        ("", "Pod") => {
+            let qos = qos_class(object);
+            object["status"] = json!({"phase": "Pending", "qosClass": qos});
+        }
+        ("", "Namespace") => {
+            let name = meta::name(object).to_owned();
+            meta::section(object, "spec").insert("finalizers".into(), json!(["kubernetes"]));
+            object["status"] = json!({"phase": "Active"});
+            let labels = meta::metadata(object).entry("labels").or_insert_with(|| json!({}));
+            if let Some(labels) = labels.as_object_mut() {
+                labels.insert("kubernetes.io/metadata.name".into(), json!(name));
+            }
+        }
+        ("", "PersistentVolumeClaim") => object["status"] = json!({"phase": "Pending"}),
+        ("", "Secret") => merge_string_data(object),
+        ("apiextensions.k8s.io", _) => {
+            let mut finalizers: Vec<Value> = meta::finalizers(object).into_iter().map(|f| json!(f)).collect();
+            if !finalizers.iter().any(|f| f == crd::CLEANUP) {
+                finalizers.push(json!(crd::CLEANUP));
+            }
+            meta::set(object, "finalizers", Some(json!(finalizers)));
+            crd::default(object);
+        }
+        _ => {}
+    }
+}
+
+/// Fills in what the server decides when an object is changed.
+pub(super) fn on_update(info: &ResourceInfo, live: &Value, new: &mut Value) {
+    match (info.group.as_str(), info.kind.as_str()) {
+        ("", "Secret") => merge_string_data(new),
+        ("", "Namespace") if meta::at(new, &["spec", "finalizers"]).is_none() => {
+            // Only `/finalize` removes them, and it leaves an empty list.
+            if let Some(finalizers) = meta::at(live, &["spec", "finalizers"]) {
+                meta::section(new, "spec").insert("finalizers".into(), finalizers.clone());
+            }
+        }
+        ("apiextensions.k8s.io", _) => crd::default(new),
+        _ => {}
+    }
+}
+
+/// What a write through a subresource may change: that part of `new` in the object that is live.
+pub(super) fn only_subresource(live: &Value, new: &Value, subresource: Subresource) -> Value {
+    let mut out = live.clone();
+    meta::set(
+        &mut out,
+        "managedFields",
+        meta::at(new, &["metadata", "managedFields"]).cloned(),
+    );
+    let section = match subresource {
+        Subresource::Finalize => "spec",
+        _ => "status",
+    };
+    if let Some(fields) = out.as_object_mut() {
+        match new.get(section) {
+            Some(value) => fields.insert(section.to_owned(), value.clone()),
+            None => fields.remove(section),
+        };
+    }
+    out
+}
+
+/// Whether anything but metadata (and the status, where it is a subresource) is different.
+pub(super) fn spec_changed(info: &ResourceInfo, live: &Value, new: &Value) -> bool {
+    let split = info.has(Subresource::Status);
+    let relevant = |object: &Value| -> Map<String, Value> {
+        object
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(field, _)| *field != "metadata" && !(split && *field == "status"))
+            .map(|(field, value)| (field.clone(), value.clone()))
+            .collect()
+    };
+    relevant(live) != relevant(new)
+}
+
+/// Whether nothing of the kind's own holds back an object that is marked for deletion.
+pub(super) fn may_go(info: &ResourceInfo, object: &Value) -> bool {
+    !is_namespace(info)
+        || meta::at(object, &["spec", "finalizers"])
+            .and_then(Value::as_array)
+            .is_none_or(Vec::is_empty)
+}
+
+pub(super) fn is_namespace(info: &ResourceInfo) -> bool {
+    info.group.is_empty() && info.kind == "Namespace"
+}
+
+pub(super) fn is_pod(info: &ResourceInfo) -> bool {
+    info.group.is_empty() && info.kind == "Pod"
+}
+
+/// How many seconds an object is given to end when it is deleted; only pods take any.
+pub(super) fn grace_period(info: &ResourceInfo, object: &Value, asked: Option<i64>) -> i64 {
+    if !is_pod(info) {
+        return 0;
+    }
+    // Nobody runs it: nobody will confirm its end.
+    if meta::text(object, &["spec", "nodeName"]).is_empty()
+        || matches!(meta::text(object, &["status", "phase"]), "Succeeded" | "Failed")
+    {
+        return 0;
+    }
+    let own = meta::at(object, &["spec", "terminationGracePeriodSeconds"])
+        .and_then(Value::as_i64)
+        .unwrap_or(30);
+    match asked.unwrap_or(own) {
+        negative if negative < 0 => 1,
+        seconds => seconds,
+    }
+}
+
+/// `stringData` is how people write secrets; `data` is how they are kept.
+fn merge_string_data(secret: &mut Value) {
+    let Some(fields) = secret.as_object_mut() else { return };
+    let Some(Value::Object(given)) = fields.remove("stringData") else {
+        return;
+    };
+    let data = fields.entry("data").or_insert_with(|| json!({}));
+    if data.is_null() {
+        *data = json!({});
+    }
+    if let Some(data) = data.as_object_mut() {
+        for (key, value) in given {
+            let text = value.as_str().unwrap_or_default();
+            data.insert(key, json!(STANDARD.encode(text)));
+        }
+    }
+}
+
+/// Guaranteed, Burstable or BestEffort, by the rules of Kubernetes for cpu and memory.
+fn qos_class(pod: &Value) -> &'static str {
+    let containers = ["initContainers", "containers"]
+        .iter()
+        .filter_map(|list| meta::at(pod, &["spec", list])?.as_array())
+        .flatten();
+    let (mut any, mut guaranteed) = (false, true);
+    for container in containers {
+        for resource in ["cpu", "memory"] {
+            let limit = meta::at(container, &["resources", "limits", resource]);
+            let request = meta::at(container, &["resources", "requests", resource]);
+            any |= limit.is_some() || request.is_some();
+            guaranteed &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}

@@ -1,0 +1,84 @@
+//! Which representation a client wants.
+
+use serde_json::{Value, json};
+
+use super::meta;
+
+/// How objects are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Representation {
+    #[default]
+    Object,
+    /// Rows for `kubectl get`.
+    Table,
+    /// `PartialObjectMetadata`.
+    Metadata,
+}
+
+/// The first clause of `Accept` that can be served. Anything else gets plain JSON: clients that cannot read that say so.
+pub(super) fn representation(accept: &str) -> Representation {
+    accept
+        .split(',')
+        .find_map(|clause| {
+            let mut parts = clause.split(';').map(str::trim);
+            let media_type = parts.next().unwrap_or_default();
+            if !matches!(media_type, "application/json" | "*/*" | "application/*") {
+                return None;
+            }
+            match parts.find_map(|p| p.strip_prefix("as=")) {
+                None => Some(Representation::Object),
+                Some("Table") => Some(Representation::Table),
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Representation::Metadata),
+                Some(_) => None,
+            }
+        })
+        .unwrap_or_default()
+}
+
+/// Whether `Accept` asks for aggregated discovery (`v2`).
+pub(super) fn aggregated_discovery(accept: &str) -> bool {
+    accept.split(',').any(|clause| {
+        let has = |wanted: &str| clause.split(';').any(|p| p.trim() == wanted);
+        has("as=APIGroupDiscoveryList") && has("g=apidiscovery.k8s.io") && has("v=v2")
+    })
+}
+
+/// An object's metadata alone.
+pub(super) fn partial(object: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": meta::at(object, &["metadata"]).cloned().unwrap_or_else(|| json!({})),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_known_clause_wins() {
+        for (accept, want) in [
+            ("application/json", Representation::Object),
+            ("", Representation::Object),
+            (
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Representation::Table,
+            ),
+            (
+                "application/vnd.kubernetes.protobuf,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Representation::Metadata,
+            ),
+            (
+                "application/json;as=Unknown,application/json;as=Table",
+                Representation::Table,
+            ),
+        ] {
+            assert_eq!(representation(accept), want, "{accept}");
+        }
+        assert!(aggregated_discovery(
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+        ));
+        assert!(!aggregated_discovery("application/json"));
+    }
+}

@@ -1,0 +1,101 @@
+//! Query parameters.
+
+use std::collections::HashMap;
+
+use crate::status::ApiError;
+
+/// The parameters of a request. Unknown ones are ignored, as Kubernetes does.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Query {
+    values: HashMap<String, String>,
+}
+
+/// What happens to fields that the schema does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// How `resourceVersion` is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VersionMatch {
+    Exact,
+    NotOlderThan,
+}
+
+impl Query {
+    pub(super) fn parse(query: Option<&str>) -> Self {
+        let values = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+            .map(|(k, v)| (k.into_owned(), v.into_owned()))
+            .collect();
+        Self { values }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str).filter(|v| !v.is_empty())
+    }
+
+    pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        match self.values.get(name).map(String::as_str) {
+            None | Some("0" | "false") => Ok(false),
+            // A bare `?watch` counts as set.
+            Some("" | "1" | "true") => Ok(true),
+            Some(other) => Err(bad(name, other, "it must be true or false")),
+        }
+    }
+
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        self.get(name)
+            .map(|v| {
+                v.parse()
+                    .map_err(|_| bad(name, v, "it must be a whole number that is not negative"))
+            })
+            .transpose()
+    }
+
+    /// `resourceVersion`: `None` when unset.
+    pub(super) fn version(&self) -> Result<Option<u64>, ApiError> {
+        self.get("resourceVersion")
+            .map(|v| v.parse().map_err(|_| invalid_version(v)))
+            .transpose()
+    }
+
+    pub(super) fn version_match(&self) -> Result<Option<VersionMatch>, ApiError> {
+        match self.get("resourceVersionMatch") {
+            None => Ok(None),
+            Some("Exact") => Ok(Some(VersionMatch::Exact)),
+            Some("NotOlderThan") => Ok(Some(VersionMatch::NotOlderThan)),
+            Some(other) => Err(bad("resourceVersionMatch", other, "it must be Exact or NotOlderThan")),
+        }
+    }
+
+    pub(super) fn dry_run(&self) -> Result<bool, ApiError> {
+        match self.get("dryRun") {
+            None => Ok(false),
+            Some("All") => Ok(true),
+            Some(other) => Err(bad("dryRun", other, "the only supported value is All")),
+        }
+    }
+
+    pub(super) fn field_validation(&self) -> Result<FieldValidation, ApiError> {
+        match self.get("fieldValidation") {
+            None | Some("Warn") => Ok(FieldValidation::Warn),
+            Some("Ignore") => Ok(FieldValidation::Ignore),
+            Some("Strict") => Ok(FieldValidation::Strict),
+            Some(other) => Err(bad("fieldValidation", other, "it must be Ignore, Warn or Strict")),
+        }
+    }
+}
+
+fn bad(name: &str, value: &str, rule: &str) -> ApiError {
+    ApiError::bad_request(format!("invalid query parameter {name}={value:?}: {rule}"))
+}
+
+pub(super) fn invalid_version(value: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "Invalid value: {value:?}: resourceVersion must be a whole number"
+    ))
+}

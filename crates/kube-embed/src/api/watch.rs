@@ -1,0 +1,254 @@
+//! WATCH.
+//!
+//! A watch is a cursor into the ring of its resource. Nothing is queued for it: a client that reads slowly finds the
+//! events where they are, and one that reads too slowly finds that they are gone (410).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tokio::sync::watch::Receiver;
+use tokio::time::Instant;
+
+use super::body::{self, ResponseBody};
+use super::call::{Call, Reply};
+use super::negotiate::Representation;
+use super::query::VersionMatch;
+use super::read::{bookmark, event_object, list_options};
+use super::selector::Selector;
+use crate::status::ApiError;
+use crate::store::{Event, EventKind, ListQuery, Object, frame};
+
+/// How long a watch lasts when the client does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How often a client is told how far it has seen.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// How many events are taken from the ring at once.
+const BATCH: usize = 256;
+
+struct Watcher {
+    call: Call,
+    selector: Selector,
+    changes: Receiver<u64>,
+    cursor: u64,
+    ready: VecDeque<Bytes>,
+    bookmarks: bool,
+    /// The version that the client knows it has seen.
+    told: u64,
+    next_bookmark: Instant,
+    deadline: Instant,
+    ended: bool,
+}
+
+impl Call {
+    pub(super) async fn watch(self) -> Reply {
+        let mut selector_fields = self.query.get("fieldSelector").map(str::to_owned);
+        if !self.name.is_empty() {
+            // A watch of one object by its path is a watch of the collection with a selector.
+            selector_fields = Some(format!("metadata.name={}", self.name));
+        }
+        let selector = Selector::parse(
+            &self.resource.info,
+            self.query.get("labelSelector"),
+            selector_fields.as_deref(),
+        )?;
+        let asked = self.query.version()?;
+        let bookmarks = self.query.flag("allowWatchBookmarks")?;
+        let matching = self.query.version_match()?;
+        let initial = match self.query.get("sendInitialEvents") {
+            None if matching.is_some() => {
+                return Err(list_options(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ));
+            }
+            None => None,
+            Some(_) if matching != Some(VersionMatch::NotOlderThan) => {
+                return Err(list_options(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
+            }
+            Some(_) => Some(self.query.flag("sendInitialEvents")?),
+        };
+        let timeout = self
+            .query
+            .number("timeoutSeconds")?
+            .filter(|s| *s > 0)
+            .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+        let store = &self.server.store;
+        let changes = store
+            .subscribe(&self.resource.collection)
+            .ok_or_else(ApiError::no_such_path)?;
+        let current = store.version();
+        if let Some(asked) = asked.filter(|v| *v > current && initial.is_some()) {
+            return Err(ApiError::rv_too_large(asked, current));
+        }
+        let now = Instant::now();
+        let mut watcher = Watcher {
+            selector,
+            changes,
+            cursor: asked.unwrap_or(0),
+            ready: VecDeque::new(),
+            bookmarks,
+            told: asked.unwrap_or(0),
+            next_bookmark: now + BOOKMARK_INTERVAL,
+            // A century is as good as for ever, and cannot overflow the clock.
+            deadline: now + timeout.min(Duration::from_secs(100 * 365 * 86400)),
+            ended: false,
+            call: self,
+        };
+        // Without a version (or from "any"), a watch starts with the present state, unless told not to.
+        let from_now = matches!(asked, None | Some(0));
+        match initial {
+            Some(true) => watcher.start(true, bookmarks).await?,
+            None if from_now => watcher.start(true, false).await?,
+            Some(false) if from_now => watcher.start(false, false).await?,
+            _ => {}
+        }
+        let stream = futures::stream::unfold(watcher, |mut watcher| async move {
+            let bytes = watcher.next().await?;
+            Some((Ok(Frame::data(bytes)), watcher))
+        });
+        let mut response: Response<ResponseBody> = body::full(200, "application/json", Bytes::new());
+        *response.body_mut() = StreamBody::new(stream).boxed_unsync();
+        Ok(response)
+    }
+}
+
+impl Watcher {
+    /// Positions the watch at the present, with synthetic events for what exists.
+    async fn start(&mut self, with_objects: bool, mark_end: bool) -> Result<(), ApiError> {
+        let call = &self.call;
+        let selector = &self.selector;
+        let filter = |object: &Object| with_objects && selector.matches(object.value());
+        let query = ListQuery {
+            namespace: call.namespace.as_deref(),
+            after: None,
+            at: None,
+            limit: None,
+            filter: Some(&filter),
+        };
+        let listed = call
+            .server
+            .store
+            .list(&call.resource.collection, &query)
+            .map_err(|e| ApiError::internal(format!("the present state is not listed: {e:?}")))?;
+        call.server.durable(listed.version).await?;
+        self.cursor = listed.version;
+        self.told = listed.version;
+        self.ready
+            .extend(listed.items.iter().map(|object| shown(call, EventKind::Added, object)));
+        if mark_end {
+            let mark = bookmark(call, listed.version, true).to_string();
+            self.ready.push_back(frame("BOOKMARK", mark.as_bytes()));
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        let stopping = self.call.server.stopping();
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Some(line);
+            }
+            if self.ended {
+                return None;
+            }
+            self.changes.borrow_and_update();
+            match self
+                .call
+                .server
+                .store
+                .events(&self.call.resource.collection, self.cursor, BATCH)
+            {
+                Err(too_old) => {
+                    self.ended = true;
+                    let error = ApiError::expired(format!(
+                        "too old resource version: {} ({})",
+                        too_old.asked, too_old.oldest
+                    ));
+                    return Some(frame("ERROR", error.to_value().to_string().as_bytes()));
+                }
+                Ok(batch) => {
+                    self.cursor = batch.cursor;
+                    for event in &batch.events {
+                        if let Some(line) = self.line(event) {
+                            self.told = event.version();
+                            self.ready.push_back(line);
+                        }
+                    }
+                    if !batch.events.is_empty() {
+                        continue;
+                    }
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => return None,
+                changed = self.changes.changed() => self.ended = changed.is_err(),
+                () = tokio::time::sleep_until(self.deadline) => {
+                    self.ended = true;
+                    self.bookmark();
+                }
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
+                    self.bookmark();
+                }
+            }
+        }
+    }
+
+    /// Tells how far the watch is, if the client wants to know and does not yet.
+    fn bookmark(&mut self) {
+        if self.bookmarks && self.cursor > self.told {
+            self.told = self.cursor;
+            let mark = bookmark(&self.call, self.cursor, false).to_string();
+            self.ready.push_back(frame("BOOKMARK", mark.as_bytes()));
+        }
+    }
+
+    /// What the client is to see of an event. An object that begins or ceases to be selected appears or vanishes.
+    fn line(&self, event: &Event) -> Option<Bytes> {
+        if self
+            .call
+            .namespace
+            .as_ref()
+            .is_some_and(|n| *n != event.object.key().namespace)
+        {
+            return None;
+        }
+        let kind = if self.selector.is_everything() {
+            event.kind
+        } else {
+            let before = event
+                .previous
+                .as_ref()
+                .is_some_and(|o| self.selector.matches(o.value()));
+            let after = event.kind != EventKind::Deleted && self.selector.matches(event.object.value());
+            match (before, after) {
+                (false, false) => return None,
+                (false, true) => EventKind::Added,
+                (true, true) => EventKind::Modified,
+                (true, false) => EventKind::Deleted,
+            }
+        };
+        let as_stored = self.call.accept == Representation::Object && self.call.resource.is_stored_form(&event.object);
+        Some(if as_stored && kind == event.kind {
+            event.frame().clone()
+        } else {
+            shown(&self.call, kind, &event.object)
+        })
+    }
+}
+
+fn shown(call: &Call, kind: EventKind, object: &Object) -> Bytes {
+    if call.accept == Representation::Object {
+        frame(kind.as_str(), &call.resource.bytes(object))
+    } else {
+        frame(kind.as_str(), event_object(call, object).to_string().as_bytes())
+    }
+}

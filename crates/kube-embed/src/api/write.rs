@@ -1,0 +1,514 @@
+//! POST, PUT and PATCH.
+//!
+//! A write reads the live object, computes the next one without holding a lock, and commits it on condition that the
+//! live one is still the same. A patch that loses that race is computed again, as it says what to change and not
+//! what to replace; so does an update without a resourceVersion.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::call::{Call, Reply, warn};
+use super::query::FieldValidation;
+use super::{kinds, meta};
+use crate::apply::{self, ApplyError, Conflicts};
+use crate::clock;
+use crate::patch::{self, PatchError};
+use crate::resource::Subresource;
+use crate::schema::FieldError;
+use crate::status::ApiError;
+use crate::store::{Change, CommitError, Expect, Key, Object};
+
+/// How often a write is computed again when others change the object.
+const ATTEMPTS: usize = 8;
+
+/// What an update comes to.
+enum Next {
+    /// Nothing changes; the object keeps its version.
+    Same,
+    Change(Change),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PatchKind {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+impl PatchKind {
+    fn of(content_type: &str) -> Option<Self> {
+        match content_type.split(';').next().unwrap_or_default().trim() {
+            "application/json-patch+json" => Some(Self::Json),
+            "application/merge-patch+json" => Some(Self::Merge),
+            "application/strategic-merge-patch+json" => Some(Self::Strategic),
+            "application/apply-patch+yaml" => Some(Self::Apply),
+            _ => None,
+        }
+    }
+}
+
+impl Call {
+    pub(super) async fn create(mut self, body: Bytes) -> Reply {
+        let object = self.decode(&body)?;
+        self.check_type(&object)?;
+        if !meta::version(&object).is_empty() {
+            return Err(ApiError::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        let prefix = meta::text(&object, &["metadata", "generateName"]).to_owned();
+        let given = meta::name(&object).to_owned();
+        if given.is_empty() && prefix.is_empty() {
+            return Err(ApiError::invalid(
+                &self.resource.info.group,
+                &self.resource.info.kind,
+                "",
+                &[FieldError::required(
+                    "metadata.name",
+                    "name or generateName is required",
+                )],
+            ));
+        }
+        let mut attempt = 0;
+        loop {
+            self.name = if given.is_empty() {
+                let short: String = prefix.chars().take(58).collect();
+                format!("{short}{}", self.server.options.ids.suffix())
+            } else {
+                given.clone()
+            };
+            attempt += 1;
+            match self.insert(object.clone(), true).await {
+                Err(error) if given.is_empty() && error.reason == "AlreadyExists" && attempt < ATTEMPTS => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Stores a new object under `self.name`.
+    async fn insert(&self, mut object: Value, track: bool) -> Reply {
+        if self.resource.terminating {
+            return Err(ApiError::method_not_allowed());
+        }
+        let now = self.server.clock().now();
+        let warnings = self.prune(&mut object)?;
+        self.fit_namespace(&mut object)?;
+        meta::set(&mut object, "name", Some(json!(self.name)));
+        meta::set(&mut object, "uid", Some(json!(self.server.options.ids.uid())));
+        meta::set(&mut object, "creationTimestamp", Some(json!(clock::seconds(now))));
+        meta::set(
+            &mut object,
+            "generation",
+            self.resource.info.generation.then(|| json!(1)),
+        );
+        for field in [
+            "resourceVersion",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+        ] {
+            meta::set(&mut object, field, None);
+        }
+        if track {
+            meta::set(&mut object, "managedFields", None);
+        }
+        if self.resource.info.has(Subresource::Status)
+            && let Some(fields) = object.as_object_mut()
+        {
+            fields.remove("status");
+        }
+        self.resource.default(&mut object);
+        kinds::on_create(&self.resource.info, &mut object);
+        if self.resource.is_crd() {
+            self.server.describe_crd(&mut object);
+        }
+        self.check(&object, None)?;
+        if track {
+            apply::track_update(None, &mut object, self.manager(), "", &self.resource.types, now);
+        }
+        let key = self.key();
+        let stored = self.resource.stored(object);
+        let object = if self.query.dry_run()? {
+            if self.server.store.get(&self.resource.collection, &key).is_some() {
+                return Err(ApiError::already_exists(&self.resource.info, &self.name));
+            }
+            Arc::new(Object::transient(key, stored))
+        } else {
+            self.commit(&key, Expect::Absent, Change::Put(stored))
+                .map_err(|e| self.refused(&e))?
+        };
+        let mut response = self.reply(201, &object).await?;
+        warn(&mut response, &warnings);
+        Ok(response)
+    }
+
+    /// Commits, and lets the registry follow when the object is a CRD.
+    pub(super) fn commit(&self, key: &Key, expect: Expect, change: Change) -> Result<Arc<Object>, CommitError> {
+        let object = self
+            .server
+            .store
+            .commit(&self.resource.collection, key, expect, change)?;
+        if self.resource.is_crd() {
+            self.server.reload_crds();
+        }
+        Ok(object)
+    }
+
+    pub(super) async fn update(&self, body: Bytes) -> Reply {
+        let given = self.decode(&body)?;
+        self.check_type(&given)?;
+        if meta::name(&given) != self.name {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({})",
+                meta::name(&given),
+                self.name
+            )));
+        }
+        let strict = self.resource.info.custom || self.resource.info.kind == "Lease";
+        if meta::version(&given).is_empty() && strict {
+            return Err(ApiError::invalid(
+                &self.resource.info.group,
+                &self.resource.info.kind,
+                &self.name,
+                &[FieldError::invalid(
+                    "metadata.resourceVersion",
+                    json!(0),
+                    "must be specified for an update",
+                )],
+            ));
+        }
+        self.modify(|_| Ok(given.clone()), true).await
+    }
+
+    pub(super) async fn patch(mut self, body: Bytes) -> Reply {
+        let kind = PatchKind::of(&self.content_type).ok_or_else(|| {
+            ApiError::unsupported_media_type(
+                &self.content_type,
+                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/strategic-merge-patch+json",
+            )
+        })?;
+        if kind == PatchKind::Apply {
+            return self.apply(&body).await;
+        }
+        if self.query.flag("force")? {
+            return Err(patch_options("force", "may not be specified for non-apply patch", true));
+        }
+        if kind == PatchKind::Strategic && self.resource.info.custom {
+            return Err(ApiError::unsupported_media_type(
+                &self.content_type,
+                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            ));
+        }
+        self.content_type = String::new();
+        let patch: Value = serde_json::from_slice(&body)
+            .map_err(|e| ApiError::bad_request(format!("the patch is no valid JSON: {e}")))?;
+        self.modify(
+            |live| {
+                let patched = match kind {
+                    PatchKind::Json => patch::json(live, &patch),
+                    PatchKind::Strategic => patch::strategic(live, &patch, &self.resource.types),
+                    PatchKind::Merge | PatchKind::Apply => Ok(patch::merge(live, &patch)),
+                };
+                patched.map_err(|error| match error {
+                    PatchError::Malformed(why) => ApiError::bad_request(why),
+                    PatchError::Unprocessable(why) => ApiError::new(422, "Invalid", why),
+                })
+            },
+            true,
+        )
+        .await
+    }
+
+    async fn apply(&self, body: &Bytes) -> Reply {
+        let mut applied = self.decode(body)?;
+        let manager = self
+            .query
+            .get("fieldManager")
+            .ok_or_else(|| patch_options("fieldManager", "is required for apply patch", false))?;
+        self.check_type(&applied)?;
+        match meta::name(&applied) {
+            "" => meta::set(&mut applied, "name", Some(json!(self.name))),
+            name if name != self.name => {
+                return Err(ApiError::bad_request(format!(
+                    "the name of the object ({name}) does not match the name on the URL ({})",
+                    self.name
+                )));
+            }
+            _ => {}
+        }
+        let force = self.query.flag("force")?;
+        let now = self.server.clock().now();
+        let subresource = self.subresource.map(Subresource::as_str).unwrap_or_default();
+        let conflict = |error: ApplyError| match error {
+            ApplyError::Conflict(Conflicts { message, causes }) => ApiError::apply_conflict(message, causes),
+            ApplyError::Malformed(why) => ApiError::bad_request(why),
+        };
+        for _ in 0..ATTEMPTS {
+            let exists = self.server.store.get(&self.resource.collection, &self.key()).is_some();
+            let outcome = if exists {
+                self.modify(
+                    |live| {
+                        let asked = meta::version(&applied);
+                        if !asked.is_empty() && asked != meta::version(live) {
+                            return Err(ApiError::modified(&self.resource.info, &self.name));
+                        }
+                        apply::server_side_apply(
+                            Some(live),
+                            &applied,
+                            manager,
+                            force,
+                            subresource,
+                            &self.resource.types,
+                            now,
+                        )
+                        .map_err(conflict)
+                    },
+                    false,
+                )
+                .await
+            } else if self.subresource.is_some() {
+                return Err(self.not_found());
+            } else if !meta::uid(&applied).is_empty() {
+                return Err(ApiError::conflict(
+                    &self.resource.info,
+                    &self.name,
+                    format!(
+                        "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                        meta::uid(&applied)
+                    ),
+                ));
+            } else {
+                let merged = apply::server_side_apply(None, &applied, manager, force, "", &self.resource.types, now)
+                    .map_err(conflict)?;
+                self.insert(merged, false).await
+            };
+            match outcome {
+                // Somebody created or deleted it in between: look again.
+                Err(error) if exists && error.reason == "NotFound" => {}
+                Err(error) if !exists && error.reason == "AlreadyExists" && !self.query.dry_run()? => {}
+                outcome => return outcome,
+            }
+        }
+        Err(ApiError::modified(&self.resource.info, &self.name))
+    }
+
+    /// Replaces the object with what `change` makes of it.
+    pub(super) async fn modify(&self, change: impl Fn(&Value) -> Result<Value, ApiError>, track: bool) -> Reply {
+        for _ in 0..ATTEMPTS {
+            let live = self.live()?;
+            let served = self.resource.served(live.value());
+            let mut new = change(&served)?;
+            let asked = meta::version(&new);
+            if !asked.is_empty() && asked != meta::version(&served) {
+                return Err(ApiError::modified(&self.resource.info, &self.name));
+            }
+            let (uid, given) = (meta::uid(&served), meta::uid(&new));
+            if !given.is_empty() && given != uid {
+                return Err(ApiError::conflict(
+                    &self.resource.info,
+                    &self.name,
+                    format!("Precondition failed: UID in precondition: {given}, UID in object meta: {uid}"),
+                ));
+            }
+            self.check_type(&new)?;
+            if meta::name(&new) != self.name {
+                return Err(ApiError::bad_request(format!(
+                    "the name of the object ({}) does not match the name on the URL ({})",
+                    meta::name(&new),
+                    self.name
+                )));
+            }
+            let warnings = self.prune(&mut new)?;
+            let object = match self.next(&served, new, track)? {
+                Next::Same => live,
+                Next::Change(Change::Put(value)) if self.query.dry_run()? => {
+                    Arc::new(Object::transient(self.key(), self.resource.stored(value)))
+                }
+                Next::Change(Change::Remove(value)) if self.query.dry_run()? => {
+                    Arc::new(Object::transient(self.key(), self.resource.stored(value)))
+                }
+                Next::Change(change) => {
+                    let change = match change {
+                        Change::Put(value) => Change::Put(self.resource.stored(value)),
+                        Change::Remove(value) => Change::Remove(self.resource.stored(value)),
+                    };
+                    let removed = matches!(change, Change::Remove(_));
+                    match self.commit(&self.key(), Expect::Version(live.version()), change) {
+                        Ok(object) => {
+                            if removed {
+                                self.server.after_removal(&self.resource);
+                            }
+                            object
+                        }
+                        Err(CommitError::Changed) => continue,
+                        Err(error) => return Err(self.refused(&error)),
+                    }
+                }
+            };
+            let mut response = self.reply(200, &object).await?;
+            warn(&mut response, &warnings);
+            return Ok(response);
+        }
+        Err(ApiError::modified(&self.resource.info, &self.name))
+    }
+
+    /// Turns the wanted object into the next one: what the writer may not change stays as it is.
+    fn next(&self, live: &Value, mut new: Value, track: bool) -> Result<Next, ApiError> {
+        let info = &self.resource.info;
+        let now = self.server.clock().now();
+        if let Some(subresource) = self.subresource {
+            new = kinds::only_subresource(live, &new, subresource);
+        } else if info.has(Subresource::Status)
+            && let Some(fields) = new.as_object_mut()
+        {
+            match live.get("status") {
+                Some(status) => fields.insert("status".into(), status.clone()),
+                None => fields.remove("status"),
+            };
+        }
+        for field in [
+            "name",
+            "namespace",
+            "uid",
+            "resourceVersion",
+            "generation",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "generateName",
+        ] {
+            meta::set(&mut new, field, meta::at(live, &["metadata", field]).cloned());
+        }
+        self.resource.default(&mut new);
+        kinds::on_update(info, live, &mut new);
+        if self.resource.is_crd() {
+            self.server.describe_crd(&mut new);
+        }
+        self.check(&new, Some(live))?;
+        if info.generation && self.subresource != Some(Subresource::Status) && kinds::spec_changed(info, live, &new) {
+            meta::set(&mut new, "generation", Some(json!(meta::generation(live) + 1)));
+        }
+        if track {
+            let subresource = self.subresource.map(Subresource::as_str).unwrap_or_default();
+            apply::track_update(
+                Some(live),
+                &mut new,
+                self.manager(),
+                subresource,
+                &self.resource.types,
+                now,
+            );
+        }
+        let done = meta::is_deleting(&new)
+            && meta::finalizers(&new).is_empty()
+            && meta::grace_period(&new).unwrap_or(0) == 0
+            && kinds::may_go(info, &new);
+        if done {
+            return Ok(Next::Change(Change::Remove(new)));
+        }
+        if meta::same_content(live, &new) && meta::same_managers(live, &new) {
+            return Ok(Next::Same);
+        }
+        Ok(Next::Change(Change::Put(new)))
+    }
+
+    /// Everything that can be wrong with an object.
+    fn check(&self, new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+        let info = &self.resource.info;
+        let undecodable = self.resource.undecodable(new);
+        if !undecodable.is_empty() {
+            return Err(ApiError::bad_request(format!(
+                "{} in version {:?} cannot be handled as a {}: {}",
+                info.kind,
+                info.version,
+                info.kind,
+                crate::schema::aggregate(&undecodable)
+            )));
+        }
+        let mut errors = self.resource.validate(new, old);
+        if self.resource.is_crd() {
+            errors.extend(super::crd::check(new, old));
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::invalid(&info.group, &info.kind, &self.name, &errors))
+        }
+    }
+
+    fn check_type(&self, object: &Value) -> Result<(), ApiError> {
+        let (version, kind) = (meta::text(object, &["apiVersion"]), meta::text(object, &["kind"]));
+        if kind.is_empty() {
+            return Err(ApiError::bad_request("Object 'Kind' is missing"));
+        }
+        if version.is_empty() {
+            return Err(ApiError::bad_request("Object 'apiVersion' is missing"));
+        }
+        if version != self.resource.api_version {
+            return Err(ApiError::bad_request(format!(
+                "the API version in the data ({version}) does not match the expected API version ({})",
+                self.resource.api_version
+            )));
+        }
+        if kind != self.resource.info.kind {
+            return Err(ApiError::bad_request(format!(
+                "the kind in the data ({kind}) does not match the expected kind ({})",
+                self.resource.info.kind
+            )));
+        }
+        Ok(())
+    }
+
+    /// The object's namespace must be the request's.
+    fn fit_namespace(&self, object: &mut Value) -> Result<(), ApiError> {
+        let given = meta::text(object, &["metadata", "namespace"]);
+        match &self.namespace {
+            Some(namespace) if !given.is_empty() && given != namespace => Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            )),
+            namespace => {
+                let namespace = namespace.as_ref().map(|n| json!(n));
+                meta::set(object, "namespace", namespace);
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes unknown fields and says what the client wanted said about them.
+    fn prune(&self, object: &mut Value) -> Result<Vec<String>, ApiError> {
+        let unknown = self.resource.prune(object);
+        let mut warnings: Vec<String> = self.resource.warning.iter().cloned().collect();
+        match self.query.field_validation()? {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => {
+                warnings.extend(unknown.iter().map(|path| format!("unknown field {path:?}")));
+            }
+            FieldValidation::Strict if unknown.is_empty() => {}
+            FieldValidation::Strict => {
+                let listed: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+                let info = &self.resource.info;
+                return Err(ApiError::bad_request(format!(
+                    "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+                    info.kind,
+                    info.version,
+                    info.kind,
+                    listed.join(", ")
+                )));
+            }
+        }
+        Ok(warnings)
+    }
+}
+
+fn patch_options(field: &str, rule: &str, forbidden: bool) -> ApiError {
+    let error = if forbidden {
+        FieldError::forbidden(field, rule)
+    } else {
+        FieldError::required(field, rule)
+    };
+    ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[error])
+}
