@@ -197,8 +197,7 @@ pub(crate) struct Tables {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Overlay {
     pub(crate) list: ListKind,
-    /// `None` leaves what the definition itself says.
-    pub(crate) atomic_map: Option<bool>,
+    pub(crate) atomic_map: bool,
     pub(crate) strategic: Strategic,
     pub(crate) default: Option<Value>,
 }
@@ -464,7 +463,7 @@ fn overlaid(node: Arc<Node>, overlay: Overlay) -> Arc<Node> {
         ..Node::default()
     });
     own.list = overlay.list;
-    own.atomic_map = overlay.atomic_map.unwrap_or(own.atomic_map);
+    own.atomic_map |= overlay.atomic_map;
     own.strategic = overlay.strategic;
     own.default = overlay.default.or(own.default);
     own.settle();

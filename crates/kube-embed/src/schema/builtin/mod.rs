@@ -5,6 +5,8 @@ pub(crate) mod definitions;
 mod metadata;
 mod pod;
 pub(crate) mod tables;
+#[cfg(test)]
+mod tests;
 mod validation;
 
 use serde_json::Value;
@@ -72,8 +74,7 @@ pub fn check_types(gvk: Gvk<'_>, object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// Validates an object on creation (`old` absent) or update. `name_required` errors of a missing name
-/// belong to the caller, who knows about `generateName`.
+/// Validates an object on creation (`old` absent) or update. Names must have been generated before.
 pub fn validate(gvk: Gvk<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = check_types(gvk, new);
     if errors.is_empty() {

@@ -19,11 +19,9 @@ enum Merge {
     ApplySet,
     /// An object that is one value.
     AtomicMap,
-    /// An object whose own definition is atomic but which is granular here.
-    GranularMap,
 }
 
-use Merge::{ApplyMap, ApplySet, AtomicMap, GranularMap, Map, Retain, Set};
+use Merge::{ApplyMap, ApplySet, AtomicMap, Map, Retain, Set};
 
 const CORE: &str = "io.k8s.api.core.v1.";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
@@ -46,7 +44,6 @@ const MERGES: &[(&str, &str, Merge)] = &[
     ("NodeStatus", "addresses", Map(&["type"], "type")),
     ("NodeStatus", "conditions", Map(&["type"], "type")),
     ("PersistentVolumeClaimStatus", "conditions", Map(&["type"], "type")),
-    ("PersistentVolumeSpec", "claimRef", GranularMap),
     ("PodSpec", "containers", Map(&["name"], "name")),
     ("PodSpec", "ephemeralContainers", Map(&["name"], "name")),
     ("PodSpec", "hostAliases", Map(&["ip"], "ip")),
@@ -63,9 +60,6 @@ const MERGES: &[(&str, &str, Merge)] = &[
     ("ResourceRequirements", "claims", ApplyMap(&["name"])),
     ("ResourceStatus", "resources", ApplyMap(&["resourceID"])),
     ("ServiceAccount", "secrets", Map(&["name"], "name")),
-    ("ServiceSpec", "ports", Map(&["port", "protocol"], "port")),
-    ("ServiceSpec", "selector", AtomicMap),
-    ("ServiceStatus", "conditions", Map(&["type"], "type")),
     ("VolumeMount", "bindMountOptions", ApplySet),
     ("CustomResourceDefinitionStatus", "conditions", ApplyMap(&["type"])),
     ("ObjectMeta", "finalizers", Set),
@@ -129,18 +123,14 @@ pub(super) fn overlay(definition: &str, field: &str) -> Overlay {
             ..Overlay::default()
         },
         AtomicMap => Overlay {
-            atomic_map: Some(true),
-            ..Overlay::default()
-        },
-        GranularMap => Overlay {
-            atomic_map: Some(false),
+            atomic_map: true,
             ..Overlay::default()
         },
     }
 }
 
 /// Whether objects of a definition are one value.
-pub(super) fn is_atomic(definition: &str) -> bool {
+pub(crate) fn is_atomic(definition: &str) -> bool {
     ATOMIC.iter().any(|(package, kinds)| {
         definition
             .strip_prefix(package)
@@ -160,11 +150,8 @@ pub(crate) fn extensions(definition: &str, field: &str) -> Vec<(&'static str, Va
         ListKind::Set => out.push(("x-kubernetes-list-type", json!("set"))),
         ListKind::Atomic => {}
     }
-    if let Some(atomic) = overlay.atomic_map {
-        out.push((
-            "x-kubernetes-map-type",
-            json!(if atomic { "atomic" } else { "granular" }),
-        ));
+    if overlay.atomic_map {
+        out.push(("x-kubernetes-map-type", json!("atomic")));
     }
     if let Some(key) = overlay.strategic.merge_key {
         let strategy = if overlay.strategic.retain_keys {
@@ -181,7 +168,7 @@ pub(crate) fn extensions(definition: &str, field: &str) -> Vec<(&'static str, Va
 }
 
 /// Defaults that depend on nothing but the field; the others are in `defaults`.
-pub(super) fn default_of(definition: &str, field: &str) -> Option<Value> {
+pub(crate) fn default_of(definition: &str, field: &str) -> Option<Value> {
     let kind = definition.strip_prefix(CORE)?;
     Some(match (kind, field) {
         ("PodSpec", "restartPolicy") => json!("Always"),
@@ -193,7 +180,7 @@ pub(super) fn default_of(definition: &str, field: &str) -> Option<Value> {
         ("Container" | "EphemeralContainer", "terminationMessagePath") => json!("/dev/termination-log"),
         ("Container" | "EphemeralContainer", "terminationMessagePolicy") => json!("File"),
         ("Container" | "EphemeralContainer", "resources") => json!({}),
-        ("ContainerPort" | "ServicePort", "protocol") => json!("TCP"),
+        ("ContainerPort", "protocol") => json!("TCP"),
         ("Probe", "timeoutSeconds" | "successThreshold") => json!(1),
         ("Probe", "periodSeconds") => json!(10),
         ("Probe", "failureThreshold") => json!(3),
@@ -207,7 +194,7 @@ pub(super) fn default_of(definition: &str, field: &str) -> Option<Value> {
         ("ServiceAccountTokenProjection", "expirationSeconds") => json!(3600),
         ("HostPathVolumeSource", "type") => json!(""),
         ("Secret", "type") => json!("Opaque"),
-        ("PersistentVolumeClaimSpec" | "PersistentVolumeSpec", "volumeMode") => json!("Filesystem"),
+        ("PersistentVolumeClaimSpec", "volumeMode") => json!("Filesystem"),
         ("PersistentVolumeClaim", "status") => json!({"phase": "Pending"}),
         _ => return None,
     })
