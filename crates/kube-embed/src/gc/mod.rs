@@ -1,1 +1,259 @@
-//! Garbage collection: owners, and the content of namespaces.
+//! The garbage collector: owner references, namespaces and old events.
+//!
+//! An API client like the [node](crate::node). It watches the metadata of every kind that can be listed, watched and
+//! deleted, CustomResourceDefinitions' included as they come and go, and keeps a graph of owners and dependents:
+//!
+//! * **Background**: when an owner is gone, dependents that have no other owner are deleted. An owner is looked up by
+//!   uid: an object of the same name but another uid is no owner, and a reference to an owner that never existed is
+//!   collected too.
+//! * **Foreground**: an owner with the finalizer `foregroundDeletion` stays until its dependents that block it
+//!   (`blockOwnerDeletion`) are gone.
+//! * **Orphan**: an owner with the finalizer `orphan` takes its references out of its dependents first.
+//! * **Namespaces** that are being deleted are emptied, then finalized.
+//! * **Events** are deleted an hour after they were last seen.
+//!
+//! All work is done by one task in the order in which it comes up, so that under tokio's paused time a run is the
+//! same every time. Failed steps are tried again with a back-off.
+
+mod graph;
+mod namespaces;
+mod owners;
+mod sources;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Preconditions};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use graph::{Graph, Reference};
+use sources::{Change, Sources};
+
+/// How long Kubernetes keeps events.
+pub const EVENT_TTL: Duration = Duration::from_secs(3600);
+
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// A running garbage collector; it stops when dropped.
+pub struct GarbageCollector {
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl GarbageCollector {
+    /// Starts to watch and collect.
+    pub fn start(client: Client, clock: Arc<dyn Clock>) -> Self {
+        Self { task: tokio::spawn(Collector::new(client, clock).run()) }
+    }
+
+    /// Stops at once. Nothing is lost: a collector that is started later sees the same objects.
+    pub async fn shutdown(mut self) {
+        self.task.abort();
+        // An error means that it was cancelled, which is what was asked for.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for GarbageCollector {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Something to look at again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    /// An object, by uid.
+    Object(String),
+    /// A namespace, by name.
+    Namespace(String),
+}
+
+struct Collector {
+    client: Client,
+    clock: Arc<dyn Clock>,
+    graph: Graph,
+    queue: VecDeque<Work>,
+    queued: BTreeSet<Work>,
+    failures: BTreeMap<Work, Duration>,
+    later: BTreeSet<(Instant, Work)>,
+    /// Namespaces that are being deleted.
+    ending: BTreeSet<String>,
+    events: BTreeMap<String, (Instant, Reference)>,
+    expiry: BTreeSet<(Instant, String)>,
+}
+
+impl Collector {
+    fn new(client: Client, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            client,
+            clock,
+            graph: Graph::default(),
+            queue: VecDeque::new(),
+            queued: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            later: BTreeSet::new(),
+            ending: BTreeSet::new(),
+            events: BTreeMap::new(),
+            expiry: BTreeSet::new(),
+        }
+    }
+
+    async fn run(mut self) {
+        let mut sources = Sources::new(self.client.clone());
+        loop {
+            // Changes first: what is decided next should know everything that is known.
+            let next_later = self.later.first().map(|(at, _)| *at);
+            let next_expiry = self.expiry.first().map(|(at, _)| *at);
+            tokio::select! {
+                biased;
+                Some(change) = sources.next() => self.change(change),
+                () = until(next_later), if next_later.is_some() => {
+                    if let Some((_, work)) = self.later.pop_first() {
+                        self.enqueue(work);
+                    }
+                }
+                () = until(next_expiry), if next_expiry.is_some() => self.expire().await,
+                () = std::future::ready(()), if sources.settled() && !self.queue.is_empty() => self.step(sources.namespaced()).await,
+            }
+        }
+    }
+
+    fn enqueue(&mut self, work: Work) {
+        if self.queued.insert(work.clone()) {
+            self.queue.push_back(work);
+        }
+    }
+
+    /// Does one piece of work; `kinds` are those that live in namespaces.
+    async fn step(&mut self, kinds: Vec<Arc<ApiResource>>) {
+        let Some(work) = self.queue.pop_front() else { return };
+        self.queued.remove(&work);
+        let result = match &work {
+            Work::Object(uid) => self.attend(uid).await,
+            Work::Namespace(name) => namespaces::empty(&self.client, &kinds, name).await,
+        };
+        match result {
+            Ok(()) => {
+                self.failures.remove(&work);
+            }
+            Err(error) => {
+                let delay = self.failures.get(&work).map_or(RETRY_FIRST, |delay| (*delay * 2).min(RETRY_MAX));
+                tracing::debug!(%error, ?work, "trying again");
+                self.failures.insert(work.clone(), delay);
+                self.later.insert((Instant::now() + delay, work));
+            }
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Applied { resource, object, seen } => {
+                let reference = Reference::of(&resource, &object);
+                if resource.kind == "Namespace" && resource.group.is_empty() {
+                    self.namespace(&object);
+                }
+                if resource.kind == "Event" && resource.group.is_empty() {
+                    self.remember_event(&reference, seen);
+                }
+                let namespace = object.metadata.namespace.clone().unwrap_or_default();
+                if self.ending.contains(&namespace) {
+                    self.enqueue(Work::Namespace(namespace));
+                }
+                let uid = reference.uid.clone();
+                for work in self.graph.apply(reference, &object.metadata) {
+                    self.enqueue(Work::Object(work));
+                }
+                if self.graph.needs_attention(&uid) {
+                    self.enqueue(Work::Object(uid));
+                }
+            }
+            Change::Deleted { uid } => {
+                if let Some(at) = self.events.remove(&uid).map(|(at, _)| at) {
+                    self.expiry.remove(&(at, uid.clone()));
+                }
+                self.failures.remove(&Work::Object(uid.clone()));
+                let Some(gone) = self.graph.remove(&uid) else { return };
+                for work in gone.touched {
+                    self.enqueue(Work::Object(work));
+                }
+                if gone.reference.kind == "Namespace" && gone.reference.group().is_empty() {
+                    self.ending.remove(&gone.reference.name);
+                } else if let Some(namespace) = gone.reference.namespace.filter(|ns| self.ending.contains(ns)) {
+                    self.enqueue(Work::Namespace(namespace));
+                }
+            }
+        }
+    }
+
+    fn namespace(&mut self, object: &DynamicObject) {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        if object.metadata.deletion_timestamp.is_some() {
+            self.ending.insert(name.clone());
+            self.enqueue(Work::Namespace(name));
+        } else {
+            self.ending.remove(&name);
+        }
+    }
+
+    fn remember_event(&mut self, reference: &Reference, seen: Option<jiff::Timestamp>) {
+        let age = seen.map_or(Duration::ZERO, |seen| {
+            Duration::try_from(self.clock.now().duration_since(seen)).unwrap_or(Duration::ZERO)
+        });
+        let at = Instant::now() + EVENT_TTL.saturating_sub(age);
+        let uid = reference.uid.clone();
+        if let Some((before, _)) = self.events.insert(uid.clone(), (at, reference.clone())) {
+            self.expiry.remove(&(before, uid.clone()));
+        }
+        self.expiry.insert((at, uid));
+    }
+
+    async fn expire(&mut self) {
+        let Some((_, uid)) = self.expiry.pop_first() else { return };
+        let Some((_, reference)) = self.events.get(&uid).cloned() else { return };
+        if let Err(error) = reference.delete(&self.client, None).await {
+            tracing::debug!(%error, name = reference.name, "event not deleted, trying again");
+            let at = Instant::now() + RETRY_MAX;
+            self.events.insert(uid.clone(), (at, reference));
+            self.expiry.insert((at, uid));
+        }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Reference {
+    fn api(&self, client: &Client) -> Api<DynamicObject> {
+        let resource: &ApiResource = &self.resource;
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+            None => Api::all_with(client.clone(), resource),
+        }
+    }
+
+    /// Deletes exactly this object; one that is gone is no error.
+    async fn delete(
+        &self,
+        client: &Client,
+        policy: Option<kube::api::PropagationPolicy>,
+    ) -> Result<(), kube::Error> {
+        let params = DeleteParams {
+            propagation_policy: policy,
+            preconditions: Some(Preconditions { uid: Some(self.uid.clone()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match self.api(client).delete(&self.name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What to do about one object: the rules of Kubernetes' garbage collector.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PropagationPolicy};
+
+use super::graph::{Entry, FOREGROUND, ORPHAN, Reference};
+use super::{Collector, Work};
+
+/// How an owner stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is there.
+    Solid,
+    /// It is gone, or never was.
+    Dangling,
+    /// It is being deleted and waits for its dependents.
+    Waiting,
+}
+
+impl Collector {
+    /// Looks at one object and does what its owners, or its own deletion, ask for.
+    pub(super) async fn attend(&mut self, uid: &str) -> Result<(), kube::Error> {
+        let Some(entry) = self.graph.get(uid).cloned() else { return Ok(()) };
+        if entry.is_orphaning() {
+            return self.orphan(&entry).await;
+        }
+        if entry.is_foreground() {
+            return self.foreground(&entry).await;
+        }
+        if entry.deleting || entry.owners.is_empty() {
+            return Ok(());
+        }
+        // The decision is made on the object as it is, not as it was last seen.
+        let api = entry.reference.api(&self.client);
+        let Some(live) = api.get_opt(&entry.reference.name).await? else { return Ok(()) };
+        if live.metadata.uid.as_deref() != Some(uid) || live.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let owners = live.metadata.owner_references.clone().unwrap_or_default();
+        let mut standings = Vec::new();
+        for owner in &owners {
+            standings.push(self.standing(&entry, owner).await?);
+        }
+        let has = |standing| standings.contains(&standing);
+        if owners.is_empty() || !has(Standing::Dangling) && !has(Standing::Waiting) {
+            return Ok(());
+        }
+        if has(Standing::Solid) {
+            let keep: Vec<_> =
+                owners.iter().zip(&standings).filter(|(_, s)| **s == Standing::Solid).map(|(o, _)| o.clone()).collect();
+            return set_owners(&self.client, &entry.reference, &live, &keep).await;
+        }
+        let dependents = self.graph.dependents(uid).count();
+        let finalizers = live.metadata.finalizers.clone().unwrap_or_default();
+        let policy = if finalizers.iter().any(|f| f == ORPHAN) {
+            PropagationPolicy::Orphan
+        } else if finalizers.iter().any(|f| f == FOREGROUND) || has(Standing::Waiting) && dependents > 0 {
+            // Its own dependents go first, so that the owner waits for all of them.
+            PropagationPolicy::Foreground
+        } else {
+            PropagationPolicy::Background
+        };
+        entry.reference.delete(&self.client, Some(policy)).await
+    }
+
+    /// How an owner stands: from the graph where it is known, otherwise from the API.
+    async fn standing(&self, dependent: &Entry, owner: &OwnerReference) -> Result<Standing, kube::Error> {
+        if let Some(known) = self.graph.get(&owner.uid) {
+            // An owner in another namespace is no owner.
+            let reachable = known.reference.namespace.is_none() || known.reference.namespace == dependent.reference.namespace;
+            return Ok(match (reachable, known.is_foreground()) {
+                (false, _) => Standing::Dangling,
+                (true, true) if owner.block_owner_deletion == Some(true) => Standing::Waiting,
+                (true, _) => Standing::Solid,
+            });
+        }
+        let (group, version) = owner.api_version.rsplit_once('/').unwrap_or(("", &owner.api_version));
+        let gvk = GroupVersionKind::gvk(group, version, &owner.kind);
+        let Some((resource, namespaced)) = self.resource(&gvk).await? else { return Ok(Standing::Dangling) };
+        let api: Api<DynamicObject> = match (&dependent.reference.namespace, namespaced) {
+            (Some(namespace), true) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            (None, true) => return Ok(Standing::Dangling),
+            (_, false) => Api::all_with(self.client.clone(), &resource),
+        };
+        let found = api.get_opt(&owner.name).await?;
+        let same = found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&owner.uid));
+        Ok(if same { Standing::Solid } else { Standing::Dangling })
+    }
+
+    async fn resource(&self, gvk: &GroupVersionKind) -> Result<Option<(ApiResource, bool)>, kube::Error> {
+        match kube::discovery::pinned_kind(&self.client, gvk).await {
+            Ok((resource, capabilities)) => {
+                Ok(Some((resource, capabilities.scope == kube::discovery::Scope::Namespaced)))
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(kube::Error::Discovery(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An owner that goes after its dependents.
+    async fn foreground(&mut self, entry: &Entry) -> Result<(), kube::Error> {
+        let uid = &entry.reference.uid;
+        let blocks = |dependent: &Entry| {
+            dependent.owners.iter().any(|owner| owner.uid == *uid && owner.block_owner_deletion == Some(true))
+        };
+        let dependents: Vec<_> = self.graph.dependents(uid).cloned().collect();
+        let blocking = dependents.iter().any(blocks);
+        for dependent in dependents.iter().filter(|d| !d.deleting) {
+            self.enqueue(Work::Object(dependent.reference.uid.clone()));
+        }
+        if blocking { Ok(()) } else { remove_finalizer(&self.client, &entry.reference, FOREGROUND).await }
+    }
+
+    /// An owner that leaves its dependents behind.
+    async fn orphan(&mut self, entry: &Entry) -> Result<(), kube::Error> {
+        let uid = &entry.reference.uid;
+        for dependent in self.graph.dependents(uid).cloned().collect::<Vec<_>>() {
+            let api = dependent.reference.api(&self.client);
+            let Some(live) = api.get_opt(&dependent.reference.name).await? else { continue };
+            if live.metadata.uid.as_ref() != Some(&dependent.reference.uid) {
+                continue;
+            }
+            let owners = live.metadata.owner_references.clone().unwrap_or_default();
+            let keep: Vec<_> = owners.iter().filter(|owner| owner.uid != *uid).cloned().collect();
+            if keep.len() != owners.len() {
+                set_owners(&self.client, &dependent.reference, &live, &keep).await?;
+            }
+        }
+        remove_finalizer(&self.client, &entry.reference, ORPHAN).await
+    }
+}
+
+async fn set_owners(
+    client: &Client,
+    reference: &Reference,
+    live: &DynamicObject,
+    keep: &[OwnerReference],
+) -> Result<(), kube::Error> {
+    // The resourceVersion refuses the patch if somebody else has changed the owners meanwhile.
+    let patch = serde_json::json!({"metadata": {
+        "uid": reference.uid, "resourceVersion": live.metadata.resource_version,
+        "ownerReferences": if keep.is_empty() { serde_json::Value::Null } else { serde_json::json!(keep) },
+    }});
+    tolerate_gone(reference.api(client).patch(&reference.name, &PatchParams::default(), &Patch::Merge(&patch)).await)
+}
+
+async fn remove_finalizer(client: &Client, reference: &Reference, finalizer: &str) -> Result<(), kube::Error> {
+    let api = reference.api(client);
+    let Some(live) = api.get_opt(&reference.name).await? else { return Ok(()) };
+    let finalizers = live.metadata.finalizers.clone().unwrap_or_default();
+    if live.metadata.uid.as_ref() != Some(&reference.uid) || !finalizers.iter().any(|f| f == finalizer) {
+        return Ok(());
+    }
+    let keep: Vec<_> = finalizers.into_iter().filter(|f| f != finalizer).collect();
+    let patch = serde_json::json!({"metadata": {
+        "uid": reference.uid, "resourceVersion": live.metadata.resource_version, "finalizers": keep,
+    }});
+    tolerate_gone(api.patch(&reference.name, &PatchParams::default(), &Patch::Merge(&patch)).await)
+}
+
+fn tolerate_gone(result: Result<DynamicObject, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,216 @@
+//! Watches over every kind there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{BoxStream, SelectAll, StreamExt};
+use k8s_openapi::api::core::v1::Event as KubeEvent;
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::discovery::{Discovery, Scope, verbs};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What happened to an object.
+pub(super) enum Change {
+    Applied {
+        resource: Arc<ApiResource>,
+        object: Box<DynamicObject>,
+        /// When an event was last seen.
+        seen: Option<jiff::Timestamp>,
+    },
+    Deleted {
+        uid: String,
+    },
+}
+
+type Key = (String, String, String);
+
+struct Source {
+    resource: Arc<ApiResource>,
+    namespaced: bool,
+    /// Uids that its watch has reported.
+    known: BTreeSet<String>,
+    /// Uids of the list under way.
+    listing: Option<BTreeSet<String>>,
+    listed: bool,
+    _watch: DropGuard,
+}
+
+enum Signal {
+    Watch(Key, Event<DynamicObject>),
+    /// The set of kinds may have changed.
+    Kinds,
+}
+
+/// The watches, one for each kind.
+pub(super) struct Sources {
+    client: Client,
+    sources: BTreeMap<Key, Source>,
+    streams: SelectAll<BoxStream<'static, Signal>>,
+    pending: std::collections::VecDeque<Change>,
+    discovered: bool,
+    retry: Option<Duration>,
+}
+
+impl Sources {
+    pub(super) fn new(client: Client) -> Self {
+        let mut streams = SelectAll::new();
+        let definitions = ApiResource {
+            group: "apiextensions.k8s.io".into(),
+            version: "v1".into(),
+            api_version: "apiextensions.k8s.io/v1".into(),
+            kind: "CustomResourceDefinition".into(),
+            plural: "customresourcedefinitions".into(),
+        };
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &definitions);
+        let kinds = watcher::watcher(api, watcher::Config::default()).default_backoff();
+        let kinds = kinds.filter_map(|event| async move {
+            matches!(event, Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone)).then_some(Signal::Kinds)
+        });
+        streams.push(kinds.boxed());
+        let pending = std::collections::VecDeque::new();
+        Self { client, sources: BTreeMap::new(), streams, pending, discovered: false, retry: None }
+    }
+
+    /// Whether every kind has been listed once: before that, an owner that is not known may just not have come yet.
+    pub(super) fn settled(&self) -> bool {
+        self.discovered && self.pending.is_empty() && self.sources.values().all(|source| source.listed)
+    }
+
+    /// Every kind that lives in namespaces.
+    pub(super) fn namespaced(&self) -> Vec<Arc<ApiResource>> {
+        self.sources.values().filter(|s| s.namespaced).map(|s| Arc::clone(&s.resource)).collect()
+    }
+
+    /// The next change. Safe to drop at any await.
+    pub(super) async fn next(&mut self) -> Option<Change> {
+        loop {
+            if let Some(change) = self.pending.pop_front() {
+                return Some(change);
+            }
+            let signal = match self.retry {
+                Some(delay) => tokio::select! {
+                    signal = self.streams.next() => signal?,
+                    () = tokio::time::sleep(delay) => Signal::Kinds,
+                },
+                None => self.streams.next().await?,
+            };
+            match signal {
+                Signal::Kinds => {
+                    // Set first: a discovery that is dropped half-way is begun again.
+                    self.retry = Some(Duration::from_millis(200));
+                    if self.discover().await {
+                        self.retry = None;
+                        self.discovered = true;
+                    }
+                }
+                Signal::Watch(key, event) => self.take(&key, event),
+            }
+        }
+    }
+
+    async fn discover(&mut self) -> bool {
+        let discovery = match Discovery::new(self.client.clone()).run().await {
+            Ok(discovery) => discovery,
+            Err(error) => {
+                tracing::debug!(%error, "discovery failed, trying again");
+                return false;
+            }
+        };
+        let mut found = BTreeSet::new();
+        for group in discovery.groups() {
+            for (resource, capabilities) in group.recommended_resources() {
+                let usable = [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|v| capabilities.supports_operation(v));
+                // The same events are served by the core group.
+                if !usable || resource.group == "events.k8s.io" {
+                    continue;
+                }
+                let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
+                found.insert(key.clone());
+                if !self.sources.contains_key(&key) {
+                    self.watch(key, resource, capabilities.scope == Scope::Namespaced);
+                }
+            }
+        }
+        let gone: Vec<_> = self.sources.keys().filter(|key| !found.contains(*key)).cloned().collect();
+        for key in gone {
+            if let Some(source) = self.sources.remove(&key) {
+                self.pending.extend(source.known.into_iter().map(|uid| Change::Deleted { uid }));
+            }
+        }
+        true
+    }
+
+    fn watch(&mut self, key: Key, resource: ApiResource, namespaced: bool) {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let name = key.clone();
+        let stream = watcher(api, watcher::Config::default())
+            .default_backoff()
+            .filter_map(move |event| {
+                let name = name.clone();
+                async move { event.ok().map(|event| Signal::Watch(name, event)) }
+            })
+            .take_until(async move { stopped.cancelled().await });
+        self.streams.push(stream.boxed());
+        let resource = Arc::new(resource);
+        let source = Source {
+            resource,
+            namespaced,
+            known: BTreeSet::new(),
+            listing: None,
+            listed: false,
+            _watch: stop.drop_guard(),
+        };
+        self.sources.insert(key, source);
+    }
+
+    fn take(&mut self, key: &Key, event: Event<DynamicObject>) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        let mut applied = |source: &mut Source, object: DynamicObject| {
+            let Some(uid) = object.metadata.uid.clone() else { return };
+            source.known.insert(uid.clone());
+            if let Some(listing) = &mut source.listing {
+                listing.insert(uid);
+            }
+            let seen = seen(&source.resource, &object);
+            // Only the metadata is used from here on.
+            let slim = DynamicObject { types: None, metadata: object.metadata, data: serde_json::Value::Null };
+            let resource = Arc::clone(&source.resource);
+            self.pending.push_back(Change::Applied { resource, object: Box::new(slim), seen });
+        };
+        match event {
+            Event::Init => source.listing = Some(BTreeSet::new()),
+            Event::InitApply(object) | Event::Apply(object) => applied(source, object),
+            Event::InitDone => {
+                source.listed = true;
+                let listed = source.listing.take().unwrap_or_default();
+                let gone: Vec<_> = source.known.difference(&listed).cloned().collect();
+                for uid in gone {
+                    source.known.remove(&uid);
+                    self.pending.push_back(Change::Deleted { uid });
+                }
+            }
+            Event::Delete(object) => {
+                if let Some(uid) = object.metadata.uid {
+                    source.known.remove(&uid);
+                    self.pending.push_back(Change::Deleted { uid });
+                }
+            }
+        }
+    }
+}
+
+fn seen(resource: &ApiResource, object: &DynamicObject) -> Option<jiff::Timestamp> {
+    if resource.kind != "Event" || !resource.group.is_empty() {
+        return None;
+    }
+    let event: KubeEvent = object.clone().try_parse().ok()?;
+    let series = event.series.and_then(|s| s.last_observed_time).map(|t| t.0);
+    let times = [series, event.last_timestamp.map(|t| t.0), event.event_time.map(|t| t.0)];
+    times.into_iter().flatten().max().or_else(|| event.metadata.creation_timestamp.map(|t| t.0))
+}

@@ -1,0 +1,162 @@
+//! Events, as `kubectl describe` shows them.
+//!
+//! Recording never waits and never fails its caller: events go through a queue to a task of their own. The same event
+//! again (a back-off, say) is counted on the first one instead of written anew.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+
+/// How many distinct events are remembered for counting.
+const REMEMBERED: usize = 4096;
+
+/// Normal or Warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Normal,
+    Warning,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Record {
+    about: About,
+    kind: Kind,
+    component: &'static str,
+    reason: String,
+    message: String,
+}
+
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct About {
+    kind: &'static str,
+    namespace: String,
+    name: String,
+    uid: String,
+    field_path: Option<String>,
+}
+
+impl About {
+    pub(crate) fn pod(pod: &Pod) -> Self {
+        Self {
+            kind: "Pod",
+            namespace: pod.namespace().unwrap_or_default(),
+            name: pod.name_any(),
+            uid: pod.uid().unwrap_or_default(),
+            field_path: None,
+        }
+    }
+
+    pub(crate) fn container(pod: &Pod, name: &str, init: bool) -> Self {
+        let list = if init { "initContainers" } else { "containers" };
+        Self { field_path: Some(format!("spec.{list}{{{name}}}")), ..Self::pod(pod) }
+    }
+
+    pub(crate) fn claim(namespace: &str, name: &str, uid: &str) -> Self {
+        Self {
+            kind: "PersistentVolumeClaim",
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: uid.into(),
+            field_path: None,
+        }
+    }
+}
+
+/// Records events. Cheap to clone; the writing task ends with the last clone.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    queue: mpsc::UnboundedSender<(Record, Timestamp)>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Recorder {
+    /// A recorder and the task that writes, to be run by the caller.
+    pub(crate) fn new(client: Client, node: String, clock: Arc<dyn Clock>) -> (Self, impl Future<Output = ()> + Send) {
+        let (queue, records) = mpsc::unbounded_channel();
+        (Self { queue, clock }, write(client, node, records))
+    }
+
+    pub(crate) fn record(&self, component: &'static str, about: About, kind: Kind, reason: &str, message: impl Into<String>) {
+        let record = Record { about, kind, component, reason: reason.into(), message: message.into() };
+        // The queue is closed only when the node is shutting down, and then nobody reads events.
+        let _ = self.queue.send((record, self.clock.now()));
+    }
+
+    pub(crate) fn normal(&self, about: About, reason: &str, message: impl Into<String>) {
+        self.record("kubelet", about, Kind::Normal, reason, message);
+    }
+
+    pub(crate) fn warning(&self, about: About, reason: &str, message: impl Into<String>) {
+        self.record("kubelet", about, Kind::Warning, reason, message);
+    }
+}
+
+async fn write(client: Client, node: String, mut records: mpsc::UnboundedReceiver<(Record, Timestamp)>) {
+    let mut seen: HashMap<Record, (String, i32)> = HashMap::new();
+    let mut serial = 0_u64;
+    while let Some((record, time)) = records.recv().await {
+        let api: Api<Event> = Api::namespaced(client.clone(), &record.about.namespace);
+        if let Some((name, count)) = seen.get_mut(&record) {
+            *count += 1;
+            let patch = serde_json::json!({"count": *count, "lastTimestamp": Time(time)});
+            if api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.is_ok() {
+                continue;
+            }
+            // Expired or deleted: begin again.
+            seen.remove(&record);
+        }
+        serial += 1;
+        let name = format!("{}.{:x}{serial:04x}", record.about.name, time.as_nanosecond());
+        if let Err(error) = api.create(&PostParams::default(), &event(&record, &name, &node, time)).await {
+            // A namespace that is being deleted refuses events; nothing is lost that anybody could still read.
+            tracing::debug!(%error, reason = record.reason, pod = record.about.name, "event not written");
+            continue;
+        }
+        if seen.len() >= REMEMBERED {
+            seen.clear();
+        }
+        seen.insert(record, (name, 1));
+    }
+}
+
+fn event(record: &Record, name: &str, node: &str, time: Timestamp) -> Event {
+    let host = (record.component == "kubelet").then(|| node.to_owned());
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(record.about.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some(record.about.kind.into()),
+            namespace: Some(record.about.namespace.clone()),
+            name: Some(record.about.name.clone()),
+            uid: Some(record.about.uid.clone()),
+            field_path: record.about.field_path.clone(),
+            resource_version: None,
+        },
+        type_: Some(match record.kind {
+            Kind::Normal => "Normal".into(),
+            Kind::Warning => "Warning".into(),
+        }),
+        reason: Some(record.reason.clone()),
+        message: Some(record.message.clone()),
+        count: Some(1),
+        first_timestamp: Some(Time(time)),
+        last_timestamp: Some(Time(time)),
+        source: Some(EventSource { component: Some(record.component.into()), host: host.clone() }),
+        reporting_component: Some(record.component.into()),
+        reporting_instance: Some(host.unwrap_or_default()),
+        ..Event::default()
+    }
+}

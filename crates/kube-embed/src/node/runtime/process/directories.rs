@@ -1,0 +1,197 @@
+//! Volumes as directories.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use crate::node::runtime::{Volume, VolumeContent, VolumeFile};
+
+/// Makes a volume and says where it is.
+pub(super) fn make(root: &Path, claims: &Path, volume: &Volume) -> Result<PathBuf, String> {
+    let dir = root.join(&volume.name);
+    let failed = |error: io::Error| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name);
+    match &volume.content {
+        VolumeContent::Empty { .. } => {
+            fs::create_dir_all(&dir).map_err(failed)?;
+            Ok(dir)
+        }
+        VolumeContent::Files(files) => {
+            fs::create_dir_all(&dir).map_err(failed)?;
+            fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(failed)?;
+            for file in files {
+                write(&dir, file).map_err(failed)?;
+            }
+            Ok(dir)
+        }
+        VolumeContent::Host { path, kind } => {
+            host(path, kind).map_err(|why| format!("MountVolume.SetUp failed for volume {:?} : {why}", volume.name))?;
+            Ok(path.clone())
+        }
+        VolumeContent::Claim { uid } => {
+            let dir = claims.join(uid);
+            fs::create_dir_all(&dir).map_err(failed)?;
+            Ok(dir)
+        }
+    }
+}
+
+/// Writes a file so that it appears whole: a container may be reading the one before.
+fn write(dir: &Path, file: &VolumeFile) -> io::Result<()> {
+    let path = dir.join(&file.path);
+    let parent = path.parent().unwrap_or(dir);
+    fs::create_dir_all(parent)?;
+    let mut temporary = tempfile(parent)?;
+    io::Write::write_all(&mut temporary.1, &file.data)?;
+    temporary.1.set_permissions(Permissions::from_mode(file.mode & 0o777))?;
+    fs::rename(temporary.0, path)
+}
+
+fn tempfile(parent: &Path) -> io::Result<(PathBuf, fs::File)> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = parent.join("..writing");
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    Ok((path, file))
+}
+
+fn host(path: &Path, kind: &str) -> Result<(), String> {
+    let metadata = fs::metadata(path);
+    let checked = |ok: bool, what: &str| {
+        if ok { Ok(()) } else { Err(format!("hostPath type check failed: {} is not a {what}", path.display())) }
+    };
+    match kind {
+        "" => Ok(()),
+        "Directory" => checked(metadata.is_ok_and(|m| m.is_dir()), "directory"),
+        "File" => checked(metadata.is_ok_and(|m| m.is_file()), "file"),
+        "DirectoryOrCreate" => {
+            fs::create_dir_all(path).map_err(|e| format!("hostPath {} cannot be created: {e}", path.display()))
+        }
+        "FileOrCreate" => fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map(|_| ())
+            .map_err(|e| format!("hostPath {} cannot be created: {e}", path.display())),
+        other => Err(format!(
+            "hostPath type {other:?} is not offered by this node; use Directory, DirectoryOrCreate, File or FileOrCreate"
+        )),
+    }
+}
+
+/// The directory (or file) of a mount with a `subPath`, which is made if it is not there and may not lead out of the
+/// volume, by `..` or by a link.
+pub(super) fn below(volume: &Path, sub_path: &str) -> Result<PathBuf, String> {
+    if sub_path.is_empty() {
+        return Ok(volume.to_owned());
+    }
+    let relative = Path::new(sub_path);
+    if !relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+        return Err(format!("subPath {sub_path:?} must be relative and must not contain '..'"));
+    }
+    let path = volume.join(relative);
+    let inside = || -> io::Result<bool> {
+        // The part that exists already is checked before anything is made below it.
+        let mut existing = path.as_path();
+        while let Err(error) = fs::symlink_metadata(existing) {
+            match existing.parent() {
+                Some(parent) if error.kind() == io::ErrorKind::NotFound => existing = parent,
+                _ => return Err(error),
+            }
+        }
+        let real = volume.canonicalize()?;
+        if !existing.canonicalize()?.starts_with(&real) {
+            return Ok(false);
+        }
+        if !path.exists() {
+            fs::create_dir_all(&path)?;
+        }
+        Ok(true)
+    };
+    match inside() {
+        Ok(true) => Ok(path),
+        Ok(false) => Err(format!("subPath {sub_path:?} leads out of its volume")),
+        Err(error) => Err(format!("subPath {sub_path:?} cannot be prepared: {error}")),
+    }
+}
+
+/// Bytes on disk below a directory; what disappears meanwhile counts as nothing.
+pub(super) fn usage(dir: &Path) -> u64 {
+    let mut total = 0;
+    let mut next = vec![dir.to_owned()];
+    while let Some(dir) = next.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            total += metadata.blocks() * 512;
+            if metadata.is_dir() {
+                next.push(entry.path());
+            }
+        }
+    }
+    total
+}
+
+/// Removes a directory tree, also one whose directories were made read-only by their owner.
+pub(super) fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => return other,
+    }
+    let mut next = vec![dir.to_owned()];
+    while let Some(dir) = next.pop() {
+        fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&dir)?.flatten() {
+            if entry.file_type()?.is_dir() {
+                next.push(entry.path());
+            }
+        }
+    }
+    fs::remove_dir_all(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sub_path_stays_in_its_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("volume");
+        fs::create_dir(&volume).unwrap();
+        std::os::unix::fs::symlink("/", volume.join("out")).unwrap();
+        assert_eq!(below(&volume, "").unwrap(), volume);
+        assert!(below(&volume, "a/b").unwrap().is_dir());
+        for path in ["../x", "/etc", "a/../../x", "out/etc", "out"] {
+            assert!(below(&volume, path).is_err(), "{path}");
+        }
+        assert!(!Path::new("/etc/a").exists());
+    }
+
+    #[test]
+    fn files_have_their_modes_and_are_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        for data in ["one", "two"] {
+            let file = VolumeFile { path: "d/key".into(), data: data.into(), mode: 0o400 };
+            let volume = Volume { name: "v".into(), content: VolumeContent::Files(vec![file]) };
+            let made = make(dir.path(), dir.path(), &volume).unwrap();
+            assert_eq!(fs::read_to_string(made.join("d/key")).unwrap(), data);
+            assert_eq!(fs::metadata(made.join("d/key")).unwrap().mode() & 0o777, 0o400);
+        }
+    }
+
+    #[test]
+    fn host_paths_are_checked_by_type() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, missing) = (dir.path().join("f"), dir.path().join("m"));
+        fs::write(&file, "").unwrap();
+        assert!(host(dir.path(), "Directory").is_ok() && host(&file, "File").is_ok() && host(&missing, "").is_ok());
+        assert!(host(&file, "Directory").unwrap_err().contains("is not a directory"));
+        assert!(host(&missing, "Directory").is_err());
+        assert!(host(&missing, "Socket").unwrap_err().contains("\"Socket\""));
+        assert!(host(&missing, "DirectoryOrCreate").is_ok() && missing.is_dir());
+    }
+}
