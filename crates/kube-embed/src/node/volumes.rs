@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn items_choose_and_rename_keys() {
-        let items = [KeyToPath { key: "b".into(), path: "d/x".into(), mode: Some(0o400) }];
+        let items = [KeyToPath { key: "b".into(), path: "d/x".into(), mode: Some(0o400), ..KeyToPath::default() }];
         let keys = Keys { items: Some(&items), optional: None, mode: None };
         let files = select(data(), "configmap \"c\"", &keys, 0o644).unwrap();
         assert_eq!(files, [VolumeFile { path: "d/x".into(), data: Bytes::from("2"), mode: 0o400 }]);
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_unless_optional() {
-        let items = [KeyToPath { key: "c".into(), path: "c".into(), mode: None }];
+        let items = [KeyToPath { key: "c".into(), path: "c".into(), ..KeyToPath::default() }];
         for (data, expected) in [
             (None, "configmap \"c\" not found"),
             (data(), "configmap \"c\" references non-existent config key: c"),

@@ -259,7 +259,7 @@ mod tests {
         log.write("stdout", format!("o\n{long}\nno newline").as_bytes()).unwrap();
         log.finish().unwrap();
         assert_eq!(text(dir.path()).await, format!("one\n\nerr\ntwo\n{long}\nno newline"));
-        assert_eq!(tail(dir.path(), 50), b"no newline");
+        assert_eq!(tail(dir.path(), 60), b"no newline");
     }
 
     #[tokio::test]
