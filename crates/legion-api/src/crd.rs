@@ -62,10 +62,10 @@ fn refine(crd: CustomResourceDefinition) -> CustomResourceDefinition {
 fn tidy(schema: &mut Value, foreign: bool) {
     let Some(object) = schema.as_object_mut() else { return };
     object.remove("nullable");
-    if let Some(format) = object.get("format").and_then(Value::as_str) {
-        if !matches!(format, "int32" | "int64" | "date-time" | "byte" | "double" | "float") {
-            object.remove("format");
-        }
+    if let Some(format) = object.get("format").and_then(Value::as_str)
+        && !matches!(format, "int32" | "int64" | "date-time" | "byte" | "double" | "float")
+    {
+        object.remove("format");
     }
     if let Some(Value::String(text)) = object.get_mut("description") {
         *text = brief(text, foreign);

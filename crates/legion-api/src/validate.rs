@@ -45,16 +45,16 @@ pub fn object(object: &Value, old: Option<&Value>) -> Vec<Problem> {
     let object = kube_core::cel::apply_defaults(&schema.plain, object);
     structure::check(&schema.plain, &object, &mut problems);
     // Rules assume that types are right: the API server does not evaluate them on a malformed object either.
-    if problems.is_empty() {
-        if let Err(errors) = Validator::new().validate_compiled(&schema.compiled, &object, old) {
-            problems.extend(errors.into_vec().into_iter().map(|error| {
-                Problem::new(
-                    Reason::InvalidObject,
-                    error.field_path.trim_start_matches('.'),
-                    error.message,
-                )
-            }));
-        }
+    if problems.is_empty()
+        && let Err(errors) = Validator::new().validate_compiled(&schema.compiled, &object, old)
+    {
+        problems.extend(errors.into_vec().into_iter().map(|error| {
+            Problem::new(
+                Reason::InvalidObject,
+                error.field_path.trim_start_matches('.'),
+                error.message,
+            )
+        }));
     }
     problems
 }

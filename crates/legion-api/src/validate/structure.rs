@@ -27,12 +27,12 @@ impl Checker<'_> {
     }
 
     fn value(&mut self, schema: &Value, value: &Value, path: &str, root: bool) {
-        if let Some(allowed) = schema.get("enum").and_then(Value::as_array) {
-            if !allowed.contains(value) {
-                let list = allowed.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
-                self.problem(path, format!("Unsupported value: {value}: supported values: {list}"));
-                return;
-            }
+        if let Some(allowed) = schema.get("enum").and_then(Value::as_array)
+            && !allowed.contains(value)
+        {
+            let list = allowed.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
+            self.problem(path, format!("Unsupported value: {value}: supported values: {list}"));
+            return;
         }
         if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
             if !(value.is_string() || value.is_i64() || value.is_u64()) {

@@ -68,10 +68,10 @@ fn every_node_is_structural_and_described() {
                     faults.push(format!("{path}.{name}: no description"));
                 }
             }
-            if let Some(pattern) = node.get("pattern").and_then(Value::as_str) {
-                if let Err(error) = regex::Regex::new(pattern) {
-                    faults.push(format!("{path}: {error}"));
-                }
+            if let Some(pattern) = node.get("pattern").and_then(Value::as_str)
+                && let Err(error) = regex::Regex::new(pattern)
+            {
+                faults.push(format!("{path}: {error}"));
             }
         });
     }

@@ -1,4 +1,6 @@
 //! The CRDs and offline validation, from the outside.
 
+#![allow(clippy::unwrap_used)]
+
 mod cases;
 mod crds;
