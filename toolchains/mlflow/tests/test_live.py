@@ -1,0 +1,90 @@
+"""What is known while a run goes on, and how a run ends that is stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from harness import Outcome, document, mlflow_command, variables
+
+# The project logs a metric and then waits until the test opens the FIFO's other end.
+WAITING = """
+import os
+import mlflow
+
+with mlflow.start_run():
+    mlflow.log_metric("loss", 0.5, step=1)
+    open(os.path.join(os.environ["LEGION_WORK"], "fifo")).read()
+    mlflow.log_metric("loss", 0.25, step=2)
+"""
+
+
+@pytest.fixture
+def started(tmp_path: Path):
+    """A training that has logged its first point and waits; with the events that were there then."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "train.py").write_text(WAITING)
+    training = document(entrypoint="train.py", arguments={"requireModel": False})
+    env = variables(tmp_path / "work", training, project)
+    os.mkfifo(tmp_path / "work" / "fifo")
+    process = subprocess.Popen(
+        mlflow_command("3"),
+        env=env,
+        cwd=tmp_path / "work" / "source",
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    yield process, Outcome(0, "", tmp_path / "work")
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def first_point(work: Path) -> float:
+    """Waits for the first point in the event stream; returns the seconds between the fact and its arrival."""
+    path = work / "run" / "events.jsonl"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        for line in path.read_text().splitlines() if path.exists() else []:
+            event = json.loads(line)
+            if event["type"] == "metric":
+                return time.time() - event["timestamp"] / 1000
+        time.sleep(0.02)
+    raise AssertionError("no metric arrived")
+
+
+@pytest.mark.slow
+def test_a_point_arrives_while_the_run_goes_on_and_survives_a_kill(started) -> None:
+    process, outcome = started
+    delay = first_point(outcome.work)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert outcome.metrics() == {"loss": [(1, "0.5")]}
+    assert outcome.pairs("tag") == {}
+    assert not outcome.result
+    # Two seconds are promised on a machine that is not overloaded; this bound holds on one that is.
+    assert delay < 10, delay
+
+
+@pytest.mark.slow
+def test_term_ends_the_command_and_everything_is_harvested(started) -> None:
+    process, outcome = started
+    first_point(outcome.work)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=120) == 128 + signal.SIGTERM
+    assert outcome.metrics() == {"loss": [(1, "0.5")]}
+    assert outcome.result["external"]["system"] == "mlflow"
+    assert "model" not in outcome.result
+
+
+@pytest.mark.slow
+def test_an_undisturbed_run_goes_on_to_its_end(started) -> None:
+    process, outcome = started
+    first_point(outcome.work)
+    (outcome.work / "fifo").write_text("go on")
+    assert process.wait(timeout=120) == 0
+    assert outcome.metrics() == {"loss": [(1, "0.5"), (2, "0.25")]}
