@@ -140,7 +140,7 @@ impl Embedded {
         self.server.set_pod_logs(logs);
     }
 
-    /// Serves HTTP/1.1 and HTTP/2 on this address, which must be a loopback address (port 0 picks one), to whoever
+    /// Serves HTTP/1.1 and HTTP/2 over TLS on this address, which must be a loopback address (port 0 picks one), to whoever
     /// holds `token`; a random one when `None`.
     pub async fn listen(&self, address: SocketAddr, token: Option<String>) -> std::io::Result<Endpoint> {
         listener::listen(self.service(), address, token, self.stopping.clone()).await

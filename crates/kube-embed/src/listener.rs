@@ -1,17 +1,26 @@
-//! HTTP on a loopback address.
+//! HTTPS on a loopback address.
 //!
-//! Every user of a machine can reach its loopback addresses, so each request must carry a bearer token.
+//! Every user of a machine can reach its loopback addresses, so each request must carry a bearer token. And everyone
+//! can listen on a port that has become free, so clients must know whom they show that token to: the server makes
+//! itself a certificate, which the kubeconfig pins. (kubectl sends no token without TLS at all.)
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -25,6 +34,7 @@ use crate::status::ApiError;
 pub struct Endpoint {
     address: SocketAddr,
     token: Arc<str>,
+    certificate: Arc<str>,
     connections: TaskTracker,
 }
 
@@ -36,7 +46,7 @@ impl Endpoint {
 
     /// The server's URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("https://{}", self.address)
     }
 
     /// The bearer token that every request must carry.
@@ -44,12 +54,19 @@ impl Endpoint {
         &self.token
     }
 
+    /// The certificate to trust, in PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
     /// A kubeconfig for this server, in JSON (which is YAML). It holds the token: write it with mode 0600.
     pub fn kubeconfig(&self, name: &str, namespace: &str) -> String {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": name, "cluster": {"server": self.url()}}],
+            "clusters": [{"name": name, "cluster": {
+                "server": self.url(), "certificate-authority-data": STANDARD.encode(&*self.certificate),
+            }}],
             "users": [{"name": name, "user": {"token": &*self.token}}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}],
             "current-context": name,
@@ -62,6 +79,22 @@ impl Endpoint {
         self.connections.close();
         self.connections.wait().await;
     }
+}
+
+/// How long a client may take to say hello.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A key of this process's own, and the certificate for it.
+fn identity() -> Result<(ServerConfig, String), Box<dyn std::error::Error + Send + Sync>> {
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names)?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok((config, cert.pem()))
 }
 
 pub(crate) async fn listen(
@@ -87,9 +120,12 @@ pub(crate) async fn listen(
         )
     });
     let listener = TcpListener::bind(address).await?;
+    let (tls, certificate) = identity().map_err(std::io::Error::other)?;
+    let tls = TlsAcceptor::from(Arc::new(tls));
     let endpoint = Endpoint {
         address: listener.local_addr()?,
         token: Arc::from(token),
+        certificate: Arc::from(certificate),
         connections: TaskTracker::new(),
     };
     let accepted = endpoint.clone();
@@ -102,7 +138,7 @@ pub(crate) async fn listen(
                     Err(error) => {
                         // Out of file descriptors, mostly: what is open goes on, and the next accept may succeed.
                         tracing::warn!(%error, "cannot accept a connection");
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
                         continue;
                     }
                 },
@@ -115,8 +151,15 @@ pub(crate) async fn listen(
                 inner: service.clone(),
                 expected: Arc::from(format!("Bearer {}", accepted.token)),
             };
-            let stopping = stopping.clone();
+            let (stopping, tls) = (stopping.clone(), tls.clone());
             accepted.connections.spawn(async move {
+                let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
+                let stream = match stopping.run_until_cancelled(handshake).await {
+                    Some(Ok(Ok(stream))) => stream,
+                    Some(Ok(Err(error))) => return tracing::debug!(%error, "a TLS handshake failed"),
+                    Some(Err(_)) => return tracing::debug!("a TLS handshake took too long"),
+                    None => return,
+                };
                 let builder = auto::Builder::new(TokioExecutor::new());
                 let handler = hyper_util::service::TowerToHyperService::new(authenticated);
                 let connection = builder.serve_connection(TokioIo::new(stream), handler);

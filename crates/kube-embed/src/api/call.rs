@@ -11,7 +11,7 @@ use super::negotiate::{self, Representation};
 use super::query::Query;
 use super::registry::Resource;
 use super::selector::Selector;
-use super::{ApiServer, meta, table};
+use super::{ApiServer, meta, protobuf, table};
 use crate::resource::Subresource;
 use crate::status::ApiError;
 use crate::store::{CommitError, Key, Object};
@@ -129,29 +129,36 @@ impl Call {
 
     /// Decodes a body that must be one object.
     pub(super) fn decode(&self, bytes: &Bytes) -> Result<Value, ApiError> {
-        let media_type = self.content_type.split(';').next().unwrap_or_default().trim();
-        let value: Value = match media_type {
-            "" | "application/json" | "*/*" => serde_json::from_slice(bytes)
-                .map_err(|e| ApiError::bad_request(format!("the body is no valid JSON: {e}")))?,
-            "application/yaml" | "application/apply-patch+yaml" => std::str::from_utf8(bytes)
-                .map_err(|e| e.to_string())
-                .and_then(|text| serde_saphyr::from_str(text).map_err(|e| e.to_string()))
-                .map_err(|e| ApiError::bad_request(format!("the body is no valid YAML: {e}")))?,
-            other => {
-                return Err(ApiError::unsupported_media_type(
-                    other,
-                    "application/json, application/yaml",
-                ));
-            }
-        };
-        if !value.is_object() {
-            return Err(ApiError::bad_request("the body must be an object"));
-        }
-        if value.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
-            return Err(ApiError::bad_request("metadata must be an object"));
-        }
-        Ok(value)
+        decode(&self.content_type, bytes)
     }
+}
+
+/// Decodes a body that must be one object.
+pub(super) fn decode(content_type: &str, bytes: &Bytes) -> Result<Value, ApiError> {
+    const KNOWN: &str = "application/json, application/yaml";
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let value: Value = match media_type {
+        "" | "application/json" | "*/*" => serde_json::from_slice(bytes)
+            .map_err(|e| ApiError::bad_request(format!("the body is no valid JSON: {e}")))?,
+        "application/yaml" | "application/apply-patch+yaml" => std::str::from_utf8(bytes)
+            .map_err(|e| e.to_string())
+            .and_then(|text| serde_saphyr::from_str(text).map_err(|e| e.to_string()))
+            .map_err(|e| ApiError::bad_request(format!("the body is no valid YAML: {e}")))?,
+        "application/vnd.kubernetes.protobuf" => protobuf::decode(bytes).map_err(|fault| match fault {
+            protobuf::Fault::Malformed => ApiError::bad_request("the body is no valid protobuf"),
+            protobuf::Fault::Kind(kind) => {
+                ApiError::unsupported_media_type(&format!("{media_type} of kind {kind}"), KNOWN)
+            }
+        })?,
+        other => return Err(ApiError::unsupported_media_type(other, KNOWN)),
+    };
+    if !value.is_object() {
+        return Err(ApiError::bad_request("the body must be an object"));
+    }
+    if value.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
+        return Err(ApiError::bad_request("metadata must be an object"));
+    }
+    Ok(value)
 }
 
 /// Adds warnings, which kubectl and client libraries show.

@@ -11,6 +11,7 @@ mod meta;
 mod negotiate;
 mod path;
 mod pods;
+mod protobuf;
 mod query;
 mod read;
 mod registry;
@@ -220,7 +221,8 @@ impl ApiServer {
         let Some(resource) = registry.find(&target.group, &target.version, &target.plural) else {
             if parts.method == Method::POST && target.name.is_none() && target.version == "v1" {
                 let bytes = read(body).await?;
-                if let Some(answer) = review::answer(&target.group, &target.plural, &bytes) {
+                let content_type = text(&parts.headers, header::CONTENT_TYPE);
+                if let Some(answer) = review::answer(&target.group, &target.plural, content_type, &bytes) {
                     return answer;
                 }
             }

@@ -2,13 +2,19 @@
 
 use bytes::Bytes;
 use http::Response;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::body::{self, ResponseBody};
+use super::call;
 use crate::status::ApiError;
 
 /// Answers a review, or `None` when the path is no review's.
-pub(super) fn answer(group: &str, plural: &str, body: &Bytes) -> Option<Result<Response<ResponseBody>, ApiError>> {
+pub(super) fn answer(
+    group: &str,
+    plural: &str,
+    content_type: &str,
+    bytes: &Bytes,
+) -> Option<Result<Response<ResponseBody>, ApiError>> {
     let status = match (group, plural) {
         ("authorization.k8s.io", "selfsubjectaccessreviews") => {
             json!({"allowed": true, "reason": "this server has no users besides the holder of its token"})
@@ -23,12 +29,8 @@ pub(super) fn answer(group: &str, plural: &str, body: &Bytes) -> Option<Result<R
         }
         _ => return None,
     };
-    Some(match serde_json::from_slice::<Value>(body) {
-        Ok(mut review) if review.is_object() => {
-            review["status"] = status;
-            Ok(body::json(201, &review))
-        }
-        Ok(_) => Err(ApiError::bad_request("the body must be an object")),
-        Err(error) => Err(ApiError::bad_request(format!("the body is no valid JSON: {error}"))),
-    })
+    Some(call::decode(content_type, bytes).map(|mut review| {
+        review["status"] = status;
+        body::json(201, &review)
+    }))
 }

@@ -1,7 +1,10 @@
 //! The embedded API as its clients see it.
 
+mod controller;
 mod crds;
 mod deletion;
+mod kubectl;
+mod listener;
 mod objects;
 mod reads;
 mod storage;
