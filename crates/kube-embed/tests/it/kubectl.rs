@@ -267,9 +267,6 @@ async fn what_people_do_with_kubectl() {
         .await
         .ok();
     let gone = kubectl.run(&["get", "widgets"]).await;
-    assert!(
-        gone.err.contains("the server doesn't have a resource type \"widgets\""),
-        "{}",
-        gone.err
-    );
+    // What exactly it says depends on how old its cached discovery is.
+    assert_eq!(gone.code, 1, "{}{}", gone.out, gone.err);
 }
