@@ -1,0 +1,277 @@
+//! Opening what somebody else wrote: beneath one directory, through no link, and never waiting for a device.
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2};
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path};
+
+/// Why something beneath a directory was not opened. It carries no content and no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// Nothing is there.
+    #[error("does not exist")]
+    Missing,
+    /// A link, at the end or on the way.
+    #[error("is or lies behind a symbolic link")]
+    Link,
+    /// Neither a regular file nor, where one was wanted, a directory.
+    #[error("is not a regular file")]
+    Special,
+    /// Larger than allowed.
+    #[error("is larger than its limit")]
+    TooLarge,
+    /// The way leads out.
+    #[error("lies outside of its directory")]
+    Outside,
+    /// Anything else.
+    #[error("cannot be read ({0})")]
+    Io(Errno),
+}
+
+impl From<Errno> for Refused {
+    fn from(e: Errno) -> Self {
+        match e {
+            Errno::NOENT => Self::Missing,
+            Errno::LOOP => Self::Link,
+            Errno::XDEV => Self::Outside,
+            // A socket, or a device without a driver.
+            Errno::NXIO | Errno::NODEV => Self::Special,
+            e => Self::Io(e),
+        }
+    }
+}
+
+const FLAGS: OFlags = OFlags::CLOEXEC
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
+
+/// A directory that is trusted to be what it is; what lies in it is not.
+#[derive(Debug)]
+pub(crate) struct Root {
+    fd: OwnedFd,
+    device: u64,
+    /// Whether the kernel resolves paths beneath a directory by itself (Linux 5.6; some sandboxes forbid the call).
+    by_kernel: bool,
+}
+
+impl Root {
+    /// Opens the directory.
+    pub(crate) fn open(path: &Path) -> Result<Self, Refused> {
+        let fd = open(
+            path,
+            OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY,
+            Mode::empty(),
+        )?;
+        let device = fstat(&fd)?.st_dev;
+        let by_kernel = !matches!(
+            openat2(
+                &fd,
+                ".",
+                OFlags::PATH | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::BENEATH
+            ),
+            Err(Errno::NOSYS | Errno::PERM)
+        );
+        Ok(Self { fd, device, by_kernel })
+    }
+
+    /// The same without help of the kernel.
+    #[cfg(test)]
+    pub(crate) fn by_component(mut self) -> Self {
+        self.by_kernel = false;
+        self
+    }
+
+    /// Opens anything below, following no link. An empty path is the directory itself.
+    fn any(&self, path: &Path) -> Result<(OwnedFd, Stat), Refused> {
+        if path
+            .components()
+            .any(|c| !matches!(c, Component::Normal(_) | Component::CurDir))
+        {
+            return Err(Refused::Outside);
+        }
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        let fd = if self.by_kernel {
+            let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            openat2(&self.fd, path, FLAGS, Mode::empty(), how)?
+        } else {
+            self.walk(path)?
+        };
+        let stat = fstat(&fd)?;
+        // A mount below the directory is not what the trainer wrote.
+        if stat.st_dev != self.device {
+            return Err(Refused::Outside);
+        }
+        Ok((fd, stat))
+    }
+
+    /// Component by component, each opened without following a link.
+    fn walk(&self, path: &Path) -> Result<OwnedFd, Refused> {
+        let mut at = openat(&self.fd, ".", FLAGS | OFlags::DIRECTORY, Mode::empty())?;
+        for component in path.components() {
+            let Component::Normal(name) = component else { continue };
+            at = openat(&at, name, FLAGS, Mode::empty()).map_err(|e| match e {
+                // A link in the middle of the path: with O_NOFOLLOW it counts as "no directory".
+                Errno::NOTDIR => Refused::Link,
+                e => e.into(),
+            })?;
+        }
+        Ok(at)
+    }
+
+    /// Opens a regular file of at most `limit` bytes.
+    pub(crate) fn file(&self, path: &Path, limit: u64) -> Result<(File, Stat), Refused> {
+        let (fd, stat) = self.any(path)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Refused::Special);
+        }
+        // The size that is stated counts, not the blocks: a sparse file is as long to read as a full one.
+        if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > limit {
+            return Err(Refused::TooLarge);
+        }
+        Ok((File::from(fd), stat))
+    }
+
+    /// Opens a regular file, and a directory too.
+    pub(crate) fn entry(&self, path: &Path) -> Result<(OwnedFd, Stat), Refused> {
+        let (fd, stat) = self.any(path)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::Directory => Ok((fd, stat)),
+            _ => Err(Refused::Special),
+        }
+    }
+
+    /// The content of a small regular file.
+    pub(crate) fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, Refused> {
+        use std::io::Read as _;
+        let (file, _) = self.file(path, limit)?;
+        let mut bytes = Vec::new();
+        // Bounded again: the file may grow while it is read.
+        file.take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Refused::Io(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+        if bytes.len() as u64 > limit {
+            Err(Refused::TooLarge)
+        } else {
+            Ok(bytes)
+        }
+    }
+
+    /// Whether a link below the directory leads to something that is not below it. Followed by the kernel, so that links
+    /// to links are judged as they would be used.
+    pub(crate) fn leads_out(&self, link: &Path, root: &Path) -> bool {
+        if self.by_kernel {
+            let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+            return match openat2(&self.fd, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
+                Ok(_) => false,
+                // Pointing at nothing is no way out as long as it stays a path of this tree.
+                Err(Errno::NOENT) => self.dangles_outside(link, root),
+                Err(_) => true,
+            };
+        }
+        let (Ok(root), link) = (root.canonicalize(), root.join(link)) else {
+            return true;
+        };
+        link.canonicalize().map_or(true, |target| !target.starts_with(root))
+    }
+
+    fn dangles_outside(&self, link: &Path, root: &Path) -> bool {
+        let Ok(target) = std::fs::read_link(root.join(link)) else {
+            return true;
+        };
+        let mut depth = link.components().count().saturating_sub(1);
+        for component in target.components() {
+            match component {
+                Component::Normal(_) => depth += 1,
+                Component::CurDir => {}
+                Component::ParentDir if depth > 0 => depth -= 1,
+                _ => return true,
+            }
+        }
+        false
+    }
+}
+
+/// A path of the trainer's in a form fit for a message.
+pub(crate) fn shown(path: &Path) -> String {
+    legion_protocol::text::bounded(&String::from_utf8_lossy(path.as_os_str().as_bytes()), 200)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn roots(dir: &Path) -> [Root; 2] {
+        [Root::open(dir).unwrap(), Root::open(dir).unwrap().by_component()]
+    }
+
+    #[test]
+    fn only_regular_files_beneath_are_opened_both_ways() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::write(dir.path().join("secret"), "s").unwrap();
+        std::fs::write(root.join("sub/file"), "content").unwrap();
+        symlink("../secret", root.join("out")).unwrap();
+        symlink("sub/file", root.join("in")).unwrap();
+        symlink("sub", root.join("way")).unwrap();
+        symlink("/", root.join("slash")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+        File::create(root.join("endless")).unwrap().set_len(1 << 43).unwrap();
+        for root in roots(&root) {
+            let read = |path: &str| root.read(Path::new(path), 100);
+            assert_eq!(read("sub/file").unwrap(), b"content");
+            assert_eq!(root.read(Path::new("sub/file"), 6).unwrap_err(), Refused::TooLarge);
+            for (path, why) in [
+                ("nothing", Refused::Missing),
+                ("out", Refused::Link),
+                ("in", Refused::Link),
+                ("way/file", Refused::Link),
+                ("slash/etc/passwd", Refused::Link),
+                ("../secret", Refused::Outside),
+                ("sub/../../secret", Refused::Outside),
+                ("/etc/passwd", Refused::Outside),
+                ("fifo", Refused::Special),
+                ("socket", Refused::Special),
+                ("sub", Refused::Special),
+                ("", Refused::Special),
+                ("endless", Refused::TooLarge),
+            ] {
+                assert_eq!(read(path).unwrap_err(), why, "{path} ({root:?})");
+            }
+            assert!(root.entry(Path::new("sub")).is_ok());
+        }
+    }
+
+    #[test]
+    fn links_are_judged_by_where_they_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        for (link, target, out) in [
+            ("fine", "a/b", false),
+            ("a/b/up", "../../a", false),
+            ("dangling", "a/nothing", false),
+            ("absolute", "/etc", true),
+            ("parent", "..", true),
+            ("a/parent", "../../x", true),
+            ("here", ".", false),
+            // By its text this stays inside; by the file system it does not.
+            ("chain", "here/../x", true),
+        ] {
+            symlink(target, root.join(link)).unwrap();
+            let opened = Root::open(&root).unwrap();
+            assert_eq!(opened.leads_out(Path::new(link), &root), out, "{link} -> {target}");
+        }
+    }
+}

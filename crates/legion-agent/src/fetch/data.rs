@@ -1,0 +1,176 @@
+//! Data bindings: downloaded into `$LEGION_DATA`, and moved below the project where the binding asks for that.
+
+use super::{http, source};
+use crate::beneath::Root;
+use crate::secrets::Secret;
+use crate::store::s3::{Bucket, Use};
+use crate::tree::{self, Facts, Limits};
+use crate::{Result, node_fault, places};
+use legion_protocol::message::DataFact;
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::task::{DataTask, Store};
+use legion_protocol::training::DataFacts;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// Brings one binding in.
+pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits) -> Result<(DataFact, DataFacts)> {
+    let field = format!("spec.data[{}]", task.name);
+    let name = places::relative(&task.name, &field)?;
+    if name.components().count() != 1 {
+        return Err(StepError::new(
+            StepReason::PathEscapes,
+            format!("{:?} is no name of a binding", task.name),
+        )
+        .field(field));
+    }
+    let entry = data.join(name);
+    let facts = bring(task, &entry, limits).map_err(|e| e.field(field.clone()))?;
+    if !task.digest.is_empty() && task.digest != facts.digest {
+        let message = format!(
+            "{} has the digest {}, and the manifest says {}",
+            task.uri, facts.digest, task.digest
+        );
+        return Err(StepError::new(StepReason::DigestMismatch, message).field(format!("{field}.digest")));
+    }
+    let path = if task.local_path.is_empty() {
+        entry
+    } else {
+        let placed = place(task, &entry, project, &format!("{field}.localPath"))?;
+        std::os::unix::fs::symlink(&placed, &entry)
+            .map_err(|e| node_fault(format_args!("cannot make {}", entry.display()), &e))?;
+        placed
+    };
+    let seen = DataFacts {
+        name: task.name.clone(),
+        uri: task.uri.clone(),
+        local_path: task.local_path.clone(),
+        path: path.to_string_lossy().into_owned(),
+        digest: facts.digest.clone(),
+    };
+    Ok((
+        DataFact {
+            name: task.name.clone(),
+            digest: facts.digest,
+            files: facts.files,
+            size_bytes: facts.bytes,
+        },
+        seen,
+    ))
+}
+
+fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<Facts> {
+    let nothing = || {
+        let message = format!("there is nothing at {:?} ({})", task.remote_path, task.uri);
+        StepError::new(StepReason::DataNotFound, message)
+    };
+    match &task.store {
+        Store::Http { uri, secret } => {
+            let secret = Secret::of(secret, &task.slot, "spec.data")?;
+            http::download(&http::address(uri, &task.remote_path)?, secret.as_ref(), to, limits)
+        }
+        Store::S3 { secret, .. } => {
+            let secret = Secret::of(secret, &task.slot, "spec.data")?;
+            let bucket = Bucket::open(&task.store, secret.as_ref(), Use::Data)?;
+            let path = task.remote_path.trim_end_matches('/');
+            // One object when the name is one; everything below it otherwise.
+            if !path.is_empty() && !task.remote_path.ends_with('/') && bucket.head(path)?.is_some() {
+                let (_, mut reader) = bucket.get(path)?;
+                let (digest, bytes) = tree::copy_file(&mut reader, to, limits.bytes, false)?;
+                return Ok(Facts {
+                    digest,
+                    files: 1,
+                    bytes,
+                });
+            }
+            places::make(to)?;
+            source::prefix(&bucket, path, to, limits)?.ok_or_else(nothing)
+        }
+        Store::Volume { path } => {
+            let mount = places::storage(&task.slot)?;
+            let below = places::relative(path, "spec.data")?.join(places::relative(&task.remote_path, "spec.data")?);
+            let from = mount.join(&below);
+            let Ok(meta) = std::fs::metadata(&from) else {
+                return Err(nothing());
+            };
+            let root =
+                Root::open(&mount).map_err(|e| StepError::new(StepReason::NodeFault, format!("the volume {e}")))?;
+            if !below.as_os_str().is_empty() && root.leads_out(&below, &mount) {
+                let message = format!("{:?} leads out of its volume", task.remote_path);
+                return Err(StepError::new(StepReason::PathEscapes, message));
+            }
+            if meta.is_dir() {
+                places::make(to)?;
+                return tree::copy(&from, to, limits, |p| !p.starts_with("lost+found"));
+            }
+            if !meta.is_file() {
+                return Err(StepError::new(
+                    StepReason::ContentRefused,
+                    format!("{:?} is no file", task.remote_path),
+                ));
+            }
+            let mut file = std::fs::File::open(&from).map_err(|e| node_fault("cannot open the data", &e))?;
+            let (digest, bytes) = tree::copy_file(&mut file, to, limits.bytes, false)?;
+            Ok(Facts {
+                digest,
+                files: 1,
+                bytes,
+            })
+        }
+    }
+}
+
+/// Moves the data to its place below the project, through no link that the source may hold there.
+fn place(task: &DataTask, from: &Path, project: &Path, field: &str) -> Result<PathBuf> {
+    let wanted = places::relative(&task.local_path, field)?;
+    let into = task.local_path.ends_with('/') && from.is_file();
+    let wanted = if into {
+        wanted.join(base_name(task))
+    } else {
+        wanted.to_owned()
+    };
+    let mut at = project.to_owned();
+    let mut parts = wanted.components().peekable();
+    while let Some(part) = parts.next() {
+        at.push(part);
+        match std::fs::symlink_metadata(&at) {
+            Ok(meta) if meta.is_symlink() => {
+                let message = format!("localPath {:?} goes through a link of the source", task.local_path);
+                return Err(StepError::new(StepReason::PathEscapes, message).field(field));
+            }
+            Ok(_) => {}
+            Err(_) if parts.peek().is_some() => places::make(&at)?,
+            Err(_) => {}
+        }
+    }
+    merge(from, &at).map_err(|e| node_fault(format_args!("cannot place the data at {:?}", task.local_path), &e))?;
+    Ok(at)
+}
+
+/// Moves a file or a tree, into what exists already where both are directories.
+fn merge(from: &Path, to: &Path) -> std::io::Result<()> {
+    let is_directory = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
+    if !(is_directory(from) && is_directory(to)) {
+        return std::fs::rename(from, to);
+    }
+    for entry in std::fs::read_dir(from)? {
+        let name = entry?.file_name();
+        merge(&from.join(&name), &to.join(&name))?;
+    }
+    std::fs::remove_dir(from)
+}
+
+/// The last part of the remote path, or of the address when that is one object.
+fn base_name(task: &DataTask) -> &OsStr {
+    let text = if task.remote_path.is_empty() {
+        &task.uri
+    } else {
+        &task.remote_path
+    };
+    let name = text.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    OsStr::new(if name.is_empty() || name == ".." {
+        task.name.as_str()
+    } else {
+        name
+    })
+}

@@ -1,0 +1,448 @@
+//! Sources in git, through the system's `git`.
+//!
+//! A repository is hostile input too: nothing of it runs. Configuration of system and user is not read; hooks, filters,
+//! file system monitors, credential helpers and remote helpers are off; only the transport of the address itself (and
+//! https and ssh for submodules) is allowed; links out of the tree are refused after the checkout.
+
+use super::askpass;
+use crate::secrets::Secret;
+use crate::tree::{self, Limits};
+use crate::{Result, node_fault, places, retry};
+use legion_protocol::message::FetchSource;
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::text::bounded;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use url::Url;
+
+const FIELD: &str = "spec.source.git";
+const REF_FIELD: &str = "spec.source.git.ref";
+
+/// What a task says about a repository.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repository<'a> {
+    pub(super) uri: &'a str,
+    pub(super) reference: &'a str,
+    pub(super) commit: &'a str,
+    pub(super) submodules: bool,
+    pub(super) known_hosts: &'a str,
+}
+
+/// How to reach the repository.
+struct Git {
+    directory: PathBuf,
+    uri: String,
+    schemes: Vec<&'static str>,
+    environment: Vec<(&'static str, std::ffi::OsString)>,
+    /// Key and host files and configuration, removed with this value.
+    _private: Private,
+}
+
+/// A private directory below TMPDIR.
+struct Private(PathBuf);
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        // The volume goes away with the pod in any case.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Brings a commit into an empty directory.
+pub(super) fn fetch(
+    repository: Repository<'_>,
+    secret: Option<&Secret>,
+    to: &Path,
+    limits: Limits,
+) -> Result<FetchSource> {
+    let git = Git::prepare(&repository, secret, to)?;
+    git.run(&["init", "--quiet", "--template=", "."])?;
+    git.run(&["remote", "add", "origin", "--", &git.uri])?;
+    let commit = if repository.commit.is_empty() {
+        git.resolve(repository.reference)?
+    } else {
+        git.bring_commit(repository.commit)?
+    };
+    git.run(&["checkout", "--quiet", "--force", "--detach", &commit])?;
+    if repository.submodules {
+        retry::transient(|| {
+            git.run(&[
+                "submodule",
+                "--quiet",
+                "update",
+                "--init",
+                "--recursive",
+                "--force",
+                "--checkout",
+            ])
+            .map(drop)
+        })?;
+    }
+    let facts = tree::check(to, limits).map_err(|e| e.field(FIELD))?;
+    Ok(FetchSource {
+        commit,
+        digest: String::new(),
+        files: facts.files,
+        size_bytes: facts.bytes,
+    })
+}
+
+impl Git {
+    fn prepare(repository: &Repository<'_>, secret: Option<&Secret>, to: &Path) -> Result<Self> {
+        let (uri, scheme) = address(repository.uri)?;
+        let private = Private(std::env::temp_dir().join(format!("legion-git-{}", std::process::id())));
+        let make = |e: std::io::Error| node_fault("cannot make a private directory", &e);
+        std::fs::create_dir_all(&private.0).map_err(make)?;
+        std::fs::set_permissions(&private.0, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(make)?;
+        let mut environment: Vec<(&'static str, std::ffi::OsString)> = Vec::new();
+        // Read by git as the user's configuration: a repository of a mounted volume may belong to another user.
+        let config = private.0.join("config");
+        places::write(&config, b"[safe]\n\tdirectory = *\n")?;
+        environment.push(("GIT_CONFIG_GLOBAL", config.into()));
+        if scheme == "ssh" {
+            environment.push(("GIT_SSH_COMMAND", ssh(repository, secret, &private.0)?.into()));
+        } else if let (Some(secret), "https" | "http") = (secret, scheme) {
+            secret.require("password")?;
+            let host = Url::parse(&uri).ok().and_then(|u| authority(&u)).unwrap_or_default();
+            environment.push(("GIT_ASKPASS", askpass::program()));
+            environment.push((askpass::DIRECTORY, secret.directory().into()));
+            environment.push((askpass::HOST, host.into()));
+        }
+        let mut schemes = vec!["https", "ssh"];
+        if !schemes.contains(&scheme) {
+            schemes.push(scheme);
+        }
+        Ok(Self {
+            directory: to.to_owned(),
+            uri,
+            schemes,
+            environment,
+            _private: private,
+        })
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("git");
+        for setting in [
+            "core.hooksPath=/dev/null",
+            "core.attributesFile=/dev/null",
+            "core.fsmonitor=false",
+            "core.untrackedCache=false",
+            "credential.helper=",
+            "protocol.allow=never",
+            "filter.lfs.smudge=",
+            "filter.lfs.process=",
+            "filter.lfs.required=false",
+            "submodule.recurse=false",
+            "gc.auto=0",
+            "maintenance.auto=false",
+            "advice.detachedHead=false",
+            "init.defaultBranch=main",
+            "http.lowSpeedLimit=1000",
+            "http.lowSpeedTime=60",
+        ] {
+            command.args(["-c", setting]);
+        }
+        for scheme in &self.schemes {
+            command.args(["-c", &format!("protocol.{scheme}.allow=always")]);
+        }
+        command.args(args).current_dir(&self.directory).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GIT_")) {
+            command.env_remove(name);
+        }
+        command
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_ATTR_NOSYSTEM", "1")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ASKPASS", "/bin/false")
+            .env("SSH_ASKPASS", "/bin/false")
+            .env("GIT_SSH_VARIANT", "ssh")
+            .env("GIT_LFS_SKIP_SMUDGE", "1")
+            .env(
+                "GIT_CEILING_DIRECTORIES",
+                self.directory.parent().unwrap_or(Path::new("/")),
+            )
+            .env_remove("LEGION_TASK")
+            .env("LC_ALL", "C")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs git and gives its output.
+    fn run(&self, args: &[&str]) -> Result<String> {
+        let output = self.command(args).output().map_err(|e| {
+            StepError::new(StepReason::NodeFault, format!("cannot run git: {e}"))
+                .remedy("use an agent image that contains git")
+        })?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(self.judge(&String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// Finds the commit that a branch, a tag, or a full or short commit means, and brings it in.
+    fn resolve(&self, reference: &str) -> Result<String> {
+        let listed = retry::transient(|| self.run(&["ls-remote", "--quiet", "--", &self.uri]))?;
+        let refs: Vec<(&str, &str)> = listed.lines().filter_map(|line| line.split_once('\t')).collect();
+        let candidates = if reference.is_empty() {
+            vec!["HEAD".to_owned()]
+        } else {
+            ["", "refs/heads/", "refs/tags/"]
+                .map(|prefix| format!("{prefix}{reference}"))
+                .to_vec()
+        };
+        for candidate in candidates {
+            if let Some((_, name)) = refs.iter().find(|(_, name)| *name == candidate) {
+                retry::transient(|| {
+                    self.run(&[
+                        "fetch",
+                        "--quiet",
+                        "--no-tags",
+                        "--no-recurse-submodules",
+                        "--depth=1",
+                        "origin",
+                        name,
+                    ])
+                })?;
+                return self.commit("FETCH_HEAD");
+            }
+        }
+        let is_hex = reference.len() >= 4 && reference.bytes().all(|b| b.is_ascii_hexdigit());
+        if is_hex && let Ok(commit) = self.bring_commit(reference) {
+            return Ok(commit);
+        }
+        if reference.is_empty() {
+            return Err(StepError::new(StepReason::GitRefNotFound, "the repository is empty").field(REF_FIELD));
+        }
+        let names: Vec<_> = refs
+            .iter()
+            .filter_map(|(_, name)| {
+                name.strip_prefix("refs/heads/")
+                    .or_else(|| name.strip_prefix("refs/tags/"))
+            })
+            .filter(|name| !name.ends_with("^{}"))
+            .take(20)
+            .collect();
+        let known = bounded(&names.join(", "), 300);
+        Err(StepError::new(
+            StepReason::GitRefNotFound,
+            format!("{} has no branch, tag or commit {reference:?}", self.uri),
+        )
+        .field(REF_FIELD)
+        .remedy(format!("set {REF_FIELD} to one that exists: {known}")))
+    }
+
+    /// Brings a full or short commit in: by itself where the server allows that, else with all history.
+    fn bring_commit(&self, commit: &str) -> Result<String> {
+        let full = matches!(commit.len(), 40 | 64) && commit.bytes().all(|b| b.is_ascii_hexdigit());
+        if full
+            && self
+                .run(&[
+                    "fetch",
+                    "--quiet",
+                    "--no-tags",
+                    "--no-recurse-submodules",
+                    "--depth=1",
+                    "origin",
+                    commit,
+                ])
+                .is_ok()
+        {
+            return self.commit(commit);
+        }
+        let everything = [
+            "fetch",
+            "--quiet",
+            "--no-recurse-submodules",
+            "origin",
+            "+refs/heads/*:refs/remotes/origin/*",
+            "+refs/tags/*:refs/tags/*",
+        ];
+        retry::transient(|| self.run(&everything))?;
+        self.commit(commit).map_err(|_| {
+            StepError::new(
+                StepReason::GitRefNotFound,
+                format!("{} has no commit {commit:?} any more", self.uri),
+            )
+            .field(REF_FIELD)
+        })
+    }
+
+    fn commit(&self, name: &str) -> Result<String> {
+        let name = format!("{name}^{{commit}}");
+        Ok(self
+            .run(&["rev-parse", "--quiet", "--verify", "--end-of-options", &name])?
+            .trim()
+            .to_owned())
+    }
+
+    /// What git's words mean.
+    fn judge(&self, words: &str) -> StepError {
+        let said = |texts: &[&str]| texts.iter().any(|text| words.contains(text));
+        let reason = if said(&[
+            "Host key verification failed",
+            "host key is known",
+            "REMOTE HOST IDENTIFICATION",
+        ]) {
+            StepReason::HostKeyUnverified
+        } else if said(&[
+            "Authentication failed",
+            "could not read Username",
+            "could not read Password",
+            "Permission denied (",
+            "error: 403",
+            "error: 401",
+            "unable to read askpass",
+        ]) {
+            StepReason::SourceAccessDenied
+        } else if said(&["does not exist", "not found", "does not appear to be a git repository"]) {
+            StepReason::SourceNotFound
+        } else if said(&["No space left on device"]) {
+            StepReason::WorkspaceFull
+        } else if said(&["transport '"]) {
+            StepReason::ContentRefused
+        } else {
+            StepReason::SourceUnreachable
+        };
+        // What git adds to every failure of ssh, and ssh to every unknown host, says nothing about this one.
+        let is_noise = |line: &&str| {
+            [
+                "",
+                "and the repository exists.",
+                "fatal: Could not read from remote repository.",
+            ]
+            .contains(line)
+                || line.starts_with("Please make sure you have the correct access rights")
+                || line.starts_with("@@@")
+        };
+        let last: Vec<_> = words.lines().map(str::trim).filter(|l| !is_noise(l)).collect();
+        let shown = bounded(&last[last.len().saturating_sub(3)..].join("; "), 400);
+        StepError::new(reason, format!("{}: git says: {shown}", self.uri)).field(FIELD)
+    }
+}
+
+/// The command that git runs for ssh, with the key and the known hosts in private files.
+fn ssh(repository: &Repository<'_>, secret: Option<&Secret>, private: &Path) -> Result<String> {
+    let known = match secret {
+        Some(secret) => secret.get("known_hosts")?,
+        None => None,
+    };
+    let known = known.unwrap_or_default() + "\n" + repository.known_hosts;
+    if known.trim().is_empty() {
+        let message = format!("there is no host key to check {} against", repository.uri);
+        return Err(StepError::new(StepReason::HostKeyUnverified, message)
+            .field(FIELD)
+            .remedy(
+                "put the output of `ssh-keyscan HOST`, after checking it, into the key known_hosts of the connection's \
+             Secret or into spec.knownHosts of the connection",
+            ));
+    }
+    let Some(secret) = secret else {
+        let message = format!("{} needs a key, and the connection names no Secret", repository.uri);
+        return Err(StepError::new(StepReason::SourceAccessDenied, message)
+            .field(FIELD)
+            .remedy("give the connection a secretRef to a Secret of type kubernetes.io/ssh-auth"));
+    };
+    let (hosts, key) = (private.join("known_hosts"), private.join("key"));
+    places::write(&hosts, (known + "\n").as_bytes())?;
+    // ssh refuses a key that others may read, as mounted Secrets with an fsGroup are, and one without a last line feed.
+    private_file(&key, &(secret.require("ssh-privatekey")? + "\n"))?;
+    let quoted = |path: &Path| format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"));
+    Ok(format!(
+        "ssh -F /dev/null -i {} -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=yes \
+         -o UserKnownHostsFile={} -o GlobalKnownHostsFile=/dev/null -o ConnectTimeout=20 -o ServerAliveInterval=20",
+        quoted(&key),
+        quoted(&hosts)
+    ))
+}
+
+fn private_file(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|e| node_fault("cannot write a private file", &e))
+}
+
+/// The address in the form git gets, and its transport. Credentials in it would show in processes, messages and status.
+fn address(uri: &str) -> Result<(String, &'static str)> {
+    let refused = |why: &str| {
+        StepError::new(
+            StepReason::SourceNotFound,
+            format!("the address of the repository {why}"),
+        )
+        .field("spec.source.git.uri")
+        .remedy("use https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH or file:///PATH")
+    };
+    if uri.starts_with('-') || uri.contains(['\n', '\0']) {
+        return Err(refused("is not one"));
+    }
+    match Url::parse(uri) {
+        Ok(url) => {
+            if url.password().is_some() || (url.scheme() != "ssh" && !url.username().is_empty()) {
+                return Err(refused("holds credentials; put them into the Secret of a connection"));
+            }
+            let scheme = ["https", "http", "ssh", "file"]
+                .into_iter()
+                .find(|s| *s == url.scheme());
+            scheme
+                .map(|scheme| (uri.to_owned(), scheme))
+                .ok_or_else(|| refused("has a transport that is not allowed"))
+        }
+        // USER@HOST:PATH, which is no URL.
+        Err(_)
+            if uri
+                .split_once(':')
+                .is_some_and(|(host, path)| !host.contains('/') && !path.starts_with(':')) =>
+        {
+            Ok((uri.to_owned(), "ssh"))
+        }
+        Err(_) => Err(refused("is not one")),
+    }
+}
+
+/// Scheme, host and port: who is told a password.
+pub(super) fn authority(url: &Url) -> Option<String> {
+    Some(format!(
+        "{}://{}:{}",
+        url.scheme(),
+        url.host_str()?,
+        url.port_or_known_default()?
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn addresses() {
+        for (uri, scheme) in [
+            ("https://e.org/x.git", Some("https")),
+            ("ssh://git@e.org:2222/x.git", Some("ssh")),
+            ("git@e.org:x.git", Some("ssh")),
+            ("file:///srv/x.git", Some("file")),
+            ("https://me:secret@e.org/x.git", None),
+            ("https://token@e.org/x.git", None),
+            ("ext::sh -c true", None),
+            ("git://e.org/x.git", None),
+            ("--upload-pack=x", None),
+            ("/srv/x.git", None),
+        ] {
+            let result = address(uri);
+            assert_eq!(
+                result.as_ref().ok().map(|(_, scheme)| *scheme),
+                scheme,
+                "{uri}: {result:?}"
+            );
+            if let Err(e) = result {
+                assert!(!e.message.contains("secret"), "{e}");
+            }
+        }
+    }
+}

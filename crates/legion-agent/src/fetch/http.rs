@@ -1,0 +1,214 @@
+//! Data from web servers.
+
+use crate::secrets::Secret;
+use crate::store::runtime::block_on;
+use crate::tree::{Facts, Limits};
+use crate::{Result, node_fault, retry};
+use legion_protocol::digest;
+use legion_protocol::reason::{StepError, StepReason};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
+use reqwest::{Client, StatusCode, redirect};
+use sha2::{Digest as _, Sha256};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+use url::Url;
+
+const MAX_REDIRECTS: usize = 10;
+
+/// What has been downloaded so far; an interrupted download goes on from there.
+struct Partial {
+    file: std::fs::File,
+    hash: Sha256,
+    bytes: u64,
+    /// The server's name for this version of the object.
+    validator: Option<HeaderValue>,
+}
+
+/// Joins the base address of a connection and a path below it.
+pub(super) fn address(base: &str, path: &str) -> Result<Url> {
+    let wrong = |why: String| StepError::new(StepReason::DataNotFound, why).field("spec.data");
+    let mut url = Url::parse(base).map_err(|e| wrong(format!("the connection's address is not one: {e}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.password().is_some() || !url.username().is_empty() {
+        return Err(wrong(
+            "the connection's address must be http(s) and without credentials".into(),
+        ));
+    }
+    if !path.is_empty() {
+        crate::places::relative(path, "spec.data")?;
+        url.path_segments_mut()
+            .map_err(|()| wrong("the connection's address takes no path".into()))?
+            .pop_if_empty()
+            .extend(path.trim_end_matches('/').split('/'));
+    }
+    Ok(url)
+}
+
+/// Downloads one object.
+pub(super) fn download(url: &Url, secret: Option<&Secret>, to: &Path, limits: Limits) -> Result<Facts> {
+    let client = client(url)?;
+    let failed = |e: &std::io::Error| node_fault(format_args!("cannot write {}", to.display()), e);
+    let file = std::fs::File::create(to).map_err(|e| failed(&e))?;
+    let mut partial = Partial {
+        file,
+        hash: Sha256::new(),
+        bytes: 0,
+        validator: None,
+    };
+    retry::transient(|| block_on(attempt(&client, url, secret, &mut partial, limits))?)?;
+    Ok(Facts {
+        digest: digest::render(partial.hash),
+        files: 1,
+        bytes: partial.bytes,
+    })
+}
+
+fn client(url: &Url) -> Result<Client> {
+    let secure = url.scheme() == "https";
+    let policy = redirect::Policy::custom(move |attempt| {
+        if attempt.previous().len() > MAX_REDIRECTS {
+            return attempt.error("too many redirects");
+        }
+        // Never back from https to http: what follows would be readable and forgeable by anybody on the way.
+        match attempt.url().scheme() {
+            "https" => attempt.follow(),
+            "http" if !secure && attempt.previous().iter().all(|u| u.scheme() == "http") => attempt.follow(),
+            _ => attempt.error("a redirect to an address that is not https"),
+        }
+    });
+    block_on(async {
+        Client::builder()
+            .redirect(policy)
+            .connect_timeout(Duration::from_secs(15))
+            .read_timeout(Duration::from_secs(60))
+            .user_agent(concat!("legion-agent/", env!("CARGO_PKG_VERSION")))
+            .build()
+    })?
+    .map_err(|e| StepError::new(StepReason::NodeFault, format!("cannot make an HTTP client: {e}")))
+}
+
+async fn attempt(
+    client: &Client,
+    url: &Url,
+    secret: Option<&Secret>,
+    partial: &mut Partial,
+    limits: Limits,
+) -> Result<()> {
+    let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+    if let Some(secret) = secret {
+        request = match secret.get("token")? {
+            Some(token) => request.bearer_auth(token),
+            None => {
+                let user = secret.get("username")?.ok_or_else(|| secret.missing("token"))?;
+                request.basic_auth(user, Some(secret.require("password")?))
+            }
+        };
+    }
+    if let (Some(validator), true) = (&partial.validator, partial.bytes > 0) {
+        request = request
+            .header(RANGE, format!("bytes={}-", partial.bytes))
+            .header(IF_RANGE, validator);
+    }
+    let mut response = request.send().await.map_err(|e| unreachable(url, &e))?;
+    let continues = response.status() == StatusCode::PARTIAL_CONTENT
+        && response
+            .headers()
+            .get(CONTENT_RANGE)
+            .and_then(|v| v.to_str().ok())
+            .is_some_and(|v| v.starts_with(&format!("bytes {}-", partial.bytes)));
+    match response.status() {
+        StatusCode::PARTIAL_CONTENT if continues => {}
+        StatusCode::OK => restart(partial)?,
+        status => return Err(refused(url, status)),
+    }
+    let headers = response.headers();
+    // A weak ETag does not promise the same bytes, so it cannot join two halves.
+    let strong = headers
+        .get(ETAG)
+        .filter(|v| !v.as_bytes().starts_with(b"W/"))
+        .or_else(|| headers.get(LAST_MODIFIED));
+    partial.validator = strong.cloned();
+    if response
+        .content_length()
+        .is_some_and(|more| partial.bytes.saturating_add(more) > limits.bytes)
+    {
+        return Err(too_large(url, limits));
+    }
+    while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(url, &e))? {
+        partial.bytes += chunk.len() as u64;
+        if partial.bytes > limits.bytes {
+            return Err(too_large(url, limits));
+        }
+        partial.hash.update(&chunk);
+        partial
+            .file
+            .write_all(&chunk)
+            .map_err(|e| node_fault("cannot write a download", &e))?;
+    }
+    Ok(())
+}
+
+/// Forgets what came before: the server gives the object from its beginning.
+fn restart(partial: &mut Partial) -> Result<()> {
+    use std::io::Seek as _;
+    partial.hash = Sha256::new();
+    partial.bytes = 0;
+    partial
+        .file
+        .set_len(0)
+        .and_then(|()| partial.file.rewind())
+        .map_err(|e| node_fault("cannot write a download", &e))
+}
+
+fn too_large(url: &Url, limits: Limits) -> StepError {
+    StepError::new(
+        StepReason::TooLarge,
+        format!("{url} is larger than {} bytes", limits.bytes),
+    )
+    .field("spec.data")
+}
+
+fn refused(url: &Url, status: StatusCode) -> StepError {
+    let reason = match status.as_u16() {
+        401 | 403 | 407 => StepReason::DataAccessDenied,
+        408 | 429 | 500..=599 => StepReason::DataUnreachable,
+        _ => StepReason::DataNotFound,
+    };
+    StepError::new(reason, format!("{url} answers {status}")).field("spec.data")
+}
+
+fn unreachable(url: &Url, error: &reqwest::Error) -> StepError {
+    let reason = if error.is_redirect() {
+        StepReason::DataAccessDenied
+    } else {
+        StepReason::DataUnreachable
+    };
+    // The outermost text only repeats the address; the cause is at the end of the chain.
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    StepError::new(reason, format!("{url}: {cause}")).field("spec.data")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn a_path_stays_below_its_base() {
+        let at = |base, path| address(base, path).map(|u| u.to_string());
+        assert_eq!(
+            at("https://e.org/data/", "a b/c.csv").unwrap(),
+            "https://e.org/data/a%20b/c.csv"
+        );
+        assert_eq!(
+            at("https://e.org/data", "c?x#y").unwrap(),
+            "https://e.org/data/c%3Fx%23y"
+        );
+        assert_eq!(at("https://e.org/one.csv", "").unwrap(), "https://e.org/one.csv");
+        assert!(at("https://e.org/data/", "../secret").is_err());
+        assert!(at("https://u:p@e.org/", "x").is_err());
+        assert!(at("ftp://e.org/", "x").is_err());
+    }
+}

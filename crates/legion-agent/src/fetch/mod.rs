@@ -1,0 +1,213 @@
+//! The init container `fetch`.
+
+pub(crate) mod askpass;
+mod data;
+mod git;
+mod http;
+mod source;
+
+use crate::record::{self, Found};
+use crate::store::Output;
+use crate::tree::Limits;
+use crate::{Result, node_fault, places, report, terminate};
+use legion_protocol::WIRE_VERSION;
+use legion_protocol::env::{self, files};
+use legion_protocol::message::{FetchHead, FetchMessage, FetchOutcome, FetchTail};
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::task::{FetchTask, MESSAGE_BYTES_MAX};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The program.
+pub(crate) fn main() -> ExitCode {
+    let begun = Instant::now();
+    let elapsed = move || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let task = places::task::<FetchTask>();
+    let budget = task.as_ref().map_or(MESSAGE_BYTES_MAX, |t| t.message_budget as usize);
+    terminate::handle(Duration::ZERO, move |error| {
+        FetchMessage::failed(error.clone(), elapsed()).encode(budget)
+    });
+    match task.and_then(|task| fetch(&task)) {
+        Ok((head, tail)) => {
+            let message = FetchMessage {
+                head,
+                tail: FetchTail {
+                    elapsed_ms: elapsed(),
+                    ..tail
+                },
+            };
+            report::line(&format!("ready after {} ms", elapsed()));
+            report::message(&message.encode(budget));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            report::error(&error);
+            report::message(&FetchMessage::failed(error, elapsed()).encode(budget));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
+    if task.version != WIRE_VERSION {
+        let message = format!(
+            "the task has version {}, and this agent knows {WIRE_VERSION}",
+            task.version
+        );
+        return Err(StepError::new(StepReason::TaskInvalid, message));
+    }
+    install_entry()?;
+    let run = places::run()?;
+    places::make(&run)?;
+    places::write(&run.join(files::LOCK), b"")?;
+    let work = places::directory(env::WORK)?;
+    let [source, data, output] = ["source", "data", "output"].map(|name| work.join(name));
+    for directory in [&source, &data, &output, &work.join("home"), &work.join("tmp")] {
+        places::make(directory)?;
+    }
+    let store = Output::open(&task.output)?;
+    if already_published(task, &store)? {
+        places::write(&run.join(files::SKIP), b"")?;
+        report::line("this run has already published its result: nothing is fetched");
+        return Ok((
+            FetchHead {
+                outcome: FetchOutcome::Skip,
+                source: None,
+                error: None,
+            },
+            FetchTail::default(),
+        ));
+    }
+    // An hour of training is not to end at a store that refuses its result.
+    let probe = format!("{}/.probe-{}", task.output.path, task.training.attempt);
+    store.probe(&probe)?;
+
+    empty(&source)?;
+    empty(&data)?;
+    let limits = Limits {
+        bytes: task.limits.max_bytes,
+        entries: task.limits.max_files,
+    };
+    let fetched = source::fetch(&task.source, &source, limits)?;
+    let project = project_directory(&source, &task.training.work_dir)?;
+    let mut training = task.training.clone();
+    training.source.kind = task.source.kind();
+    training.source.commit.clone_from(&fetched.commit);
+    training.source.digest.clone_from(&fetched.digest);
+    training.data.clear();
+    let mut tail = FetchTail::default();
+    for binding in &task.data {
+        let (fact, seen) = data::fetch(binding, &data, &project, limits)?;
+        tail.data.push(fact);
+        training.data.push(seen);
+    }
+    let document = serde_json::to_vec_pretty(&training).map_err(|e| {
+        StepError::new(
+            StepReason::TaskInvalid,
+            format!("cannot write the training document: {e}"),
+        )
+    })?;
+    places::write(&run.join(files::TRAINING), &document)?;
+    Ok((
+        FetchHead {
+            outcome: FetchOutcome::Ready,
+            source: Some(fetched),
+            error: None,
+        },
+        tail,
+    ))
+}
+
+/// Puts `legion-entry` where the trainer's image finds it.
+fn install_entry() -> Result<()> {
+    let bin = places::directory(env::BIN)?;
+    places::make(&bin)?;
+    let from = match places::optional(env::ENTRY_BINARY) {
+        Some(path) => path,
+        None => std::env::current_exe()
+            .map(|agent| agent.with_file_name("legion-entry"))
+            .map_err(|e| node_fault("cannot find this program", &e))?,
+    };
+    let (target, partial) = (bin.join("legion-entry"), bin.join("legion-entry.partial"));
+    std::fs::copy(&from, &partial)
+        .and_then(|_| std::fs::set_permissions(&partial, std::fs::Permissions::from_mode(0o755)))
+        .and_then(|()| std::fs::rename(&partial, &target))
+        .map_err(|e| {
+            node_fault(
+                format_args!("cannot install {} as {}", from.display(), target.display()),
+                &e,
+            )
+        })
+}
+
+/// Whether an earlier attempt of this run has published.
+fn already_published(task: &FetchTask, store: &Output) -> Result<bool> {
+    match record::find(store, &task.output, &task.training.uid, &task.training.run_id) {
+        Ok(found) => Ok(matches!(found, Found::Published(_))),
+        // Credentials may write and not read; the first attempt has nothing to find in any case.
+        Err(error) if task.training.attempt <= 1 => {
+            report::line(&format!("cannot look for a success record: {error}"));
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Empties a directory: an init container may run again after its node restarted.
+fn empty(directory: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| node_fault(format_args!("cannot empty {}", directory.display()), &e);
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_directory = entry.file_type().map_err(failed)?.is_dir();
+        let removed = if is_directory {
+            std::fs::remove_dir_all(entry.path())
+        } else {
+            std::fs::remove_file(entry.path())
+        };
+        removed.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The directory `spec.workDir` of the source.
+fn project_directory(source: &Path, work_dir: &str) -> Result<PathBuf> {
+    const FIELD: &str = "spec.workDir";
+    let project = source.join(places::relative(work_dir, FIELD)?);
+    let (Ok(real), Ok(root)) = (project.canonicalize(), source.canonicalize()) else {
+        return Err(missing(work_dir, source));
+    };
+    if !real.starts_with(&root) {
+        let message = format!("the directory {work_dir:?} of the source leads out of it");
+        return Err(StepError::new(StepReason::PathEscapes, message).field(FIELD));
+    }
+    if real.is_dir() {
+        Ok(project)
+    } else {
+        Err(missing(work_dir, source))
+    }
+}
+
+fn missing(work_dir: &str, source: &Path) -> StepError {
+    let mut names: Vec<String> = std::fs::read_dir(source)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|e| e.path().is_dir())
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != ".git")
+        .collect();
+    names.sort();
+    let known = legion_protocol::text::bounded(&names.join(", "), 200);
+    StepError::new(
+        StepReason::WorkDirMissing,
+        format!("the source has no directory {work_dir:?}"),
+    )
+    .field("spec.workDir")
+    .remedy(if known.is_empty() {
+        "leave spec.workDir empty: the source has no directories".to_owned()
+    } else {
+        format!("set spec.workDir to a directory of the source; at its top it has: {known}")
+    })
+}

@@ -1,0 +1,168 @@
+//! Sources that are not in git.
+
+use super::git::{self, Repository};
+use crate::secrets::Secret;
+use crate::store::s3::{Bucket, Use};
+use crate::tree::{self, Facts, Limits};
+use crate::{Result, extract, places};
+use legion_protocol::message::FetchSource;
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::task::SourceTask;
+use legion_protocol::task::Store;
+use legion_protocol::{digest, env};
+use std::path::Path;
+
+/// The slot of the source's secret and volume.
+const SLOT: &str = "source";
+
+/// Brings the source into an empty directory.
+pub(super) fn fetch(task: &SourceTask, to: &Path, limits: Limits) -> Result<FetchSource> {
+    match task {
+        SourceTask::Git {
+            uri,
+            reference,
+            commit,
+            submodules,
+            secret,
+            known_hosts,
+        } => {
+            let secret = Secret::of(secret, SLOT, "spec.source.git.connection")?;
+            let repository = Repository {
+                uri,
+                reference,
+                commit,
+                submodules: *submodules,
+                known_hosts,
+            };
+            git::fetch(repository, secret.as_ref(), to, limits)
+        }
+        SourceTask::ConfigMap { name, digest } => config_map(name, digest, to).map(pinned),
+        SourceTask::ObjectStore { store, path } => object_store(store, path, to, limits).map(pinned),
+        SourceTask::Volume { path } => volume(path, to, limits).map(pinned),
+    }
+}
+
+fn pinned(facts: Facts) -> FetchSource {
+    FetchSource {
+        commit: String::new(),
+        digest: facts.digest,
+        files: facts.files,
+        size_bytes: facts.bytes,
+    }
+}
+
+/// A mounted ConfigMap. The kubelet's links are its own affair: the files are copied as files.
+fn config_map(name: &str, expected: &str, to: &Path) -> Result<Facts> {
+    const FIELD: &str = "spec.source.configMap";
+    // The API server's limit is 1 MiB for everything.
+    const MAX: Limits = Limits {
+        bytes: 8 << 20,
+        entries: 10_000,
+    };
+    let mount = places::directory(env::SOURCE_CONFIG)?;
+    // Everything of one version lies below `..data`, so that a change in between cannot mix two.
+    let data = mount.join("..data");
+    let from = data.canonicalize().unwrap_or(mount);
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    if from.is_dir() {
+        for entry in tree::list(&from, MAX)? {
+            if let tree::Kind::File { .. } = entry.kind {
+                let content = std::fs::read(from.join(&entry.path))
+                    .map_err(|e| crate::node_fault(format_args!("cannot read {}", entry.path.display()), &e))?;
+                files.push((entry.path.to_string_lossy().into_owned(), content));
+            }
+        }
+    }
+    if files.is_empty() {
+        return Err(StepError::new(
+            StepReason::SourceNotFound,
+            format!("the ConfigMap {name:?} is missing or empty"),
+        )
+        .field(FIELD)
+        .remedy(format!(
+            "create the ConfigMap {name:?} with the project's files as keys"
+        )));
+    }
+    let found = digest::of_files(files.iter().map(|(path, content)| (path.as_str(), content.as_slice())));
+    if !expected.is_empty() && found != expected {
+        let message = format!("the ConfigMap {name:?} has the digest {found}; this run was planned with {expected}");
+        return Err(StepError::new(StepReason::SourceChanged, message).field(FIELD));
+    }
+    let mut bytes = 0;
+    for (path, content) in &files {
+        let target = to.join(places::relative(path, FIELD)?);
+        if let Some(parent) = target.parent() {
+            places::make(parent)?;
+        }
+        std::fs::write(&target, content).map_err(|e| crate::node_fault(format_args!("cannot write {path:?}"), &e))?;
+        bytes += content.len() as u64;
+    }
+    Ok(Facts {
+        digest: found,
+        files: files.len() as u64,
+        bytes,
+    })
+}
+
+fn object_store(store: &Store, path: &str, to: &Path, limits: Limits) -> Result<Facts> {
+    const FIELD: &str = "spec.source.objectStore";
+    let Store::S3 { secret, .. } = store else {
+        return Err(StepError::new(
+            StepReason::TaskInvalid,
+            "an objectStore source needs a store of type s3",
+        )
+        .field(FIELD));
+    };
+    let secret = Secret::of(secret, SLOT, FIELD)?;
+    let bucket = Bucket::open(store, secret.as_ref(), Use::Source)?;
+    let gzip = path.ends_with(".tar.gz") || path.ends_with(".tgz");
+    if gzip || path.ends_with(".tar") {
+        let (_, reader) = bucket.get(path)?;
+        let facts = if gzip {
+            extract::tar(flate2::read::GzDecoder::new(reader), to, limits)
+        } else {
+            extract::tar(reader, to, limits)
+        };
+        return facts.map_err(|e| e.field(FIELD));
+    }
+    prefix(&bucket, path, to, limits)?.ok_or_else(|| {
+        StepError::new(StepReason::SourceNotFound, format!("there is no object below {path:?}")).field(FIELD)
+    })
+}
+
+/// Downloads every object below a prefix; nothing when there is none.
+pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: Limits) -> Result<Option<Facts>> {
+    let objects = bucket.list(path, limits)?;
+    if objects.is_empty() {
+        return Ok(None);
+    }
+    let mut facts = tree::Collector::default();
+    let base = path.trim_end_matches('/');
+    for (name, size) in objects {
+        let relative = places::relative(&name, "the name of an object")?;
+        let target = to.join(relative);
+        if let Some(parent) = target.parent() {
+            places::make(parent)?;
+        }
+        let key = if base.is_empty() {
+            name.clone()
+        } else {
+            format!("{base}/{name}")
+        };
+        let (_, mut reader) = bucket.get(&key)?;
+        let (digest, bytes) = tree::copy_file(&mut reader, &target, size, false)?;
+        facts.add(relative, digest, bytes);
+    }
+    Ok(Some(facts.finish()))
+}
+
+fn volume(path: &str, to: &Path, limits: Limits) -> Result<Facts> {
+    const FIELD: &str = "spec.source.volume";
+    let from = places::storage(SLOT)?.join(places::relative(path, FIELD)?);
+    if !from.is_dir() {
+        let message = format!("the volume has no directory {path:?}");
+        return Err(StepError::new(StepReason::SourceNotFound, message).field(FIELD));
+    }
+    // lost+found belongs to the file system and may not be read.
+    tree::copy(&from, to, limits, |p| !p.starts_with("lost+found")).map_err(|e| e.field(FIELD))
+}

@@ -1,0 +1,217 @@
+//! Deterministic archives of what the trainer left: the same files give the same bytes and so the same digest.
+
+use crate::beneath::{Refused, Root, shown};
+use crate::{Result, terminate};
+use legion_protocol::reason::{StepError, StepReason};
+use rustix::fs::{Dir, FileType, Stat};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+/// Limits on an archive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes of all files.
+    pub(crate) bytes: u64,
+    /// Files and directories.
+    pub(crate) entries: u64,
+}
+
+/// What goes into an archive. Made in full before the first byte is written, so that nothing unacceptable is uploaded.
+#[derive(Debug)]
+pub(crate) struct Packing {
+    root: Root,
+    entries: Vec<Packed>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Packed {
+    /// Path below the root.
+    path: PathBuf,
+    /// Path in the archive.
+    name: PathBuf,
+    /// Size of a file; nothing for a directory.
+    size: Option<u64>,
+    executable: bool,
+}
+
+/// Reads at most as many bytes as were announced, and fails when there are fewer: a tar header cannot be taken back.
+struct Exactly<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Exactly<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        terminate::check().map_err(std::io::Error::other)?;
+        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let read = self.inner.read(&mut buffer[..want])?;
+        if read == 0 && want > 0 {
+            return Err(std::io::Error::other("a file became shorter while it was packed"));
+        }
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+impl Packing {
+    /// Lists what lies at `paths` below `root`, each under a name in the archive (empty for the archive's root).
+    pub(crate) fn of(root: &Path, paths: &[(&Path, &Path)], limits: Limits) -> Result<Self> {
+        let opened = Root::open(root).map_err(|e| hostile(root, e))?;
+        let mut this = Self {
+            root: opened,
+            entries: Vec::new(),
+            bytes: 0,
+        };
+        // How often each file with several names was met; a name too few means that one lies outside.
+        let mut linked: HashMap<u64, (u64, PathBuf)> = HashMap::new();
+        let mut open: Vec<(PathBuf, PathBuf, usize)> = paths
+            .iter()
+            .map(|(path, name)| (path.to_path_buf(), name.to_path_buf(), 0))
+            .collect();
+        while let Some((path, name, depth)) = open.pop() {
+            if depth > crate::tree::MAX_DEPTH {
+                let what = format!(
+                    "{:?} is nested deeper than {} levels",
+                    shown(&path),
+                    crate::tree::MAX_DEPTH
+                );
+                return Err(StepError::new(StepReason::TooLarge, what));
+            }
+            let (fd, stat) = this.root.entry(&path).map_err(|e| hostile(&path, e))?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                if !name.as_os_str().is_empty() {
+                    this.push(
+                        Packed {
+                            path: path.clone(),
+                            name: name.clone(),
+                            size: None,
+                            executable: true,
+                        },
+                        limits,
+                    )?;
+                }
+                let mut dir = Dir::new(fd).map_err(|e| hostile(&path, e.into()))?;
+                while let Some(entry) = dir.read() {
+                    let entry = entry.map_err(|e| hostile(&path, e.into()))?;
+                    let child = OsStr::from_bytes(entry.file_name().to_bytes());
+                    if child != "." && child != ".." {
+                        open.push((path.join(child), name.join(child), depth + 1));
+                    }
+                    if (open.len() + this.entries.len()) as u64 > limits.entries {
+                        return Err(too_many(limits));
+                    }
+                }
+            } else {
+                if stat.st_nlink > 1 {
+                    let seen = linked
+                        .entry(stat.st_ino)
+                        .or_insert_with(|| (stat.st_nlink as u64, path.clone()));
+                    seen.0 = seen.0.saturating_sub(1);
+                }
+                this.push(file(path, name, &stat), limits)?;
+            }
+        }
+        if let Some((_, path)) = linked.into_values().find(|(outside, _)| *outside > 0) {
+            let what = format!("{:?} is a hard link to a file outside of the output", shown(&path));
+            return Err(StepError::new(StepReason::OutputHostile, what));
+        }
+        this.entries
+            .sort_unstable_by(|a, b| a.name.as_os_str().as_bytes().cmp(b.name.as_os_str().as_bytes()));
+        Ok(this)
+    }
+
+    fn push(&mut self, entry: Packed, limits: Limits) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(entry.size.unwrap_or(0));
+        self.entries.push(entry);
+        if self.bytes > limits.bytes {
+            return Err(StepError::new(
+                StepReason::TooLarge,
+                format!("more than {} bytes of files", limits.bytes),
+            ));
+        }
+        if self.entries.len() as u64 > limits.entries {
+            return Err(too_many(limits));
+        }
+        Ok(())
+    }
+
+    /// Number of files.
+    pub(crate) fn files(&self) -> usize {
+        self.entries.iter().filter(|e| e.size.is_some()).count()
+    }
+
+    /// About how long the archive will be: what decides on the size of an upload's parts.
+    pub(crate) fn estimate(&self) -> u64 {
+        // A header and padding; long names take two blocks more.
+        self.bytes + self.entries.len() as u64 * 2560 + 1024
+    }
+
+    /// Writes the archive, file by file.
+    pub(crate) fn write(&self, sink: &mut dyn Write) -> Result<()> {
+        let mut tar = tar::Builder::new(sink);
+        for entry in &self.entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_mtime(0);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mode(if entry.executable { 0o755 } else { 0o644 });
+            let added = match entry.size {
+                None => {
+                    header.set_entry_type(tar::EntryType::Directory);
+                    header.set_size(0);
+                    tar.append_data(&mut header, &entry.name, std::io::empty())
+                }
+                Some(size) => {
+                    let (file, _) = self.root.file(&entry.path, size).map_err(|e| hostile(&entry.path, e))?;
+                    header.set_entry_type(tar::EntryType::Regular);
+                    header.set_size(size);
+                    tar.append_data(
+                        &mut header,
+                        &entry.name,
+                        Exactly {
+                            inner: file,
+                            left: size,
+                        },
+                    )
+                }
+            };
+            added.map_err(|e| crate::store::sink_error(&e))?;
+        }
+        tar.finish().map_err(|e| crate::store::sink_error(&e))
+    }
+}
+
+fn file(path: PathBuf, name: PathBuf, stat: &Stat) -> Packed {
+    // The path of the archive's only entry may be empty when the model is one file.
+    let name = match (name.as_os_str().is_empty(), path.file_name()) {
+        (true, Some(file)) => PathBuf::from(file),
+        _ => name,
+    };
+    Packed {
+        path,
+        name,
+        size: Some(u64::try_from(stat.st_size).unwrap_or(0)),
+        executable: stat.st_mode & 0o100 != 0,
+    }
+}
+
+fn too_many(limits: Limits) -> StepError {
+    StepError::new(
+        StepReason::TooLarge,
+        format!("more than {} files and directories", limits.entries),
+    )
+}
+
+fn hostile(path: &Path, why: Refused) -> StepError {
+    let reason = match why {
+        Refused::Missing => StepReason::ModelMissing,
+        Refused::TooLarge => StepReason::TooLarge,
+        Refused::Io(_) => StepReason::NodeFault,
+        Refused::Link | Refused::Special | Refused::Outside => StepReason::OutputHostile,
+    };
+    StepError::new(reason, format!("{:?} in the trainer's output {why}", shown(path)))
+}

@@ -1,0 +1,82 @@
+//! The directories of the pod, from the environment.
+
+use crate::{Result, node_fault};
+use legion_protocol::env;
+use legion_protocol::reason::{StepError, StepReason};
+use serde::de::DeserializeOwned;
+use std::path::{Component, Path, PathBuf};
+
+/// A directory that an environment variable names.
+pub(crate) fn directory(name: &str) -> Result<PathBuf> {
+    optional(name).ok_or_else(|| {
+        StepError::new(
+            StepReason::TaskInvalid,
+            format!("the environment variable {name} is not set"),
+        )
+    })
+}
+
+/// The same for one that may be absent.
+pub(crate) fn optional(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
+}
+
+/// The directory of the control files.
+pub(crate) fn run() -> Result<PathBuf> {
+    directory(env::RUN)
+}
+
+/// A directory below the workspace: the variable when it is set, else its place by convention.
+pub(crate) fn in_work(variable: &str, name: &str) -> Result<PathBuf> {
+    optional(variable).map_or_else(|| Ok(directory(env::WORK)?.join(name)), Ok)
+}
+
+/// The directory of a slot that is a volume.
+pub(crate) fn storage(slot: &str) -> Result<PathBuf> {
+    Ok(directory(env::STORAGE)?.join(slot))
+}
+
+/// The task of this container.
+pub(crate) fn task<T: DeserializeOwned>() -> Result<T> {
+    let text = std::env::var(env::TASK).unwrap_or_default();
+    serde_json::from_str(&text).map_err(|e| {
+        StepError::new(
+            StepReason::TaskInvalid,
+            format!("{} does not hold the task: {e}", env::TASK),
+        )
+    })
+}
+
+/// Checks that a path is relative and stays where it is: no root, no `..`, no `.` within, no NUL.
+pub(crate) fn relative<'a>(path: &'a str, field: &str) -> Result<&'a Path> {
+    let trimmed = path.trim_end_matches('/');
+    let ok = !path.starts_with('/')
+        && !path.contains('\0')
+        && Path::new(trimmed)
+            .components()
+            .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    if ok {
+        return Ok(Path::new(trimmed));
+    }
+    Err(StepError::new(
+        StepReason::PathEscapes,
+        format!("the path {path:?} leaves the directory it is relative to"),
+    )
+    .field(field))
+}
+
+/// Makes a directory with its parents.
+pub(crate) fn make(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(|e| node_fault(format_args!("cannot make {}", path.display()), &e))
+}
+
+/// Writes a file by rename: a reader sees all of it or nothing.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, bytes)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .map_err(|e| node_fault(format_args!("cannot write {}", path.display()), &e))
+}

@@ -1,0 +1,235 @@
+//! From what the trainer left to what is stored.
+
+use super::collect::{self, Log};
+use super::{Facts, MODEL, failed, object, repeat, repeated, stored, success_record};
+use crate::beneath::Root;
+use crate::pack::{Limits, Packing};
+use crate::record::{self, Found};
+use crate::store::{Created, Output, StoredObject, sink_error};
+use crate::{Result, places};
+use legion_protocol::env::{self, objects};
+use legion_protocol::message::{Artifact, HeadError, PublishMessage, PublishOutcome, Stored};
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::result::ResultDocument;
+use legion_protocol::task::PublishTask;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Judges and stores the run.
+pub(super) fn publish(task: &PublishTask, run: &Path) -> Result<PublishMessage> {
+    let run =
+        Root::open(run).map_err(|e| StepError::new(StepReason::NodeFault, format!("the control directory {e}")))?;
+    let exit = collect::exit(&run);
+    match store(task, &run, exit.clone()) {
+        Ok(message) => Ok(message),
+        // How the trainer ended is known even when nothing can be stored.
+        Err(error) => Ok(failed(exit, &error)),
+    }
+}
+
+fn store(task: &PublishTask, run: &Root, exit: Option<legion_protocol::exit::ExitRecord>) -> Result<PublishMessage> {
+    let store = Output::open(&task.output)?;
+    // This step may run twice, and an attempt that was believed lost may have got to its end: what it published is not
+    // overwritten.
+    let found = record::find(&store, &task.output, &task.uid, &task.run_id)?;
+    if let Found::Published(record) = found {
+        return Ok(repeated(*record));
+    }
+    let mut facts = Facts {
+        exit,
+        ..Facts::default()
+    };
+    let mut log = Log::open(run);
+    facts.log = log_object(task, &store, &mut log)?;
+    let (summary, violation) = series(task, &store, run, &mut facts.series)?;
+    facts.summary = summary;
+    let document = collect::result(run);
+    let (document, violation) = match (document, violation) {
+        (Ok(document), violation) => (document, violation),
+        (Err(error), violation) => (None, violation.or(Some(error))),
+    };
+    facts.document = document;
+
+    let succeeded = facts
+        .exit
+        .as_ref()
+        .is_some_and(legion_protocol::exit::ExitRecord::succeeded);
+    let tool_error = facts.document.as_ref().and_then(|d| d.error.clone());
+    if !succeeded {
+        let mut message = facts.message(task, PublishOutcome::Failed, None);
+        message.tail.log_tail = log.tail();
+        return Ok(message);
+    }
+    // The command ended with 0: what is wrong now is wrong with what it left.
+    let complaint = violation.or_else(|| {
+        tool_error.map(|e| {
+            let error =
+                StepError::new(StepReason::ToolchainError, format!("{}: {}", e.reason, e.message)).field(e.field);
+            if e.remedy.is_empty() {
+                error
+            } else {
+                error.remedy(e.remedy)
+            }
+        })
+    });
+    let artifact = match complaint {
+        Some(error) => Err(error),
+        None => artifact(task, &store, &mut facts),
+    };
+    match artifact {
+        Ok(artifact) => {
+            let message = facts.message(task, PublishOutcome::Published, artifact);
+            finish(task, &store, message, matches!(found, Found::Stale))
+        }
+        Err(error) => {
+            let mut message = facts.message(task, PublishOutcome::Error, None);
+            message.head.error = Some(HeadError::of(&error));
+            message.tail.error = Some(error);
+            message.tail.log_tail = log.tail();
+            Ok(message)
+        }
+    }
+}
+
+/// Writes the success record: only now has the run a result. One that proves nothing any more (`stale`) is replaced.
+fn finish(task: &PublishTask, store: &Output, message: PublishMessage, stale: bool) -> Result<PublishMessage> {
+    let record = serde_json::to_vec(&success_record(task, &message)).map_err(|e| {
+        StepError::new(
+            StepReason::UploadFailed,
+            format!("cannot write the success record: {e}"),
+        )
+    })?;
+    if stale {
+        let size = record.len() as u64;
+        put(store, &task.output.record, size, |sink| {
+            sink.write_all(&record).map_err(|e| sink_error(&e))
+        })?;
+        return Ok(message);
+    }
+    match store.create(&task.output.record, &record)? {
+        Created::New => Ok(message),
+        // Another one was faster by a hair. The first one counts.
+        Created::Exists => repeat(task),
+    }
+}
+
+fn put(
+    store: &Output,
+    path: &str,
+    estimate: u64,
+    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<StoredObject> {
+    let mut upload = store.upload(path, estimate)?;
+    write(&mut upload)?;
+    upload.finish()
+}
+
+fn log_object(task: &PublishTask, store: &Output, log: &mut Log) -> Result<Option<Stored>> {
+    let done = put(store, &object(task, objects::LOG), log.estimate(), |sink| {
+        log.copy(sink)
+    })?;
+    Ok(Some(Stored {
+        truncated: log.truncated(),
+        ..stored(task, objects::LOG, done.bytes)
+    }))
+}
+
+fn series(
+    task: &PublishTask,
+    store: &Output,
+    run: &Root,
+    series: &mut Option<Stored>,
+) -> Result<(legion_protocol::summary::Summary, Option<StepError>)> {
+    let mut found = None;
+    let limit = task.limits.events_bytes;
+    let done = put(store, &object(task, objects::SERIES), limit, |sink| {
+        found = Some(collect::events(run, limit, sink)?);
+        Ok(())
+    })?;
+    let (summary, violation) = found.unwrap_or_default();
+    let summary = summary.finish(task.objective.as_ref().map(|o| o.metric.as_str()));
+    *series = Some(Stored {
+        points: Some(summary.points),
+        ..stored(task, objects::SERIES, done.bytes)
+    });
+    Ok((summary, violation))
+}
+
+/// Packs and stores the model and the other files of the run. Nothing when the toolchain says that there is no model.
+fn artifact(task: &PublishTask, store: &Output, facts: &mut Facts) -> Result<Option<Artifact>> {
+    let output = places::in_work(env::OUTPUT, "output")?;
+    let document = facts.document.clone();
+    facts.files = match document.as_ref().filter(|d| !d.files.is_empty()) {
+        Some(document) => Some(run_files(task, store, &output, document)?),
+        None => None,
+    };
+    let path = match &document {
+        // A command that speaks no protocol leaves its model where files go.
+        None => PathBuf::new(),
+        Some(ResultDocument { model: None, .. }) => return Ok(None),
+        Some(ResultDocument { model: Some(model), .. }) => below(&model.path, "model.path")?,
+    };
+    let limits = Limits {
+        bytes: task.limits.model_bytes,
+        entries: task.limits.entries,
+    };
+    let packing = Packing::of(&output, &[(&path, Path::new(""))], limits)?;
+    if packing.files() == 0 {
+        let place = if path.as_os_str().is_empty() {
+            "LEGION_OUTPUT".into()
+        } else {
+            crate::beneath::shown(&path)
+        };
+        return Err(StepError::new(
+            StepReason::ModelMissing,
+            format!("the trainer left no file in {place}"),
+        ));
+    }
+    let done = put(store, &object(task, MODEL), packing.estimate(), |sink| {
+        packing.write(sink)
+    })?;
+    Ok(Some(Artifact {
+        digest: done.digest,
+        size_bytes: done.bytes,
+        uri: task.output.uri_of(MODEL),
+    }))
+}
+
+fn run_files(task: &PublishTask, store: &Output, output: &Path, document: &ResultDocument) -> Result<Stored> {
+    let mut paths = Vec::new();
+    for (i, file) in document.files.iter().enumerate() {
+        let name = if file.name.is_empty() { &file.path } else { &file.name };
+        paths.push((
+            below(&file.path, &format!("files[{i}].path"))?,
+            below(name, &format!("files[{i}].name"))?,
+        ));
+    }
+    let paths: Vec<_> = paths
+        .iter()
+        .map(|(path, name)| (path.as_path(), name.as_path()))
+        .collect();
+    let limits = Limits {
+        bytes: task.limits.files_bytes,
+        entries: task.limits.entries,
+    };
+    let packing = Packing::of(output, &paths, limits)?;
+    let done = put(store, &object(task, objects::FILES), packing.estimate(), |sink| {
+        packing.write(sink)
+    })?;
+    Ok(stored(task, objects::FILES, done.bytes))
+}
+
+/// A path of the result document, relative to LEGION_OUTPUT.
+fn below(path: &str, field: &str) -> Result<PathBuf> {
+    let path = places::relative(path, field).map_err(|e| {
+        StepError {
+            reason: StepReason::ProtocolViolation,
+            ..e
+        }
+        .remedy("name a path relative to LEGION_OUTPUT in the result document")
+    })?;
+    Ok(path
+        .components()
+        .filter(|c| matches!(c, std::path::Component::Normal(_)))
+        .collect())
+}

@@ -1,0 +1,43 @@
+//! Telling the world: the termination message for the operator, stderr for people.
+
+use legion_protocol::env;
+use legion_protocol::reason::StepError;
+use std::io::Write as _;
+use std::sync::Mutex;
+
+/// Whether the message has been written; the first one counts.
+static WRITTEN: Mutex<bool> = Mutex::new(false);
+
+/// A line for people. When even stderr cannot be written there is nobody left to tell.
+pub(crate) fn line(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// An error for people.
+pub(crate) fn error(error: &StepError) {
+    let field = if error.field.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", error.field)
+    };
+    line(&format!(
+        "{}{field}: {}\nremedy: {}",
+        error.reason, error.message, error.remedy
+    ));
+}
+
+/// Writes the termination message, once: what a dying process says must not overwrite what a finished one said.
+pub(crate) fn message(text: &str) {
+    let mut written = WRITTEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if *written {
+        return;
+    }
+    *written = true;
+    let Some(path) = std::env::var_os(env::TERMINATION_LOG).filter(|p| !p.is_empty()) else {
+        return line(text);
+    };
+    // The kubelet mounts this very file: it is written in place, not by rename.
+    if let Err(e) = std::fs::write(&path, text) {
+        line(&format!("cannot write the termination message: {e}"));
+    }
+}

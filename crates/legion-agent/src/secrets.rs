@@ -1,0 +1,86 @@
+//! Keys of mounted Secrets. A value is read where it is used and never put into an argument, an address or a message.
+
+use crate::{Result, places};
+use legion_protocol::env;
+use legion_protocol::reason::{StepError, StepReason};
+use std::path::PathBuf;
+
+/// Longest value that is accepted, in bytes; a Secret holds at most 1 MiB.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The Secret mounted in a slot.
+#[derive(Clone, Debug)]
+pub(crate) struct Secret {
+    name: String,
+    directory: PathBuf,
+    field: String,
+}
+
+impl Secret {
+    /// The Secret of a slot; nothing when the task names none. `field` is what its errors are about.
+    pub(crate) fn of(name: &str, slot: &str, field: &str) -> Result<Option<Self>> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let directory = places::directory(env::SECRETS)?.join(slot);
+        Ok(Some(Self {
+            name: name.to_owned(),
+            directory,
+            field: field.to_owned(),
+        }))
+    }
+
+    /// The file of a key.
+    pub(crate) fn path(&self, key: &str) -> PathBuf {
+        self.directory.join(key)
+    }
+
+    /// Where the keys are.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        &self.directory
+    }
+
+    /// The value of a key, without the line feed that editors leave at its end.
+    pub(crate) fn get(&self, key: &str) -> Result<Option<String>> {
+        let path = self.path(key);
+        match std::fs::metadata(&path) {
+            Ok(meta) if meta.is_file() && meta.len() <= MAX_BYTES => {}
+            Ok(_) => return Err(self.invalid(key, "is no value of at most 1 MiB")),
+            Err(_) => return Ok(None),
+        }
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()).filter(|t| !t.is_empty())),
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Err(self.invalid(key, "is not UTF-8")),
+            Err(e) => Err(self.invalid(key, &format!("cannot be read: {e}"))),
+        }
+    }
+
+    /// The value of a key that must be there.
+    pub(crate) fn require(&self, key: &str) -> Result<String> {
+        self.get(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// The error for a missing key.
+    pub(crate) fn missing(&self, key: &str) -> StepError {
+        let message =
+            if self.directory.is_dir() && std::fs::read_dir(&self.directory).is_ok_and(|mut d| d.next().is_some()) {
+                format!("the Secret {:?} has no key {key:?}", self.name)
+            } else {
+                format!("the Secret {:?} with the key {key:?} does not exist", self.name)
+            };
+        StepError::new(StepReason::SecretMissing, message)
+            .field(&self.field)
+            .remedy(format!(
+                "create the Secret {:?} in the training's namespace with the key {key:?}",
+                self.name
+            ))
+    }
+
+    fn invalid(&self, key: &str, why: &str) -> StepError {
+        StepError::new(
+            StepReason::SecretInvalid,
+            format!("the key {key:?} of the Secret {:?} {why}", self.name),
+        )
+        .field(&self.field)
+    }
+}

@@ -1,0 +1,201 @@
+//! Results in a directory: complete files only, on disk before they have their name.
+
+use super::{Created, FIELD};
+use crate::Result;
+use legion_protocol::reason::{StepError, StepReason};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// A directory for results.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    root: PathBuf,
+}
+
+/// A file that has not got its name yet.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    file: File,
+    partial: PathBuf,
+    path: PathBuf,
+    done: bool,
+}
+
+impl Directory {
+    /// The directory at a path, which need not exist yet.
+    pub(crate) fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    pub(super) fn probe(&self, path: &str) -> Result<()> {
+        let mut pending = self.start(path)?;
+        // One byte, so that a full disk or an exhausted quota shows.
+        pending.write(b"?")
+    }
+
+    pub(super) fn start(&self, path: &str) -> Result<Pending> {
+        let path = self.root.join(path);
+        let parent = path.parent().unwrap_or(&self.root).to_owned();
+        std::fs::create_dir_all(&parent).map_err(|e| failed("cannot make the directory", &parent, &e))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
+        let file = File::create(&partial).map_err(|e| failed("cannot write", &partial, &e))?;
+        Ok(Pending {
+            file,
+            partial,
+            path,
+            done: false,
+        })
+    }
+
+    pub(super) fn create(&self, path: &str, bytes: &[u8]) -> Result<Created> {
+        let mut pending = self.start(path)?;
+        pending.write(bytes)?;
+        pending.finish_new()
+    }
+
+    pub(super) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let path = self.root.join(path);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failed("cannot read", &path, &e)),
+        };
+        let mut bytes = Vec::new();
+        file.take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(|e| failed("cannot read", &path, &e))?;
+        Ok(Some(bytes))
+    }
+
+    pub(super) fn size(&self, path: &str) -> Result<Option<u64>> {
+        let path = self.root.join(path);
+        match std::fs::metadata(&path) {
+            Ok(meta) => Ok(Some(meta.len())),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed("cannot read", &path, &e)),
+        }
+    }
+}
+
+impl Pending {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all(bytes)
+            .map_err(|e| failed("cannot write", &self.partial, &e))
+    }
+
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.sync()?;
+        std::fs::rename(&self.partial, &self.path).map_err(|e| failed("cannot write", &self.path, &e))?;
+        self.settle()
+    }
+
+    fn finish_new(mut self) -> Result<Created> {
+        self.sync()?;
+        match renameat_with(CWD, &self.partial, CWD, &self.path, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(Created::Exists),
+            // Not every network file system knows that flag; a hard link fails on an existing name just the same.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                match std::fs::hard_link(&self.partial, &self.path) {
+                    Ok(()) => {}
+                    Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(Created::Exists),
+                    Err(e) => return Err(failed("cannot write", &self.path, &e)),
+                }
+                return self.settle_dir().map(|()| Created::New);
+            }
+            Err(e) => return Err(failed("cannot write", &self.path, &e.into())),
+        }
+        self.settle().map(|()| Created::New)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file
+            .sync_all()
+            .map_err(|e| failed("cannot write", &self.partial, &e))
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        self.done = true;
+        self.settle_dir()
+    }
+
+    /// Has the name itself survive a crash of the machine.
+    fn settle_dir(&self) -> Result<()> {
+        let parent = self.path.parent().unwrap_or(Path::new("."));
+        File::open(parent)
+            .and_then(|d| d.sync_all())
+            .map_err(|e| failed("cannot write", parent, &e))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.done {
+            // What cannot be removed is a hidden file with a telling name.
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}
+
+fn failed(what: &str, path: &Path, error: &std::io::Error) -> StepError {
+    let (reason, remedy) = match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => (
+            StepReason::OutputNotWritable,
+            "let the pod's user and group write there, or choose another connection for spec.output",
+        ),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (
+            StepReason::UploadFailed,
+            "make room on the volume of the output connection",
+        ),
+        _ => (StepReason::UploadFailed, StepReason::UploadFailed.remedy()),
+    };
+    StepError::new(reason, format!("{what} {}: {error}", path.display()))
+        .field(FIELD)
+        .remedy(remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_created_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::new(dir.path().join("made"));
+        assert_eq!(directory.create("a/b.json", b"first").unwrap(), Created::New);
+        assert_eq!(directory.create("a/b.json", b"second").unwrap(), Created::Exists);
+        assert_eq!(directory.read("a/b.json", 100).unwrap().unwrap(), b"first");
+        assert_eq!(directory.read("a/c.json", 100).unwrap(), None);
+        assert_eq!(directory.size("a/b.json").unwrap(), Some(5));
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::new(dir.path().to_owned());
+        let mut pending = directory.start("model.tar").unwrap();
+        pending.write(b"half").unwrap();
+        drop(pending);
+        directory.probe("x").unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_named_with_its_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let error = Directory::new(dir.path().join("file"))
+            .probe("run/model.tar")
+            .unwrap_err();
+        assert_eq!(
+            (error.reason, error.field.as_str()),
+            (StepReason::OutputNotWritable, FIELD)
+        );
+        assert!(error.message.contains("file/run"), "{error}");
+    }
+}

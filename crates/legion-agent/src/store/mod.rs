@@ -1,0 +1,172 @@
+//! Where results go: a directory or a bucket, behind the few operations that publishing needs.
+
+pub(crate) mod directory;
+pub(crate) mod runtime;
+pub(crate) mod s3;
+
+use crate::secrets::Secret;
+use crate::{Result, places};
+use directory::Directory;
+use legion_protocol::digest;
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::task::{OutputTask, Store};
+use s3::Bucket;
+use sha2::{Digest as _, Sha256};
+use std::io::Write;
+
+/// The slot of the output's secret and volume.
+const SLOT: &str = "output";
+/// The field that errors of the output are about.
+pub(crate) const FIELD: &str = "spec.output";
+
+/// The output store.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// A mounted volume or a directory of the node.
+    Directory(Directory),
+    /// A bucket.
+    Bucket(Bucket),
+}
+
+/// What became of an object that must not exist yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// It was created.
+    New,
+    /// It was there before, and is untouched.
+    Exists,
+}
+
+/// An object on its way into the store, with its digest and size so far. Dropped, it leaves nothing behind.
+pub(crate) struct Upload<'a> {
+    sink: Sink<'a>,
+    hash: Sha256,
+    bytes: u64,
+}
+
+enum Sink<'a> {
+    File(directory::Pending),
+    Object(s3::Pending<'a>),
+}
+
+/// What was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredObject {
+    pub(crate) digest: String,
+    pub(crate) bytes: u64,
+}
+
+impl Output {
+    /// Opens the store of a task. Nothing is asked of it yet.
+    pub(crate) fn open(task: &OutputTask) -> Result<Self> {
+        match &task.store {
+            Store::S3 { secret, .. } => Ok(Self::Bucket(Bucket::open(
+                &task.store,
+                Secret::of(secret, SLOT, FIELD)?.as_ref(),
+                s3::Use::Output,
+            )?)),
+            Store::Volume { path } => Ok(Self::Directory(Directory::new(
+                places::storage(SLOT)?.join(places::relative(path, FIELD)?),
+            ))),
+            Store::Http { .. } => Err(StepError::new(
+                StepReason::OutputNotWritable,
+                format!(
+                    "the connection {:?} is of type http, which cannot be written to",
+                    task.connection
+                ),
+            )
+            .field(FIELD)
+            .remedy("use a connection of type s3, pvc or local for spec.output")),
+        }
+    }
+
+    /// Checks that objects can be written, by writing one.
+    pub(crate) fn probe(&self, path: &str) -> Result<()> {
+        places::relative(path, FIELD)?;
+        match self {
+            Self::Directory(directory) => directory.probe(path),
+            Self::Bucket(bucket) => bucket.probe(path),
+        }
+    }
+
+    /// Starts an object, replacing one of the same name at its end. `estimate` is about how long it will be.
+    pub(crate) fn upload(&self, path: &str, estimate: u64) -> Result<Upload<'_>> {
+        places::relative(path, FIELD)?;
+        let sink = match self {
+            Self::Directory(directory) => Sink::File(directory.start(path)?),
+            Self::Bucket(bucket) => Sink::Object(bucket.start(path, estimate)),
+        };
+        Ok(Upload {
+            sink,
+            hash: Sha256::new(),
+            bytes: 0,
+        })
+    }
+
+    /// Stores a small object unless one of that name exists.
+    pub(crate) fn create(&self, path: &str, bytes: &[u8]) -> Result<Created> {
+        places::relative(path, FIELD)?;
+        match self {
+            Self::Directory(directory) => directory.create(path, bytes),
+            Self::Bucket(bucket) => bucket.create(path, bytes),
+        }
+    }
+
+    /// A small object; nothing when there is none.
+    pub(crate) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        places::relative(path, FIELD)?;
+        match self {
+            Self::Directory(directory) => directory.read(path, limit),
+            Self::Bucket(bucket) => bucket.read(path, limit),
+        }
+    }
+
+    /// The size of an object; nothing when there is none.
+    pub(crate) fn size(&self, path: &str) -> Result<Option<u64>> {
+        places::relative(path, FIELD)?;
+        match self {
+            Self::Directory(directory) => directory.size(path),
+            Self::Bucket(bucket) => bucket.size(path),
+        }
+    }
+}
+
+impl Upload<'_> {
+    /// Completes the object: only now does it exist under its name.
+    pub(crate) fn finish(self) -> Result<StoredObject> {
+        match self.sink {
+            Sink::File(pending) => pending.finish()?,
+            Sink::Object(pending) => pending.finish()?,
+        }
+        Ok(StoredObject {
+            digest: digest::render(self.hash),
+            bytes: self.bytes,
+        })
+    }
+}
+
+impl Write for Upload<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        crate::terminate::check().map_err(std::io::Error::other)?;
+        match &mut self.sink {
+            Sink::File(pending) => pending.write(bytes),
+            Sink::Object(pending) => pending.write(bytes),
+        }
+        .map_err(std::io::Error::other)?;
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The error that travelled through an [`std::io::Error`], or one about reading what is packed.
+pub(crate) fn sink_error(error: &std::io::Error) -> StepError {
+    match error.get_ref().and_then(|e| e.downcast_ref::<StepError>()) {
+        Some(error) => error.clone(),
+        None => crate::node_fault("cannot pack", error),
+    }
+}

@@ -1,0 +1,29 @@
+//! The async runtime, made by the first request to a network store and by nothing else.
+
+use crate::Result;
+use legion_protocol::reason::{StepError, StepReason};
+use std::future::Future;
+use std::sync::OnceLock;
+use tokio::runtime::{Builder, Runtime};
+
+static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
+
+/// Runs a future to its end. Tasks that it spawned go on in the background between calls.
+pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output> {
+    let runtime = RUNTIME.get_or_init(|| {
+        // An error means that a provider is installed already, which is all that is wanted.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|e| e.to_string())
+    });
+    match runtime {
+        Ok(runtime) => Ok(runtime.block_on(future)),
+        Err(e) => Err(StepError::new(
+            StepReason::NodeFault,
+            format!("cannot start threads for network requests: {e}"),
+        )),
+    }
+}

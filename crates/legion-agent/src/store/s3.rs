@@ -1,0 +1,375 @@
+//! S3-compatible stores.
+
+use super::Created;
+use super::runtime::block_on;
+use crate::secrets::Secret;
+use crate::{Result, tree};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::task::Store;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path as Key;
+use object_store::{
+    ClientOptions, Error, GetResult, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions,
+    PutPayload, RetryConfig, WriteMultipart,
+};
+use std::time::Duration;
+
+/// Size of an upload's parts, unless there would be too many of them.
+const PART: u64 = 8 << 20;
+/// Most parts that S3 accepts, with a reserve for an estimate that was too low.
+const MAX_PARTS: u64 = 9_000;
+/// Parts that are on their way at once: what bounds the memory of an upload.
+const IN_FLIGHT: usize = 2;
+
+/// What a bucket is used for: the same refusal has another reason and remedy for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// `spec.output`.
+    Output,
+    /// `spec.source`.
+    Source,
+    /// A data binding.
+    Data,
+}
+
+/// A bucket, below a prefix.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    store: AmazonS3,
+    prefix: String,
+    name: String,
+    usage: Use,
+}
+
+impl Bucket {
+    /// The bucket of a task.
+    pub(crate) fn open(store: &Store, secret: Option<&Secret>, usage: Use) -> Result<Self> {
+        let Store::S3 {
+            bucket,
+            prefix,
+            endpoint,
+            region,
+            ..
+        } = store
+        else {
+            return Err(StepError::new(
+                StepReason::TaskInvalid,
+                "the connection is not of type s3",
+            ));
+        };
+        let client = ClientOptions::new()
+            .with_connect_timeout(Duration::from_secs(10))
+            // Of one request; a part of 8 MiB takes that long at 50 KiB/s.
+            .with_timeout(Duration::from_secs(180))
+            .with_allow_http(endpoint.starts_with("http://"));
+        let retry = RetryConfig {
+            max_retries: 5,
+            retry_timeout: Duration::from_secs(60),
+            ..RetryConfig::default()
+        };
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(bucket)
+            .with_region(if region.is_empty() { "us-east-1" } else { region })
+            .with_client_options(client)
+            .with_retry(retry);
+        if !endpoint.is_empty() {
+            builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
+        }
+        builder = match secret {
+            None => builder.with_skip_signature(true),
+            Some(secret) => {
+                let builder = builder
+                    .with_access_key_id(secret.require("AWS_ACCESS_KEY_ID")?)
+                    .with_secret_access_key(secret.require("AWS_SECRET_ACCESS_KEY")?);
+                match secret.get("AWS_SESSION_TOKEN")? {
+                    Some(token) => builder.with_token(token),
+                    None => builder,
+                }
+            }
+        };
+        // Building it sets TLS up, which wants the runtime's crypto provider.
+        let store = block_on(async { builder.build() })?.map_err(|e| {
+            StepError::new(
+                StepReason::TaskInvalid,
+                format!("the connection to the bucket {bucket:?} is wrong: {e}"),
+            )
+        })?;
+        Ok(Self {
+            store,
+            prefix: prefix.trim_matches('/').to_owned(),
+            name: bucket.clone(),
+            usage,
+        })
+    }
+
+    fn key(&self, path: &str) -> Result<Key> {
+        let joined = if self.prefix.is_empty() {
+            path.to_owned()
+        } else {
+            format!("{}/{path}", self.prefix)
+        };
+        Key::parse(joined.trim_matches('/')).map_err(|e| {
+            StepError::new(
+                StepReason::PathEscapes,
+                format!("{path:?} is no name of an object: {e}"),
+            )
+        })
+    }
+
+    fn failed(&self, key: &Key, error: &Error) -> StepError {
+        let place = format!("s3://{}/{key}", self.name);
+        let (reason, what) = match (error, self.usage) {
+            (Error::NotFound { .. }, Use::Output) => {
+                (StepReason::OutputNotWritable, "does not accept objects".to_owned())
+            }
+            (Error::NotFound { .. }, Use::Source) => (StepReason::SourceNotFound, "does not exist".to_owned()),
+            (Error::NotFound { .. }, Use::Data) => (StepReason::DataNotFound, "does not exist".to_owned()),
+            (Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, usage) => {
+                let reason = match usage {
+                    Use::Output => StepReason::OutputNotWritable,
+                    Use::Source => StepReason::SourceAccessDenied,
+                    Use::Data => StepReason::DataAccessDenied,
+                };
+                (reason, "refuses the credentials".to_owned())
+            }
+            (error, usage) => {
+                let reason = match usage {
+                    Use::Output => StepReason::OutputUnreachable,
+                    Use::Source => StepReason::SourceUnreachable,
+                    Use::Data => StepReason::DataUnreachable,
+                };
+                (
+                    reason,
+                    format!(
+                        "cannot be used: {}",
+                        legion_protocol::text::bounded(&error.to_string(), 300)
+                    ),
+                )
+            }
+        };
+        let field = match self.usage {
+            Use::Output => super::FIELD,
+            Use::Source => "spec.source.objectStore",
+            Use::Data => "spec.data",
+        };
+        StepError::new(reason, format!("{place} {what}")).field(field)
+    }
+
+    pub(super) fn probe(&self, path: &str) -> Result<()> {
+        let key = self.key(path)?;
+        block_on(async { self.store.put(&key, PutPayload::from_static(b"?")).await })?
+            .map_err(|e| self.failed(&key, &e))?;
+        // Some policies allow writing and not deleting; one byte may stay.
+        let _ = block_on(async { self.store.delete(&key).await })?;
+        Ok(())
+    }
+
+    pub(super) fn create(&self, path: &str, bytes: &[u8]) -> Result<Created> {
+        let key = self.key(path)?;
+        let options = PutOptions {
+            mode: PutMode::Create,
+            ..PutOptions::default()
+        };
+        let payload = PutPayload::from_bytes(Bytes::copy_from_slice(bytes));
+        match block_on(async { self.store.put_opts(&key, payload, options).await })? {
+            Ok(_) => Ok(Created::New),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Created::Exists),
+            Err(e) => Err(self.failed(&key, &e)),
+        }
+    }
+
+    pub(super) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let key = self.key(path)?;
+        let read = block_on(async {
+            let object = self.store.get(&key).await?;
+            if object.meta.size > limit {
+                return Ok(None);
+            }
+            object.bytes().await.map(|bytes| Some(bytes.to_vec()))
+        })?;
+        match read {
+            Ok(bytes) => Ok(bytes),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(self.failed(&key, &e)),
+        }
+    }
+
+    pub(super) fn size(&self, path: &str) -> Result<Option<u64>> {
+        Ok(self.head(path)?.map(|meta| meta.size))
+    }
+
+    /// What the store knows about an object; nothing when there is none.
+    pub(crate) fn head(&self, path: &str) -> Result<Option<ObjectMeta>> {
+        let key = self.key(path)?;
+        match block_on(async { self.store.head(&key).await })? {
+            Ok(meta) => Ok(Some(meta)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(self.failed(&key, &e)),
+        }
+    }
+
+    /// Starts reading an object.
+    pub(crate) fn get(&self, path: &str) -> Result<(GetResult, Reader<'_>)> {
+        let key = self.key(path)?;
+        let mut object = block_on(async { self.store.get(&key).await })?.map_err(|e| self.failed(&key, &e))?;
+        let empty = object_store::GetResultPayload::Stream(futures::stream::empty().boxed());
+        let payload = std::mem::replace(&mut object.payload, empty);
+        let stream = match payload {
+            object_store::GetResultPayload::Stream(stream) => stream,
+            // Only a local store answers with a file.
+            object_store::GetResultPayload::File(..) => futures::stream::empty().boxed(),
+        };
+        Ok((
+            object,
+            Reader {
+                bucket: self,
+                key,
+                stream,
+                chunk: Bytes::new(),
+            },
+        ))
+    }
+
+    /// The objects below a path, sorted, each with its path below that. Their number and bytes are bounded.
+    pub(crate) fn list(&self, path: &str, limits: tree::Limits) -> Result<Vec<(String, u64)>> {
+        let key = self.key(path)?;
+        let mut objects = Vec::new();
+        let mut bytes = 0u64;
+        let listed: Result<()> = block_on(async {
+            let mut listing = self.store.list(Some(&key));
+            while let Some(meta) = listing.next().await {
+                let meta = meta.map_err(|e| self.failed(&key, &e))?;
+                let Some(rest) = meta.location.as_ref().strip_prefix(key.as_ref()) else {
+                    continue;
+                };
+                let rest = rest.trim_start_matches('/');
+                // A key that ends in "/" is how web consoles show an empty directory.
+                if rest.is_empty() {
+                    continue;
+                }
+                bytes += meta.size;
+                objects.push((rest.to_owned(), meta.size));
+                if bytes > limits.bytes || objects.len() as u64 > limits.entries {
+                    let what = format!(
+                        "s3://{}/{key} holds more than {} objects or {} bytes",
+                        self.name, limits.entries, limits.bytes
+                    );
+                    return Err(StepError::new(StepReason::TooLarge, what));
+                }
+            }
+            Ok(())
+        })?;
+        listed?;
+        objects.sort_unstable();
+        Ok(objects)
+    }
+
+    pub(super) fn start(&self, path: &str, estimate: u64) -> Pending<'_> {
+        let part = PART.max(estimate.div_ceil(MAX_PARTS));
+        let part = usize::try_from(part).unwrap_or(usize::MAX);
+        Pending {
+            bucket: self,
+            path: path.to_owned(),
+            part,
+            buffer: Vec::new(),
+            upload: None,
+        }
+    }
+}
+
+/// An object that is being read. An interruption is an error: the caller starts over, and nothing half-read is used.
+pub(crate) struct Reader<'a> {
+    bucket: &'a Bucket,
+    key: Key,
+    stream: futures::stream::BoxStream<'static, object_store::Result<Bytes>>,
+    chunk: Bytes,
+}
+
+impl std::io::Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.chunk.is_empty() {
+            match block_on(self.stream.next()).map_err(std::io::Error::other)? {
+                None => return Ok(0),
+                Some(Ok(chunk)) => self.chunk = chunk,
+                Some(Err(e)) => return Err(std::io::Error::other(self.bucket.failed(&self.key, &e))),
+            }
+        }
+        let n = buffer.len().min(self.chunk.len());
+        buffer[..n].copy_from_slice(&self.chunk.split_to(n));
+        Ok(n)
+    }
+}
+
+/// An object on its way: one request while it is small, parts from then on.
+pub(super) struct Pending<'a> {
+    bucket: &'a Bucket,
+    path: String,
+    part: usize,
+    buffer: Vec<u8>,
+    upload: Option<WriteMultipart>,
+}
+
+impl Pending<'_> {
+    pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = (self.part - self.buffer.len()).min(bytes.len());
+            self.buffer.extend_from_slice(&bytes[..room]);
+            bytes = &bytes[room..];
+            if self.buffer.len() == self.part {
+                self.send()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a full part over, once there is room for it.
+    fn send(&mut self) -> Result<()> {
+        let key = self.bucket.key(&self.path)?;
+        let failed = |e: Error| self.bucket.failed(&key, &e);
+        if self.upload.is_none() {
+            let upload = block_on(async { self.bucket.store.put_multipart(&key).await })?.map_err(failed)?;
+            self.upload = Some(WriteMultipart::new_with_chunk_size(upload, self.part));
+        }
+        let part = Bytes::from(std::mem::take(&mut self.buffer));
+        if let Some(upload) = &mut self.upload {
+            block_on(async {
+                upload.wait_for_capacity(IN_FLIGHT).await?;
+                upload.put(part);
+                Ok(())
+            })?
+            .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> Result<()> {
+        let key = self.bucket.key(&self.path)?;
+        let last = Bytes::from(std::mem::take(&mut self.buffer));
+        let done = match self.upload.take() {
+            None => block_on(async {
+                self.bucket
+                    .store
+                    .put(&key, PutPayload::from_bytes(last))
+                    .await
+                    .map(drop)
+            })?,
+            Some(mut upload) => block_on(async {
+                upload.put(last);
+                upload.finish().await.map(drop)
+            })?,
+        };
+        done.map_err(|e| self.bucket.failed(&key, &e))
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if let Some(upload) = self.upload.take() {
+            // Parts of an abandoned upload cost money until somebody removes them. That they cannot be removed now has
+            // no other remedy than the bucket's own rule for them.
+            let _ = block_on(upload.abort());
+        }
+    }
+}

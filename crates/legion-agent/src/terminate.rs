@@ -1,0 +1,67 @@
+//! Being told to stop.
+//!
+//! TERM comes when the pod is deleted or its node goes away. As PID 1 a process that installs nothing would never notice
+//! it. A thread of its own waits for the signal, so that no other code has to be interruptible: it raises a flag that the
+//! long loops look at, and ends the process itself when that was not heeded in time.
+
+use crate::{Result, report};
+use legion_protocol::reason::{StepError, StepReason};
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+static ABANDON: AtomicBool = AtomicBool::new(false);
+static MAY_STOP_AT_ONCE: AtomicBool = AtomicBool::new(true);
+
+/// Handles TERM and INT from now on. Called before any other thread exists, so that every thread inherits the mask.
+/// `message` makes the termination message of a process that is ended early. `grace` is what the pod allows.
+pub(crate) fn handle(grace: Duration, message: impl Fn(&StepError) -> String + Send + 'static) {
+    // SAFETY: `sigemptyset` initialises the set before anything reads it, and every pointer is to a live local.
+    let set = unsafe {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        set.assume_init()
+    };
+    let wait = move || {
+        let mut signal = 0;
+        // SAFETY: both pointers are to live locals; the set is initialised.
+        unsafe { libc::sigwait(&raw const set, &raw mut signal) };
+        if !MAY_STOP_AT_ONCE.load(Ordering::Acquire) {
+            report::line("told to stop: finishing what is under way");
+            std::thread::sleep(grace.mul_f64(0.8));
+            ABANDON.store(true, Ordering::Release);
+            std::thread::sleep(grace.mul_f64(0.15));
+        }
+        let error = StepError::new(
+            StepReason::Interrupted,
+            "the pod was told to stop before this step was done",
+        );
+        report::error(&error);
+        report::message(&message(&error));
+        std::process::exit(143);
+    };
+    // A small stack: this thread only sleeps and writes one message.
+    let started = std::thread::Builder::new().stack_size(256 << 10).spawn(wait);
+    if let Err(e) = started {
+        report::line(&format!("cannot handle TERM: {e}"));
+    }
+}
+
+/// From now on work is under way that is better finished than dropped.
+pub(crate) fn prefer_finishing() {
+    MAY_STOP_AT_ONCE.store(false, Ordering::Release);
+}
+
+/// An error once the time for finishing is over.
+pub(crate) fn check() -> Result<()> {
+    if ABANDON.load(Ordering::Acquire) {
+        return Err(StepError::new(
+            StepReason::Interrupted,
+            "the pod was told to stop before the upload was done",
+        ));
+    }
+    Ok(())
+}

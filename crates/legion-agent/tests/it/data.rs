@@ -1,0 +1,227 @@
+//! Data bindings from volumes and web servers.
+
+use crate::harness::Pod;
+use legion_protocol::digest;
+use legion_protocol::reason::StepReason;
+use legion_protocol::task::{DataTask, FetchTask, SourceTask, Store};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::sync::mpsc;
+
+fn binding(name: &str, store: Store, remote: &str, local: &str) -> DataTask {
+    DataTask {
+        name: name.into(),
+        slot: "data-0".into(),
+        store,
+        remote_path: remote.into(),
+        local_path: local.into(),
+        digest: String::new(),
+        uri: format!("file:///data/{remote}"),
+    }
+}
+
+fn with(pod: &Pod, data: Vec<DataTask>) -> FetchTask {
+    pod.write("storage/source/train.py", "");
+    pod.write("storage/source/data/.keep", "");
+    FetchTask {
+        data,
+        ..pod.fetch_task(SourceTask::Volume { path: String::new() })
+    }
+}
+
+fn volume() -> Store {
+    Store::Volume { path: String::new() }
+}
+
+#[test]
+fn files_and_directories_come_where_they_are_wanted() {
+    let pod = Pod::new();
+    pod.write("storage/data-0/wine.csv", "a,b\n");
+    pod.write("storage/data-0/images/1.png", "1");
+    for (remote, local, found) in [
+        ("wine.csv", "", "work/data/d"),
+        ("wine.csv", "input/renamed.csv", "work/source/input/renamed.csv"),
+        ("wine.csv", "data/", "work/source/data/wine.csv"),
+        ("images", "data", "work/source/data/1.png"),
+        ("images", "", "work/data/d/1.png"),
+    ] {
+        let task = with(&pod, vec![binding("d", volume(), remote, local)]);
+        let tail = pod.fetch_ok(&task);
+        assert!(pod.at(found).is_file(), "{remote} -> {local:?}");
+        assert!(
+            pod.at("work/data/d").exists(),
+            "the name of the binding always leads there"
+        );
+        assert_eq!((tail.data[0].name.as_str(), tail.data[0].files), ("d", 1));
+        assert!(digest::is_digest(&tail.data[0].digest));
+        assert_eq!(pod.training().data[0].digest, tail.data[0].digest);
+        assert!(std::path::Path::new(&pod.training().data[0].path).exists());
+        if local == "data" {
+            assert!(
+                pod.at("work/source/data/.keep").exists(),
+                "what the project has there stays"
+            );
+        }
+    }
+}
+
+#[test]
+fn wrong_bindings_are_named() {
+    let pod = Pod::new();
+    pod.write("storage/data-0/wine.csv", "a,b\n");
+    symlink("/etc", pod.at("storage/data-0/etc")).unwrap();
+    let error = |data: DataTask, reason, words: &[&str]| {
+        let error = pod.fetch_error(&with(&pod, vec![data]), reason, words);
+        assert!(error.field.starts_with("spec.data[d]"), "{error:?}");
+    };
+    error(
+        binding("d", volume(), "nothing.csv", ""),
+        StepReason::DataNotFound,
+        &["nothing.csv"],
+    );
+    error(
+        binding("d", volume(), "wine.csv", "../out.csv"),
+        StepReason::PathEscapes,
+        &["../out.csv"],
+    );
+    error(
+        binding("d", volume(), "wine.csv", "/etc/passwd"),
+        StepReason::PathEscapes,
+        &["/etc/passwd"],
+    );
+    error(
+        binding("d", volume(), "../../secrets", ""),
+        StepReason::PathEscapes,
+        &["../../secrets"],
+    );
+    error(
+        binding("d", volume(), "etc/hostname", ""),
+        StepReason::PathEscapes,
+        &["etc/hostname", "leads out"],
+    );
+    let mut wrong = binding("d", volume(), "wine.csv", "");
+    wrong.digest = digest::of_bytes(b"other");
+    error(
+        wrong.clone(),
+        StepReason::DigestMismatch,
+        &[&wrong.digest, &digest::of_bytes(b"a,b\n")],
+    );
+    wrong.digest = digest::of_bytes(b"a,b\n");
+    pod.fetch_ok(&with(&pod, vec![wrong]));
+    // A link of the project must not carry the data out of it.
+    symlink("data", pod.at("storage/source/linked")).unwrap();
+    error(
+        binding("d", volume(), "wine.csv", "linked/x.csv"),
+        StepReason::PathEscapes,
+        &["linked/x.csv"],
+    );
+}
+
+/// A web server that gives one scripted answer per connection and reports the requests.
+fn serve(answers: Vec<Vec<u8>>) -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (send, requests) = mpsc::channel();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (stream, _) = listener.accept().unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let head: Vec<_> = lines.map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
+            send.send(head.join("\n").to_lowercase()).unwrap();
+            (&stream).write_all(&answer).unwrap();
+        }
+    });
+    (address, requests)
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n{body}").into_bytes()
+}
+
+fn http(uri: &str, secret: &str) -> DataTask {
+    binding(
+        "d",
+        Store::Http {
+            uri: uri.into(),
+            secret: secret.into(),
+        },
+        "sets/wine.csv",
+        "",
+    )
+}
+
+#[test]
+fn an_interrupted_download_goes_on_where_it_stopped() {
+    let pod = Pod::new();
+    let (uri, requests) = serve(vec![
+        answer("200 OK", "ETag: \"v1\"\r\nContent-Length: 10\r\n", "0123"),
+        answer(
+            "206 Partial Content",
+            "ETag: \"v1\"\r\nContent-Range: bytes 4-9/10\r\nContent-Length: 6\r\n",
+            "456789",
+        ),
+    ]);
+    let tail = pod.fetch_ok(&with(&pod, vec![http(&uri, "")]));
+    assert_eq!(pod.read("work/data/d"), "0123456789");
+    assert_eq!(
+        (tail.data[0].size_bytes, &tail.data[0].digest),
+        (10, &digest::of_bytes(b"0123456789"))
+    );
+    assert!(requests.recv().unwrap().starts_with("get /sets/wine.csv"));
+    let second = requests.recv().unwrap();
+    assert!(
+        second.contains("range: bytes=4-") && second.contains("if-range: \"v1\""),
+        "{second}"
+    );
+}
+
+#[test]
+fn an_object_that_changed_meanwhile_is_not_joined() {
+    let pod = Pod::new();
+    let (uri, _requests) = serve(vec![
+        answer("200 OK", "ETag: \"v1\"\r\nContent-Length: 10\r\n", "0123"),
+        answer("200 OK", "ETag: \"v2\"\r\nContent-Length: 3\r\n", "new"),
+    ]);
+    pod.fetch_ok(&with(&pod, vec![http(&uri, "")]));
+    assert_eq!(pod.read("work/data/d"), "new");
+}
+
+#[test]
+fn answers_of_a_web_server_have_their_reasons() {
+    let pod = Pod::new();
+    for (status, headers, reason, words) in [
+        ("404 Not Found", "", StepReason::DataNotFound, "404"),
+        ("401 Unauthorized", "", StepReason::DataAccessDenied, "401"),
+        (
+            "302 Found",
+            "Location: ftp://e.org/x\r\n",
+            StepReason::DataAccessDenied,
+            "redirect",
+        ),
+    ] {
+        let (uri, _requests) = serve(vec![answer(status, headers, "")]);
+        pod.fetch_error(&with(&pod, vec![http(&uri, "")]), reason, &[words, &uri]);
+    }
+    let mut task = with(&pod, vec![]);
+    task.limits.max_bytes = 5;
+    let (uri, _requests) = serve(vec![answer("200 OK", "Content-Length: 6\r\n", "123456")]);
+    task.data = vec![http(&uri, "")];
+    pod.fetch_error(&task, StepReason::TooLarge, &["5 bytes"]);
+}
+
+#[test]
+fn a_token_is_sent_and_never_shown() {
+    let pod = Pod::new();
+    let error = pod.fetch_error(
+        &with(&pod, vec![http("http://127.0.0.1:1", "web")]),
+        StepReason::SecretMissing,
+        &["\"web\"", "token"],
+    );
+    assert!(error.remedy.contains("create the Secret"));
+    pod.secret("data-0", "token", "t0ken\n");
+    let (uri, requests) = serve(vec![answer("403 Forbidden", "", "")]);
+    let fetched = pod.fetch(&with(&pod, vec![http(&uri, "web")]));
+    assert!(requests.recv().unwrap().contains("authorization: bearer t0ken"));
+    assert!(!fetched.stderr.contains("t0ken") && !pod.read("termination-log").contains("t0ken"));
+}

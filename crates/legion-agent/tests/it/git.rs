@@ -1,0 +1,304 @@
+//! Sources in real git repositories, over files and over a real ssh server.
+
+use crate::harness::{Pod, sh};
+use legion_protocol::reason::StepReason;
+use legion_protocol::task::SourceTask;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+fn source(uri: &str, reference: &str) -> SourceTask {
+    SourceTask::Git {
+        uri: uri.into(),
+        reference: reference.into(),
+        commit: String::new(),
+        submodules: false,
+        secret: String::new(),
+        known_hosts: String::new(),
+    }
+}
+
+const AS: &str = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@e GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@e \
+                  GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1;";
+
+/// A repository with two commits on `main`, a tag on the first, and a branch.
+fn repository(pod: &Pod) -> (String, String, String) {
+    let at = pod.at("origin");
+    std::fs::create_dir(&at).unwrap();
+    let script = "git init -q -b main . && echo 1 > train.py && git add . && git commit -qm one && git tag v1
+        git rev-parse HEAD; echo 2 > train.py; git commit -qam two; git rev-parse HEAD
+        git checkout -qb feature/x; echo 3 > train.py; git commit -qam three; git checkout -q main";
+    let out = sh(&at, &format!("{AS} {script}"));
+    let (first, second) = out.split_once('\n').unwrap();
+    (format!("file://{}", at.display()), first.into(), second.into())
+}
+
+#[test]
+fn branches_tags_and_commits_are_brought_in() {
+    let pod = Pod::new();
+    let (uri, first, second) = repository(&pod);
+    for (reference, content, commit) in [
+        ("", "2", Some(&second)),
+        ("main", "2", Some(&second)),
+        ("v1", "1", Some(&first)),
+        ("refs/tags/v1", "1", Some(&first)),
+        ("feature/x", "3", None),
+        (first.as_str(), "1", Some(&first)),
+        (&first[..8], "1", Some(&first)),
+    ] {
+        let task = pod.fetch_task(source(&uri, reference));
+        let fetched = pod.fetch(&task);
+        let facts = fetched
+            .message
+            .head
+            .source
+            .unwrap_or_else(|| panic!("{reference}: {}", fetched.stderr));
+        assert_eq!(pod.read("work/source/train.py").trim(), content, "{reference}");
+        if let Some(commit) = commit {
+            assert_eq!(&facts.commit, commit, "{reference}");
+        }
+        assert_eq!(pod.training().source.commit, facts.commit);
+    }
+    // Attempt 2 uses what attempt 1 resolved, although the branch has moved on.
+    let mut pinned = source(&uri, "main");
+    if let SourceTask::Git { commit, .. } = &mut pinned {
+        commit.clone_from(&first);
+    }
+    pod.fetch_ok(&pod.fetch_task(pinned));
+    assert_eq!(pod.read("work/source/train.py").trim(), "1");
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let pod = Pod::new();
+    let (uri, ..) = repository(&pod);
+    for reference in [
+        "no-such-branch",
+        "deadbeef",
+        "0123456789012345678901234567890123456789",
+        "--upload-pack=x",
+    ] {
+        let error = pod.fetch_error(
+            &pod.fetch_task(source(&uri, reference)),
+            StepReason::GitRefNotFound,
+            &[reference, "feature/x", "main", "v1"],
+        );
+        assert_eq!(error.field, "spec.source.git.ref");
+    }
+    let nowhere = format!("file://{}", pod.at("nowhere").display());
+    pod.fetch_error(
+        &pod.fetch_task(source(&nowhere, "main")),
+        StepReason::SourceNotFound,
+        &["nowhere"],
+    );
+    pod.fetch_error(
+        &pod.fetch_task(source("ext::sh -c id", "")),
+        StepReason::SourceNotFound,
+        &["https://"],
+    );
+}
+
+#[test]
+fn nothing_of_a_repository_runs() {
+    let pod = Pod::new();
+    let (uri, ..) = repository(&pod);
+    let origin = pod.at("origin");
+    let canary = pod.at("canary");
+    let touch = format!("touch {}", canary.display());
+    // A filter that the repository asks for, defined where a user's configuration would be; hooks in a template; and an
+    // alias of a helper protocol as a submodule.
+    sh(
+        &origin,
+        &format!("{AS} echo '*.py filter=evil' > .gitattributes; git add .; git commit -qm filter"),
+    );
+    pod.write("scratch/.gitconfig", format!(
+        "[filter \"evil\"]\n\tsmudge = {touch}; cat\n\tclean = cat\n[init]\n\ttemplateDir = {}\n[core]\n\tfsmonitor = {touch}\n",
+        pod.at("template").display()
+    ));
+    let hook = pod.write("template/hooks/post-checkout", format!("#!/bin/sh\n{touch}\n"));
+    std::fs::set_permissions(hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let task = pod.fetch_task(source(&uri, "main"));
+    let output = pod
+        .agent("fetch", &task)
+        .env("GIT_TEMPLATE_DIR", pod.at("template"))
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "core.hooksPath")
+        .env("GIT_CONFIG_VALUE_0", pod.at("template/hooks"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(pod.read("work/source/train.py").trim(), "2");
+    assert!(!canary.exists());
+
+    // A submodule by a helper protocol is refused, not run.
+    let helper = format!("[submodule \"s\"]\n\tpath = s\n\turl = \"ext::sh -c '{touch}'\"\n");
+    std::fs::write(origin.join(".gitmodules"), helper).unwrap();
+    sh(
+        &origin,
+        &format!(
+            "{AS} git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),s; git add .gitmodules; git commit -qm sub"
+        ),
+    );
+    let mut with_submodules = source(&uri, "main");
+    if let SourceTask::Git { submodules, .. } = &mut with_submodules {
+        *submodules = true;
+    }
+    let fetched = pod.fetch(&pod.fetch_task(with_submodules));
+    assert!(fetched.message.error().is_some());
+    assert!(!canary.exists());
+}
+
+#[test]
+fn submodules_come_along_when_asked_for() {
+    let pod = Pod::new();
+    let (uri, ..) = repository(&pod);
+    let outer = pod.at("outer");
+    std::fs::create_dir(&outer).unwrap();
+    sh(
+        &outer,
+        &format!(
+            "{AS} git init -q -b main . && git -c protocol.file.allow=always submodule --quiet add {uri} lib && git commit -qm outer"
+        ),
+    );
+    let outer = format!("file://{}", outer.display());
+    let mut task = pod.fetch_task(source(&outer, ""));
+    pod.fetch_ok(&task);
+    assert!(!pod.at("work/source/lib/train.py").exists());
+    if let SourceTask::Git { submodules, .. } = &mut task.source {
+        *submodules = true;
+    }
+    pod.fetch_ok(&task);
+    assert_eq!(pod.read("work/source/lib/train.py").trim(), "2");
+}
+
+#[test]
+fn a_link_out_of_the_repository_is_refused() {
+    let pod = Pod::new();
+    let (uri, ..) = repository(&pod);
+    sh(
+        &pod.at("origin"),
+        &format!("{AS} ln -s ../../secrets leak; git add .; git commit -qm leak"),
+    );
+    pod.fetch_error(
+        &pod.fetch_task(source(&uri, "main")),
+        StepReason::PathEscapes,
+        &["\"leak\"", "leads out"],
+    );
+}
+
+/// An ssh server of our own on a free port of the loopback.
+struct Sshd {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Sshd {
+    fn start(pod: &Pod) -> Option<Self> {
+        let program = ["/usr/sbin/sshd", "/usr/bin/sshd"]
+            .into_iter()
+            .find(|p| Path::new(p).exists())?;
+        let at = pod.at("sshd");
+        std::fs::create_dir(&at).unwrap();
+        sh(
+            &at,
+            "ssh-keygen -q -t ed25519 -N '' -f host; ssh-keygen -q -t ed25519 -N '' -f user; cp user.pub authorized",
+        );
+        // As root sshd wants the directory of its unprivileged half.
+        let _ = std::fs::create_dir_all("/run/sshd");
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized\nPidFile none\n\
+             PasswordAuthentication no\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n",
+            at.display()
+        );
+        std::fs::write(at.join("config"), config).unwrap();
+        let mut child = Command::new(program)
+            .args(["-D", "-e", "-f"])
+            .arg(at.join("config"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        use std::io::{BufRead as _, BufReader};
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let listening = lines.any(|line| line.is_ok_and(|l| l.contains("Server listening")));
+        assert!(listening, "sshd does not start");
+        // Its log goes on; nobody reading it would stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Some(Self { child, port })
+    }
+}
+
+#[test]
+fn over_ssh_with_a_key_and_a_known_host() {
+    let pod = Pod::new();
+    let (_, _, second) = repository(&pod);
+    let Some(sshd) = Sshd::start(&pod) else {
+        println!("SKIPPED: openssh-server is not installed");
+        return;
+    };
+    let user = sh(&pod.at(""), "id -un");
+    let uri = format!("ssh://{user}@127.0.0.1:{}{}", sshd.port, pod.at("origin").display());
+    let host_key = pod.read("sshd/host.pub");
+    let known = format!("[127.0.0.1]:{} {host_key}", sshd.port);
+    let task = |secret: &str, known: &str| {
+        pod.fetch_task(SourceTask::Git {
+            uri: uri.clone(),
+            reference: "main".into(),
+            commit: String::new(),
+            submodules: false,
+            secret: secret.into(),
+            known_hosts: known.into(),
+        })
+    };
+    pod.fetch_error(
+        &task("", ""),
+        StepReason::HostKeyUnverified,
+        &["known_hosts", "ssh-keyscan"],
+    );
+    pod.fetch_error(&task("", &known), StepReason::SourceAccessDenied, &["secretRef"]);
+    pod.fetch_error(
+        &task("git-key", &known),
+        StepReason::SecretMissing,
+        &["git-key", "ssh-privatekey"],
+    );
+    // As mounted with an fsGroup, and without the last line feed: ssh itself would refuse both.
+    pod.secret("source", "ssh-privatekey", pod.read("sshd/user").trim_end());
+    std::fs::set_permissions(
+        pod.at("secrets/source/ssh-privatekey"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    )
+    .unwrap();
+    let fetched = pod.fetch(&task("git-key", &known));
+    assert_eq!(fetched.message.head.source.expect(&fetched.stderr).commit, second);
+    assert_eq!(
+        std::fs::read_dir(pod.at("scratch")).unwrap().count(),
+        0,
+        "no copy of the key stays"
+    );
+
+    let other = known.replace(
+        host_key.split(' ').nth(1).unwrap(),
+        pod.read("sshd/user.pub").split(' ').nth(1).unwrap(),
+    );
+    pod.fetch_error(
+        &task("git-key", &other),
+        StepReason::HostKeyUnverified,
+        &["Host key verification failed"],
+    );
+    sh(&pod.at("sshd"), "ssh-keygen -q -t ed25519 -N '' -f other");
+    pod.secret("source", "ssh-privatekey", &pod.read("sshd/other"));
+    pod.secret("source", "known_hosts", &known);
+    pod.fetch_error(
+        &task("git-key", ""),
+        StepReason::SourceAccessDenied,
+        &["Permission denied"],
+    );
+}

@@ -1,0 +1,335 @@
+//! A pod's directories and the agent's two steps in them.
+
+use legion_protocol::env::files;
+use legion_protocol::exit::ExitRecord;
+use legion_protocol::message::*;
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::task::*;
+use legion_protocol::training::{Goal, ModelName, Objective, TrainingDocument};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+pub const UID: &str = "6f1a";
+pub const RUN: &str = "7f3a1c9e";
+
+/// The directories of one pod, and what survives it.
+pub struct Pod {
+    dir: TempDir,
+    pub store: Store,
+}
+
+impl Pod {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["bin", "run", "work", "scratch", "secrets", "storage/output"] {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        Self {
+            dir,
+            store: Store::Volume { path: String::new() },
+        }
+    }
+
+    /// A path below the pod's directory.
+    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.at(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.at(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    pub fn output(&self) -> OutputTask {
+        OutputTask {
+            connection: "models".into(),
+            store: self.store.clone(),
+            path: format!("default/wine/{RUN}"),
+            record: format!(".legion/{UID}/{RUN}.json"),
+            uri: "file:///models".into(),
+        }
+    }
+
+    pub fn stored(&self, name: &str) -> PathBuf {
+        self.at(format!("storage/output/default/wine/{RUN}/{name}"))
+    }
+
+    pub fn fetch_task(&self, source: SourceTask) -> FetchTask {
+        FetchTask {
+            version: 1,
+            training: TrainingDocument {
+                protocol: 1,
+                name: "wine".into(),
+                namespace: "default".into(),
+                uid: UID.into(),
+                run_id: RUN.into(),
+                sequence: 1,
+                attempt: 1,
+                pod: format!("wine-{RUN}-1"),
+                model: ModelName {
+                    name: "wine".into(),
+                    version: "1".into(),
+                },
+                ..TrainingDocument::default()
+            },
+            source,
+            data: vec![],
+            output: self.output(),
+            limits: FetchLimits::default(),
+            message_budget: 4096,
+        }
+    }
+
+    pub fn publish_task(&self) -> PublishTask {
+        PublishTask {
+            version: 1,
+            name: "wine".into(),
+            namespace: "default".into(),
+            uid: UID.into(),
+            run_id: RUN.into(),
+            sequence: 1,
+            attempt: 1,
+            model: ModelName {
+                name: "wine".into(),
+                version: "1".into(),
+            },
+            format: "gppi/v1".into(),
+            objective: Some(Objective {
+                metric: "val_accuracy".into(),
+                goal: Goal::Maximize,
+            }),
+            output: self.output(),
+            limits: PublishLimits::default(),
+            grace_seconds: 60,
+            message_budget: 4096,
+        }
+    }
+
+    pub fn agent(&self, step: &str, task: &impl serde::Serialize) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_legion-agent"));
+        command
+            .arg(step)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for (name, path) in [
+            ("LEGION_BIN", "bin"),
+            ("LEGION_RUN", "run"),
+            ("LEGION_WORK", "work"),
+            ("HOME", "scratch"),
+            ("TMPDIR", "scratch"),
+            ("LEGION_SOURCE_CONFIG", "source-config"),
+            ("LEGION_SECRETS", "secrets"),
+            ("LEGION_STORAGE", "storage"),
+            ("LEGION_TERMINATION_LOG", "termination-log"),
+        ] {
+            command.env(name, self.at(path));
+        }
+        // Any executable stands in for legion-entry: what matters here is that it is installed.
+        command.env("LEGION_ENTRY_BINARY", "/bin/true");
+        command.env("LEGION_TASK", serde_json::to_string(task).unwrap());
+        command
+    }
+
+    pub fn fetch(&self, task: &FetchTask) -> Fetched {
+        let output = self.agent("fetch", task).output().unwrap();
+        let message = FetchMessage::decode(&self.read("termination-log")).unwrap();
+        assert_eq!(output.status.success(), message.head.outcome != FetchOutcome::Error);
+        Fetched {
+            stderr: text(&output),
+            message,
+        }
+    }
+
+    pub fn fetch_ok(&self, task: &FetchTask) -> FetchTail {
+        let fetched = self.fetch(task);
+        assert_ne!(fetched.message.head.outcome, FetchOutcome::Error, "{}", fetched.stderr);
+        fetched.message.tail.whole().unwrap()
+    }
+
+    /// What `fetch` says about a failure, which must name a field, a remedy and the given words.
+    #[track_caller]
+    pub fn fetch_error(&self, task: &FetchTask, reason: StepReason, words: &[&str]) -> StepError {
+        let fetched = self.fetch(task);
+        let error = fetched
+            .message
+            .error()
+            .unwrap_or_else(|| panic!("no error: {}", fetched.stderr));
+        assert_eq!(error.reason, reason, "{error}");
+        assert!(!error.field.is_empty() && !error.remedy.is_empty(), "{error:?}");
+        for word in words {
+            assert!(
+                error.message.contains(word) || error.remedy.contains(word),
+                "{word:?} is missing in {error:?}"
+            );
+        }
+        assert!(fetched.stderr.contains(&error.message), "people read it too");
+        error
+    }
+
+    pub fn training(&self) -> TrainingDocument {
+        serde_json::from_str(&self.read("run/training.json")).unwrap()
+    }
+
+    pub fn secret(&self, slot: &str, key: &str, value: &str) {
+        self.write(&format!("secrets/{slot}/{key}"), value);
+    }
+
+    /// Takes the lock, as `legion-entry` does.
+    pub fn trainer(&self) -> Trainer<'_> {
+        let lock = File::create(self.at("run").join(files::LOCK)).unwrap();
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        std::fs::create_dir_all(self.at("work/output")).unwrap();
+        Trainer { pod: self, lock }
+    }
+
+    /// Starts `publish` before the trainer is there.
+    pub fn start_publish(&self, task: &PublishTask) -> Child {
+        self.agent("publish", task).spawn().unwrap()
+    }
+
+    pub fn published(&self, child: Child) -> Published {
+        let output = child.wait_with_output().unwrap();
+        let message =
+            PublishMessage::decode(&self.read("termination-log")).unwrap_or_else(|e| panic!("{e}: {}", text(&output)));
+        Published {
+            stderr: text(&output),
+            message,
+            code: output.status.code(),
+        }
+    }
+
+    /// A whole run: `prepare` writes what the trainer leaves.
+    pub fn run(&self, record: &ExitRecord, prepare: impl FnOnce(&Self)) -> Published {
+        self.run_with(&self.publish_task(), record, prepare)
+    }
+
+    pub fn run_with(&self, task: &PublishTask, record: &ExitRecord, prepare: impl FnOnce(&Self)) -> Published {
+        let trainer = self.trainer();
+        let child = self.start_publish(task);
+        trainer.start();
+        prepare(self);
+        trainer.end(Some(record));
+        self.published(child)
+    }
+}
+
+/// The trainer's side of a pod.
+pub struct Trainer<'a> {
+    pod: &'a Pod,
+    lock: File,
+}
+
+impl Trainer<'_> {
+    pub fn start(&self) {
+        let partial = self.pod.write("run/started.partial", "{}");
+        std::fs::rename(partial, self.pod.at("run").join(files::STARTED)).unwrap();
+    }
+
+    /// Ends; without a record, as after the kernel killed it.
+    pub fn end(self, record: Option<&ExitRecord>) {
+        if let Some(record) = record {
+            self.pod.write("run/exit.json", serde_json::to_vec(record).unwrap());
+        }
+        drop(self.lock);
+    }
+}
+
+pub struct Fetched {
+    pub stderr: String,
+    pub message: Decoded<FetchHead, FetchTail>,
+}
+
+pub struct Published {
+    pub stderr: String,
+    pub message: Decoded<PublishHead, PublishTail>,
+    pub code: Option<i32>,
+}
+
+impl Published {
+    pub fn tail(&self) -> PublishTail {
+        self.message.tail.clone().whole().unwrap()
+    }
+
+    #[track_caller]
+    pub fn error(&self, reason: StepReason, words: &str) {
+        assert_eq!(self.message.head.outcome, PublishOutcome::Error, "{}", self.stderr);
+        let error = self.message.error().unwrap();
+        assert_eq!(error.reason, reason, "{error}");
+        assert!(error.message.contains(words) && !error.remedy.is_empty(), "{error:?}");
+        assert_eq!(self.code, Some(1));
+    }
+}
+
+pub fn exit_code(code: i32) -> ExitRecord {
+    let at = "2026-11-23T17:01:37.042Z".to_owned();
+    ExitRecord {
+        version: 1,
+        exit_code: Some(code),
+        started_at: at.clone(),
+        finished_at: at,
+        ..ExitRecord::default()
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The address of an S3-compatible server that lives as long as the tests; nothing where it cannot be installed.
+pub fn s3_endpoint() -> Option<&'static str> {
+    static SERVER: OnceLock<Option<(String, Child)>> = OnceLock::new();
+    let server = SERVER.get_or_init(|| {
+        let known = Command::new("python3")
+            .args(["-c", "import moto.server, boto3"])
+            .output();
+        if !known.is_ok_and(|o| o.status.success()) {
+            return None;
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/s3_server.py");
+        // It ends when its standard input does, which is when this process ends.
+        let mut child = Command::new("python3")
+            .arg(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut address)
+            .unwrap();
+        assert!(
+            address.starts_with("http"),
+            "the S3 server did not start: see tests/fixtures/requirements.txt"
+        );
+        Some((address.trim().to_owned(), child))
+    });
+    if server.is_none() {
+        println!("SKIPPED: python3 has no moto[server]; see tests/fixtures/requirements.txt");
+    }
+    server.as_ref().map(|(address, _)| address.as_str())
+}
+
+/// Runs a program of the test's own and gives its output.
+#[track_caller]
+pub fn sh(directory: &Path, script: &str) -> String {
+    let output = Command::new("sh")
+        .args(["-euc", script])
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{script}: {}", text(&output));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}

@@ -1,0 +1,11 @@
+//! `legion-agent` with real files, repositories, servers and locks.
+
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
+mod data;
+mod git;
+mod harness;
+mod hostile;
+mod publish;
+mod s3;
+mod source;
