@@ -1,8 +1,8 @@
 //! `x-kubernetes-validations`: rules in Kubernetes' dialect of CEL.
 //!
 //! Expressions are parsed once per schema by the `cel` crate with Kubernetes' extension functions
-//! from `kube-cel`. Unlike the API server this evaluator does not type-check rules against the
-//! schema when a custom resource is defined and keeps no cost budget; a rule that goes wrong at run
+//! from `kube-cel`. When a custom resource is defined, rules are checked against the schema as far as
+//! `scope` goes; there is no cost budget; a rule that goes wrong at run
 //! time refuses the object, as upstream does.
 
 use std::collections::HashMap;
@@ -34,24 +34,26 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// Parses a rule; `at` is the path of the rule for errors.
-    pub(crate) fn compile(raw: &Value, at: &str) -> Result<Self, FieldError> {
+    /// Parses a rule of a schema node and checks its names; `at` is the path of the rule for errors.
+    pub(crate) fn compile(raw: &Value, node: &Node, at: &str) -> Result<Self, FieldError> {
         let text = |name: &str| raw.get(name).and_then(Value::as_str).filter(|s| !s.trim().is_empty());
-        let source = text("rule").unwrap_or("true").trim().to_owned();
-        let expression = parse(&source)
-            .map_err(|e| FieldError::invalid(format!("{at}.rule"), raw.clone(), format!("compilation failed: {e}")))?;
-        let message_expression = text("messageExpression")
-            .map(|m| {
-                parse(m).map_err(|e| {
+        let optional_old_self = raw.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false);
+        let checked = |field: &str, source: &str, prefix: &str| {
+            parse(source)
+                .and_then(|expression| super::scope::check(&expression, node, optional_old_self).map(|()| expression))
+                .map_err(|e| {
                     FieldError::invalid(
-                        format!("{at}.messageExpression"),
+                        format!("{at}.{field}"),
                         raw.clone(),
-                        format!("messageExpression compilation failed: {e}"),
+                        format!("{prefix}compilation failed: {e}"),
                     )
                 })
-            })
+        };
+        let source = text("rule").unwrap_or("true").trim().to_owned();
+        let expression = checked("rule", &source, "")?;
+        let message_expression = text("messageExpression")
+            .map(|m| checked("messageExpression", m, "messageExpression "))
             .transpose()?;
-        let optional_old_self = raw.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false);
         let uses_old_self = expression.references().has_variable("oldSelf");
         if raw.get("optionalOldSelf").is_some_and(Value::is_boolean) && !uses_old_self {
             return Err(FieldError::invalid(
@@ -262,7 +264,7 @@ fn to_cel(value: &Value, node: Option<&Node>, functions: &Context<'_>) -> Cel {
                 let schema = node.and_then(|n| n.child(key)).map(AsRef::as_ref);
                 let hidden = match node {
                     Some(n) if n.object_meta => key != "name" && key != "generateName",
-                    Some(n) if !is_map && !n.preserve_unknown => schema.is_none(),
+                    Some(n) if !is_map && !n.properties.is_empty() => schema.is_none(),
                     _ => false,
                 };
                 if hidden || (child.is_null() && schema.is_some_and(|s| !s.nullable)) {
@@ -336,7 +338,7 @@ const RESERVED: [&str; 18] = [
 ];
 
 /// A field's name as a CEL identifier.
-fn escape(name: &str) -> String {
+pub(super) fn escape(name: &str) -> String {
     if RESERVED.contains(&name) {
         return format!("__{name}__");
     }

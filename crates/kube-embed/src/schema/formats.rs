@@ -304,7 +304,7 @@ fn credit_card(s: &str) -> bool {
             if value > 9 { value - 9 } else { value }
         })
         .sum();
-    luhn % 10 == 0
+    luhn.is_multiple_of(10)
 }
 
 /// RFC 3339 with a date, a `T` (or blank) and a zone.

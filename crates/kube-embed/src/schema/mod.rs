@@ -12,6 +12,7 @@ pub(crate) mod node;
 pub(crate) mod path;
 mod prune;
 mod regexp;
+mod scope;
 mod structural;
 mod types;
 mod validate;

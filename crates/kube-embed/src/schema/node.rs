@@ -232,10 +232,7 @@ impl<'a> Compiler<'a> {
 
     /// The root of a custom resource.
     pub(crate) fn root(&mut self, schema: &Value, at: &str) -> Node {
-        let mut node = self.node(schema, at, "");
-        self.add_type_and_object_meta(&mut node, schema.pointer("/properties/metadata"), at);
-        node.settle();
-        node
+        self.build(schema, at, "", true)
     }
 
     /// Errors found on the way: rules and patterns that do not compile.
@@ -279,6 +276,10 @@ impl<'a> Compiler<'a> {
     }
 
     fn node(&mut self, schema: &Value, at: &str, definition: &str) -> Node {
+        self.build(schema, at, definition, false)
+    }
+
+    fn build(&mut self, schema: &Value, at: &str, definition: &str, is_root: bool) -> Node {
         let flag = |name: &str| schema.get(name).and_then(Value::as_bool) == Some(true);
         let mut node = Node {
             kind: schema.get("type").and_then(Value::as_str).and_then(JsonType::parse),
@@ -310,16 +311,17 @@ impl<'a> Compiler<'a> {
         if let Some(items) = schema.get("items") {
             node.items = Some(self.arc(items, &format!("{at}.items"), definition));
         }
+        if node.embedded_resource || is_root {
+            self.add_type_and_object_meta(&mut node, schema.pointer("/properties/metadata"), at);
+        }
+        // Last, because rules are checked against everything above.
         if let Some(rules) = schema.get("x-kubernetes-validations").and_then(Value::as_array) {
             for (i, raw) in rules.iter().enumerate() {
-                match Rule::compile(raw, &format!("{at}.x-kubernetes-validations[{i}]")) {
+                match Rule::compile(raw, &node, &format!("{at}.x-kubernetes-validations[{i}]")) {
                     Ok(rule) => node.rules.push(rule),
                     Err(error) => self.errors.push(error),
                 }
             }
-        }
-        if node.embedded_resource {
-            self.add_type_and_object_meta(&mut node, schema.pointer("/properties/metadata"), at);
         }
         node.settle();
         node

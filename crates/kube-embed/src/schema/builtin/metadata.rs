@@ -119,7 +119,11 @@ pub fn validate_object_meta(object: &Value, old: Option<&Value>, label_name: boo
     owners(meta, &mut errors);
     for (i, finalizer) in strings(meta.get("finalizers")).enumerate() {
         let at = format!("metadata.finalizers[{i}]");
-        errors.extend(qualified_name(finalizer).into_iter().map(|m| FieldError::invalid(at.as_str(), finalizer, m)));
+        errors.extend(
+            qualified_name(finalizer)
+                .into_iter()
+                .map(|m| FieldError::invalid(at.as_str(), finalizer, m)),
+        );
     }
     errors
 }
