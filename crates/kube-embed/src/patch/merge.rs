@@ -62,4 +62,49 @@ mod tests {
             assert_eq!(merge(&target, &patch), expected, "{patch}");
         }
     }
+
+    use proptest::prelude::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            (0..3i64).prop_map(Value::from),
+            "[ab]?".prop_map(Value::from)
+        ];
+        leaf.prop_recursive(3, 16, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::btree_map("[abc]", inner, 0..3).prop_map(|m| m.into_iter().collect::<Value>()),
+            ]
+        })
+    }
+
+    fn has_null_field(value: &Value) -> bool {
+        value
+            .as_object()
+            .is_some_and(|map| map.values().any(|v| v.is_null() || has_null_field(v)))
+    }
+
+    proptest! {
+        #[test]
+        fn merging_twice_is_merging_once(target in value(), patch in value()) {
+            let once = merge(&target, &patch);
+            prop_assert_eq!(merge(&once, &patch), once);
+        }
+
+        #[test]
+        fn an_empty_patch_changes_no_object(target in value()) {
+            prop_assume!(target.is_object());
+            prop_assert_eq!(merge(&target, &json!({})), target);
+        }
+
+        #[test]
+        fn a_patch_onto_nothing_is_itself_without_nulls(patch in value()) {
+            let made = merge(&Value::Null, &patch);
+            prop_assert!(!has_null_field(&made));
+            if !has_null_field(&patch) {
+                prop_assert_eq!(made, patch);
+            }
+        }
+    }
 }
