@@ -1,0 +1,91 @@
+"""Environments that projects declare: built by the real uv, used by real runs, kept for the next one."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from harness import Outcome, document, mlflow_command, run
+
+pytestmark = pytest.mark.slow
+
+
+def wheel(directory: Path, name: str, version: str) -> None:
+    """A wheel with one module that knows its version: needs no index."""
+    directory.mkdir(exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.py", f"VERSION = {version!r}\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    directory = tmp_path / "project"
+    directory.mkdir()
+    wheel(directory / "wheels", "legion_probe", "1.2.3")
+    (directory / "train.py").write_text(
+        "import sys, legion_probe\nprint('probe', legion_probe.VERSION, 'in', sys.prefix)\n"
+        "try:\n    import sklearn\nexcept ImportError:\n    print('nothing of the toolchain')\n"
+    )
+    return directory
+
+
+def train(project: Path, tmp_path: Path, **fields) -> Outcome:
+    arguments = {"requireModel": False, "wheels": "wheels", **fields.pop("arguments", {})}
+    work = tmp_path / f"work-{len(list(tmp_path.glob('work-*')))}"
+    env = {"LEGION_MLFLOW_CACHE": str(tmp_path / "cache"), "UV_OFFLINE": "1"}
+    return run(mlflow_command("3"), work, document(entrypoint="train.py", arguments=arguments, **fields), project, env)
+
+
+def test_an_environment_without_mlflow_is_built_once_and_holds_nothing_else(project: Path, tmp_path: Path) -> None:
+    (project / "conda.yaml").write_text("dependencies: [gcc_linux-64, pip: [legion-probe==1.2.3]]")
+    first = train(project, tmp_path)
+    assert first.code == 0, first.log
+    assert f"probe 1.2.3 in {tmp_path}/cache/environments/" in first.log and "nothing of the toolchain" in first.log
+    assert first.result["environment"]["from"] == "project"
+    assert "CondaPackagesIgnored" in first.notices()
+    built = list((tmp_path / "cache" / "environments").glob("*[!.lock]"))
+
+    again = train(project, tmp_path)
+    assert again.code == 0, again.log
+    assert "building the environment" in first.log and "building the environment" not in again.log
+    assert list((tmp_path / "cache" / "environments").glob("*[!.lock]")) == built
+
+
+def test_the_toolchains_environment_may_be_asked_for(project: Path, tmp_path: Path) -> None:
+    (project / "python_env.yaml").write_text("dependencies: [legion-probe]")
+    outcome = train(project, tmp_path, arguments={"environment": "toolchain"})
+    assert outcome.code == 1
+    assert outcome.error["reason"] == "ModuleMissing" and "legion_probe" in outcome.error["message"]
+    assert "python_env.yaml" in outcome.error["remedy"]
+
+
+def test_a_project_with_its_own_mlflow_is_driven_by_that_one(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "python_env.yaml").write_text("dependencies: [mlflow-skinny==3.16.0]")
+    (project / "train.py").write_text(
+        "import mlflow\nmlflow.log_metric('a', 1.0, step=1)\nmlflow.log_metric('a', 2.0, step=2)\n"
+    )
+    training = document(entrypoint="train.py", arguments={"requireModel": False})
+    outcome = run(mlflow_command("3"), tmp_path / "work", training, project)
+    assert outcome.code == 0, outcome.log
+    assert outcome.result["external"]["version"] == "3.16.0"
+    assert outcome.metrics() == {"a": [(1, "1.0"), (2, "2.0")]}
+
+
+@pytest.mark.parametrize("wheels", ["../elsewhere", "missing", "train.py"])
+def test_wheels_are_a_directory_of_the_project(project: Path, tmp_path: Path, wheels: str) -> None:
+    (project / "python_env.yaml").write_text("dependencies: [legion-probe]")
+    outcome = train(project, tmp_path, arguments={"wheels": wheels})
+    assert outcome.code == 2 and outcome.error["field"] == "spec.arguments.wheels"
+    assert repr(wheels) in outcome.error["message"]
+
+
+def test_project_without_environment_cannot_be_asked_for_it(project: Path, tmp_path: Path) -> None:
+    outcome = train(project, tmp_path, arguments={"environment": "project"})
+    assert outcome.code == 2 and outcome.error["reason"] == "NoProjectEnvironment"
