@@ -60,15 +60,19 @@ pub(super) fn only_subresource(live: &Value, new: &Value, subresource: Subresour
         "managedFields",
         meta::at(new, &["metadata", "managedFields"]).cloned(),
     );
-    let section = match subresource {
-        Subresource::Finalize => "spec",
-        _ => "status",
+    let sections: &[&str] = match subresource {
+        Subresource::Finalize => &["spec"],
+        // The node in the spec, and the condition that says so.
+        Subresource::Binding => &["spec", "status"],
+        _ => &["status"],
     };
     if let Some(fields) = out.as_object_mut() {
-        match new.get(section) {
-            Some(value) => fields.insert(section.to_owned(), value.clone()),
-            None => fields.remove(section),
-        };
+        for section in sections {
+            match new.get(*section) {
+                Some(value) => fields.insert((*section).to_owned(), value.clone()),
+                None => fields.remove(*section),
+            };
+        }
     }
     out
 }

@@ -389,7 +389,8 @@ impl Call {
             self.server.describe_crd(&mut new);
         }
         self.check(&new, Some(live))?;
-        if info.generation && self.subresource != Some(Subresource::Status) && kinds::spec_changed(info, live, &new) {
+        let counted = !matches!(self.subresource, Some(Subresource::Status | Subresource::Binding));
+        if info.generation && counted && kinds::spec_changed(info, live, &new) {
             meta::set(&mut new, "generation", Some(json!(meta::generation(live) + 1)));
         }
         if track {
