@@ -109,7 +109,7 @@ impl Packing {
                 if stat.st_nlink > 1 {
                     let seen = linked
                         .entry(stat.st_ino)
-                        .or_insert_with(|| (stat.st_nlink as u64, path.clone()));
+                        .or_insert_with(|| (link_count(&stat), path.clone()));
                     seen.0 = seen.0.saturating_sub(1);
                 }
                 this.push(file(path, name, &stat), limits)?;
@@ -197,6 +197,12 @@ fn file(path: PathBuf, name: PathBuf, stat: &Stat) -> Packed {
         size: Some(u64::try_from(stat.st_size).unwrap_or(0)),
         executable: stat.st_mode & 0o100 != 0,
     }
+}
+
+/// The type of the field differs between architectures.
+#[allow(clippy::unnecessary_cast, reason = "no cast on x86-64, one on arm64")]
+fn link_count(stat: &Stat) -> u64 {
+    stat.st_nlink as u64
 }
 
 fn too_many(limits: Limits) -> StepError {

@@ -19,6 +19,7 @@ use legion_protocol::task::{MESSAGE_BYTES_MAX, PublishTask};
 use legion_protocol::time::rfc3339_millis;
 use legion_protocol::{WIRE_VERSION, env::objects};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The program.
@@ -28,7 +29,7 @@ pub(crate) fn main() -> ExitCode {
     let grace = task
         .as_ref()
         .map_or(Duration::ZERO, |t| Duration::from_secs(t.grace_seconds.into()));
-    terminate::handle(grace, move |error| failed(None, error).encode(budget));
+    terminate::handle(grace, move |error| failed(exit_so_far(), error).encode(budget));
     let message = match task.and_then(|task| publish(&task)) {
         Ok(message) => message,
         Err(error) => failed(None, &error),
@@ -42,6 +43,13 @@ pub(crate) fn main() -> ExitCode {
         PublishOutcome::Published | PublishOutcome::Skipped | PublishOutcome::Failed => ExitCode::SUCCESS,
         PublishOutcome::Error => ExitCode::FAILURE,
     }
+}
+
+/// How the command ended, for a message that has to be written in the middle of an upload.
+static EXIT: Mutex<Option<ExitRecord>> = Mutex::new(None);
+
+fn exit_so_far() -> Option<ExitRecord> {
+    EXIT.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// The message of a step that could not do its work.

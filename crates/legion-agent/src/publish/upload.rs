@@ -1,7 +1,7 @@
 //! From what the trainer left to what is stored.
 
 use super::collect::{self, Log};
-use super::{Facts, MODEL, failed, object, repeat, repeated, stored, success_record};
+use super::{EXIT, Facts, MODEL, failed, object, repeat, repeated, stored, success_record};
 use crate::beneath::Root;
 use crate::pack::{Limits, Packing};
 use crate::record::{self, Found};
@@ -14,12 +14,14 @@ use legion_protocol::result::ResultDocument;
 use legion_protocol::task::PublishTask;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 /// Judges and stores the run.
 pub(super) fn publish(task: &PublishTask, run: &Path) -> Result<PublishMessage> {
     let run =
         Root::open(run).map_err(|e| StepError::new(StepReason::NodeFault, format!("the control directory {e}")))?;
     let exit = collect::exit(&run);
+    EXIT.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&exit);
     match store(task, &run, exit.clone()) {
         Ok(message) => Ok(message),
         // How the trainer ended is known even when nothing can be stored.
@@ -93,6 +95,7 @@ fn store(task: &PublishTask, run: &Root, exit: Option<legion_protocol::exit::Exi
 
 /// Writes the success record: only now has the run a result. One that proves nothing any more (`stale`) is replaced.
 fn finish(task: &PublishTask, store: &Output, message: PublishMessage, stale: bool) -> Result<PublishMessage> {
+    store.settle(&object(task, MODEL))?;
     let record = serde_json::to_vec(&success_record(task, &message)).map_err(|e| {
         StepError::new(
             StepReason::UploadFailed,

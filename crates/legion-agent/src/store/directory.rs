@@ -51,6 +51,12 @@ impl Directory {
         })
     }
 
+    /// Has the names of complete files beside `path` survive a crash: once for all of them, because it may take longer
+    /// than writing them.
+    pub(super) fn settle(&self, path: &str) -> Result<()> {
+        sync_parent(&self.root.join(path))
+    }
+
     pub(super) fn create(&self, path: &str, bytes: &[u8]) -> Result<Created> {
         let mut pending = self.start(path)?;
         pending.write(bytes)?;
@@ -91,7 +97,8 @@ impl Pending {
     pub(super) fn finish(mut self) -> Result<()> {
         self.sync()?;
         std::fs::rename(&self.partial, &self.path).map_err(|e| failed("cannot write", &self.path, &e))?;
-        self.settle()
+        self.done = true;
+        Ok(())
     }
 
     fn finish_new(mut self) -> Result<Created> {
@@ -106,11 +113,12 @@ impl Pending {
                     Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(Created::Exists),
                     Err(e) => return Err(failed("cannot write", &self.path, &e)),
                 }
-                return self.settle_dir().map(|()| Created::New);
+                return sync_parent(&self.path).map(|()| Created::New);
             }
             Err(e) => return Err(failed("cannot write", &self.path, &e.into())),
         }
-        self.settle().map(|()| Created::New)
+        self.done = true;
+        sync_parent(&self.path).map(|()| Created::New)
     }
 
     fn sync(&self) -> Result<()> {
@@ -118,19 +126,14 @@ impl Pending {
             .sync_all()
             .map_err(|e| failed("cannot write", &self.partial, &e))
     }
+}
 
-    fn settle(&mut self) -> Result<()> {
-        self.done = true;
-        self.settle_dir()
-    }
-
-    /// Has the name itself survive a crash of the machine.
-    fn settle_dir(&self) -> Result<()> {
-        let parent = self.path.parent().unwrap_or(Path::new("."));
-        File::open(parent)
-            .and_then(|d| d.sync_all())
-            .map_err(|e| failed("cannot write", parent, &e))
-    }
+/// Has the names in a directory survive a crash of the machine.
+fn sync_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    File::open(parent)
+        .and_then(|d| d.sync_all())
+        .map_err(|e| failed("cannot write", parent, &e))
 }
 
 impl Drop for Pending {

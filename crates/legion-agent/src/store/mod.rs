@@ -103,6 +103,15 @@ impl Output {
         })
     }
 
+    /// Waits until complete objects beside `path` survive whatever happens to the store's machine.
+    pub(crate) fn settle(&self, path: &str) -> Result<()> {
+        match self {
+            Self::Directory(directory) => directory.settle(path),
+            // An object is durable once its upload was answered.
+            Self::Bucket(_) => Ok(()),
+        }
+    }
+
     /// Stores a small object unless one of that name exists.
     pub(crate) fn create(&self, path: &str, bytes: &[u8]) -> Result<Created> {
         places::relative(path, FIELD)?;

@@ -6,7 +6,7 @@ use legion_protocol::exit::ExitRecord;
 use legion_protocol::message::PublishOutcome;
 use legion_protocol::reason::StepReason;
 use legion_protocol::success::SuccessRecord;
-use legion_protocol::task::SourceTask;
+use legion_protocol::task::{SourceTask, Store};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -326,6 +326,34 @@ fn told_to_stop_before_the_trainer_started_it_stops() {
     assert_eq!(published.code, Some(143));
     assert_eq!(published.message.error().unwrap().reason, StepReason::Interrupted);
     drop(trainer);
+}
+
+#[test]
+fn told_to_stop_while_the_store_does_not_answer_it_says_how_far_it_got() {
+    let mut pod = Pod::new();
+    // A store that takes connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    pod.store = Store::S3 {
+        bucket: "models".into(),
+        prefix: String::new(),
+        endpoint: format!("http://{}", silent.local_addr().unwrap()),
+        region: String::new(),
+        secret: String::new(),
+    };
+    let trainer = pod.trainer();
+    trainer.start();
+    good(&pod);
+    let mut task = pod.publish_task();
+    task.grace_seconds = 1;
+    let child = pod.start_publish(&task);
+    trainer.end(Some(&exit_code(0)));
+    let connection = silent.accept().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    let published = pod.published(child);
+    assert_eq!(published.code, Some(143));
+    assert_eq!(published.message.error().unwrap().reason, StepReason::Interrupted);
+    assert_eq!(published.message.head.exit, Some(exit_code(0)), "what is known is told");
+    drop(connection);
 }
 
 #[test]

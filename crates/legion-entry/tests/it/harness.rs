@@ -231,6 +231,12 @@ pub fn kill(pid: &str) {
 /// Blocks until a process that is no child of ours has ended.
 pub fn wait_for_end(pid: &str) {
     use rustix::process::{PidfdFlags, pidfd_open};
-    let Ok(fd) = pidfd_open(pid_of(pid), PidfdFlags::empty()) else { return };
-    rustix::event::poll(&mut [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)], None).unwrap();
+    let Ok(fd) = pidfd_open(pid_of(pid), PidfdFlags::empty()) else {
+        return;
+    };
+    rustix::event::poll(
+        &mut [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)],
+        None,
+    )
+    .unwrap();
 }

@@ -223,7 +223,10 @@ fn a_wrong_set_up_is_named() {
 fn the_lock_is_held_for_as_long_as_the_command_runs_and_is_not_inherited() {
     let mut entry = sh("setsid sleep 1000 & echo $!; echo $$; echo ready; while :; do sleep 0.01; done").start();
     entry.wait_for("ready");
-    assert!(entry.started().contains("\"pid\""), "the start mark is there before the command runs");
+    assert!(
+        entry.started().contains("\"pid\""),
+        "the start mark is there before the command runs"
+    );
     assert!(!entry.lock_is_free());
     let second = Run::in_dir(sh("echo twice"), entry.dir.path());
     assert_eq!((second.code, second.out.as_str()), (Some(125), ""));
