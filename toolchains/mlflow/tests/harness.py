@@ -131,7 +131,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     return Outcome(done.returncode, done.stdout, work)
 

@@ -30,9 +30,9 @@ def plain(version: str, work: Path, project: Path, entry: str, parameters: dict[
     command = [python, "-m", "mlflow", "run", "--env-manager=local", "-e", entry, str(project)]
     for name, value in parameters.items():
         command += ["-P", f"{name}={value}"]
-    subprocess.run(command, cwd=work, env=env, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, cwd=work, env=env, check=True, capture_output=True, timeout=900)
     dump = [python, str(Path(__file__).parent / "dump.py"), env["MLFLOW_TRACKING_URI"], str(work)]
-    done = subprocess.run(dump, cwd=work, env=env, check=True, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(dump, cwd=work, env=env, check=True, capture_output=True, text=True, timeout=900)
     return json.loads(done.stdout.split("DUMP", 1)[1])
 
 
@@ -88,7 +88,7 @@ def same_model(got: Outcome, expected: dict[str, Any], version: str) -> None:
         for theirs in wanted
     )
     code = f"import mlflow; mlflow.pyfunc.load_model({str(model)!r})"
-    subprocess.run([interpreter(version), "-W", "ignore", "-c", code], check=True, capture_output=True, timeout=300)
+    subprocess.run([interpreter(version), "-W", "ignore", "-c", code], check=True, capture_output=True, timeout=900)
 
 
 def contents(directory: Path) -> dict[str, bytes]:

@@ -102,8 +102,10 @@ def _from_template(database: Path, directory: Path) -> None:
     if template is None:
         return
     shutil.copyfile(template, database)
-    # The template's default experiment points below the template.
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        # Kept in the file: the harvest reads while the project writes, and a point costs one flush instead of several.
+        connection.execute("PRAGMA journal_mode=WAL")
+        # The template's default experiment points below the template.
         connection.execute(
             "UPDATE experiments SET artifact_location = ? || '/' || experiment_id", (str(directory / "artifacts"),)
         )
