@@ -167,8 +167,8 @@ fn artifact(task: &PublishTask, store: &Output, facts: &mut Facts) -> Result<Opt
         None => None,
     };
     let path = match &document {
-        // A command that speaks no protocol leaves its model where files go.
-        None => PathBuf::new(),
+        // A command that speaks no protocol leaves its model here.
+        None => PathBuf::from("model"),
         Some(ResultDocument { model: None, .. }) => return Ok(None),
         Some(ResultDocument { model: Some(model), .. }) => below(&model.path, "model.path")?,
     };
@@ -178,15 +178,11 @@ fn artifact(task: &PublishTask, store: &Output, facts: &mut Facts) -> Result<Opt
     };
     let packing = Packing::of(&output, &[(&path, Path::new(""))], limits)?;
     if packing.files() == 0 {
-        let place = if path.as_os_str().is_empty() {
-            "LEGION_OUTPUT".into()
-        } else {
+        let message = format!(
+            "the trainer left no file in LEGION_OUTPUT/{}",
             crate::beneath::shown(&path)
-        };
-        return Err(StepError::new(
-            StepReason::ModelMissing,
-            format!("the trainer left no file in {place}"),
-        ));
+        );
+        return Err(StepError::new(StepReason::ModelMissing, message));
     }
     let done = put(store, &object(task, MODEL), packing.estimate(), |sink| {
         packing.write(sink)

@@ -25,7 +25,19 @@ pub struct Pod {
 
 impl Pod {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::below(tempfile::tempdir().unwrap())
+    }
+
+    /// A pod whose files are in memory, where there is such a place: for many small ones.
+    pub fn in_memory() -> Self {
+        Self::below(
+            tempfile::tempdir_in("/dev/shm")
+                .or_else(|_| tempfile::tempdir())
+                .unwrap(),
+        )
+    }
+
+    fn below(dir: TempDir) -> Self {
         for name in ["bin", "run", "work", "scratch", "secrets", "storage/output"] {
             std::fs::create_dir_all(dir.path().join(name)).unwrap();
         }

@@ -132,7 +132,7 @@ fn too_many_files_and_too_deep_a_tree() {
 
 #[test]
 fn a_hundred_thousand_files_are_packed_or_refused_in_bounded_time() {
-    let pod = Pod::new();
+    let pod = Pod::in_memory();
     let begun = std::cell::Cell::new(Instant::now());
     let published = pod.run(&exit_code(0), |pod| {
         good(pod);
