@@ -388,7 +388,14 @@ impl Call {
         if self.resource.is_crd() {
             self.server.describe_crd(&mut new);
         }
-        self.check(&new, Some(live))?;
+        if self.subresource == Some(Subresource::Binding) {
+            // The one change of a pod's spec that only the server makes: it is not held to what users may change.
+            let mut bound = live.clone();
+            bound["spec"] = new["spec"].clone();
+            self.check(&new, Some(&bound))?;
+        } else {
+            self.check(&new, Some(live))?;
+        }
         let counted = !matches!(self.subresource, Some(Subresource::Status | Subresource::Binding));
         if info.generation && counted && kinds::spec_changed(info, live, &new) {
             meta::set(&mut new, "generation", Some(json!(meta::generation(live) + 1)));

@@ -79,7 +79,16 @@ async fn reach(ctx: &Context, key: &PodKey, goal: &Goal, written: &mut Option<Po
     if written.as_ref() != Some(&goal.status) {
         let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &key.namespace);
         // The uid makes the server refuse the patch if a new pod has taken the name.
-        let patch = serde_json::json!({"metadata": {"uid": key.uid}, "status": goal.status});
+        let mut patch = serde_json::json!({"metadata": {"uid": key.uid}, "status": goal.status});
+        // Conditions are merged one by one, so that those of others stay; what a condition no longer says must then be
+        // taken out by name.
+        for condition in patch["status"]["conditions"].as_array_mut().into_iter().flatten() {
+            for field in ["reason", "message"] {
+                if condition.get(field).is_none() {
+                    condition[field] = serde_json::Value::Null;
+                }
+            }
+        }
         match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
             Ok(_) => *written = Some(goal.status.clone()),
             Err(error) if is_gone(&error) => return Ok(false),
