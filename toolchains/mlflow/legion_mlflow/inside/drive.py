@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import sys
+import traceback
 from typing import Any
 
 from legion_mlflow.inside.store import Store, open_store
@@ -54,6 +55,15 @@ class _Attempt:
             where = f"{refusal.field}: " if refusal.field else ""
             print(f"legion-mlflow: {where}{refusal.message}. {refusal.remedy}", file=sys.stderr, flush=True)
             self.result.error = refusal.document()
+            return EXIT_REFUSED
+        except Exception as error:
+            # A full disk, a store that broke: without a result document nobody would learn of it from the status.
+            traceback.print_exc()
+            self.result.error = Refusal(
+                "ToolchainFailed",
+                f"the toolchain itself failed: {type(error).__name__}: {str(error)[:500]}",
+                remedy="The log has the whole trace. Train again; if it stays so, report it.",
+            ).document()
             return EXIT_REFUSED
 
     def _on_signal(self, number: int, _frame: Any) -> None:

@@ -14,6 +14,7 @@ from legion_mlflow.inside import lock
 from legion_mlflow.inside.models import Candidate
 from legion_mlflow.inside.store import Store
 from legion_mlflow.protocol import Context, Result
+from legion_mlflow.refusal import Refusal
 
 FORMAT = "gppi/v1"
 
@@ -21,7 +22,13 @@ FORMAT = "gppi/v1"
 def write(model: Candidate, context: Context, store: Store, result: Result) -> None:
     """Writes `$LEGION_OUTPUT/model` and fills the result's `model`."""
     root = context.output / "model"
-    root.mkdir(parents=True, exist_ok=True)
+    if root.exists():
+        raise Refusal(
+            "OutputOccupied",
+            "the project wrote $LEGION_OUTPUT/model itself, where the logged model belongs",
+            remedy="Write the project's own files to $LEGION_OUTPUT/extra: they travel with the model.",
+        )
+    root.mkdir(parents=True)
     _copy_model(model, store, root / "model")
     mlmodel = yaml.safe_load((root / "model" / "MLmodel").read_text(encoding="utf-8"))
     locked = _lock(root)
