@@ -69,7 +69,7 @@ impl Entry {
     }
 
     /// The same call as PID 1 of a namespace; nothing where that is not allowed.
-    pub fn as_pid_1(self) -> Option<Run> {
+    pub fn run_as_pid_1(self) -> Option<Run> {
         let unshare = |command: &mut Command| {
             command
                 .args(["--pid", "--fork", "--mount-proc"])

@@ -274,7 +274,7 @@ fn it_is_a_proper_pid_1() {
     let entry = sh(
         "test $PPID = 1 && p=$(sh -c 'sleep 0.05 >/dev/null & echo $!'); while [ -e /proc/$p ]; do sleep 0.01; done; exit 9",
     );
-    let Some(run) = entry.as_pid_1() else {
+    let Some(run) = entry.run_as_pid_1() else {
         println!("SKIPPED: this user may not make a pid namespace");
         return;
     };
