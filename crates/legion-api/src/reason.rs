@@ -94,6 +94,9 @@ reasons! {
     LocalConnectionNotAllowed: Waiting, "use a Connection of type s3 or pvc on a cluster";
     /// The ConfigMap that holds the source does not exist, or lacks a key.
     SourceNotFound: Waiting, "create the ConfigMap in the namespace of the training";
+    /// A Secret, or a key of it, that a connection names does not exist; tried again with back-off, because the operator
+    /// itself may not read Secrets.
+    SecretMissing: Waiting, "create the Secret with the key that the message names";
     /// The training names no output and the namespace has no default output.
     DefaultOutputMissing: Waiting, "set spec.output, or annotate one Connection of the namespace with legion-platform.org/default-output: \"true\" (see examples/default-output/pvc.yaml)";
     /// The training names no output and the namespace has several default outputs.
@@ -129,15 +132,13 @@ reasons! {
     /// The training code ended with an error.
     TrainerFailed: Failure, "read the log: `legionctl logs NAME`, or status.log.uri";
     /// The training code used more memory than its limit.
-    OutOfMemory: Failure, "raise spec.resources.limits.memory, or make the training use less";
+    OutOfMemory: Failure, "raise spec.resources.limits.memory or make the training use less, then ask for a new run: change spec.trigger";
     /// The training code ran longer than `spec.timeout`.
-    DeadlineExceeded: Failure, "raise spec.timeout, or make the training shorter";
+    DeadlineExceeded: Failure, "raise spec.timeout or make the training shorter, then ask for a new run: change spec.trigger";
     /// The pod exceeded its own limits and was evicted.
-    Evicted: Failure, "raise spec.workspace.size or spec.resources, or write less";
+    Evicted: Failure, "raise spec.workspace.size or spec.resources or write less, then ask for a new run: change spec.trigger";
     /// Source or data could not be fetched.
     FetchFailed: Failure, "mend what the message names, then ask for a new run: change spec.trigger";
-    /// A Secret, or a key of it, that a connection names does not exist.
-    SecretMissing: Failure, "create the Secret with the key that the message names, then ask for a new run: change spec.trigger";
     /// What the trainer wrote could not be published.
     PublishFailed: Failure, "mend what the message names, then ask for a new run: change spec.trigger";
     /// The trainer ended well but left nothing that can be published.
@@ -145,7 +146,7 @@ reasons! {
     /// The toolchain refused the project or its settings before training.
     ToolchainRefused: Failure, "change the field that the message names";
     /// The pod did not start within `spec.startTimeout`, as often as allowed.
-    StartTimeout: Failure, "see the message for what it waited for; raise spec.startTimeout if the cluster is only slow";
+    StartTimeout: Failure, "see the message for what it waited for, raise spec.startTimeout if the cluster is only slow, then ask for a new run: change spec.trigger";
     /// The pod was interrupted from outside more often than allowed.
     TooManyDisruptions: Failure, "find out what ends the pods (drain, preemption, node failure), then ask for a new run: change spec.trigger";
     /// The kubelet refused the pod more often than allowed.

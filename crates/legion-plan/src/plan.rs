@@ -24,6 +24,8 @@ pub struct Plan<S> {
     pub events: Vec<EventNote>,
     /// When to look again although nothing happens.
     pub requeue_at: Option<Timestamp>,
+    /// When to try again should an action be refused or not be possible yet.
+    pub retry_at: Option<Timestamp>,
     /// Why each thing was decided, for `explain` and for debug logs.
     pub why: Vec<Note>,
 }
@@ -38,6 +40,7 @@ impl<S> Default for Plan<S> {
             problems: Vec::new(),
             events: Vec::new(),
             requeue_at: None,
+            retry_at: None,
             why: Vec::new(),
         }
     }
@@ -186,8 +189,16 @@ pub(crate) fn status_patch<S: Serialize + PartialEq>(
     })
 }
 
-/// Fields that hold times which follow from a decision. A difference in them alone is no news.
-const TIMES: [&str; 5] = ["lastTransitionTime", "since", "notBefore", "startedAt", "finishedAt"];
+/// Times that follow from a decision, and the resourceVersion of a source whose content is the same: a difference in them
+/// alone is no news.
+const IGNORED: [&str; 6] = [
+    "sourceVersion",
+    "lastTransitionTime",
+    "since",
+    "notBefore",
+    "startedAt",
+    "finishedAt",
+];
 
 fn equal_ignoring_time(old: &Value, new: &Value) -> bool {
     match (old, new) {
@@ -195,7 +206,7 @@ fn equal_ignoring_time(old: &Value, new: &Value) -> bool {
             old.len() == new.len()
                 && new.iter().all(|(key, new)| {
                     old.get(key)
-                        .is_some_and(|old| TIMES.contains(&key.as_str()) || equal_ignoring_time(old, new))
+                        .is_some_and(|old| IGNORED.contains(&key.as_str()) || equal_ignoring_time(old, new))
                 })
         }
         (Value::Array(old), Value::Array(new)) => {

@@ -91,6 +91,9 @@ pub struct RunStatus {
     /// Digest of the ConfigMap source that the id was computed for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_digest: Option<String>,
+    /// resourceVersion of the ConfigMap when its digest was taken: while it is the same, it need not be read again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_version: Option<String>,
     /// The current attempt, counted from 1.
     pub attempt: i32,
     /// Attempts that the training's own fault ended: compared with `spec.retries`.
@@ -102,6 +105,9 @@ pub struct RunStatus {
     /// Attempts that the kubelet refused or that did not start in time.
     #[serde(default)]
     pub rejections: i32,
+    /// Attempts in which a step of Legion's own failed for a reason that may pass.
+    #[serde(default)]
+    pub step_failures: i32,
     /// Name of the current attempt's pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
@@ -123,6 +129,9 @@ pub struct RunStatus {
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<RunResult>,
+    /// The reason that it ended with, as in conditions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The inputs that later attempts use too, as JSON: toolchain, connections, digests, the commit once fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<String>,

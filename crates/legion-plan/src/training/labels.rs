@@ -19,11 +19,6 @@ pub const SHAPE: &str = "legion-platform.org/shape";
 /// `app.kubernetes.io/managed-by` of every pod.
 pub const MANAGER: &str = "legion-operator";
 
-/// A label's value.
-pub(super) fn label<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
-    pod.metadata.labels.as_ref()?.get(key).map(String::as_str)
-}
-
 /// An annotation's value.
 pub(super) fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
@@ -44,7 +39,7 @@ pub fn pod_name(training: &str, run: &str, attempt: i32) -> String {
     format!("{training}-{run}-{attempt}")
 }
 
-/// The attempt that a pod was made for. A pod whose label somebody removed still says it in its name.
+/// The run and the attempt that a pod was made for, by its name: a pod keeps that when somebody changes its labels.
 pub(super) fn identity<'a>(pod: &'a Pod, training: &str) -> Option<(&'a str, i32)> {
     let rest = pod
         .metadata

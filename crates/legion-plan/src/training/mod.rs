@@ -1,42 +1,46 @@
 //! `ModelTraining`: runs and their attempts.
+//!
+//! A *run* is one execution of what the spec asks for; its id is a hash over the fields that mean work ([`run_id`],
+//! [`field_effects`]). A run has *attempts*, one pod each. How an attempt's end is judged, what it waits for, when the
+//! next one starts and what the status says all follow from what is observed: nothing is kept in memory.
 
+mod backoff;
+mod containers;
+mod current;
+mod decide;
+mod facts;
+mod fields;
+mod inputs;
 pub mod labels;
+mod outcome;
+mod pod;
+mod refusal;
+mod run_id;
+mod tasks;
+mod waiting;
 mod world;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use legion_api::ModelTrainingStatus;
+use legion_api::{ModelTrainingStatus, Reason, ReasonKind, training::Waiting};
 
+pub use decide::decide;
+pub use fields::{Effect, FieldEffect, field_effects};
+pub use run_id::run_id;
 pub use world::{
     ConfigMapContent, ConfigMapView, MissingKey, World, config_map_name, connection_names, is_default_output,
 };
 
 use crate::{
-    Settings,
-    plan::{Outcome, Plan, StatusPatch, StepResult, Write, status_patch},
+    conditions::{self, State, seconds},
+    plan::{Action, Outcome, Plan, StatusPatch, StepResult, Write, status_patch},
 };
-
-/// Decides about a training.
-#[must_use]
-pub fn decide(world: &World, _settings: &Settings, _now: Timestamp) -> Plan<ModelTrainingStatus> {
-    let _ = (
-        world.uid(),
-        world.name(),
-        world.namespace(),
-        world.generation(),
-        world.run(),
-        world.status(),
-    );
-    let _ = world.own_pods().count();
-    Plan::default()
-}
 
 /// What it means that a pod which was to be created exists already.
 #[must_use]
 pub fn judge_existing(world: &World, wanted: &Pod, found: &Pod) -> StepResult {
-    if !labels::is_owned(found, world.uid())
-        || labels::identity(found, world.name()) != labels::identity(wanted, world.name())
-    {
+    let name = world.name();
+    if !labels::is_owned(found, world.uid()) || labels::identity(found, name) != labels::identity(wanted, name) {
         StepResult::NameTaken
     } else if found.metadata.deletion_timestamp.is_some() {
         StepResult::NotYet
@@ -50,22 +54,66 @@ pub fn judge_existing(world: &World, wanted: &Pod, found: &Pod) -> StepResult {
 pub fn settle(
     world: &World,
     plan: &Plan<ModelTrainingStatus>,
-    _outcome: &Outcome,
+    outcome: &Outcome,
     now: Timestamp,
 ) -> Option<StatusPatch> {
-    if matches!(plan.write, Write::NotBefore(at) if now < at) {
-        return None;
-    }
     let training = &world.training;
-    status_patch(
-        training.metadata.resource_version.as_deref(),
-        training.status.as_ref(),
-        plan.status.as_ref()?,
-    )
+    let old = training.status.as_ref();
+    let version = training.metadata.resource_version.as_deref();
+    let wanted = plan.status.as_ref()?;
+    let created = plan
+        .actions
+        .iter()
+        .zip(outcome.results.iter().map(Some).chain(std::iter::repeat(None)))
+        .find_map(|(action, result)| match action {
+            Action::CreatePod { pod, .. } => Some((pod.metadata.name.as_deref().unwrap_or_default(), result)),
+            Action::DeletePod { .. } => None,
+        });
+    let refused = match created {
+        None | Some((_, Some(StepResult::Created(_)))) => None,
+        Some((name, Some(StepResult::Refused(error)))) => Some(refusal::state_of(error, name)),
+        Some((name, Some(StepResult::NameTaken))) => Some(State::new(
+            Reason::PodNameTaken,
+            format!("a pod named {name} exists that is not Legion's"),
+        )),
+        // It was not tried, or not possible yet: there is nothing to tell of it.
+        Some((_, _)) => return None,
+    };
+    let Some(state) = refused else {
+        if matches!(plan.write, Write::NotBefore(at) if now < at) {
+            return None;
+        }
+        return status_patch(version, old, wanted);
+    };
+    let mut status = wanted.clone();
+    let generation = training.metadata.generation.unwrap_or_default();
+    let previous = old.map_or(&[][..], |status| &status.conditions);
+    status.conditions = conditions::for_run(previous, &state, generation, now);
+    if let Some(run) = &mut status.run {
+        let before = world
+            .run()
+            .and_then(|run| run.waiting.clone())
+            .filter(|waiting| waiting.reason == state.reason.as_str());
+        debug_assert_eq!(state.reason.kind(), ReasonKind::Waiting);
+        run.waiting = Some(before.unwrap_or_else(|| Waiting {
+            reason: state.reason.as_str().to_owned(),
+            since: seconds(now),
+        }));
+    }
+    status_patch(version, old, &status)
 }
 
 /// When to look again although nothing happens.
 #[must_use]
-pub fn requeue(plan: &Plan<ModelTrainingStatus>, _outcome: &Outcome, _now: Timestamp) -> Option<Timestamp> {
-    plan.requeue_at
+pub fn requeue(plan: &Plan<ModelTrainingStatus>, outcome: &Outcome, _: Timestamp) -> Option<Timestamp> {
+    let held_up = outcome.results.iter().any(|result| {
+        matches!(
+            result,
+            StepResult::NotYet | StepResult::NameTaken | StepResult::Refused(_)
+        )
+    });
+    match (plan.requeue_at, plan.retry_at.filter(|_| held_up)) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
 }

@@ -1,0 +1,45 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+use crate::{Settings, hash};
+
+/// The wait before the attempt after `ended` ended attempts: the base, doubled for each attempt, cut at the longest, and
+/// up to a quarter more by hash: many runs that failed together do not come back together, and nothing is random.
+pub(super) fn delay(settings: &Settings, run_id: &str, ended: i32) -> Duration {
+    let doublings = u32::try_from(ended.saturating_sub(1)).unwrap_or(0).min(20);
+    let delay = settings
+        .backoff_base
+        .saturating_mul(1 << doublings)
+        .min(settings.backoff_max);
+    let jitter = hash::short("legion-backoff/1", &[run_id, &ended.to_string()]) % 256;
+    // Less than 256 / 1024: a quarter.
+    delay.saturating_add(delay.saturating_mul(u32::try_from(jitter).unwrap_or(0)) / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_doubles_from_ten_seconds_to_ten_minutes_with_a_jitter_of_a_quarter() {
+        let settings = Settings::new("legion-system", "agent");
+        for (ended, seconds) in [
+            (0, 10),
+            (1, 10),
+            (2, 20),
+            (3, 40),
+            (4, 80),
+            (7, 600),
+            (8, 600),
+            (i32::MAX, 600),
+        ] {
+            let delay = delay(&settings, "0123abcd", ended).as_secs_f64();
+            assert!(
+                (f64::from(seconds)..f64::from(seconds) * 1.25).contains(&delay),
+                "{ended}: {delay}"
+            );
+        }
+        assert_ne!(delay(&settings, "0123abcd", 1), delay(&settings, "0123abce", 1));
+    }
+}

@@ -1,0 +1,85 @@
+//! What it means that the API server refuses a pod.
+
+use legion_api::Reason;
+
+use crate::{conditions::State, plan::ApiError};
+
+/// Turns an answer of the API server into words that stay the same while the cause does.
+pub(super) fn state_of(error: &ApiError, pod: &str) -> State {
+    let message = error.message.as_str();
+    if let Some((_, quota)) = message.split_once("exceeded quota: ") {
+        // `NAME, requested: cpu=2, used: cpu=7, limited: cpu=8`: what is used changes all the time.
+        let stable: Vec<&str> = split_quota(quota)
+            .into_iter()
+            .filter(|part| !part.starts_with("used:"))
+            .collect();
+        return State::new(
+            Reason::QuotaExceeded,
+            format!("pod {pod} exceeds ResourceQuota {}", stable.join(", ")),
+        );
+    }
+    let no_right = error.code == 403 && message.contains(" cannot ") && message.contains(" resource ");
+    if no_right {
+        return State::new(
+            Reason::Forbidden,
+            format!("the operator may not create pods: {message}"),
+        );
+    }
+    State::new(Reason::AdmissionRefused, format!("pod {pod} is refused: {message}"))
+}
+
+/// Splits at the commas before `requested:`, `used:` and `limited:`, not at those within.
+fn split_quota(text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some(at) = [", requested:", ", used:", ", limited:"]
+        .iter()
+        .filter_map(|mark| rest.find(mark))
+        .min()
+    {
+        parts.push(&rest[..at]);
+        rest = &rest[at + 2..];
+    }
+    parts.push(rest);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: exceeded quota: gpu, requested: cpu=2,memory=1Gi, used: cpu=7,memory=1Gi, limited: cpu=8,memory=2Gi",
+        Reason::QuotaExceeded,
+        "pod p exceeds ResourceQuota gpu, requested: cpu=2,memory=1Gi, limited: cpu=8,memory=2Gi"
+    )]
+    #[case(
+        403,
+        "pods is forbidden: User \"legion\" cannot create resource \"pods\" in API group \"\" in the namespace \"a\"",
+        Reason::Forbidden,
+        "the operator may not create pods: pods is forbidden: User \"legion\" cannot create resource \"pods\" in API group \"\" in the namespace \"a\""
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": x",
+        Reason::AdmissionRefused,
+        "pod p is refused: pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": x"
+    )]
+    #[case(
+        422,
+        "Pod \"a\" is invalid: spec.x: Invalid value",
+        Reason::AdmissionRefused,
+        "pod p is refused: Pod \"a\" is invalid: spec.x: Invalid value"
+    )]
+    fn refusals(#[case] code: u16, #[case] message: &str, #[case] reason: Reason, #[case] shown: &str) {
+        let error = ApiError {
+            code,
+            reason: "Forbidden".into(),
+            message: message.into(),
+        };
+        assert_eq!(state_of(&error, "p"), State::new(reason, shown));
+    }
+}

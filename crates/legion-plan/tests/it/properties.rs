@@ -1,0 +1,152 @@
+//! What holds for every history: random faults and edits, then calm.
+
+use legion_plan::training::decide;
+use proptest::prelude::*;
+use serde_json::json;
+
+use crate::{factory, universe::Universe};
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Pass,
+    Progress(usize),
+    Advance(i64),
+    Fail(usize),
+    FailFetch(usize),
+    Delete(usize),
+    Lose(usize),
+    Relabel(usize),
+    Conflict,
+    Quota,
+    Toolchain,
+    Suspend,
+    HyperParameter(u8),
+    Trigger(u8),
+    Source,
+    Retries(i32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => Just(Step::Pass),
+        8 => (0usize..3).prop_map(Step::Progress),
+        3 => (0i64..30).prop_map(Step::Advance),
+        1 => (0usize..3).prop_map(Step::Fail),
+        1 => (0usize..3).prop_map(Step::FailFetch),
+        1 => (0usize..3).prop_map(Step::Delete),
+        1 => (0usize..3).prop_map(Step::Lose),
+        1 => (0usize..3).prop_map(Step::Relabel),
+        1 => Just(Step::Conflict),
+        1 => Just(Step::Quota),
+        1 => Just(Step::Toolchain),
+        1 => Just(Step::Suspend),
+        1 => (0u8..3).prop_map(Step::HyperParameter),
+        1 => (0u8..3).prop_map(Step::Trigger),
+        1 => Just(Step::Source),
+        1 => (0i32..3).prop_map(Step::Retries),
+    ]
+}
+
+fn apply(universe: &mut Universe, step: Step) {
+    match step {
+        Step::Pass => {
+            universe.pass();
+        }
+        Step::Progress(index) => universe.progress(index),
+        Step::Advance(seconds) => universe.advance(seconds),
+        Step::Fail(index) => universe.fail(index),
+        Step::FailFetch(index) => universe.fail_fetch(index),
+        Step::Delete(index) => universe.delete_by_somebody(index),
+        Step::Lose(index) => universe.lose(index),
+        Step::Relabel(index) => universe.relabel(index),
+        Step::Conflict => universe.conflict = true,
+        Step::Quota => universe.quota = !universe.quota,
+        Step::Toolchain => universe.toolchain = !universe.toolchain,
+        Step::Suspend => universe.edit(|spec| spec.suspend = !spec.suspend),
+        Step::HyperParameter(value) => universe.edit(|spec| {
+            spec.hyper_parameters.insert("c".into(), value.to_string());
+        }),
+        Step::Trigger(value) => universe.edit(|spec| spec.trigger = Some(value.to_string())),
+        Step::Source => universe.edit_source(),
+        Step::Retries(retries) => universe.edit(|spec| spec.retries = retries),
+    }
+}
+
+#[test]
+fn an_undisturbed_run_costs_three_writes() {
+    let mut universe = Universe::new(factory::training(json!({})));
+    while universe.pass() {}
+    for _ in 0..3 {
+        universe.progress(0);
+        while universe.pass() {}
+    }
+    universe.advance(60);
+    while universe.pass() {}
+    for _ in 0..2 {
+        universe.progress(0);
+        while universe.pass() {}
+    }
+    assert!(universe.status().artifact.is_some(), "{:#?}", universe.status());
+    // Create the pod, say that it trains, say how it ended.
+    assert_eq!(universe.writes, 3);
+    universe.settle_down();
+    // And one more, ten minutes later: the pod goes.
+    assert_eq!(universe.writes, 4);
+}
+
+/// How many histories are tried: more by `PROPTEST_CASES`.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(100);
+    println!("{cases} histories");
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn every_history_ends_in_one_result(steps in proptest::collection::vec(step(), 0..60)) {
+        let mut universe = Universe::new(factory::training(json!({})));
+        for step in steps {
+            apply(&mut universe, step);
+        }
+        universe.settle_down();
+    }
+
+    #[test]
+    fn an_interrupted_run_is_never_a_failure(at in 0usize..8, how in 0usize..3) {
+        let mut universe = Universe::new(factory::training(json!({})));
+        for _ in 0..at {
+            universe.pass();
+            universe.progress(0);
+        }
+        match how {
+            0 => universe.lose(0),
+            1 => universe.delete_by_somebody(0),
+            _ => universe.relabel(0),
+        }
+        universe.settle_down();
+        let status = universe.status();
+        prop_assert_eq!(status.run.unwrap().failures, 0);
+        prop_assert!(status.artifact.is_some());
+    }
+
+    #[test]
+    fn nothing_is_decided_about_a_training_that_is_being_deleted(steps in proptest::collection::vec(step(), 0..40)) {
+        let mut universe = Universe::new(factory::training(json!({})));
+        for step in steps {
+            apply(&mut universe, step);
+        }
+        universe.training.metadata.deletion_timestamp = factory::time(0);
+        let plan = decide(&universe.world(), &universe.settings, universe.now);
+        prop_assert!(plan.is_empty());
+    }
+}
