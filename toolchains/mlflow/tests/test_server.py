@@ -1,6 +1,7 @@
 """A tracking server of the user's own, and what dead attempts leave there."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -61,17 +62,24 @@ def server(tmp_path: Path):
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=directory, env=env, stdout=log, stderr=log, start_new_session=True)
     uri = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
+    try:
+        answers(uri, process, directory / "log")
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def answers(uri: str, process: subprocess.Popen, log: Path) -> None:
+    """Waits until the server answers; a server that ended says why."""
+    deadline = time.monotonic() + 600
     while True:
         try:
             urllib.request.urlopen(f"{uri}/health", timeout=5).read()
-            break
+            return
         except OSError:
-            assert process.poll() is None and time.monotonic() < deadline, (directory / "log").read_text()
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-    yield uri
-    os.killpg(process.pid, 15)
-    process.wait(timeout=60)
 
 
 def ask(code: str, uri: str) -> str:
