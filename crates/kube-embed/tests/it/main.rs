@@ -1,4 +1,5 @@
 //! The embedded API as its clients see it.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
 
 mod controller;
 mod crds;
@@ -6,6 +7,7 @@ mod deletion;
 mod kubectl;
 mod listener;
 mod objects;
+mod pods;
 mod reads;
 mod storage;
 mod support;
