@@ -5,8 +5,14 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
 
 use kube_embed::Embedded;
+use kube_embed::gc::GarbageCollector;
+use kube_embed::node::images::{ImageEnvironment, StaticImages};
+use kube_embed::node::runtime::scripted::{Script, ScriptedRuntime};
+use kube_embed::node::{Node, NodeOptions};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
@@ -269,4 +275,34 @@ async fn what_people_do_with_kubectl() {
     let gone = kubectl.run(&["get", "widgets"]).await;
     // What exactly it says depends on how old its cached discovery is.
     assert_eq!(gone.code, 1, "{}{}", gone.out, gone.err);
+}
+
+#[tokio::test]
+#[ignore = "builds the real kubectl, which needs Go"]
+async fn pods_and_namespaces() {
+    let kubectl = Kubectl::start().await;
+    let server = &kubectl.server;
+    let runtime = ScriptedRuntime::new(server.clock());
+    let script = Script::new().runs(Duration::from_secs(2)).logs("first\n");
+    runtime.script("job", script.logs_at(Duration::from_secs(1), "last\n"));
+    let images = StaticImages::new().otherwise(ImageEnvironment::system());
+    let options = NodeOptions::new(server.clock());
+    let node = Node::start(server.client("default"), options, Arc::new(runtime), Arc::new(images)).await.unwrap();
+    server.set_pod_logs(node.logs());
+    let collector = GarbageCollector::start(server.client("default"), server.clock());
+
+    kubectl.run(&["create", "namespace", "team"]).await.ok();
+    kubectl.run(&["run", "job", "-n", "team", "--image=demo", "--restart=Never"]).await.ok();
+    kubectl.run(&["wait", "-n", "team", "pod/job", "--for=condition=Ready", "--timeout=30s"]).await.ok();
+    assert_eq!(kubectl.run(&["logs", "-n", "team", "-f", "job"]).await.ok(), "first\nlast\n");
+    kubectl.run(&["wait", "-n", "team", "pod/job", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s"]).await.ok();
+    let table = kubectl.run(&["get", "pods", "-A", "--no-headers"]).await.ok();
+    assert_eq!(table.split_whitespace().take(4).collect::<Vec<_>>(), ["team", "job", "0/1", "Completed"]);
+    assert!(kubectl.run(&["describe", "pod", "job", "-n", "team"]).await.ok().contains("Scheduled"));
+    assert!(kubectl.run(&["get", "nodes"]).await.ok().contains("Ready"));
+
+    kubectl.run(&["delete", "namespace", "team", "--timeout=30s"]).await.ok();
+    assert_eq!(kubectl.run(&["get", "pods", "-A"]).await.ok(), "");
+    collector.shutdown().await;
+    node.shutdown(Duration::ZERO).await;
 }
