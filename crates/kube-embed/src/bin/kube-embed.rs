@@ -27,7 +27,12 @@ fn main() -> ExitCode {
     let address = address.unwrap_or_else(|| "127.0.0.1:0".into());
     let address: SocketAddr = match address.to_string_lossy().parse() {
         Ok(address) => address,
-        Err(error) => return fail(format!("{}: {error}; use HOST:PORT, as in 127.0.0.1:6443", address.display())),
+        Err(error) => {
+            return fail(format!(
+                "{}: {error}; use HOST:PORT, as in 127.0.0.1:6443",
+                address.display()
+            ));
+        }
     };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -49,7 +54,10 @@ async fn serve(directory: PathBuf, address: SocketAddr) -> Result<(), Error> {
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
     std::fs::create_dir_all(&directory)?;
-    let embedded = Embedded::builder().storage(Storage::Disk(directory.join("api"))).build().await?;
+    let embedded = Embedded::builder()
+        .storage(Storage::Disk(directory.join("api")))
+        .build()
+        .await?;
     let collector = GarbageCollector::start(embedded.client("default"), embedded.clock());
     let runtime = ProcessRuntime::open(ProcessOptions::new(directory.join("node")))?;
     let images = StaticImages::new().otherwise(ImageEnvironment::system());
@@ -57,7 +65,10 @@ async fn serve(directory: PathBuf, address: SocketAddr) -> Result<(), Error> {
     let node = Node::start(embedded.client("default"), options, Arc::new(runtime), Arc::new(images)).await?;
     embedded.set_pod_logs(node.logs());
     let endpoint = embedded.listen(address, None).await?;
-    write_private(&directory.join("kubeconfig"), &endpoint.kubeconfig("kube-embed", "default"))?;
+    write_private(
+        &directory.join("kubeconfig"),
+        &endpoint.kubeconfig("kube-embed", "default"),
+    )?;
     tokio::select! {
         _ = interrupted.recv() => {}
         _ = terminated.recv() => {}
@@ -73,8 +84,12 @@ fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let temporary = path.with_extension("tmp");
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
     file.write_all(text.as_bytes())?;
     std::fs::rename(temporary, path)
 }

@@ -75,15 +75,25 @@ impl Graph {
     pub(super) fn apply(&mut self, reference: Reference, metadata: &ObjectMeta) -> Vec<String> {
         let uid = reference.uid.clone();
         let owners = metadata.owner_references.clone().unwrap_or_default();
-        let before = self.objects.get(&uid).map(|entry| entry.owners.clone()).unwrap_or_default();
+        let before = self
+            .objects
+            .get(&uid)
+            .map(|entry| entry.owners.clone())
+            .unwrap_or_default();
         for owner in &before {
             self.unlink(&owner.uid, &uid);
         }
         for owner in &owners {
-            self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
+            self.dependents
+                .entry(owner.uid.clone())
+                .or_default()
+                .insert(uid.clone());
         }
         // An owner that waits for this dependent may wait no longer.
-        let touched = before.iter().map(|o| o.uid.clone()).filter(|o| self.get(o).is_some_and(Entry::is_foreground));
+        let touched = before
+            .iter()
+            .map(|o| o.uid.clone())
+            .filter(|o| self.get(o).is_some_and(Entry::is_foreground));
         let touched = touched.collect();
         let entry = Entry {
             reference,
@@ -105,7 +115,10 @@ impl Graph {
                 touched.push(owner.uid.clone());
             }
         }
-        Some(Gone { reference: entry.reference, touched })
+        Some(Gone {
+            reference: entry.reference,
+            touched,
+        })
     }
 
     fn unlink(&mut self, owner: &str, dependent: &str) {
@@ -123,11 +136,16 @@ impl Graph {
 
     /// Known dependents of an object.
     pub(super) fn dependents(&self, uid: &str) -> impl Iterator<Item = &Entry> {
-        self.dependents.get(uid).into_iter().flatten().filter_map(|dependent| self.objects.get(dependent))
+        self.dependents
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .filter_map(|dependent| self.objects.get(dependent))
     }
 
     /// Whether an object as it is may be something for the collector.
     pub(super) fn needs_attention(&self, uid: &str) -> bool {
-        self.get(uid).is_some_and(|e| !e.deleting && !e.owners.is_empty() || e.is_foreground() || e.is_orphaning())
+        self.get(uid)
+            .is_some_and(|e| !e.deleting && !e.owners.is_empty() || e.is_foreground() || e.is_orphaning())
     }
 }

@@ -46,7 +46,9 @@ pub struct GarbageCollector {
 impl GarbageCollector {
     /// Starts to watch and collect.
     pub fn start(client: Client, clock: Arc<dyn Clock>) -> Self {
-        Self { task: tokio::spawn(Collector::new(client, clock).run()) }
+        Self {
+            task: tokio::spawn(Collector::new(client, clock).run()),
+        }
     }
 
     /// Stops at once. Nothing is lost: a collector that is started later sees the same objects.
@@ -141,7 +143,10 @@ impl Collector {
                 self.failures.remove(&work);
             }
             Err(error) => {
-                let delay = self.failures.get(&work).map_or(RETRY_FIRST, |delay| (*delay * 2).min(RETRY_MAX));
+                let delay = self
+                    .failures
+                    .get(&work)
+                    .map_or(RETRY_FIRST, |delay| (*delay * 2).min(RETRY_MAX));
                 tracing::debug!(%error, ?work, "trying again");
                 self.failures.insert(work.clone(), delay);
                 self.later.insert((Instant::now() + delay, work));
@@ -212,8 +217,12 @@ impl Collector {
     }
 
     async fn expire(&mut self) {
-        let Some((_, uid)) = self.expiry.pop_first() else { return };
-        let Some((_, reference)) = self.events.get(&uid).cloned() else { return };
+        let Some((_, uid)) = self.expiry.pop_first() else {
+            return;
+        };
+        let Some((_, reference)) = self.events.get(&uid).cloned() else {
+            return;
+        };
         if let Err(error) = reference.delete(&self.client, None).await {
             tracing::debug!(%error, name = reference.name, "event not deleted, trying again");
             let at = Instant::now() + RETRY_MAX;
@@ -240,14 +249,13 @@ impl Reference {
     }
 
     /// Deletes exactly this object; one that is gone is no error.
-    async fn delete(
-        &self,
-        client: &Client,
-        policy: Option<kube::api::PropagationPolicy>,
-    ) -> Result<(), kube::Error> {
+    async fn delete(&self, client: &Client, policy: Option<kube::api::PropagationPolicy>) -> Result<(), kube::Error> {
         let params = DeleteParams {
             propagation_policy: policy,
-            preconditions: Some(Preconditions { uid: Some(self.uid.clone()), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: Some(self.uid.clone()),
+                resource_version: None,
+            }),
             ..DeleteParams::default()
         };
         match self.api(client).delete(&self.name, &params).await {

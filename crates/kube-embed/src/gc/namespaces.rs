@@ -29,7 +29,11 @@ pub(super) async fn empty(client: &Client, kinds: &[Arc<ApiResource>], namespace
         };
         for object in list {
             left += 1;
-            let Some(name) = object.metadata.name.filter(|_| object.metadata.deletion_timestamp.is_none()) else {
+            let Some(name) = object
+                .metadata
+                .name
+                .filter(|_| object.metadata.deletion_timestamp.is_none())
+            else {
                 continue;
             };
             match api.delete(&name, &DeleteParams::background()).await {
@@ -53,7 +57,11 @@ pub(super) async fn empty(client: &Client, kinds: &[Arc<ApiResource>], namespace
 }
 
 fn request(method: http::Method, url: &str, body: Option<&Value>) -> Result<http::Request<Vec<u8>>, kube::Error> {
-    let body = body.map(serde_json::to_vec).transpose().map_err(kube::Error::SerdeError)?.unwrap_or_default();
+    let body = body
+        .map(serde_json::to_vec)
+        .transpose()
+        .map_err(kube::Error::SerdeError)?
+        .unwrap_or_default();
     http::Request::builder()
         .method(method)
         .uri(url)

@@ -21,7 +21,9 @@ enum Standing {
 impl Collector {
     /// Looks at one object and does what its owners, or its own deletion, ask for.
     pub(super) async fn attend(&mut self, uid: &str) -> Result<(), kube::Error> {
-        let Some(entry) = self.graph.get(uid).cloned() else { return Ok(()) };
+        let Some(entry) = self.graph.get(uid).cloned() else {
+            return Ok(());
+        };
         if entry.is_orphaning() {
             return self.orphan(&entry).await;
         }
@@ -33,7 +35,9 @@ impl Collector {
         }
         // The decision is made on the object as it is, not as it was last seen.
         let api = entry.reference.api(&self.client);
-        let Some(live) = api.get_opt(&entry.reference.name).await? else { return Ok(()) };
+        let Some(live) = api.get_opt(&entry.reference.name).await? else {
+            return Ok(());
+        };
         if live.metadata.uid.as_deref() != Some(uid) || live.metadata.deletion_timestamp.is_some() {
             return Ok(());
         }
@@ -47,8 +51,12 @@ impl Collector {
             return Ok(());
         }
         if has(Standing::Solid) {
-            let keep: Vec<_> =
-                owners.iter().zip(&standings).filter(|(_, s)| **s == Standing::Solid).map(|(o, _)| o.clone()).collect();
+            let keep: Vec<_> = owners
+                .iter()
+                .zip(&standings)
+                .filter(|(_, s)| **s == Standing::Solid)
+                .map(|(o, _)| o.clone())
+                .collect();
             return set_owners(&self.client, &entry.reference, &live, &keep).await;
         }
         let dependents = self.graph.dependents(uid).count();
@@ -68,7 +76,8 @@ impl Collector {
     async fn standing(&self, dependent: &Entry, owner: &OwnerReference) -> Result<Standing, kube::Error> {
         if let Some(known) = self.graph.get(&owner.uid) {
             // An owner in another namespace is no owner.
-            let reachable = known.reference.namespace.is_none() || known.reference.namespace == dependent.reference.namespace;
+            let reachable =
+                known.reference.namespace.is_none() || known.reference.namespace == dependent.reference.namespace;
             return Ok(match (reachable, known.is_foreground()) {
                 (false, _) => Standing::Dangling,
                 (true, true) if owner.block_owner_deletion == Some(true) => Standing::Waiting,
@@ -77,7 +86,9 @@ impl Collector {
         }
         let (group, version) = owner.api_version.rsplit_once('/').unwrap_or(("", &owner.api_version));
         let gvk = GroupVersionKind::gvk(group, version, &owner.kind);
-        let Some((resource, namespaced)) = self.resource(&gvk).await? else { return Ok(Standing::Dangling) };
+        let Some((resource, namespaced)) = self.resource(&gvk).await? else {
+            return Ok(Standing::Dangling);
+        };
         let api: Api<DynamicObject> = match (&dependent.reference.namespace, namespaced) {
             (Some(namespace), true) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             (None, true) => return Ok(Standing::Dangling),
@@ -90,9 +101,10 @@ impl Collector {
 
     async fn resource(&self, gvk: &GroupVersionKind) -> Result<Option<(ApiResource, bool)>, kube::Error> {
         match kube::discovery::pinned_kind(&self.client, gvk).await {
-            Ok((resource, capabilities)) => {
-                Ok(Some((resource, capabilities.scope == kube::discovery::Scope::Namespaced)))
-            }
+            Ok((resource, capabilities)) => Ok(Some((
+                resource,
+                capabilities.scope == kube::discovery::Scope::Namespaced,
+            ))),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             Err(kube::Error::Discovery(_)) => Ok(None),
             Err(error) => Err(error),
@@ -103,14 +115,21 @@ impl Collector {
     async fn foreground(&mut self, entry: &Entry) -> Result<(), kube::Error> {
         let uid = &entry.reference.uid;
         let blocks = |dependent: &Entry| {
-            dependent.owners.iter().any(|owner| owner.uid == *uid && owner.block_owner_deletion == Some(true))
+            dependent
+                .owners
+                .iter()
+                .any(|owner| owner.uid == *uid && owner.block_owner_deletion == Some(true))
         };
         let dependents: Vec<_> = self.graph.dependents(uid).cloned().collect();
         let blocking = dependents.iter().any(blocks);
         for dependent in dependents.iter().filter(|d| !d.deleting) {
             self.enqueue(Work::Object(dependent.reference.uid.clone()));
         }
-        if blocking { Ok(()) } else { remove_finalizer(&self.client, &entry.reference, FOREGROUND).await }
+        if blocking {
+            Ok(())
+        } else {
+            remove_finalizer(&self.client, &entry.reference, FOREGROUND).await
+        }
     }
 
     /// An owner that leaves its dependents behind.
@@ -118,7 +137,9 @@ impl Collector {
         let uid = &entry.reference.uid;
         for dependent in self.graph.dependents(uid).cloned().collect::<Vec<_>>() {
             let api = dependent.reference.api(&self.client);
-            let Some(live) = api.get_opt(&dependent.reference.name).await? else { continue };
+            let Some(live) = api.get_opt(&dependent.reference.name).await? else {
+                continue;
+            };
             if live.metadata.uid.as_ref() != Some(&dependent.reference.uid) {
                 continue;
             }
@@ -143,12 +164,19 @@ async fn set_owners(
         "uid": reference.uid, "resourceVersion": live.metadata.resource_version,
         "ownerReferences": if keep.is_empty() { serde_json::Value::Null } else { serde_json::json!(keep) },
     }});
-    tolerate_gone(reference.api(client).patch(&reference.name, &PatchParams::default(), &Patch::Merge(&patch)).await)
+    tolerate_gone(
+        reference
+            .api(client)
+            .patch(&reference.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await,
+    )
 }
 
 async fn remove_finalizer(client: &Client, reference: &Reference, finalizer: &str) -> Result<(), kube::Error> {
     let api = reference.api(client);
-    let Some(live) = api.get_opt(&reference.name).await? else { return Ok(()) };
+    let Some(live) = api.get_opt(&reference.name).await? else {
+        return Ok(());
+    };
     let finalizers = live.metadata.finalizers.clone().unwrap_or_default();
     if live.metadata.uid.as_ref() != Some(&reference.uid) || !finalizers.iter().any(|f| f == finalizer) {
         return Ok(());
@@ -157,7 +185,10 @@ async fn remove_finalizer(client: &Client, reference: &Reference, finalizer: &st
     let patch = serde_json::json!({"metadata": {
         "uid": reference.uid, "resourceVersion": live.metadata.resource_version, "finalizers": keep,
     }});
-    tolerate_gone(api.patch(&reference.name, &PatchParams::default(), &Patch::Merge(&patch)).await)
+    tolerate_gone(
+        api.patch(&reference.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await,
+    )
 }
 
 fn tolerate_gone(result: Result<DynamicObject, kube::Error>) -> Result<(), kube::Error> {

@@ -72,7 +72,14 @@ impl Sources {
         });
         streams.push(kinds.boxed());
         let pending = std::collections::VecDeque::new();
-        Self { client, sources: BTreeMap::new(), streams, pending, discovered: false, retry: None }
+        Self {
+            client,
+            sources: BTreeMap::new(),
+            streams,
+            pending,
+            discovered: false,
+            retry: None,
+        }
     }
 
     /// Whether every kind has been listed once: before that, an owner that is not known may just not have come yet.
@@ -82,7 +89,11 @@ impl Sources {
 
     /// Every kind that lives in namespaces.
     pub(super) fn namespaced(&self) -> Vec<Arc<ApiResource>> {
-        self.sources.values().filter(|s| s.namespaced).map(|s| Arc::clone(&s.resource)).collect()
+        self.sources
+            .values()
+            .filter(|s| s.namespaced)
+            .map(|s| Arc::clone(&s.resource))
+            .collect()
     }
 
     /// The next change. Safe to drop at any await.
@@ -123,22 +134,34 @@ impl Sources {
         let mut found = BTreeSet::new();
         for group in discovery.groups() {
             for (resource, capabilities) in group.recommended_resources() {
-                let usable = [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|v| capabilities.supports_operation(v));
+                let usable = [verbs::LIST, verbs::WATCH, verbs::DELETE]
+                    .iter()
+                    .all(|v| capabilities.supports_operation(v));
                 // The same events are served by the core group.
                 if !usable || resource.group == "events.k8s.io" {
                     continue;
                 }
-                let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
+                let key = (
+                    resource.group.clone(),
+                    resource.version.clone(),
+                    resource.plural.clone(),
+                );
                 found.insert(key.clone());
                 if !self.sources.contains_key(&key) {
                     self.watch(key, resource, capabilities.scope == Scope::Namespaced);
                 }
             }
         }
-        let gone: Vec<_> = self.sources.keys().filter(|key| !found.contains(*key)).cloned().collect();
+        let gone: Vec<_> = self
+            .sources
+            .keys()
+            .filter(|key| !found.contains(*key))
+            .cloned()
+            .collect();
         for key in gone {
             if let Some(source) = self.sources.remove(&key) {
-                self.pending.extend(source.known.into_iter().map(|uid| Change::Deleted { uid }));
+                self.pending
+                    .extend(source.known.into_iter().map(|uid| Change::Deleted { uid }));
             }
         }
         true
@@ -170,7 +193,9 @@ impl Sources {
     }
 
     fn take(&mut self, key: &Key, event: Event<DynamicObject>) {
-        let Some(source) = self.sources.get_mut(key) else { return };
+        let Some(source) = self.sources.get_mut(key) else {
+            return;
+        };
         let mut applied = |source: &mut Source, object: DynamicObject| {
             let Some(uid) = object.metadata.uid.clone() else { return };
             source.known.insert(uid.clone());
@@ -179,9 +204,17 @@ impl Sources {
             }
             let seen = seen(&source.resource, &object);
             // Only the metadata is used from here on.
-            let slim = DynamicObject { types: None, metadata: object.metadata, data: serde_json::Value::Null };
+            let slim = DynamicObject {
+                types: None,
+                metadata: object.metadata,
+                data: serde_json::Value::Null,
+            };
             let resource = Arc::clone(&source.resource);
-            self.pending.push_back(Change::Applied { resource, object: Box::new(slim), seen });
+            self.pending.push_back(Change::Applied {
+                resource,
+                object: Box::new(slim),
+                seen,
+            });
         };
         match event {
             Event::Init => source.listing = Some(BTreeSet::new()),
@@ -212,5 +245,9 @@ fn seen(resource: &ApiResource, object: &DynamicObject) -> Option<jiff::Timestam
     let event: KubeEvent = object.clone().try_parse().ok()?;
     let series = event.series.and_then(|s| s.last_observed_time).map(|t| t.0);
     let times = [series, event.last_timestamp.map(|t| t.0), event.event_time.map(|t| t.0)];
-    times.into_iter().flatten().max().or_else(|| event.metadata.creation_timestamp.map(|t| t.0))
+    times
+        .into_iter()
+        .flatten()
+        .max()
+        .or_else(|| event.metadata.creation_timestamp.map(|t| t.0))
 }

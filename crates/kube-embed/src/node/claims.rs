@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::WatchStreamExt;
 use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 
 use super::Context;
 use super::events::{About, Kind};
@@ -36,7 +36,10 @@ pub(crate) async fn run(ctx: Arc<Context>) {
 
 async fn bind(ctx: &Context, claim: &PersistentVolumeClaim) {
     let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
-    let (Some(uid), false) = (claim.uid(), phase == Some("Bound") || claim.metadata.deletion_timestamp.is_some()) else {
+    let (Some(uid), false) = (
+        claim.uid(),
+        phase == Some("Bound") || claim.metadata.deletion_timestamp.is_some(),
+    ) else {
         return;
     };
     let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
@@ -56,10 +59,15 @@ async fn bind(ctx: &Context, claim: &PersistentVolumeClaim) {
     let spec = serde_json::json!({"metadata": {"uid": uid}, "spec": {"volumeName": volume}});
     let written = async {
         api.patch(&name, &PatchParams::default(), &Patch::Merge(&spec)).await?;
-        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await
+        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
     };
     match written.await {
-        Ok(_) => record(Kind::Normal, "ProvisioningSucceeded", format!("Successfully provisioned volume {volume}")),
+        Ok(_) => record(
+            Kind::Normal,
+            "ProvisioningSucceeded",
+            format!("Successfully provisioned volume {volume}"),
+        ),
         // A claim that was deleted meanwhile; any other error shows as a pod that waits for its claim.
         Err(error) => tracing::warn!(%error, namespace, claim = name, "claim not bound"),
     }

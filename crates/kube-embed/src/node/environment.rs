@@ -16,7 +16,11 @@ pub(crate) async fn build(
     container: &Container,
     image: &ImageEnvironment,
 ) -> Result<Vec<(String, String)>, String> {
-    let mut env: Vec<_> = image.env.iter().map(|(name, value)| (name.clone(), literal(value))).collect();
+    let mut env: Vec<_> = image
+        .env
+        .iter()
+        .map(|(name, value)| (name.clone(), literal(value)))
+        .collect();
     let mut path: Vec<String> = image.path.iter().map(|p| p.to_string_lossy().into_owned()).collect();
     if let Some(at) = env.iter().position(|(name, _)| name == "PATH") {
         path.push(env.remove(at).1);
@@ -26,25 +30,43 @@ pub(crate) async fn build(
     }
     env.push(("HOSTNAME".into(), hostname(pod)));
 
-    let sources = Sources { client, namespace: pod.namespace().unwrap_or_default() };
+    let sources = Sources {
+        client,
+        namespace: pod.namespace().unwrap_or_default(),
+    };
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         let (data, what, optional) = if let Some(reference) = &source.config_map_ref {
-            (sources.config_map(&reference.name).await?, format!("configmap {:?}", reference.name), reference.optional)
+            (
+                sources.config_map(&reference.name).await?,
+                format!("configmap {:?}", reference.name),
+                reference.optional,
+            )
         } else if let Some(reference) = &source.secret_ref {
-            (sources.secret(&reference.name).await?, format!("secret {:?}", reference.name), reference.optional)
+            (
+                sources.secret(&reference.name).await?,
+                format!("secret {:?}", reference.name),
+                reference.optional,
+            )
         } else {
             continue;
         };
         match data {
-            Some(data) => env.extend(data.into_iter().map(|(key, value)| (format!("{prefix}{key}"), literal(&value)))),
+            Some(data) => env.extend(
+                data.into_iter()
+                    .map(|(key, value)| (format!("{prefix}{key}"), literal(&value))),
+            ),
             None if optional == Some(true) => {}
             None => return Err(format!("{what} not found")),
         }
     }
     for variable in container.env.iter().flatten() {
         if let Some(value) = value(&sources, pod, container, variable).await? {
-            let value = if variable.value_from.is_some() { literal(&value) } else { value };
+            let value = if variable.value_from.is_some() {
+                literal(&value)
+            } else {
+                value
+            };
             env.push((variable.name.clone(), value));
         }
     }
@@ -57,7 +79,11 @@ fn literal(value: &str) -> String {
 }
 
 fn hostname(pod: &Pod) -> String {
-    let mut name = pod.spec.as_ref().and_then(|s| s.hostname.clone()).unwrap_or_else(|| pod.name_any());
+    let mut name = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.hostname.clone())
+        .unwrap_or_else(|| pod.name_any());
     name.truncate(63);
     name
 }
@@ -81,7 +107,13 @@ async fn value(
         let data = sources.config_map(&reference.name).await?;
         (data, &reference.name, "ConfigMap", &reference.key, reference.optional)
     } else if let Some(reference) = &from.secret_key_ref {
-        (sources.secret(&reference.name).await?, &reference.name, "Secret", &reference.key, reference.optional)
+        (
+            sources.secret(&reference.name).await?,
+            &reference.name,
+            "Secret",
+            &reference.key,
+            reference.optional,
+        )
     } else {
         return Err(format!(
             "environment variable {:?}: valueFrom must be fieldRef, resourceFieldRef, configMapKeyRef or secretKeyRef",
@@ -94,7 +126,10 @@ async fn value(
         Some(mut data) => match data.remove(key) {
             Some(value) => Ok(Some(value)),
             None if optional == Some(true) => Ok(None),
-            None => Err(format!("couldn't find key {key} in {kind} {}/{what}", sources.namespace)),
+            None => Err(format!(
+                "couldn't find key {key} in {kind} {}/{what}",
+                sources.namespace
+            )),
         },
     }
 }
@@ -116,7 +151,9 @@ impl Sources<'_> {
         let found = api.get_opt(name).await.map_err(|e| e.to_string())?;
         Ok(found.map(|secret| {
             let data = secret.data.unwrap_or_default();
-            data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned())).collect()
+            data.into_iter()
+                .map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned()))
+                .collect()
         }))
     }
 }

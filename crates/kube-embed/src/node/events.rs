@@ -57,7 +57,10 @@ impl About {
 
     pub(crate) fn container(pod: &Pod, name: &str, init: bool) -> Self {
         let list = if init { "initContainers" } else { "containers" };
-        Self { field_path: Some(format!("spec.{list}{{{name}}}")), ..Self::pod(pod) }
+        Self {
+            field_path: Some(format!("spec.{list}{{{name}}}")),
+            ..Self::pod(pod)
+        }
     }
 
     pub(crate) fn claim(namespace: &str, name: &str, uid: &str) -> Self {
@@ -85,8 +88,21 @@ impl Recorder {
         (Self { queue, clock }, write(client, node, records))
     }
 
-    pub(crate) fn record(&self, component: &'static str, about: About, kind: Kind, reason: &str, message: impl Into<String>) {
-        let record = Record { about, kind, component, reason: reason.into(), message: message.into() };
+    pub(crate) fn record(
+        &self,
+        component: &'static str,
+        about: About,
+        kind: Kind,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        let record = Record {
+            about,
+            kind,
+            component,
+            reason: reason.into(),
+            message: message.into(),
+        };
         // The queue is closed only when the node is shutting down, and then nobody reads events.
         let _ = self.queue.send((record, self.clock.now()));
     }
@@ -108,7 +124,11 @@ async fn write(client: Client, node: String, mut records: mpsc::UnboundedReceive
         if let Some((name, count)) = seen.get_mut(&record) {
             *count += 1;
             let patch = serde_json::json!({"count": *count, "lastTimestamp": Time(time)});
-            if api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.is_ok() {
+            if api
+                .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+                .await
+                .is_ok()
+            {
                 continue;
             }
             // Expired or deleted: begin again.
@@ -116,7 +136,10 @@ async fn write(client: Client, node: String, mut records: mpsc::UnboundedReceive
         }
         serial += 1;
         let name = format!("{}.{:x}{serial:04x}", record.about.name, time.as_nanosecond());
-        if let Err(error) = api.create(&PostParams::default(), &event(&record, &name, &node, time)).await {
+        if let Err(error) = api
+            .create(&PostParams::default(), &event(&record, &name, &node, time))
+            .await
+        {
             // A namespace that is being deleted refuses events; nothing is lost that anybody could still read.
             tracing::debug!(%error, reason = record.reason, pod = record.about.name, "event not written");
             continue;
@@ -154,7 +177,10 @@ fn event(record: &Record, name: &str, node: &str, time: Timestamp) -> Event {
         count: Some(1),
         first_timestamp: Some(Time(time)),
         last_timestamp: Some(Time(time)),
-        source: Some(EventSource { component: Some(record.component.into()), host: host.clone() }),
+        source: Some(EventSource {
+            component: Some(record.component.into()),
+            host: host.clone(),
+        }),
         reporting_component: Some(record.component.into()),
         reporting_instance: Some(host.unwrap_or_default()),
         ..Event::default()

@@ -30,7 +30,10 @@ pub(crate) fn field(pod: &Pod, path: &str) -> Result<String, String> {
 }
 
 fn lines(map: &std::collections::BTreeMap<String, String>) -> String {
-    map.iter().map(|(k, v)| format!("{k}={v:?}")).collect::<Vec<_>>().join("\n")
+    map.iter()
+        .map(|(k, v)| format!("{k}={v:?}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn unsupported(path: &str) -> String {
@@ -58,10 +61,17 @@ pub(crate) fn resource(pod: &Pod, container: Option<&str>, selector: &ResourceFi
     let value = match list {
         "limits" => resources.and_then(|r| r.limits.as_ref()),
         "requests" => resources.and_then(|r| r.requests.as_ref()),
-        _ => return Err(format!("resource {:?} must be limits.NAME or requests.NAME", selector.resource)),
+        _ => {
+            return Err(format!(
+                "resource {:?} must be limits.NAME or requests.NAME",
+                selector.resource
+            ));
+        }
     };
     let value = match value.and_then(|map| map.get(resource)) {
-        Some(quantity) => quantity::milli(quantity).ok_or_else(|| format!("quantity {:?} cannot be read", quantity.0))?,
+        Some(quantity) => {
+            quantity::milli(quantity).ok_or_else(|| format!("quantity {:?} cannot be read", quantity.0))?
+        }
         None if list == "requests" => 0,
         // As on a cluster, what is not limited is limited by the node.
         None => match resource {
@@ -102,7 +112,11 @@ mod tests {
         ] {
             assert_eq!(field(&pod(), path).unwrap(), expected, "{path}");
         }
-        assert!(field(&pod(), "spec.containers").unwrap_err().contains("\"spec.containers\""));
+        assert!(
+            field(&pod(), "spec.containers")
+                .unwrap_err()
+                .contains("\"spec.containers\"")
+        );
     }
 
     #[test]

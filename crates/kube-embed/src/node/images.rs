@@ -32,9 +32,16 @@ impl ImageEnvironment {
     /// An environment of the machine's own programs in the usual directories.
     pub fn system() -> Self {
         Self {
-            path: ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-                .map(PathBuf::from)
-                .to_vec(),
+            path: [
+                "/usr/local/sbin",
+                "/usr/local/bin",
+                "/usr/sbin",
+                "/usr/bin",
+                "/sbin",
+                "/bin",
+            ]
+            .map(PathBuf::from)
+            .to_vec(),
             ..Self::default()
         }
     }
@@ -117,7 +124,10 @@ impl StaticImages {
 
 impl ImageTable for StaticImages {
     fn find(&self, reference: &str) -> Option<Image> {
-        self.entries.get(reference).cloned().or_else(|| self.fallback.clone().map(Image::Ready))
+        self.entries
+            .get(reference)
+            .cloned()
+            .or_else(|| self.fallback.clone().map(Image::Ready))
     }
 }
 
@@ -130,5 +140,9 @@ pub(crate) fn human_size(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }

@@ -7,18 +7,18 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Node as NodeObject, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::WatchStreamExt;
 use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Context;
 use super::pod::{self, Command};
 use super::runtime::PodKey;
 use super::writer;
-use super::Context;
 
 /// All pods by uid, as last seen.
 pub(crate) type PodTable = BTreeMap<String, Arc<Pod>>;
@@ -34,9 +34,11 @@ pub(crate) async fn register(ctx: &Context, ready: bool) -> Result<(), kube::Err
         "aarch64" => "arm64",
         other => other,
     };
-    for (key, value) in
-        [("kubernetes.io/hostname", name.as_str()), ("kubernetes.io/os", std::env::consts::OS), ("kubernetes.io/arch", arch)]
-    {
+    for (key, value) in [
+        ("kubernetes.io/hostname", name.as_str()),
+        ("kubernetes.io/os", std::env::consts::OS),
+        ("kubernetes.io/arch", arch),
+    ] {
         labels.insert(key.into(), value.into());
     }
     let existing = api.get_opt(name).await?;
@@ -82,16 +84,23 @@ pub(crate) async fn register(ctx: &Context, ready: bool) -> Result<(), kube::Err
             },
         },
     });
-    api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(|_| ())
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .map(|_| ())
 }
 
 /// Watches the objects that pods wait for.
 pub(crate) async fn watch_configuration(ctx: Arc<Context>) {
     let config = watcher::Config::default;
-    let maps = watcher(Api::<ConfigMap>::all(ctx.client.clone()), config()).default_backoff().map(|e| e.is_ok());
-    let secrets = watcher(Api::<Secret>::all(ctx.client.clone()), config()).default_backoff().map(|e| e.is_ok());
-    let claims =
-        watcher(Api::<PersistentVolumeClaim>::all(ctx.client.clone()), config()).default_backoff().map(|e| e.is_ok());
+    let maps = watcher(Api::<ConfigMap>::all(ctx.client.clone()), config())
+        .default_backoff()
+        .map(|e| e.is_ok());
+    let secrets = watcher(Api::<Secret>::all(ctx.client.clone()), config())
+        .default_backoff()
+        .map(|e| e.is_ok());
+    let claims = watcher(Api::<PersistentVolumeClaim>::all(ctx.client.clone()), config())
+        .default_backoff()
+        .map(|e| e.is_ok());
     let mut all = futures::stream::select_all([maps.boxed(), secrets.boxed(), claims.boxed()]);
     while let Some(changed) = all.next().await {
         if changed {
@@ -113,7 +122,10 @@ pub(crate) async fn evict_when_lost(ctx: Arc<Context>, pods: watch::Receiver<Pod
             continue;
         }
         let table = pods.borrow().clone();
-        for pod in table.values().filter(|p| mine(&ctx, p) && p.metadata.deletion_timestamp.is_none()) {
+        for pod in table
+            .values()
+            .filter(|p| mine(&ctx, p) && p.metadata.deletion_timestamp.is_none())
+        {
             if let Err(error) = taint_eviction(&ctx, pod).await {
                 tracing::warn!(%error, pod = pod.name_any(), "pod of the lost node not marked for deletion");
             }
@@ -131,9 +143,21 @@ async fn taint_eviction(ctx: &Context, pod: &Pod) -> Result<(), kube::Error> {
         "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
         "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": Time(ctx.clock.now()),
     }]}});
-    api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&condition)).await?;
-    let preconditions = Some(Preconditions { uid: pod.uid(), resource_version: None });
-    api.delete(&name, &DeleteParams { preconditions, ..DeleteParams::default() }).await.map(|_| ())
+    api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&condition))
+        .await?;
+    let preconditions = Some(Preconditions {
+        uid: pod.uid(),
+        resource_version: None,
+    });
+    api.delete(
+        &name,
+        &DeleteParams {
+            preconditions,
+            ..DeleteParams::default()
+        },
+    )
+    .await
+    .map(|_| ())
 }
 
 fn mine(ctx: &Context, pod: &Pod) -> bool {
@@ -141,7 +165,10 @@ fn mine(ctx: &Context, pod: &Pod) -> bool {
 }
 
 pub(crate) fn is_terminal(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+    matches!(
+        pod.status.as_ref().and_then(|s| s.phase.as_deref()),
+        Some("Succeeded" | "Failed")
+    )
 }
 
 struct Kubelet {
@@ -219,7 +246,13 @@ impl Kubelet {
             }
             Event::InitDone => {
                 let listed = self.listing.take().unwrap_or_default();
-                let known: Vec<_> = self.pods.borrow().keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+                let known: Vec<_> = self
+                    .pods
+                    .borrow()
+                    .keys()
+                    .filter(|uid| !listed.contains(*uid))
+                    .cloned()
+                    .collect();
                 for uid in known {
                     self.gone(&uid).await;
                 }

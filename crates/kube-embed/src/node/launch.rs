@@ -47,8 +47,10 @@ pub struct Translator {
 impl Translator {
     /// A translator for these pairs of mount path and real directory.
     pub fn new(mounts: impl IntoIterator<Item = (String, String)>) -> Self {
-        let mut mounts: Vec<_> =
-            mounts.into_iter().map(|(path, real)| (path.trim_end_matches('/').to_owned(), real)).collect();
+        let mut mounts: Vec<_> = mounts
+            .into_iter()
+            .map(|(path, real)| (path.trim_end_matches('/').to_owned(), real))
+            .collect();
         mounts.retain(|(path, _)| !path.is_empty());
         mounts.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         Self { mounts }
@@ -71,7 +73,8 @@ impl Translator {
 }
 
 fn begins_with(text: &str, path: &str) -> bool {
-    text.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    text.strip_prefix(path)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A container's declaration, not yet expanded.
@@ -122,7 +125,9 @@ mod tests {
     use super::*;
 
     fn variables() -> BTreeMap<String, String> {
-        [("A", "one"), ("EMPTY", ""), ("NESTED", "$(A)")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+        [("A", "one"), ("EMPTY", ""), ("NESTED", "$(A)")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into()
     }
 
     #[test]
@@ -179,7 +184,10 @@ mod tests {
             &t,
         );
         assert_eq!(line.env["B"], "/tmp/node/volumes/tmp/x");
-        assert_eq!(line.argv, ["run", "--to=/tmp/node/volumes/tmp/x", "/tmp/node/volumes/tmp/y"]);
+        assert_eq!(
+            line.argv,
+            ["run", "--to=/tmp/node/volumes/tmp/x", "/tmp/node/volumes/tmp/y"]
+        );
         assert_eq!(line.working_dir.as_deref(), Some("/tmp/node/volumes/tmp/z"));
     }
 }

@@ -41,11 +41,17 @@ impl PodLogs for NodeLogs {
                 let text = format!("previous terminated container {container:?} in pod {pod:?} not found");
                 return Err(ApiError::bad_request(text));
             };
-            let key = ContainerKey { pod: request.uid.clone(), name: container.clone(), attempt };
+            let key = ContainerKey {
+                pod: request.uid.clone(),
+                name: container.clone(),
+                attempt,
+            };
             match ctx.runtime.log(&key, request.options.follow).await {
                 Some(items) => Ok(render(items, request.options)),
                 None => {
-                    let waiting = status.and_then(|s| s["state"]["waiting"]["reason"].as_str()).unwrap_or("ContainerCreating");
+                    let waiting = status
+                        .and_then(|s| s["state"]["waiting"]["reason"].as_str())
+                        .unwrap_or("ContainerCreating");
                     let text = format!("container {container:?} in pod {pod:?} is waiting to start: {waiting}");
                     Err(ApiError::bad_request(text))
                 }
@@ -78,7 +84,13 @@ struct Rendering {
 fn render(items: BoxStream<'static, std::io::Result<LogItem>>, options: LogOptions) -> LogStream {
     let left = options.limit_bytes;
     let tail = options.tail_lines.map(|_| VecDeque::new());
-    let state = Rendering { items, options, tail, fresh: true, left };
+    let state = Rendering {
+        items,
+        options,
+        tail,
+        fresh: true,
+        left,
+    };
     futures::stream::unfold(state, |mut state| async move {
         loop {
             if state.left == Some(0) {
@@ -90,7 +102,10 @@ fn render(items: BoxStream<'static, std::io::Result<LogItem>>, options: LogOptio
                     if state.options.since.is_some_and(|since| time < since) {
                         continue;
                     }
-                    let keep = state.options.tail_lines.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+                    let keep = state
+                        .options
+                        .tail_lines
+                        .map(|n| usize::try_from(n).unwrap_or(usize::MAX));
                     match (&mut state.tail, keep) {
                         (Some(tail), Some(keep)) => {
                             tail.push_back((time, data));
@@ -145,9 +160,18 @@ mod tests {
 
     async fn text(options: LogOptions) -> String {
         let line = |second: i64, data: &'static str| {
-            Ok(LogItem::Line { time: Timestamp::from_second(second).unwrap(), data: Bytes::from(data) })
+            Ok(LogItem::Line {
+                time: Timestamp::from_second(second).unwrap(),
+                data: Bytes::from(data),
+            })
         };
-        let items = vec![line(1, "one\n"), line(2, "two "), line(2, "halves\n"), Ok(LogItem::CaughtUp), line(3, "three\n")];
+        let items = vec![
+            line(1, "one\n"),
+            line(2, "two "),
+            line(2, "halves\n"),
+            Ok(LogItem::CaughtUp),
+            line(3, "three\n"),
+        ];
         let stream = render(futures::stream::iter(items).boxed(), options);
         let parts: Vec<_> = stream.map(|part| part.unwrap()).collect().await;
         String::from_utf8(parts.concat()).unwrap()
@@ -157,11 +181,32 @@ mod tests {
     async fn options_choose_what_is_sent() {
         let all = LogOptions::default;
         assert_eq!(text(all()).await, "one\ntwo halves\nthree\n");
-        assert_eq!(text(LogOptions { tail_lines: Some(0), ..all() }).await, "three\n");
-        assert_eq!(text(LogOptions { limit_bytes: Some(6), ..all() }).await, "one\ntw");
+        assert_eq!(
+            text(LogOptions {
+                tail_lines: Some(0),
+                ..all()
+            })
+            .await,
+            "three\n"
+        );
+        assert_eq!(
+            text(LogOptions {
+                limit_bytes: Some(6),
+                ..all()
+            })
+            .await,
+            "one\ntw"
+        );
         let since = Some(Timestamp::from_second(2).unwrap());
         assert_eq!(text(LogOptions { since, ..all() }).await, "two halves\nthree\n");
-        let stamped = text(LogOptions { timestamps: true, ..all() }).await;
-        assert_eq!(stamped.lines().nth(1), Some("1970-01-01T00:00:02.000000000Z two halves"));
+        let stamped = text(LogOptions {
+            timestamps: true,
+            ..all()
+        })
+        .await;
+        assert_eq!(
+            stamped.lines().nth(1),
+            Some("1970-01-01T00:00:02.000000000Z two halves")
+        );
     }
 }

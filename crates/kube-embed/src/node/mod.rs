@@ -211,7 +211,13 @@ impl Node {
         tasks.spawn(kubelet::watch_configuration(Arc::clone(&ctx)));
         tasks.spawn(kubelet::evict_when_lost(Arc::clone(&ctx), seen));
         let kubelet = tokio::spawn(kubelet::run(Arc::clone(&ctx), pods, stopping.clone(), drain));
-        Ok(Self { ctx, stopping, draining, kubelet: Some(kubelet), tasks })
+        Ok(Self {
+            ctx,
+            stopping,
+            draining,
+            kubelet: Some(kubelet),
+            tasks,
+        })
     }
 
     /// The name of the node.

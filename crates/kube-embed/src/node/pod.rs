@@ -18,7 +18,9 @@ use tokio::time::Instant;
 use super::Context;
 use super::events::About;
 use super::prepare::{self, Blocked};
-use super::runtime::{ContainerKey, ContainerSpec, Exit, Outgrown, PodKey, Recovered, Running, StartFailure, Stop, Volume};
+use super::runtime::{
+    ContainerKey, ContainerSpec, Exit, Outgrown, PodKey, Recovered, Running, StartFailure, Stop, Volume,
+};
 use super::status::{self, ContainerRecord, PodFacts, State, Terminated};
 use super::termination;
 use super::volumes::{self, Problem};
@@ -157,7 +159,11 @@ impl Life {
         let spec = pod.spec.clone().unwrap_or_default();
         let has_init = spec.init_containers.as_ref().is_some_and(|list| !list.is_empty());
         let init = spec.init_containers.into_iter().flatten().map(|c| (c, true));
-        let waiting = if has_init { "PodInitializing" } else { "ContainerCreating" };
+        let waiting = if has_init {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
+        };
         let slots = init
             .chain(spec.containers.into_iter().map(|c| (c, false)))
             .map(|(container, init)| Slot {
@@ -256,7 +262,11 @@ impl Life {
     }
 
     fn policy(&self) -> &str {
-        self.pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always")
+        self.pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.restart_policy.as_deref())
+            .unwrap_or("Always")
     }
 
     /// Starts everything that may start now. True when the pod has ended.
@@ -266,15 +276,25 @@ impl Life {
             self.terminate();
             return !self.slots.iter().any(busy);
         }
-        let init_failed =
-            self.slots.iter().any(|s| s.record.init && !s.record.sidecar && s.step == Step::Ended && !s.record.init_passed());
-        let main_ended = self.slots.iter().filter(|s| !s.record.init).all(|s| s.step == Step::Ended);
+        let init_failed = self
+            .slots
+            .iter()
+            .any(|s| s.record.init && !s.record.sidecar && s.step == Step::Ended && !s.record.init_passed());
+        let main_ended = self
+            .slots
+            .iter()
+            .filter(|s| !s.record.init)
+            .all(|s| s.step == Step::Ended);
         if init_failed || main_ended {
             if !self.slots.iter().any(busy) {
                 return true;
             }
             let kill_at = Instant::now() + self.grace();
-            self.ending = Some(Ending { why: Why::Natural, kill_at, killed: false });
+            self.ending = Some(Ending {
+                why: Why::Natural,
+                kill_at,
+                killed: false,
+            });
             self.terminate();
             return false;
         }
@@ -289,7 +309,10 @@ impl Life {
                             .prepare(&key, volumes.clone())
                             .await
                             .map(|()| volumes)
-                            .map_err(|message| Problem { volume: String::new(), message }),
+                            .map_err(|message| Problem {
+                                volume: String::new(),
+                                message,
+                            }),
                         Err(problem) => Err(problem),
                     };
                     Done::Volumes(resolved)
@@ -357,10 +380,18 @@ impl Life {
         let message = if problem.volume.is_empty() {
             problem.message.clone()
         } else {
-            format!("MountVolume.SetUp failed for volume {:?} : {}", problem.volume, problem.message)
+            format!(
+                "MountVolume.SetUp failed for volume {:?} : {}",
+                problem.volume, problem.message
+            )
         };
         self.ctx.recorder.warning(About::pod(&self.pod), "FailedMount", message);
-        self.work.push(self.ctx.changed_or_after(self.mount_backoff).map(|()| Done::RetryVolumes).boxed());
+        self.work.push(
+            self.ctx
+                .changed_or_after(self.mount_backoff)
+                .map(|()| Done::RetryVolumes)
+                .boxed(),
+        );
         self.mount_backoff = (self.mount_backoff * 2).min(MOUNT_MAX);
     }
 
@@ -376,18 +407,31 @@ impl Life {
         let retry = match &blocked {
             Blocked::Image { message } => {
                 let image = slot.record.image.clone();
-                self.ctx.recorder.warning(about.clone(), "Failed", format!("Failed to pull image {image:?}: {message}"));
+                self.ctx.recorder.warning(
+                    about.clone(),
+                    "Failed",
+                    format!("Failed to pull image {image:?}: {message}"),
+                );
                 self.ctx.recorder.warning(about, "Failed", "Error: ErrImagePull");
-                slot.record.state = State::Waiting { reason: "ErrImagePull".into(), message: Some(message.clone()) };
+                slot.record.state = State::Waiting {
+                    reason: "ErrImagePull".into(),
+                    message: Some(message.clone()),
+                };
                 slot.failures += 1;
                 let after = backoff(slot.failures);
-                self.work.push(tokio::time::sleep(Duration::from_secs(1)).map(move |()| Done::BackedOff(index)).boxed());
+                self.work.push(
+                    tokio::time::sleep(Duration::from_secs(1))
+                        .map(move |()| Done::BackedOff(index))
+                        .boxed(),
+                );
                 tokio::time::sleep(after).boxed()
             }
             Blocked::Config { message } => {
                 self.ctx.recorder.warning(about, "Failed", format!("Error: {message}"));
-                slot.record.state =
-                    State::Waiting { reason: "CreateContainerConfigError".into(), message: Some(message.clone()) };
+                slot.record.state = State::Waiting {
+                    reason: "CreateContainerConfigError".into(),
+                    message: Some(message.clone()),
+                };
                 self.ctx.changed_or_after(BACKOFF_FIRST)
             }
         };
@@ -397,7 +441,9 @@ impl Life {
     fn image_back_off(&mut self, index: usize) {
         let about = self.about(index);
         let record = &mut self.slots[index].record;
-        let State::Waiting { reason, message } = &mut record.state else { return };
+        let State::Waiting { reason, message } = &mut record.state else {
+            return;
+        };
         if reason != "ErrImagePull" {
             return;
         }
@@ -405,13 +451,19 @@ impl Life {
         let image = &record.image;
         *reason = "ImagePullBackOff".into();
         *message = Some(format!("Back-off pulling image {image:?}: ErrImagePull: {detail}"));
-        self.ctx.recorder.normal(about.clone(), "BackOff", format!("Back-off pulling image {image:?}"));
+        self.ctx
+            .recorder
+            .normal(about.clone(), "BackOff", format!("Back-off pulling image {image:?}"));
         self.ctx.recorder.warning(about, "Failed", "Error: ImagePullBackOff");
     }
 
     fn container_key(&self, index: usize) -> ContainerKey {
         let slot = &self.slots[index];
-        ContainerKey { pod: self.key.uid.clone(), name: slot.record.name.clone(), attempt: slot.attempt }
+        ContainerKey {
+            pod: self.key.uid.clone(),
+            name: slot.record.name.clone(),
+            attempt: slot.attempt,
+        }
     }
 
     fn start(&mut self, index: usize, launch: prepare::Launch) {
@@ -420,7 +472,9 @@ impl Life {
         let slot = &mut self.slots[index];
         slot.step = Step::Starting;
         slot.record.image_id = launch.image_id;
-        self.ctx.recorder.normal(about, "Created", format!("Created container: {}", slot.record.name));
+        self.ctx
+            .recorder
+            .normal(about, "Created", format!("Created container: {}", slot.record.name));
         let spec = ContainerSpec {
             key,
             pod: self.key.clone(),
@@ -430,7 +484,8 @@ impl Life {
             cpu_limit_milli: launch.cpu_limit_milli,
         };
         let start = self.ctx.runtime.start(spec);
-        self.work.push(start.map(move |result| Done::Started(index, result)).boxed());
+        self.work
+            .push(start.map(move |result| Done::Started(index, result)).boxed());
     }
 
     fn started(&mut self, index: usize, result: Result<Running, StartFailure>) {
@@ -438,7 +493,9 @@ impl Life {
         match result {
             Ok(running) => {
                 let name = &self.slots[index].record.name;
-                self.ctx.recorder.normal(about, "Started", format!("Started container {name}"));
+                self.ctx
+                    .recorder
+                    .normal(about, "Started", format!("Started container {name}"));
                 self.adopt(index, running);
             }
             Err(failure) => {
@@ -467,9 +524,16 @@ impl Life {
         let slot = &mut self.slots[index];
         slot.step = Step::Running;
         slot.stopping = false;
-        slot.record.state = State::Running { id: running.id, started_at: running.started_at };
-        let (ctx, key, fallback, total) =
-            (Arc::clone(&self.ctx), self.container_key(index), self.fallback(index), self.slots.len());
+        slot.record.state = State::Running {
+            id: running.id,
+            started_at: running.started_at,
+        };
+        let (ctx, key, fallback, total) = (
+            Arc::clone(&self.ctx),
+            self.container_key(index),
+            self.fallback(index),
+            self.slots.len(),
+        );
         self.work.push(
             async move {
                 let exit = running.exit.await;
@@ -486,8 +550,12 @@ impl Life {
 
     /// What a container left behind; the future borrows nothing, so that `self` stays free.
     fn message_of(&self, index: usize, exit: Exit) -> impl Future<Output = Option<String>> + Send + use<> {
-        let (ctx, key, fallback, total) =
-            (Arc::clone(&self.ctx), self.container_key(index), self.fallback(index), self.slots.len());
+        let (ctx, key, fallback, total) = (
+            Arc::clone(&self.ctx),
+            self.container_key(index),
+            self.fallback(index),
+            self.slots.len(),
+        );
         async move { message(&ctx, &key, &exit, fallback, total).await }
     }
 
@@ -497,7 +565,9 @@ impl Life {
                 "ContainerStatusUnknown",
                 Some("The container could not be located when the pod was terminated".to_owned()),
             ),
-            Exit { oom_killed: true, code, .. } if *code != 0 => ("OOMKilled", message),
+            Exit {
+                oom_killed: true, code, ..
+            } if *code != 0 => ("OOMKilled", message),
             Exit { code: 0, .. } => ("Completed", message),
             _ => ("Error", message),
         };
@@ -532,7 +602,11 @@ impl Life {
             return;
         }
         slot.failures = if reset { 0 } else { slot.failures };
-        let wait = if slot.failures == 0 { Duration::ZERO } else { backoff(slot.failures) };
+        let wait = if slot.failures == 0 {
+            Duration::ZERO
+        } else {
+            backoff(slot.failures)
+        };
         slot.failures += 1;
         slot.attempt += 1;
         slot.record.restarts += 1;
@@ -543,16 +617,25 @@ impl Life {
             let name = &slot.record.name;
             slot.record.state = State::Waiting {
                 reason: "CrashLoopBackOff".into(),
-                message: Some(format!("back-off {}s restarting failed container={name} pod={place}", wait.as_secs())),
+                message: Some(format!(
+                    "back-off {}s restarting failed container={name} pod={place}",
+                    wait.as_secs()
+                )),
             };
             let text = format!("Back-off restarting failed container {name} in pod {place}");
             self.ctx.recorder.warning(about, "BackOff", text);
         }
-        self.work.push(tokio::time::sleep(wait).map(move |()| Done::Retry(index)).boxed());
+        self.work
+            .push(tokio::time::sleep(wait).map(move |()| Done::Retry(index)).boxed());
     }
 
     fn grace(&self) -> Duration {
-        let seconds = self.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
+        let seconds = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.termination_grace_period_seconds)
+            .unwrap_or(30);
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     }
 
@@ -561,13 +644,22 @@ impl Life {
         match &mut self.ending {
             // A later order can only shorten what an earlier one granted; the first reason stays the verdict.
             Some(ending) => ending.kill_at = ending.kill_at.min(kill_at),
-            None => self.ending = Some(Ending { why, kill_at, killed: false }),
+            None => {
+                self.ending = Some(Ending {
+                    why,
+                    kill_at,
+                    killed: false,
+                })
+            }
         }
     }
 
     /// SIGTERM to every container that has not had it yet; sidecars only after all others have ended.
     fn terminate(&mut self) {
-        let others = self.slots.iter().any(|s| !s.record.sidecar && matches!(s.step, Step::Starting | Step::Running));
+        let others = self
+            .slots
+            .iter()
+            .any(|s| !s.record.sidecar && matches!(s.step, Step::Starting | Step::Running));
         let killed = self.ending.as_ref().is_some_and(|e| e.killed);
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
@@ -606,7 +698,11 @@ impl Life {
             }
             Command::Shutdown { grace } => {
                 self.end(Why::Shutdown, self.grace().min(grace));
-                self.verdict("Terminated", "Pod was terminated in response to imminent node shutdown.", Why::Shutdown);
+                self.verdict(
+                    "Terminated",
+                    "Pod was terminated in response to imminent node shutdown.",
+                    Why::Shutdown,
+                );
             }
         }
     }
@@ -616,20 +712,31 @@ impl Life {
         if self.ending.as_ref().is_some_and(|e| e.why == why) && self.facts.verdict.is_none() {
             self.facts.verdict = Some((reason.into(), message.into()));
             if why == Why::Shutdown {
-                self.facts.extra.push(("DisruptionTarget".into(), "TerminationByKubelet".into(), message.into()));
+                self.facts
+                    .extra
+                    .push(("DisruptionTarget".into(), "TerminationByKubelet".into(), message.into()));
             }
         }
     }
 
     fn consider_deletion(&mut self) {
-        let Some(deletion) = self.pod.metadata.deletion_timestamp.clone() else { return };
+        let Some(deletion) = self.pod.metadata.deletion_timestamp.clone() else {
+            return;
+        };
         let seconds = self.pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
         let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         // The timestamp has whole seconds only; it counts when it says that part of the grace period is long over
         // (the node was away), otherwise the whole period begins now.
         let left = deletion.0.as_second() - self.ctx.clock.now().as_second();
         let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
-        self.end(Why::Deleted, if left + Duration::from_secs(2) < grace { left } else { grace });
+        self.end(
+            Why::Deleted,
+            if left + Duration::from_secs(2) < grace {
+                left
+            } else {
+                grace
+            },
+        );
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -641,7 +748,9 @@ impl Life {
 
     fn exceed_deadline(&mut self) {
         let message = "Pod was active on the node longer than the specified deadline";
-        self.ctx.recorder.normal(About::pod(&self.pod), "DeadlineExceeded", message);
+        self.ctx
+            .recorder
+            .normal(About::pod(&self.pod), "DeadlineExceeded", message);
         self.end(Why::Deadline, self.grace());
         self.verdict("DeadlineExceeded", message, Why::Deadline);
     }
@@ -652,8 +761,13 @@ impl Life {
             .filter(|v| v.name == outgrown.volume)
             .find_map(|v| v.empty_dir.as_ref()?.size_limit.clone())
             .map_or_else(String::new, |q| q.0);
-        let message = format!("Usage of EmptyDir volume {:?} exceeds the limit {limit:?}. ", outgrown.volume);
-        self.ctx.recorder.warning(About::pod(&self.pod), "Evicted", message.clone());
+        let message = format!(
+            "Usage of EmptyDir volume {:?} exceeds the limit {limit:?}. ",
+            outgrown.volume
+        );
+        self.ctx
+            .recorder
+            .warning(About::pod(&self.pod), "Evicted", message.clone());
         self.end(Why::Evicted, EVICTION_GRACE);
         self.verdict("Evicted", &message, Why::Evicted);
     }
@@ -671,7 +785,10 @@ impl Life {
         }
         let new = status::build(&self.pod, &records, &self.facts, &old, self.ctx.clock.now());
         if new != self.status {
-            writer.write(Goal { status: new.clone(), remove: false });
+            writer.write(Goal {
+                status: new.clone(),
+                remove: false,
+            });
             self.status = new;
         }
     }
@@ -681,7 +798,11 @@ impl Life {
         let initialized = self.slots.iter().any(|s| !s.record.init && s.step == Step::Ended);
         let cut_short = self.ending.as_ref().is_some_and(|e| e.why != Why::Natural);
         let now = self.ctx.clock.now();
-        for slot in self.slots.iter_mut().filter(|s| initialized && cut_short && s.step != Step::Ended) {
+        for slot in self
+            .slots
+            .iter_mut()
+            .filter(|s| initialized && cut_short && s.step != Step::Ended)
+        {
             slot.record.state = State::Terminated(Terminated {
                 id: String::new(),
                 code: 137,
@@ -696,7 +817,10 @@ impl Life {
         if self.pod.metadata.deletion_timestamp.is_some()
             && let Some(writer) = &self.writer
         {
-            writer.write(Goal { status: self.status.clone(), remove: true });
+            writer.write(Goal {
+                status: self.status.clone(),
+                remove: true,
+            });
         }
         let Some(writer) = self.writer.take() else { return };
         let written = writer.finish();
@@ -711,7 +835,9 @@ impl Life {
 }
 
 fn backoff(failures: u32) -> Duration {
-    BACKOFF_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(BACKOFF_MAX)
+    BACKOFF_FIRST
+        .saturating_mul(1 << failures.saturating_sub(1).min(8))
+        .min(BACKOFF_MAX)
 }
 
 async fn message(ctx: &Context, key: &ContainerKey, exit: &Exit, fallback: bool, containers: usize) -> Option<String> {

@@ -61,14 +61,23 @@ pub(crate) async fn launch(ctx: &Context, pod: &Pod, container: &Container, init
             },
         })
         .collect();
-    let limits = container.resources.as_ref().and_then(|r| r.limits.clone()).unwrap_or_default();
-    let working_dir = container
-        .working_dir
-        .clone()
-        .filter(|dir| !dir.is_empty())
-        .or_else(|| environment.working_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned()));
+    let limits = container
+        .resources
+        .as_ref()
+        .and_then(|r| r.limits.clone())
+        .unwrap_or_default();
+    let working_dir = container.working_dir.clone().filter(|dir| !dir.is_empty()).or_else(|| {
+        environment
+            .working_dir
+            .as_ref()
+            .map(|dir| dir.to_string_lossy().into_owned())
+    });
     Ok(Launch {
-        image_id: if environment.id.is_empty() { reference } else { environment.id.clone() },
+        image_id: if environment.id.is_empty() {
+            reference
+        } else {
+            environment.id.clone()
+        },
         declaration: Declaration {
             env,
             command,
@@ -99,16 +108,23 @@ async fn image(
     let about = || About::container(pod, &container.name, init);
     let preparation = match ctx.images.find(reference) {
         Some(Image::Ready(environment)) => {
-            ctx.recorder.normal(about(), "Pulled", format!("Container image {reference:?} already present on machine"));
+            ctx.recorder.normal(
+                about(),
+                "Pulled",
+                format!("Container image {reference:?} already present on machine"),
+            );
             return Ok(environment);
         }
         Some(Image::Prepare(preparation)) => preparation,
         None => {
             let remedy = ctx.images.remedy(reference);
-            return Err(Blocked::Image { message: format!("image {reference:?} not found: {remedy}") });
+            return Err(Blocked::Image {
+                message: format!("image {reference:?} not found: {remedy}"),
+            });
         }
     };
-    ctx.recorder.normal(about(), "Pulling", format!("Pulling image {reference:?}"));
+    ctx.recorder
+        .normal(about(), "Pulling", format!("Pulling image {reference:?}"));
     let began = tokio::time::Instant::now();
     let (progress, mut steps) = tokio::sync::mpsc::unbounded_channel();
     let mut prepared = preparation.prepare(progress).fuse();

@@ -5,7 +5,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 /// The value in thousandths, rounded up as Kubernetes rounds; `None` when the text is not a quantity.
 pub fn milli(quantity: &Quantity) -> Option<i128> {
     let text = quantity.0.trim();
-    let digits = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-')))
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let (numerator, denominator) = scale(suffix)?;
     let (negative, number) = match number.strip_prefix('-') {
@@ -20,7 +22,9 @@ pub fn milli(quantity: &Quantity) -> Option<i128> {
     for digit in whole.chars().chain(fraction.chars()) {
         value = value.checked_mul(10)?.checked_add(i128::from(digit.to_digit(10)?))?;
     }
-    let divisor = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?.checked_mul(denominator)?;
+    let divisor = 10_i128
+        .checked_pow(u32::try_from(fraction.len()).ok()?)?
+        .checked_mul(denominator)?;
     let scaled = value.checked_mul(numerator)?.checked_mul(1000)?;
     let rounded = scaled.checked_add(divisor - 1)? / divisor;
     Some(if negative { -rounded } else { rounded })

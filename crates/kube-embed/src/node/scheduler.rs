@@ -39,7 +39,12 @@ pub(crate) async fn run(ctx: Arc<Context>, mut pods: watch::Receiver<PodTable>) 
         }
         waiting.sort_by_key(|pod| {
             let priority = pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0);
-            (std::cmp::Reverse(priority), pod.metadata.creation_timestamp.clone(), pod.namespace(), pod.metadata.name.clone())
+            (
+                std::cmp::Reverse(priority),
+                pod.metadata.creation_timestamp.clone(),
+                pod.namespace(),
+                pod.metadata.name.clone(),
+            )
         });
         let node = match Api::<NodeObject>::all(ctx.client.clone()).get(&ctx.options.name).await {
             Ok(node) => node,
@@ -49,7 +54,10 @@ pub(crate) async fn run(ctx: Arc<Context>, mut pods: watch::Receiver<PodTable>) 
             }
         };
         let mut used = Used::default();
-        for pod in table.values().filter(|p| !is_waiting(p) && is_bound(p) && !is_terminal(p)) {
+        for pod in table
+            .values()
+            .filter(|p| !is_waiting(p) && is_bound(p) && !is_terminal(p))
+        {
             used.add(&requests(pod));
         }
         for pod in waiting {
@@ -78,7 +86,10 @@ pub(crate) async fn run(ctx: Arc<Context>, mut pods: watch::Receiver<PodTable>) 
 }
 
 fn is_bound(pod: &Pod) -> bool {
-    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).is_some_and(|name| !name.is_empty())
+    pod.spec
+        .as_ref()
+        .and_then(|s| s.node_name.as_deref())
+        .is_some_and(|name| !name.is_empty())
 }
 
 fn is_waiting(pod: &Pod) -> bool {
@@ -103,7 +114,8 @@ async fn bind(ctx: &Context, pod: &Pod) -> bool {
     match sent {
         Ok(_) => {
             let text = format!("Successfully assigned {namespace}/{name} to {node}");
-            ctx.recorder.record(SCHEDULER, About::pod(pod), Kind::Normal, "Scheduled", text);
+            ctx.recorder
+                .record(SCHEDULER, About::pod(pod), Kind::Normal, "Scheduled", text);
             true
         }
         // Deleted, replaced or bound by somebody else meanwhile: the watch says what it is now.
@@ -115,13 +127,17 @@ async fn bind(ctx: &Context, pod: &Pod) -> bool {
 }
 
 async fn refuse(ctx: &Context, pod: &Pod, message: &str) {
-    ctx.recorder.record(SCHEDULER, About::pod(pod), Kind::Warning, "FailedScheduling", message);
+    ctx.recorder
+        .record(SCHEDULER, About::pod(pod), Kind::Warning, "FailedScheduling", message);
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &pod.namespace().unwrap_or_default());
     let patch = serde_json::json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [{
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
         "lastTransitionTime": Time(ctx.clock.now()), "observedGeneration": pod.metadata.generation,
     }]}});
-    if let Err(error) = api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(&patch)).await {
+    if let Err(error) = api
+        .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(&patch))
+        .await
+    {
         tracing::debug!(%error, pod = pod.name_any(), "unschedulable condition not written");
     }
 }
@@ -129,14 +145,21 @@ async fn refuse(ctx: &Context, pod: &Pod, message: &str) {
 async fn claims(ctx: &Context, pod: &Pod) -> Option<String> {
     let api: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &pod.namespace().unwrap_or_default());
     for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
-        let Some(claim) = &volume.persistent_volume_claim else { continue };
+        let Some(claim) = &volume.persistent_volume_claim else {
+            continue;
+        };
         match api.get_opt(&claim.claim_name).await {
             Ok(None) => return Some(format!("persistentvolumeclaim {:?} not found", claim.claim_name)),
             Ok(Some(found)) if found.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Bound") => {
                 return Some("pod has unbound immediate PersistentVolumeClaims".into());
             }
             Ok(Some(_)) => {}
-            Err(error) => return Some(format!("persistentvolumeclaim {:?} cannot be read: {error}", claim.claim_name)),
+            Err(error) => {
+                return Some(format!(
+                    "persistentvolumeclaim {:?} cannot be read: {error}",
+                    claim.claim_name
+                ));
+            }
         }
     }
     None
@@ -162,7 +185,10 @@ impl Used {
 
     fn of(quantities: Option<&BTreeMap<String, Quantity>>) -> Self {
         let each = quantities.into_iter().flatten();
-        Self(each.filter_map(|(name, q)| Some((name.clone(), quantity::milli(q)?))).collect())
+        Self(
+            each.filter_map(|(name, q)| Some((name.clone(), quantity::milli(q)?)))
+                .collect(),
+        )
     }
 }
 
@@ -225,12 +251,20 @@ fn fits(pod: &Pod, node: &NodeObject, used: &Used) -> Result<(), String> {
             }
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems.join(", ")) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems.join(", "))
+    }
 }
 
 fn selected(spec: &PodSpec, node: &NodeObject) -> bool {
     let labels = node.labels();
-    let selector = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    let selector = spec
+        .node_selector
+        .iter()
+        .flatten()
+        .all(|(key, value)| labels.get(key) == Some(value));
     let required = spec
         .affinity
         .as_ref()
@@ -244,8 +278,12 @@ fn matches(term: &NodeSelectorTerm, node: &NodeObject) -> bool {
     let (expressions, fields) = (expressions.unwrap_or_default(), fields.unwrap_or_default());
     // An empty term selects nothing.
     !(expressions.is_empty() && fields.is_empty())
-        && expressions.iter().all(|r| holds(r, node.labels().get(&r.key).map(String::as_str)))
-        && fields.iter().all(|r| r.key == "metadata.name" && holds(r, node.metadata.name.as_deref()))
+        && expressions
+            .iter()
+            .all(|r| holds(r, node.labels().get(&r.key).map(String::as_str)))
+        && fields
+            .iter()
+            .all(|r| r.key == "metadata.name" && holds(r, node.metadata.name.as_deref()))
 }
 
 fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
@@ -277,7 +315,9 @@ fn untolerated(spec: &PodSpec, node: &NodeObject) -> Option<String> {
                 effect
                     && (key.is_empty() && exists
                         || key == taint.key
-                            && (exists || t.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()))
+                            && (exists
+                                || t.value.as_deref().unwrap_or_default()
+                                    == taint.value.as_deref().unwrap_or_default()))
             })
         })
         .map(|taint| format!("{}: {}", taint.key, taint.value.as_deref().unwrap_or_default()))
@@ -318,13 +358,48 @@ mod tests {
         let cases = vec![
             ("plain", json!({}), json!({}), Ok(())),
             ("selector", json!({"nodeSelector": {"zone": "a"}}), json!({}), Ok(())),
-            ("wrong selector", json!({"nodeSelector": {"zone": "b"}}), json!({}), AFFINITY),
-            ("in", affinity(json!({"key": "zone", "operator": "In", "values": ["a", "b"]})), json!({}), Ok(())),
-            ("not in", affinity(json!({"key": "zone", "operator": "NotIn", "values": ["a"]})), json!({}), AFFINITY),
-            ("greater", affinity(json!({"key": "size", "operator": "Gt", "values": ["9"]})), json!({}), Ok(())),
-            ("less", affinity(json!({"key": "size", "operator": "Lt", "values": ["9"]})), json!({}), AFFINITY),
-            ("absent", affinity(json!({"key": "gpu", "operator": "Exists"})), json!({}), AFFINITY),
-            ("cordoned", json!({}), json!({"unschedulable": true}), Err("1 node(s) were unschedulable")),
+            (
+                "wrong selector",
+                json!({"nodeSelector": {"zone": "b"}}),
+                json!({}),
+                AFFINITY,
+            ),
+            (
+                "in",
+                affinity(json!({"key": "zone", "operator": "In", "values": ["a", "b"]})),
+                json!({}),
+                Ok(()),
+            ),
+            (
+                "not in",
+                affinity(json!({"key": "zone", "operator": "NotIn", "values": ["a"]})),
+                json!({}),
+                AFFINITY,
+            ),
+            (
+                "greater",
+                affinity(json!({"key": "size", "operator": "Gt", "values": ["9"]})),
+                json!({}),
+                Ok(()),
+            ),
+            (
+                "less",
+                affinity(json!({"key": "size", "operator": "Lt", "values": ["9"]})),
+                json!({}),
+                AFFINITY,
+            ),
+            (
+                "absent",
+                affinity(json!({"key": "gpu", "operator": "Exists"})),
+                json!({}),
+                AFFINITY,
+            ),
+            (
+                "cordoned",
+                json!({}),
+                json!({"unschedulable": true}),
+                Err("1 node(s) were unschedulable"),
+            ),
             (
                 "tainted",
                 json!({}),
@@ -359,7 +434,10 @@ mod tests {
         used.add(&requests(&half));
         assert_eq!(fits(&half, &node(json!({})), &used), Ok(()));
         used.add(&requests(&half));
-        assert_eq!(fits(&half, &node(json!({})), &used), Err("1 Insufficient cpu, 1 Too many pods".into()));
+        assert_eq!(
+            fits(&half, &node(json!({})), &used),
+            Err("1 Insufficient cpu, 1 Too many pods".into())
+        );
     }
 
     #[test]

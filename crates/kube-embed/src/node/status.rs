@@ -44,7 +44,10 @@ pub(crate) struct Terminated {
 
 impl State {
     pub(crate) fn waiting(reason: &str) -> Self {
-        Self::Waiting { reason: reason.into(), message: None }
+        Self::Waiting {
+            reason: reason.into(),
+            message: None,
+        }
     }
 }
 
@@ -62,7 +65,11 @@ impl ContainerRecord {
 
     /// Whether an init container lets the next one begin.
     pub(crate) fn init_passed(&self) -> bool {
-        if self.sidecar { self.is_running() || self.exit().is_some() } else { self.exit().is_some_and(|t| t.code == 0) }
+        if self.sidecar {
+            self.is_running() || self.exit().is_some()
+        } else {
+            self.exit().is_some_and(|t| t.code == 0)
+        }
     }
 }
 
@@ -83,11 +90,19 @@ pub(crate) struct PodFacts {
 
 /// The pod's phase.
 pub(crate) fn phase(pod: &Pod, records: &[ContainerRecord], facts: &PodFacts) -> &'static str {
-    let policy = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
+    let policy = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.restart_policy.as_deref())
+        .unwrap_or("Always");
     let main = || records.iter().filter(|r| !r.init);
     let all_succeeded = main().all(|r| r.exit().is_some_and(|t| t.code == 0));
     if facts.finished {
-        return if all_succeeded && facts.verdict.is_none() { "Succeeded" } else { "Failed" };
+        return if all_succeeded && facts.verdict.is_none() {
+            "Succeeded"
+        } else {
+            "Failed"
+        };
     }
     if records.iter().any(|r| r.init && !r.init_passed()) && main().all(|r| !r.is_running() && r.exit().is_none()) {
         return "Pending";
@@ -103,14 +118,26 @@ pub(crate) fn phase(pod: &Pod, records: &[ContainerRecord], facts: &PodFacts) ->
         // or a restart is due.
         _ if main().any(|r| matches!(r.state, State::Waiting { .. })) => "Running",
         "Never" if records.iter().any(|r| r.sidecar && r.is_running()) => "Running",
-        "Never" => if all_succeeded { "Succeeded" } else { "Failed" },
+        "Never" => {
+            if all_succeeded {
+                "Succeeded"
+            } else {
+                "Failed"
+            }
+        }
         _ => "Running",
     }
 }
 
 /// The whole status. `old` is the status as it was last known; conditions keep their transition times, and conditions
 /// of others stay.
-pub(crate) fn build(pod: &Pod, records: &[ContainerRecord], facts: &PodFacts, old: &PodStatus, now: Timestamp) -> PodStatus {
+pub(crate) fn build(
+    pod: &Pod,
+    records: &[ContainerRecord],
+    facts: &PodFacts,
+    old: &PodStatus,
+    now: Timestamp,
+) -> PodStatus {
     let phase = phase(pod, records, facts);
     let ended = matches!(phase, "Succeeded" | "Failed");
     let status_of = |r: &ContainerRecord| container_status(r, facts.container_prefix, ended);
@@ -119,9 +146,22 @@ pub(crate) fn build(pod: &Pod, records: &[ContainerRecord], facts: &PodFacts, ol
         (!list.is_empty()).then_some(list)
     };
 
-    let mut conditions = Conditions { old: old.conditions.clone().unwrap_or_default(), now, generation: pod.metadata.generation };
-    conditions.set("PodReadyToStartContainers", facts.ready_to_start && !ended, "", String::new());
-    let unfinished: Vec<_> = records.iter().filter(|r| r.init && !r.init_passed()).map(|r| r.name.as_str()).collect();
+    let mut conditions = Conditions {
+        old: old.conditions.clone().unwrap_or_default(),
+        now,
+        generation: pod.metadata.generation,
+    };
+    conditions.set(
+        "PodReadyToStartContainers",
+        facts.ready_to_start && !ended,
+        "",
+        String::new(),
+    );
+    let unfinished: Vec<_> = records
+        .iter()
+        .filter(|r| r.init && !r.init_passed())
+        .map(|r| r.name.as_str())
+        .collect();
     match (phase, unfinished.is_empty()) {
         ("Succeeded", _) => conditions.set("Initialized", true, "PodCompleted", String::new()),
         (_, true) => conditions.set("Initialized", true, "", String::new()),
@@ -139,7 +179,11 @@ pub(crate) fn build(pod: &Pod, records: &[ContainerRecord], facts: &PodFacts, ol
         "Succeeded" => (false, "PodCompleted", String::new()),
         "Failed" => (false, "PodFailed", String::new()),
         _ if unready.is_empty() => (true, "", String::new()),
-        _ => (false, "ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
+        _ => (
+            false,
+            "ContainersNotReady",
+            format!("containers with unready status: [{}]", unready.join(" ")),
+        ),
     };
     conditions.set("Ready", ready, reason, message.clone());
     conditions.set("ContainersReady", ready, reason, message);
@@ -217,14 +261,22 @@ fn container_status(record: &ContainerRecord, prefix: &str, ended: bool) -> Cont
     };
     let state = match &record.state {
         State::Waiting { reason, message } => ContainerState {
-            waiting: Some(ContainerStateWaiting { reason: Some(reason.clone()), message: message.clone() }),
+            waiting: Some(ContainerStateWaiting {
+                reason: Some(reason.clone()),
+                message: message.clone(),
+            }),
             ..ContainerState::default()
         },
         State::Running { started_at, .. } => ContainerState {
-            running: Some(ContainerStateRunning { started_at: Some(Time(*started_at)) }),
+            running: Some(ContainerStateRunning {
+                started_at: Some(Time(*started_at)),
+            }),
             ..ContainerState::default()
         },
-        State::Terminated(t) => ContainerState { terminated: Some(terminated(t)), ..ContainerState::default() },
+        State::Terminated(t) => ContainerState {
+            terminated: Some(terminated(t)),
+            ..ContainerState::default()
+        },
     };
     let current = match &record.state {
         State::Running { id, .. } => id.as_str(),
@@ -236,14 +288,18 @@ fn container_status(record: &ContainerRecord, prefix: &str, ended: bool) -> Cont
         image: record.image.clone(),
         image_id: record.image_id.clone(),
         container_id: id(current),
-        ready: if record.init && !record.sidecar { record.init_passed() } else { !ended && record.is_running() },
+        ready: if record.init && !record.sidecar {
+            record.init_passed()
+        } else {
+            !ended && record.is_running()
+        },
         started: Some(record.is_running()),
         restart_count: i32::try_from(record.restarts).unwrap_or(i32::MAX),
         state: Some(state),
-        last_state: record
-            .last
-            .as_ref()
-            .map(|t| ContainerState { terminated: Some(terminated(t)), ..ContainerState::default() }),
+        last_state: record.last.as_ref().map(|t| ContainerState {
+            terminated: Some(terminated(t)),
+            ..ContainerState::default()
+        }),
         ..ContainerStatus::default()
     }
 }
@@ -254,7 +310,10 @@ pub(crate) fn qos_class(pod: &Pod) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
     for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
         let resources = container.resources.clone().unwrap_or_default();
-        let (requests, limits) = (resources.requests.unwrap_or_default(), resources.limits.unwrap_or_default());
+        let (requests, limits) = (
+            resources.requests.unwrap_or_default(),
+            resources.limits.unwrap_or_default(),
+        );
         for name in ["cpu", "memory"] {
             let limit = limits.get(name).and_then(quantity::milli).filter(|v| *v > 0);
             let request = requests.get(name).and_then(quantity::milli).filter(|v| *v > 0);
@@ -307,24 +366,70 @@ mod tests {
     }
 
     fn running() -> State {
-        State::Running { id: "x".into(), started_at: Timestamp::UNIX_EPOCH }
+        State::Running {
+            id: "x".into(),
+            started_at: Timestamp::UNIX_EPOCH,
+        }
     }
 
     #[test]
     fn phases_of_a_pod_that_never_restarts() {
         let waiting = || State::waiting("PodInitializing");
         let cases: Vec<(&str, Vec<ContainerRecord>, bool, &str)> = vec![
-            ("init runs", vec![record("i", true, running()), record("a", false, waiting())], false, "Pending"),
-            ("init done", vec![record("i", true, done(0)), record("a", false, waiting())], false, "Pending"),
-            ("init failed", vec![record("i", true, done(1)), record("a", false, waiting())], true, "Failed"),
-            ("one of two", vec![record("a", false, running()), record("b", false, waiting())], false, "Pending"),
-            ("both run", vec![record("a", false, running()), record("b", false, running())], false, "Running"),
-            ("one failed", vec![record("a", false, done(3)), record("b", false, running())], false, "Running"),
-            ("all ended", vec![record("a", false, done(0)), record("b", false, done(0))], true, "Succeeded"),
-            ("one bad end", vec![record("a", false, done(3)), record("b", false, done(0))], true, "Failed"),
+            (
+                "init runs",
+                vec![record("i", true, running()), record("a", false, waiting())],
+                false,
+                "Pending",
+            ),
+            (
+                "init done",
+                vec![record("i", true, done(0)), record("a", false, waiting())],
+                false,
+                "Pending",
+            ),
+            (
+                "init failed",
+                vec![record("i", true, done(1)), record("a", false, waiting())],
+                true,
+                "Failed",
+            ),
+            (
+                "one of two",
+                vec![record("a", false, running()), record("b", false, waiting())],
+                false,
+                "Pending",
+            ),
+            (
+                "both run",
+                vec![record("a", false, running()), record("b", false, running())],
+                false,
+                "Running",
+            ),
+            (
+                "one failed",
+                vec![record("a", false, done(3)), record("b", false, running())],
+                false,
+                "Running",
+            ),
+            (
+                "all ended",
+                vec![record("a", false, done(0)), record("b", false, done(0))],
+                true,
+                "Succeeded",
+            ),
+            (
+                "one bad end",
+                vec![record("a", false, done(3)), record("b", false, done(0))],
+                true,
+                "Failed",
+            ),
         ];
         for (name, records, finished, expected) in cases {
-            let facts = PodFacts { finished, ..PodFacts::default() };
+            let facts = PodFacts {
+                finished,
+                ..PodFacts::default()
+            };
             assert_eq!(phase(&pod("Never"), &records, &facts), expected, "{name}");
         }
     }
@@ -332,25 +437,65 @@ mod tests {
     #[test]
     fn conditions_keep_their_times_and_those_of_others() {
         let records = [record("a", false, running())];
-        let facts = PodFacts { ready_to_start: true, ..PodFacts::default() };
-        let foreign = PodCondition { type_: "Other".into(), status: "True".into(), ..PodCondition::default() };
-        let old = PodStatus { conditions: Some(vec![foreign]), ..PodStatus::default() };
+        let facts = PodFacts {
+            ready_to_start: true,
+            ..PodFacts::default()
+        };
+        let foreign = PodCondition {
+            type_: "Other".into(),
+            status: "True".into(),
+            ..PodCondition::default()
+        };
+        let old = PodStatus {
+            conditions: Some(vec![foreign]),
+            ..PodStatus::default()
+        };
         let first = build(&pod("Never"), &records, &facts, &old, Timestamp::UNIX_EPOCH);
         let later = Timestamp::from_second(60).unwrap();
         let second = build(&pod("Never"), &records, &facts, &first, later);
         assert_eq!(first, second, "nothing changed, so nothing may differ");
         assert!(second.conditions.as_ref().unwrap().iter().any(|c| c.type_ == "Other"));
-        let third = build(&pod("Never"), &[record("a", false, done(0))], &PodFacts { finished: true, ..facts }, &second, later);
-        let ready = third.conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap();
-        assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("False", Some("PodCompleted")));
+        let third = build(
+            &pod("Never"),
+            &[record("a", false, done(0))],
+            &PodFacts {
+                finished: true,
+                ..facts
+            },
+            &second,
+            later,
+        );
+        let ready = third
+            .conditions
+            .unwrap()
+            .into_iter()
+            .find(|c| c.type_ == "Ready")
+            .unwrap();
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_deref()),
+            ("False", Some("PodCompleted"))
+        );
         assert_eq!(ready.last_transition_time, Some(Time(later)));
     }
 
     #[test]
     fn a_verdict_fails_a_pod_whose_containers_ended_well() {
         let verdict = Some(("DeadlineExceeded".to_owned(), "too long".to_owned()));
-        let facts = PodFacts { finished: true, verdict, ..PodFacts::default() };
-        let status = build(&pod("Never"), &[record("a", false, done(0))], &facts, &PodStatus::default(), Timestamp::UNIX_EPOCH);
-        assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
+        let facts = PodFacts {
+            finished: true,
+            verdict,
+            ..PodFacts::default()
+        };
+        let status = build(
+            &pod("Never"),
+            &[record("a", false, done(0))],
+            &facts,
+            &PodStatus::default(),
+            Timestamp::UNIX_EPOCH,
+        );
+        assert_eq!(
+            (status.phase.as_deref(), status.reason.as_deref()),
+            (Some("Failed"), Some("DeadlineExceeded"))
+        );
     }
 }

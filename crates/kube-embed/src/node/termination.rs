@@ -57,7 +57,11 @@ mod tests {
     fn twelve_kib_are_divided_over_all_containers() {
         let file = vec![b'x'; 10_000];
         for (containers, expected) in [(1, 4096), (3, 4096), (5, 2457), (8, 1536)] {
-            assert_eq!(message(&file, None, containers).unwrap().len(), expected, "{containers} containers");
+            assert_eq!(
+                message(&file, None, containers).unwrap().len(),
+                expected,
+                "{containers} containers"
+            );
         }
     }
 

@@ -39,7 +39,10 @@ impl Drop for AbortOnDrop {
 impl StatusWriter {
     pub(crate) fn spawn(ctx: &Arc<Context>, key: &PodKey) -> Self {
         let (goal, goals) = watch::channel(None);
-        Self { goal, task: AbortOnDrop(tokio::spawn(work(Arc::clone(ctx), key.clone(), goals))) }
+        Self {
+            goal,
+            task: AbortOnDrop(tokio::spawn(work(Arc::clone(ctx), key.clone(), goals))),
+        }
     }
 
     pub(crate) fn write(&self, goal: Goal) {
@@ -60,7 +63,9 @@ async fn work(ctx: Arc<Context>, key: PodKey, mut goals: watch::Receiver<Option<
         let mut delay = RETRY_FIRST;
         loop {
             ctx.reporting().await;
-            let Some(goal) = goals.borrow_and_update().clone() else { break };
+            let Some(goal) = goals.borrow_and_update().clone() else {
+                break;
+            };
             match reach(&ctx, &key, &goal, &mut written).await {
                 Ok(true) => break,
                 // The pod is gone: nothing is left to report on.
@@ -89,7 +94,10 @@ async fn reach(ctx: &Context, key: &PodKey, goal: &Goal, written: &mut Option<Po
                 }
             }
         }
-        match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
+        match api
+            .patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(&patch))
+            .await
+        {
             Ok(_) => *written = Some(goal.status.clone()),
             Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => return Err(error),
@@ -106,7 +114,10 @@ pub(crate) async fn remove(ctx: &Context, key: &PodKey) -> Result<(), kube::Erro
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let params = DeleteParams {
         grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions { uid: Some(key.uid.clone()), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: Some(key.uid.clone()),
+            resource_version: None,
+        }),
         ..DeleteParams::default()
     };
     match api.delete(&key.name, &params).await {

@@ -6,6 +6,7 @@ mod crds;
 mod deletion;
 mod kubectl;
 mod listener;
+mod node;
 mod objects;
 mod pods;
 mod reads;

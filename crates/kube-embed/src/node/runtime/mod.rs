@@ -232,5 +232,4 @@ pub trait PodRuntime: Send + Sync + 'static {
 
     /// Removes the directory of a PersistentVolumeClaim that was deleted.
     fn release(&self, claim: &str) -> BoxFuture<'static, ()>;
-
 }

@@ -200,7 +200,11 @@ pub struct ScriptedRuntime {
 impl ScriptedRuntime {
     /// A runtime whose containers all end at once with code 0 until scripts say otherwise. Use the API server's clock.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, origin: tokio::time::Instant::now(), state: Arc::default() }
+        Self {
+            clock,
+            origin: tokio::time::Instant::now(),
+            state: Arc::default(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -211,12 +215,16 @@ impl ScriptedRuntime {
     /// What containers of this name do from now on. The name may be `pod/container` for one pod's container, which
     /// goes before the plain name.
     pub fn script(&self, container: &str, script: Script) {
-        self.state().scripts.insert(container.to_owned(), VecDeque::from([script]));
+        self.state()
+            .scripts
+            .insert(container.to_owned(), VecDeque::from([script]));
     }
 
     /// What the next instances of containers of this name do, one after the other; the last one repeats.
     pub fn scripts(&self, container: &str, scripts: impl IntoIterator<Item = Script>) {
-        self.state().scripts.insert(container.to_owned(), scripts.into_iter().collect());
+        self.state()
+            .scripts
+            .insert(container.to_owned(), scripts.into_iter().collect());
     }
 
     /// Every start so far, in order.
@@ -241,7 +249,11 @@ impl ScriptedRuntime {
     fn next_script(state: &mut State, pod: &PodKey, container: &str) -> Script {
         for name in [format!("{}/{container}", pod.name), container.to_owned()] {
             if let Some(queue) = state.scripts.get_mut(&name) {
-                let script = if queue.len() > 1 { queue.pop_front() } else { queue.front().cloned() };
+                let script = if queue.len() > 1 {
+                    queue.pop_front()
+                } else {
+                    queue.front().cloned()
+                };
                 return script.unwrap_or_default();
             }
         }
@@ -266,13 +278,29 @@ impl ScriptedRuntime {
         let started_at = self.clock.now();
         let previous = state.containers.insert(
             spec.key.clone(),
-            ContainerState { stop: Some(stop), log: Some(log), started_at: Some(started_at), exit: None },
+            ContainerState {
+                stop: Some(stop),
+                log: Some(log),
+                started_at: Some(started_at),
+                exit: None,
+            },
         );
         debug_assert!(previous.is_none(), "{:?} was started twice", spec.key);
         drop(state);
         // A task of its own, as a process is: it goes on when the node that started it is gone.
-        tokio::spawn(play(self.clone(), spec.key.clone(), script, stopped, log_sender, started_at));
-        Ok(Running { id: id(&spec.key), started_at, exit: self.wait(spec.key) })
+        tokio::spawn(play(
+            self.clone(),
+            spec.key.clone(),
+            script,
+            stopped,
+            log_sender,
+            started_at,
+        ));
+        Ok(Running {
+            id: id(&spec.key),
+            started_at,
+            exit: self.wait(spec.key),
+        })
     }
 
     fn wait(&self, key: ContainerKey) -> BoxFuture<'static, Exit> {
@@ -448,22 +476,28 @@ impl PodRuntime for ScriptedRuntime {
             let mut log = log?;
             let known = log.borrow_and_update().clone();
             let at_open = known.lines.len();
-            let first = known.lines.into_iter().map(|(time, data)| Ok(LogItem::Line { time, data }));
+            let first = known
+                .lines
+                .into_iter()
+                .map(|(time, data)| Ok(LogItem::Line { time, data }));
             let head = futures::stream::iter(first.chain([Ok(LogItem::CaughtUp)]));
             if !follow {
                 return Some(head.boxed());
             }
-            let rest = futures::stream::unfold((log, at_open, known.ended), |(mut log, mut sent, mut ended)| async move {
-                while !ended {
-                    let now = log.borrow_and_update().clone();
-                    if let Some((time, data)) = now.lines.get(sent).cloned() {
-                        sent += 1;
-                        return Some((Ok(LogItem::Line { time, data }), (log, sent, false)));
+            let rest = futures::stream::unfold(
+                (log, at_open, known.ended),
+                |(mut log, mut sent, mut ended)| async move {
+                    while !ended {
+                        let now = log.borrow_and_update().clone();
+                        if let Some((time, data)) = now.lines.get(sent).cloned() {
+                            sent += 1;
+                            return Some((Ok(LogItem::Line { time, data }), (log, sent, false)));
+                        }
+                        ended = now.ended || log.changed().await.is_err();
                     }
-                    ended = now.ended || log.changed().await.is_err();
-                }
-                None
-            });
+                    None
+                },
+            );
             Some(head.chain(rest).boxed())
         }
         .boxed()

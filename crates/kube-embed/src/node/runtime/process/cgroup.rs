@@ -33,7 +33,9 @@ impl Hierarchy {
     pub(super) fn detect() -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Self::version_1(&mounts, &own).or_else(|| Self::version_2(&mounts, &own)).unwrap_or_default()
+        Self::version_1(&mounts, &own)
+            .or_else(|| Self::version_2(&mounts, &own))
+            .unwrap_or_default()
     }
 
     fn version_1(mounts: &str, own: &str) -> Option<Self> {
@@ -42,28 +44,45 @@ impl Hierarchy {
             let path = own.lines().find_map(|line| {
                 let mut parts = line.splitn(3, ':').skip(1);
                 let (controllers, path) = (parts.next()?, parts.next()?);
-                controllers.split(',').any(|c| c == controller).then(|| path.trim_start_matches('/').to_owned())
+                controllers
+                    .split(',')
+                    .any(|c| c == controller)
+                    .then(|| path.trim_start_matches('/').to_owned())
             })?;
             writable(&base.join(path))
         };
         let memory = find("memory")?;
-        Some(Self { memory: Some(memory), cpu: find("cpu"), unified: false })
+        Some(Self {
+            memory: Some(memory),
+            cpu: find("cpu"),
+            unified: false,
+        })
     }
 
     fn version_2(mounts: &str, own: &str) -> Option<Self> {
         let base = mount(mounts, "cgroup2", None)?;
-        let path = own.lines().find_map(|line| line.strip_prefix("0::"))?.trim_start_matches('/');
+        let path = own
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))?
+            .trim_start_matches('/');
         let own = base.join(path);
         // A group that holds processes cannot hand controllers on, unless it is the root.
         fs::write(own.join("cgroup.subtree_control"), "+memory +cpu").ok()?;
         let parent = writable(&own)?;
         fs::write(parent.join("cgroup.subtree_control"), "+memory +cpu").ok()?;
-        Some(Self { memory: Some(parent.clone()), cpu: Some(parent), unified: true })
+        Some(Self {
+            memory: Some(parent.clone()),
+            cpu: Some(parent),
+            unified: true,
+        })
     }
 
     /// Makes the groups of a container; a limit that cannot be set is left to the supervisor.
     pub(super) fn create(&self, name: &str, memory: Option<u64>, cpu_milli: Option<u64>) -> Option<Cgroup> {
-        let mut cgroup = Cgroup { unified: self.unified, ..Cgroup::default() };
+        let mut cgroup = Cgroup {
+            unified: self.unified,
+            ..Cgroup::default()
+        };
         if let Some(parent) = &self.memory {
             let dir = parent.join(name);
             fs::create_dir_all(&dir).ok()?;
@@ -98,7 +117,11 @@ impl Hierarchy {
     /// The groups of a container that may be left from before.
     pub(super) fn of(&self, name: &str) -> Cgroup {
         let existing = |parent: &Option<PathBuf>| parent.as_ref().map(|p| p.join(name)).filter(|dir| dir.is_dir());
-        Cgroup { memory: existing(&self.memory), cpu: existing(&self.cpu), unified: self.unified }
+        Cgroup {
+            memory: existing(&self.memory),
+            cpu: existing(&self.cpu),
+            unified: self.unified,
+        }
     }
 }
 
@@ -135,15 +158,26 @@ impl Cgroup {
     pub(super) fn members(&self) -> Vec<i32> {
         let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
         let texts: Vec<_> = self.procs().into_iter().map(read).collect();
-        texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
+        texts
+            .iter()
+            .flat_map(|text| text.lines())
+            .filter_map(|line| line.parse().ok())
+            .filter(|pid| *pid > 0)
+            .collect()
     }
 
     /// How often the kernel killed something in the group for want of memory.
     pub(super) fn oom_kills(&self) -> u64 {
         let Some(dir) = &self.memory else { return 0 };
-        let file = if self.unified { "memory.events" } else { "memory.oom_control" };
+        let file = if self.unified {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
         let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+        text.lines()
+            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+            .unwrap_or(0)
     }
 
     /// Removes the groups; they are empty by then.
@@ -166,9 +200,18 @@ mod tests {
 
     #[test]
     fn mounts_are_found_by_type_and_controller() {
-        assert_eq!(mount(MOUNTS, "cgroup", Some("memory")).as_deref(), Some(Path::new("/sys/fs/cgroup/memory")));
-        assert_eq!(mount(MOUNTS, "cgroup", Some("cpu")).as_deref(), Some(Path::new("/sys/fs/cgroup/cpu")));
+        assert_eq!(
+            mount(MOUNTS, "cgroup", Some("memory")).as_deref(),
+            Some(Path::new("/sys/fs/cgroup/memory"))
+        );
+        assert_eq!(
+            mount(MOUNTS, "cgroup", Some("cpu")).as_deref(),
+            Some(Path::new("/sys/fs/cgroup/cpu"))
+        );
         assert_eq!(mount(MOUNTS, "cgroup", Some("pids")), None);
-        assert_eq!(mount(MOUNTS, "cgroup2", None).as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(
+            mount(MOUNTS, "cgroup2", None).as_deref(),
+            Some(Path::new("/sys/fs/cgroup/unified"))
+        );
     }
 }

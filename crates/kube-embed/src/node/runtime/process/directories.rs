@@ -54,14 +54,25 @@ fn tempfile(parent: &Path) -> io::Result<(PathBuf, fs::File)> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
     Ok((path, file))
 }
 
 fn host(path: &Path, kind: &str) -> Result<(), String> {
     let metadata = fs::metadata(path);
     let checked = |ok: bool, what: &str| {
-        if ok { Ok(()) } else { Err(format!("hostPath type check failed: {} is not a {what}", path.display())) }
+        if ok {
+            Ok(())
+        } else {
+            Err(format!(
+                "hostPath type check failed: {} is not a {what}",
+                path.display()
+            ))
+        }
     };
     match kind {
         "" => Ok(()),
@@ -89,8 +100,13 @@ pub(super) fn below(volume: &Path, sub_path: &str) -> Result<PathBuf, String> {
         return Ok(volume.to_owned());
     }
     let relative = Path::new(sub_path);
-    if !relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
-        return Err(format!("subPath {sub_path:?} must be relative and must not contain '..'"));
+    if !relative
+        .components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+    {
+        return Err(format!(
+            "subPath {sub_path:?} must be relative and must not contain '..'"
+        ));
     }
     let path = volume.join(relative);
     let inside = || -> io::Result<bool> {
@@ -175,8 +191,15 @@ mod tests {
     fn files_have_their_modes_and_are_replaced_whole() {
         let dir = tempfile::tempdir().unwrap();
         for data in ["one", "two"] {
-            let file = VolumeFile { path: "d/key".into(), data: data.into(), mode: 0o400 };
-            let volume = Volume { name: "v".into(), content: VolumeContent::Files(vec![file]) };
+            let file = VolumeFile {
+                path: "d/key".into(),
+                data: data.into(),
+                mode: 0o400,
+            };
+            let volume = Volume {
+                name: "v".into(),
+                content: VolumeContent::Files(vec![file]),
+            };
             let made = make(dir.path(), dir.path(), &volume).unwrap();
             assert_eq!(fs::read_to_string(made.join("d/key")).unwrap(), data);
             assert_eq!(fs::metadata(made.join("d/key")).unwrap().mode() & 0o777, 0o400);

@@ -36,7 +36,13 @@ impl LogWriter {
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let size = file.metadata()?.len();
         let partial = [("stdout", Vec::new()), ("stderr", Vec::new())];
-        Ok(Self { path, file: BufWriter::with_capacity(128 * 1024, file), size, limit, partial })
+        Ok(Self {
+            path,
+            file: BufWriter::with_capacity(128 * 1024, file),
+            size,
+            limit,
+            partial,
+        })
     }
 
     /// Adds what a stream printed; every finished line is in the file when this returns.
@@ -135,7 +141,10 @@ pub(super) fn tail(dir: &Path, bytes: u64) -> Vec<u8> {
             break;
         }
     }
-    raw.split_inclusive(|b| *b == b'\n').filter_map(parse).flat_map(|(_, data)| data).collect()
+    raw.split_inclusive(|b| *b == b'\n')
+        .filter_map(parse)
+        .flat_map(|(_, data)| data)
+        .collect()
 }
 
 struct Reader {
@@ -160,7 +169,15 @@ pub(super) async fn read(dir: PathBuf, follow: bool) -> Option<BoxStream<'static
     {
         files.push(BufReader::with_capacity(128 * 1024, before));
     }
-    let reader = Reader { dir, watch, files, inode, line: Vec::new(), caught_up: false, ended: false };
+    let reader = Reader {
+        dir,
+        watch,
+        files,
+        inode,
+        line: Vec::new(),
+        caught_up: false,
+        ended: false,
+    };
     Some(futures::stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }).boxed())
 }
 
@@ -215,7 +232,9 @@ impl Reader {
 
     /// Goes on with the new file if the log has been rotated under us.
     async fn rotated(&mut self) -> bool {
-        let Ok(file) = tokio::fs::File::open(self.dir.join(LOG)).await else { return false };
+        let Ok(file) = tokio::fs::File::open(self.dir.join(LOG)).await else {
+            return false;
+        };
         match file.metadata().await {
             Ok(metadata) if metadata.ino() != self.inode => {
                 self.inode = metadata.ino();
@@ -256,7 +275,8 @@ mod tests {
         let long = "x".repeat(40_000);
         log.write("stdout", b"one\n\ntw").unwrap();
         log.write("stderr", b"err\n").unwrap();
-        log.write("stdout", format!("o\n{long}\nno newline").as_bytes()).unwrap();
+        log.write("stdout", format!("o\n{long}\nno newline").as_bytes())
+            .unwrap();
         log.finish().unwrap();
         assert_eq!(text(dir.path()).await, format!("one\n\nerr\ntwo\n{long}\nno newline"));
         assert_eq!(tail(dir.path(), 60), b"no newline");
@@ -271,7 +291,10 @@ mod tests {
         }
         let kept = text(dir.path()).await;
         assert!(kept.ends_with("4998\n4999\n"), "{kept:.100}");
-        let size: u64 = [LOG, "log.1"].iter().map(|f| fs::metadata(dir.path().join(f)).unwrap().len()).sum();
+        let size: u64 = [LOG, "log.1"]
+            .iter()
+            .map(|f| fs::metadata(dir.path().join(f)).unwrap().len())
+            .sum();
         assert!(size <= 21_000, "{size}");
     }
 
@@ -284,7 +307,9 @@ mod tests {
         let mut seen = 0;
         for n in 0..300 {
             log.write("stdout", format!("{n}\n").as_bytes()).unwrap();
-            let LogItem::Line { data, .. } = items.next().await.unwrap().unwrap() else { panic!("no line") };
+            let LogItem::Line { data, .. } = items.next().await.unwrap().unwrap() else {
+                panic!("no line")
+            };
             assert_eq!(data, format!("{n}\n"));
             seen += 1;
         }

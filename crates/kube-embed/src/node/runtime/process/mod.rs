@@ -124,8 +124,18 @@ impl ProcessRuntime {
         fs::create_dir_all(options.root.join("claims"))?;
         // Mount paths are replaced by paths below the root, so it must not depend on anybody's working directory.
         options.root = options.root.canonicalize()?;
-        let groups = if options.control_groups { Hierarchy::detect() } else { Hierarchy::default() };
-        Ok(Self { inner: Arc::new(Inner { options, groups, state: Mutex::default() }) })
+        let groups = if options.control_groups {
+            Hierarchy::detect()
+        } else {
+            Hierarchy::default()
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                options,
+                groups,
+                state: Mutex::default(),
+            }),
+        })
     }
 }
 
@@ -144,7 +154,10 @@ impl Inner {
     }
 
     fn container_dir(&self, key: &ContainerKey) -> PathBuf {
-        self.pod_dir(&key.pod).join("containers").join(&key.name).join(key.attempt.to_string())
+        self.pod_dir(&key.pod)
+            .join("containers")
+            .join(&key.name)
+            .join(key.attempt.to_string())
     }
 
     /// Everything up to the point where a supervisor can be started.
@@ -162,7 +175,9 @@ impl Inner {
         File::create(&termination).map_err(|e| format!("the termination message file cannot be made: {e}"))?;
         let mut pairs = vec![(spec.declaration.termination_message_path.clone(), text(&termination))];
         for mount in &spec.mounts {
-            let volume = volumes.get(&mount.volume).ok_or_else(|| format!("volume {:?} is not prepared", mount.volume))?;
+            let volume = volumes
+                .get(&mount.volume)
+                .ok_or_else(|| format!("volume {:?} is not prepared", mount.volume))?;
             let real = directories::below(volume, &mount.sub_path)
                 .map_err(|why| format!("failed to prepare volume {:?}: {why}", mount.volume))?;
             pairs.push((mount.path.clone(), text(&real)));
@@ -178,7 +193,11 @@ impl Inner {
             fs::create_dir_all(&working_dir)
                 .map_err(|e| format!("working directory {} cannot be made: {e}", working_dir.display()))?;
         }
-        let program = find(&line.argv, line.env.get("PATH").map_or("", String::as_str), &working_dir)?;
+        let program = find(
+            &line.argv,
+            line.env.get("PATH").map_or("", String::as_str),
+            &working_dir,
+        )?;
         let group = format!("{}-{}-{}", spec.key.pod, spec.key.name, spec.key.attempt);
         let launch = Launch {
             program,
@@ -198,12 +217,17 @@ impl Inner {
     async fn start(self: Arc<Self>, spec: ContainerSpec) -> Result<Running, String> {
         let key = spec.key.clone();
         let this = Arc::clone(&self);
-        let laid_out = tokio::task::spawn_blocking(move || this.lay_out(&spec)).await.map_err(|e| e.to_string())?;
+        let laid_out = tokio::task::spawn_blocking(move || this.lay_out(&spec))
+            .await
+            .map_err(|e| e.to_string())?;
         let (launch, lock) = laid_out.map_err(|why| format!("failed to create containerd task: {why}"))?;
         let dir = launch.dir.clone();
         let stderr = File::create(dir.join("supervisor.log")).map_err(|e| format!("supervisor.log: {e}"))?;
         let mut command = tokio::process::Command::new(&self.options.supervisor);
-        command.arg(OsString::from(supervisor::SUPERVISE)).env_clear().current_dir("/");
+        command
+            .arg(OsString::from(supervisor::SUPERVISE))
+            .env_clear()
+            .current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let inherited = lock.as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
         let number = lock.as_raw_fd();
@@ -214,12 +238,17 @@ impl Inner {
                 supervisor::inherit(std::os::fd::BorrowedFd::borrow_raw(number))
             });
         }
-        let mut child = command
-            .spawn()
-            .map_err(|e| format!("the supervisor {} cannot be started: {e}", self.options.supervisor.display()))?;
+        let mut child = command.spawn().map_err(|e| {
+            format!(
+                "the supervisor {} cannot be started: {e}",
+                self.options.supervisor.display()
+            )
+        })?;
         drop(command);
         drop(lock);
-        let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+        let pid = child
+            .id()
+            .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
         let pid = pid.ok_or("the supervisor has ended already")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| format!("pidfd_open: {e}"))?;
         let mut stdin = child.stdin.take().ok_or("the supervisor has no input")?;
@@ -349,7 +378,11 @@ impl Inner {
     /// Takes up a container from before a restart.
     async fn recover(self: Arc<Self>, uid: String, container: String) -> Option<(u32, Recovered)> {
         for attempt in self.attempts(&uid, &container).into_iter().rev() {
-            let key = ContainerKey { pod: uid.clone(), name: container.clone(), attempt };
+            let key = ContainerKey {
+                pod: uid.clone(),
+                name: container.clone(),
+                attempt,
+            };
             let dir = self.container_dir(&key);
             // A supervisor that was started just before the node was killed may still be starting its command.
             let held = loop {
@@ -379,7 +412,10 @@ impl Inner {
     }
 
     async fn ended(self: &Arc<Self>, key: &ContainerKey, started_at: Timestamp) -> Recovered {
-        Recovered::Exited { id: id(key), exit: Arc::clone(self).conclude(key.clone(), started_at).await }
+        Recovered::Exited {
+            id: id(key),
+            exit: Arc::clone(self).conclude(key.clone(), started_at).await,
+        }
     }
 
     fn adopt(self: Arc<Self>, key: ContainerKey, started: &Started) -> Option<Running> {
@@ -419,8 +455,17 @@ impl Inner {
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect();
         for name in names {
-            if let Some((attempt, Recovered::Running(running))) = Arc::clone(&self).recover(uid.clone(), name.clone()).await {
-                self.stop(&ContainerKey { pod: uid.clone(), name, attempt }, Stop::Kill);
+            if let Some((attempt, Recovered::Running(running))) =
+                Arc::clone(&self).recover(uid.clone(), name.clone()).await
+            {
+                self.stop(
+                    &ContainerKey {
+                        pod: uid.clone(),
+                        name,
+                        attempt,
+                    },
+                    Stop::Kill,
+                );
                 running.exit.await;
             }
         }
@@ -441,7 +486,9 @@ impl Inner {
             tokio::time::sleep(self.options.measure_every).await;
             let (root, limits) = (root.clone(), limits.clone());
             let measured = tokio::task::spawn_blocking(move || {
-                limits.into_iter().find(|(name, limit)| directories::usage(&root.join(name)) > *limit)
+                limits
+                    .into_iter()
+                    .find(|(name, limit)| directories::usage(&root.join(name)) > *limit)
             });
             if let Ok(Some((volume, _))) = measured.await {
                 return Outgrown { volume };
@@ -476,7 +523,11 @@ fn text(path: &Path) -> String {
 
 /// Takes a container's lock; `None` while its supervisor lives.
 fn lock(dir: &Path) -> io::Result<Option<OwnedFd>> {
-    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join(LOCK))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             file.flush()?;
@@ -518,9 +569,8 @@ fn find(argv: &[String], path: &str, working_dir: &Path) -> Result<PathBuf, Stri
         let prefix = "OCI runtime create failed: unable to start container process";
         Err(format!("{prefix}: exec: {name:?}: {why}"))
     };
-    let runnable = |candidate: &Path| {
-        candidate.is_file() && rustix::fs::access(candidate, rustix::fs::Access::EXEC_OK).is_ok()
-    };
+    let runnable =
+        |candidate: &Path| candidate.is_file() && rustix::fs::access(candidate, rustix::fs::Access::EXEC_OK).is_ok();
     if name.contains('/') {
         let candidate = working_dir.join(name);
         return match fs::metadata(&candidate) {
@@ -530,7 +580,10 @@ fn find(argv: &[String], path: &str, working_dir: &Path) -> Result<PathBuf, Stri
             Ok(_) => Ok(candidate),
         };
     }
-    let candidates = path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join(name));
+    let candidates = path
+        .split(':')
+        .filter(|dir| !dir.is_empty())
+        .map(|dir| Path::new(dir).join(name));
     match candidates.into_iter().find(|c| !name.is_empty() && runnable(c)) {
         Some(found) => Ok(found),
         None => refuse("executable file not found in $PATH"),
@@ -563,8 +616,13 @@ impl PodRuntime for ProcessRuntime {
     fn start(&self, spec: ContainerSpec) -> BoxFuture<'static, Result<Running, StartFailure>> {
         let started = tokio::spawn(Arc::clone(&self.inner).start(spec));
         // A task of its own: a start that has begun is finished and recorded even when nobody waits for it.
-        async move { started.await.unwrap_or_else(|e| Err(e.to_string())).map_err(|message| StartFailure { message }) }
-            .boxed()
+        async move {
+            started
+                .await
+                .unwrap_or_else(|e| Err(e.to_string()))
+                .map_err(|message| StartFailure { message })
+        }
+        .boxed()
     }
 
     fn stop(&self, container: &ContainerKey, stop: Stop) {
@@ -572,14 +630,18 @@ impl PodRuntime for ProcessRuntime {
     }
 
     fn recover(&self, pod: &PodKey, container: &str) -> BoxFuture<'static, Option<(u32, Recovered)>> {
-        Arc::clone(&self.inner).recover(pod.uid.clone(), container.to_owned()).boxed()
+        Arc::clone(&self.inner)
+            .recover(pod.uid.clone(), container.to_owned())
+            .boxed()
     }
 
     fn pods(&self) -> BoxFuture<'static, Vec<String>> {
         let dir = self.inner.options.root.join("pods");
         async move {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+            entries
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .collect()
         }
         .boxed()
     }
@@ -607,10 +669,14 @@ impl PodRuntime for ProcessRuntime {
 
     fn outgrown(&self, pod: &PodKey, volumes: &[Volume]) -> BoxFuture<'static, Outgrown> {
         let limited = volumes.iter().filter_map(|volume| match volume.content {
-            VolumeContent::Empty { size_limit: Some(limit) } if limit > 0 => Some((volume.name.clone(), limit)),
+            VolumeContent::Empty {
+                size_limit: Some(limit),
+            } if limit > 0 => Some((volume.name.clone(), limit)),
             _ => None,
         });
-        Arc::clone(&self.inner).outgrown(pod.uid.clone(), limited.collect()).boxed()
+        Arc::clone(&self.inner)
+            .outgrown(pod.uid.clone(), limited.collect())
+            .boxed()
     }
 
     fn provision(&self, claim: &str) -> BoxFuture<'static, Result<(), String>> {

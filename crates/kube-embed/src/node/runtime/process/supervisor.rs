@@ -35,9 +35,15 @@ use super::tree;
 pub const SUPERVISE: &str = "__kube-embed-supervise";
 
 /// How often memory is looked at where no control group limits it.
-const MEMORY_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+const MEMORY_INTERVAL: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 /// How often the remains of a container are looked at while they die.
-const REAP_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+const REAP_INTERVAL: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 2_000_000,
+};
 
 /// Turns this process into a container's supervisor if it was started as one, and never returns then. A program that
 /// hosts a [`ProcessRuntime`](super::ProcessRuntime) calls this first in `main`, before any thread is started.
@@ -82,7 +88,10 @@ fn supervise() -> std::io::Result<()> {
             return Ok(());
         }
     };
-    let identify = |pid: i32| Process { pid, start_time: tree::start_time(pid).unwrap_or(0) };
+    let identify = |pid: i32| Process {
+        pid,
+        start_time: tree::start_time(pid).unwrap_or(0),
+    };
     let main = i32::try_from(child.id()).map_err(std::io::Error::other)?;
     let started = Started {
         supervisor: identify(getpid().as_raw_nonzero().get()),
@@ -108,7 +117,10 @@ fn supervise() -> std::io::Result<()> {
     let launch = &container.launch;
     let oom_kills = launch.cgroup.as_ref().map_or(0, super::cgroup::Cgroup::oom_kills);
     let exit = ExitRecord {
-        code: status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255),
+        code: status
+            .code()
+            .or_else(|| status.signal().map(|s| 128 + s))
+            .unwrap_or(255),
         signal: status.signal(),
         oom_killed: container.out_of_memory || oom_kills > 0,
         lost: false,
@@ -124,7 +136,9 @@ fn supervise() -> std::io::Result<()> {
 fn answer(answer: &Answer) {
     let mut out = std::io::stdout().lock();
     // A node that is gone reads no answer; the files say the same.
-    let _ = serde_json::to_writer(&mut out, answer).map_err(std::io::Error::from).and_then(|()| out.write_all(b"\n"));
+    let _ = serde_json::to_writer(&mut out, answer)
+        .map_err(std::io::Error::from)
+        .and_then(|()| out.write_all(b"\n"));
     let _ = out.flush();
 }
 
@@ -134,7 +148,10 @@ fn spawn(launch: &Launch) -> std::io::Result<std::process::Child> {
         command.arg0(name).args(arguments);
     }
     command.env_clear().envs(&launch.env).current_dir(&launch.working_dir);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut groups = Vec::new();
     for path in launch.cgroup.iter().flat_map(super::cgroup::Cgroup::procs) {
         groups.push(CString::new(path.as_os_str().as_bytes())?);
@@ -183,7 +200,14 @@ impl Signals {
         let fd = unsafe {
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut set);
-            for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGUSR1, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE] {
+            for signal in [
+                libc::SIGCHLD,
+                libc::SIGTERM,
+                libc::SIGUSR1,
+                libc::SIGINT,
+                libc::SIGHUP,
+                libc::SIGPIPE,
+            ] {
                 libc::sigaddset(&raw mut set, signal);
             }
             if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
@@ -222,8 +246,10 @@ struct Container {
 impl Container {
     /// Runs until the main process has ended.
     fn run(&mut self) -> std::io::Result<ExitStatus> {
-        let watch_memory =
-            self.launch.memory_limit.filter(|_| self.launch.cgroup.as_ref().is_none_or(|c| c.memory.is_none()));
+        let watch_memory = self
+            .launch
+            .memory_limit
+            .filter(|_| self.launch.cgroup.as_ref().is_none_or(|c| c.memory.is_none()));
         let timeout = watch_memory.is_some().then_some(&MEMORY_INTERVAL);
         set_nonblocking(self.out.as_ref())?;
         set_nonblocking(self.err.as_ref())?;
@@ -331,7 +357,14 @@ fn drain<P: Read>(pipe: &mut Option<P>, log: &mut LogWriter, stream: &'static st
             Ok(false)
         }
         Ok(n) => log.write(stream, &buffer[..n]).map(|()| true),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => Ok(false),
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
+            ) =>
+        {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

@@ -31,7 +31,9 @@ pub(super) fn is_alive(process: Process) -> bool {
 /// Every pid on the machine that this process may see.
 fn pids() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// All descendants of a process, zombies left out.
