@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,14 @@ def _list(client: Any, run_id: str, path: str) -> list[tuple[str, int]]:
 
 
 def _fetch(client: Any, run: Any, path: str, target: Path, store: Store) -> None:
+    (target / path).parent.mkdir(parents=True, exist_ok=True)
     if store.is_private:
         from mlflow.utils.file_utils import local_file_uri_to_path
 
         source = Path(local_file_uri_to_path(run.info.artifact_uri)) / path
-        if source.is_symlink():
-            return
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target / path)
-    else:
-        target.mkdir(parents=True, exist_ok=True)
-        client.download_artifacts(run.info.run_id, path, str(target))
+        if not source.is_symlink():
+            shutil.copyfile(source, target / path)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        # Where below the directory the file ends up differs between versions of MLflow: it says so.
+        shutil.move(client.download_artifacts(run.info.run_id, path, directory), target / path)
