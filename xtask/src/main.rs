@@ -1,2 +1,49 @@
-//! Entry point.
-fn main() {}
+//! Entry point of `cargo xtask`.
+
+#![allow(clippy::print_stdout, reason = "a command-line tool speaks through stdout")]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Generators and checks of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Writes the generated files: CRDs, reference docs, JSON Schemas, examples.
+    Gen {
+        /// Writes nothing; fails with a diff when a file is out of date.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Runs all tests, the fast tiers first, and prints what each tier took.
+    Test {
+        /// The fast tiers only: no MLflow, no kubectl, no binaries under test.
+        #[arg(long)]
+        fast: bool,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let root = xtask::repository();
+    match Cli::parse().command {
+        Command::Gen { check } => {
+            let drift = xtask::generate::run(&root, !check)?;
+            for entry in &drift {
+                println!("{entry}");
+            }
+            if check && !drift.is_empty() {
+                println!("{} file(s) are out of date: run `cargo xtask gen`", drift.len());
+                return Ok(ExitCode::FAILURE);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Test { fast } => xtask::suites::run(&root, fast),
+    }
+}

@@ -1,1 +1,102 @@
 //! The command line of Legion, with a local mode that needs no cluster.
+
+pub mod args;
+pub mod client;
+pub mod columns;
+pub mod command;
+pub mod conformance;
+pub mod exit;
+pub mod follow;
+pub mod kinds;
+pub mod local;
+pub mod manifest;
+pub mod output;
+pub mod plot;
+pub mod report;
+pub mod stored;
+pub mod training;
+
+use std::io::Write;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::{
+    args::{Cli, Command, Local, Toolchain},
+    exit::{Code, Result},
+};
+
+/// The grammar of the command line, for the reference docs.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the command line of this process and gives back its exit code.
+#[must_use]
+pub fn main() -> Code {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for; anything else is a wrong command line.
+            let code = if error.use_stderr() { Code::Invalid } else { Code::Ok };
+            // Nobody is left to tell when even the terminal is gone.
+            let _ = error.print();
+            return code;
+        }
+    };
+    match run(cli, &mut std::io::stdout().lock()) {
+        Ok(code) => code,
+        Err(error) => {
+            if !error.message.is_empty() {
+                let _ = writeln!(std::io::stderr(), "legionctl: {error}");
+            }
+            error.code
+        }
+    }
+}
+
+fn run(cli: Cli, out: &mut dyn Write) -> Result<Code> {
+    let global = &cli.global;
+    // Commands that need no API and no runtime.
+    match &cli.command {
+        Command::Validate(validate) => return command::validate::run(&validate.files, validate.output, out),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut command(), "legionctl", &mut script);
+            output::bytes(out, &script)?;
+            return Ok(Code::Ok);
+        }
+        Command::Local(Local::Status { output }) => return local::status(global, *output, out),
+        Command::Local(Local::Down) => return local::down(global, out),
+        _ => {}
+    }
+    // The only fallible part: a provider was installed before, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| exit::CliError::io("cannot start the runtime", error))?;
+    runtime.block_on(dispatch(cli, out))
+}
+
+async fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Code> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Get(get) => command::get::run(&client::reach(global).await?, get, out).await,
+        Command::Logs(logs) => command::logs::run(&client::reach(global).await?, logs, out).await,
+        Command::Rerun(rerun) => command::rerun::run(&client::reach(global).await?, rerun, out).await,
+        Command::Wait(wait) => {
+            let session = client::reach(global).await?;
+            command::wait::limited(wait.timeout, "wait", command::wait::run(&session, wait, out)).await
+        }
+        Command::Local(Local::Up(up)) => local::up(global, up, out).await,
+        Command::Local(Local::Run(run)) => local::run(global, run, out).await,
+        Command::Toolchain(Toolchain::Test { directory, case }) => {
+            command::toolchain::test(directory, case.as_deref(), out).await
+        }
+        // Answered before the runtime was started.
+        Command::Local(Local::Status { .. } | Local::Down)
+        | Command::Validate(_)
+        | Command::Completions { .. } => Ok(Code::Ok),
+    }
+}

@@ -1,0 +1,236 @@
+//! The command line's grammar. `docs/reference/legionctl.md` and the shell completions are generated from it.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+/// Trains models from manifests: on this machine without a cluster, or on any Kubernetes with Legion's operator.
+#[derive(Debug, Parser)]
+#[command(name = "legionctl", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Exit codes: 0 done, 1 the training failed, 2 wrong command line or manifest, 3 not found or \
+    unreachable, 4 timed out, 5 other, 130 interrupted.")]
+pub struct Cli {
+    /// Settings that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Settings that every command takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// Kubeconfig of the API to talk to; else $KUBECONFIG, else the local one where it is up, else ~/.kube/config.
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Namespace; else the context's own.
+    #[arg(long, short, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Where the local mode keeps everything; else $XDG_DATA_HOME/legion, else ~/.local/share/legion.
+    #[arg(long, global = true, env = "LEGION_DATA_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs Legion on this machine, without a cluster.
+    #[command(subcommand)]
+    Local(Local),
+    /// Checks manifests as the API server would, without one.
+    Validate(Validate),
+    /// Shows trainings, toolchains and connections.
+    Get(Get),
+    /// Prints the log of a training; also when its pod is gone.
+    Logs(Logs),
+    /// Waits until trainings have ended.
+    Wait(Wait),
+    /// Asks for a new run of the same spec.
+    Rerun(Rerun),
+    /// Works with toolchains.
+    #[command(subcommand)]
+    Toolchain(Toolchain),
+    /// Prints a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `legionctl local`.
+#[derive(Debug, Subcommand)]
+pub enum Local {
+    /// Starts the API and the operator; stays in the foreground until Ctrl-C or `local down`.
+    Up(Up),
+    /// Trains: starts what is needed, applies the file, follows the training and prints its result.
+    Run(Run),
+    /// Says whether it is up, and where things are.
+    Status {
+        /// How to print it.
+        #[arg(long, short, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Stops it. Trainings that run are interrupted and go on after the next start.
+    Down,
+}
+
+/// `legionctl local up`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Up {
+    /// Goes to the background and returns when everything is ready.
+    #[arg(long)]
+    pub detach: bool,
+    /// Loopback port of the API; else the one used before, else any free one.
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Set by `--detach` for the process in the background: leave the terminal's session.
+    #[arg(long, hide = true)]
+    pub session: bool,
+}
+
+/// `legionctl local run`.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// Manifest, applied in its order; `-` is standard input.
+    #[arg(long = "file", short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Trains with the files of this directory instead of the manifest's source: for the inner loop of editing.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub source: Option<PathBuf>,
+    /// How to print the training at the end; the progress goes to standard error.
+    #[arg(long, short, value_enum, default_value_t = Format::Report)]
+    pub output: Format,
+    /// Gives up waiting after this long; the training goes on where `local up` runs.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Prints no log lines of the training.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `legionctl validate`.
+#[derive(Debug, Clone, Args)]
+pub struct Validate {
+    /// Manifests of one or more documents; `-` is standard input.
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+    /// How to print what is wrong.
+    #[arg(long, short, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+/// `legionctl get`.
+#[derive(Debug, Clone, Args)]
+pub struct Get {
+    /// What to show: trainings (mt), toolchains (ti), connections (conn); everything without it.
+    #[arg(value_name = "KIND")]
+    pub kind: Option<String>,
+    /// One object only.
+    #[arg(value_name = "NAME", requires = "kind")]
+    pub name: Option<String>,
+    /// Objects of every namespace.
+    #[arg(long, short = 'A', conflicts_with = "name")]
+    pub all_namespaces: bool,
+    /// Only objects with these labels.
+    #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "name")]
+    pub selector: Option<String>,
+    /// How to print them; `report` shows one training with metrics and plots.
+    #[arg(long, short, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+/// `legionctl logs`.
+#[derive(Debug, Clone, Args)]
+pub struct Logs {
+    /// Name of the training.
+    pub name: String,
+    /// Goes on until the training has ended, over its attempts.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Which step: trainer, fetch or publish. The steps beside the trainer are there as long as the pod is.
+    #[arg(long, short, default_value = "trainer", value_parser = ["trainer", "fetch", "publish"])]
+    pub container: String,
+    /// Only this many lines from the end.
+    #[arg(long, value_name = "LINES")]
+    pub tail: Option<i64>,
+}
+
+/// `legionctl wait`.
+#[derive(Debug, Clone, Args)]
+pub struct Wait {
+    /// Names of trainings.
+    #[arg(required = true)]
+    pub names: Vec<String>,
+    /// Gives up after this long.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// How to print the trainings at the end.
+    #[arg(long, short, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+/// `legionctl rerun`.
+#[derive(Debug, Clone, Args)]
+pub struct Rerun {
+    /// Name of the training.
+    pub name: String,
+    /// The text for `spec.trigger`; else the current time.
+    #[arg(long, value_name = "TEXT")]
+    pub trigger: Option<String>,
+}
+
+/// `legionctl toolchain`.
+#[derive(Debug, Subcommand)]
+pub enum Toolchain {
+    /// Runs the conformance cases of the toolchain protocol against a toolchain, without operator or cluster.
+    Test {
+        /// Directory of the toolchain: it holds toolchain.yaml.
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+        /// Only the cases whose names contain this.
+        #[arg(long, value_name = "TEXT")]
+        case: Option<String>,
+    },
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table for people.
+    Table,
+    /// One training in full, with a metrics table and a plot per series.
+    Report,
+    /// JSON: the whole object, and nothing else on standard output.
+    Json,
+    /// YAML: the whole object, and nothing else on standard output.
+    Yaml,
+}
+
+/// A duration as manifests write it: `90s`, `15m`, `1h30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<legion_api::duration::Span>()
+        .map(legion_api::duration::Span::get)
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_those_of_manifests() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert!(duration("soon").is_err());
+    }
+}

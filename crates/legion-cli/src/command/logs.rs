@@ -1,0 +1,194 @@
+//! `legionctl logs`: from the pod while it is there, else from where the log is stored.
+
+use std::io::Write;
+
+use futures::{AsyncReadExt as _, StreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::LogParams,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use legion_api::ModelTraining;
+
+use crate::{
+    args::Logs,
+    client::Session,
+    exit::{CliError, Code, Result},
+    kinds, output, stored,
+    training::{self, State},
+};
+
+/// Prints the log; with `--follow` until the training has ended.
+pub async fn run(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
+    let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
+    let training = api
+        .get_opt(&logs.name)
+        .await?
+        .ok_or_else(|| kinds::no_training(&session.namespace, &logs.name))?;
+    if !logs.follow {
+        let pods: Api<Pod> = Api::namespaced(session.client.clone(), &session.namespace);
+        let pod = match training::pod(&training) {
+            Some(name) => pods.get_opt(name).await?,
+            None => None,
+        };
+        return match pod {
+            Some(pod) if begun(&pod, &logs.container) => copy(session, &pod, logs, out).await,
+            _ => from_store(session, &training, logs, out),
+        };
+    }
+    follow(session, logs, out).await
+}
+
+/// Over all attempts of the current run, until it has ended.
+async fn follow(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
+    let trainings: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
+    let config = watcher::Config::default().fields(&format!("metadata.name={}", logs.name));
+    let mut events = watcher(trainings, config).default_backoff().boxed();
+    let mut shown = None;
+    while let Some(event) = events.next().await {
+        let training = match event {
+            Ok(watcher::Event::Apply(training) | watcher::Event::InitApply(training)) => training,
+            Ok(watcher::Event::Delete(_)) => return Ok(Code::Ok),
+            Ok(watcher::Event::Init | watcher::Event::InitDone) => continue,
+            Err(error) => {
+                tracing::debug!(%error, "watch interrupted");
+                continue;
+            }
+        };
+        let pod = training::pod(&training).map(ToOwned::to_owned);
+        if let Some(name) = &pod
+            && shown != pod
+            && let Some(pod) = started(session, name, &logs.container).await?
+        {
+            copy(session, &pod, logs, out).await?;
+            shown = Some(name.clone());
+        }
+        if training::state(&training) != State::Open {
+            if shown.is_none() || shown != pod {
+                from_store(session, &training, logs, out)?;
+            }
+            return Ok(Code::Ok);
+        }
+    }
+    Err(CliError::new(Code::Other, "the watch ended"))
+}
+
+/// The pod once this container has begun; none when the pod is gone or will never begin it.
+pub async fn started(session: &Session, name: &str, container: &str) -> Result<Option<Pod>> {
+    let pods: Api<Pod> = Api::namespaced(session.client.clone(), &session.namespace);
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = watcher(pods, config).default_backoff().boxed();
+    let mut listed = false;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
+                listed = true;
+                if begun(&pod, container) {
+                    return Ok(Some(pod));
+                }
+                if over(&pod) {
+                    return Ok(None);
+                }
+            }
+            Ok(watcher::Event::Delete(_)) => return Ok(None),
+            Ok(watcher::Event::Init) => listed = false,
+            Ok(watcher::Event::InitDone) if !listed => return Ok(None),
+            Ok(watcher::Event::InitDone) => {}
+            Err(error) => tracing::debug!(%error, "watch interrupted"),
+        }
+    }
+    Ok(None)
+}
+
+fn begun(pod: &Pod, container: &str) -> bool {
+    let Some(status) = &pod.status else { return false };
+    status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses)
+        .flatten()
+        .filter(|state| state.name == container)
+        .filter_map(|state| state.state.as_ref())
+        .any(|state| state.running.is_some() || state.terminated.is_some())
+}
+
+fn over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some()
+}
+
+async fn copy(session: &Session, pod: &Pod, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
+    let pods: Api<Pod> = Api::namespaced(session.client.clone(), &session.namespace);
+    let params = LogParams {
+        container: Some(logs.container.clone()),
+        follow: logs.follow,
+        tail_lines: logs.tail,
+        ..LogParams::default()
+    };
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let mut stream = Box::pin(pods.log_stream(name, &params).await?);
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let count = stream
+            .read(&mut buffer)
+            .await
+            .map_err(|error| CliError::io(format!("log of pod {name}"), error))?;
+        if count == 0 {
+            return Ok(Code::Ok);
+        }
+        output::bytes(out, &buffer[..count])?;
+    }
+}
+
+fn from_store(session: &Session, training: &ModelTraining, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
+    let log = training.status.as_ref().and_then(|status| status.log.as_ref());
+    let Some(log) = log.filter(|_| logs.container == "trainer") else {
+        let why = training::succeeded(training).map_or_else(
+            || "the operator has not seen it yet".to_owned(),
+            |condition| format!("{}: {}", condition.reason, condition.message),
+        );
+        return Err(CliError::new(
+            Code::NotFound,
+            format!("modeltraining/{} has no log of {}: {why}", logs.name, logs.container),
+        )
+        .remedy("a log begins with its step; `legionctl get mt` says how far the training is"));
+    };
+    let text = stored::text(&log.uri, session.local.as_ref())?;
+    output::bytes(out, tail(&text, logs.tail))?;
+    Ok(Code::Ok)
+}
+
+/// The last lines of a text.
+fn tail(text: &[u8], lines: Option<i64>) -> &[u8] {
+    let Some(lines) = lines.and_then(|lines| usize::try_from(lines).ok()) else { return text };
+    if lines == 0 {
+        return &[];
+    }
+    let body = text.strip_suffix(b"\n").unwrap_or(text);
+    body.iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, byte)| **byte == b'\n')
+        .nth(lines - 1)
+        .map_or(text, |(index, _)| &text[index + 1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_counts_lines_with_and_without_a_last_line_feed() {
+        for (text, lines, expected) in [
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc", 2, "b\nc"),
+            ("a\nb\n", 5, "a\nb\n"),
+            ("a\nb\n", 0, ""),
+            ("", 1, ""),
+        ] {
+            assert_eq!(tail(text.as_bytes(), Some(lines)), expected.as_bytes(), "{text:?} {lines}");
+        }
+        assert_eq!(tail(b"a\nb", None), b"a\nb");
+    }
+}

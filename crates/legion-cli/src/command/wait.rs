@@ -1,0 +1,86 @@
+//! `legionctl wait`: until trainings have ended.
+
+use std::{io::Write, time::Duration};
+
+use futures::{StreamExt as _, future::try_join_all};
+use kube::{
+    Api,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use legion_api::ModelTraining;
+
+use crate::{
+    args::{Format, Wait},
+    client::Session,
+    exit::{CliError, Code, Result},
+    kinds, output, report,
+    training::{self, State},
+};
+
+/// Waits for all of them and prints how each ended. The exit code is that of the worst.
+pub async fn run(session: &Session, wait: &Wait, out: &mut dyn Write) -> Result<Code> {
+    let all = try_join_all(wait.names.iter().map(|name| ended(session, name, |_| true)));
+    let trainings = limited(wait.timeout, "wait", all).await?;
+    let mut code = Code::Ok;
+    for training in &trainings {
+        if training::state(training).code() != Code::Ok {
+            code = Code::Failed;
+        }
+        match wait.output {
+            Format::Json | Format::Yaml => output::structured(out, wait.output, training)?,
+            Format::Report => {
+                let text = report::render(training, session.local.as_ref(), report::width());
+                output::bytes(out, text.as_bytes())?;
+            }
+            Format::Table => output::line(out, format_args!("{}", report::outcome(training)))?,
+        }
+    }
+    Ok(code)
+}
+
+/// A future with the time limit of the command line.
+pub async fn limited<T>(
+    timeout: Option<Duration>,
+    what: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match timeout {
+        None => work.await,
+        Some(timeout) => tokio::time::timeout(timeout, work).await.map_err(|_| {
+            CliError::new(Code::Timeout, format!("{what}: not ended within {timeout:?}"))
+                .remedy("give a longer --timeout; `legionctl get mt` says what it is doing or waits for")
+        })?,
+    }
+}
+
+/// The training once it has ended in a state that `accept` takes.
+pub async fn ended(
+    session: &Session,
+    name: &str,
+    accept: impl Fn(&ModelTraining) -> bool,
+) -> Result<ModelTraining> {
+    let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
+    let missing = || kinds::no_training(&session.namespace, name);
+    // The watch alone would wait for ever for a name that does not exist.
+    api.get_opt(name).await?.ok_or_else(missing)?;
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut listed = false;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Apply(training) | watcher::Event::InitApply(training)) => {
+                listed = true;
+                if training::state(&training) != State::Open && accept(&training) {
+                    return Ok(training);
+                }
+            }
+            Ok(watcher::Event::Delete(_)) => return Err(missing().context("while waiting")),
+            Ok(watcher::Event::Init) => listed = false,
+            Ok(watcher::Event::InitDone) if !listed => return Err(missing().context("while waiting")),
+            Ok(watcher::Event::InitDone) => {}
+            // The watcher connects again with back-off: an API that restarts is waited for.
+            Err(error) => tracing::debug!(%error, "watch interrupted"),
+        }
+    }
+    Err(CliError::new(Code::Other, "the watch ended"))
+}

@@ -1,0 +1,355 @@
+//! What a conformance case asks of a toolchain, and whether a run of it gave that.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Component, Path, PathBuf},
+};
+
+use legion_protocol::{
+    events::{Event, Level, Metric},
+    result::ResultDocument,
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::exit::{CliError, Code, Result};
+
+/// A case: what is run, and what is expected.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// Name of its directory.
+    #[serde(skip)]
+    pub name: String,
+    /// The project's directory; an empty project without it.
+    #[serde(skip)]
+    pub project: Option<PathBuf>,
+    /// What it shows, for people.
+    pub description: String,
+    /// What differs from the minimal training document.
+    #[serde(default)]
+    pub training: Value,
+    /// Environment variables of the command.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What is expected.
+    pub expect: Expect,
+}
+
+/// What a case expects.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Expect {
+    exit_code: i32,
+    #[serde(default)]
+    params: BTreeMap<String, String>,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+    #[serde(default)]
+    metrics: BTreeMap<String, ExpectedMetric>,
+    children: Option<usize>,
+    model: Option<bool>,
+    #[serde(default)]
+    model_files: Vec<PathBuf>,
+    signature: Option<bool>,
+    #[serde(default)]
+    notices: Vec<String>,
+    error: Option<ExpectedError>,
+    #[serde(default)]
+    log: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectedMetric {
+    count: Option<usize>,
+    last: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectedError {
+    reason: String,
+    field: Option<String>,
+    #[serde(default)]
+    contains: Vec<String>,
+}
+
+impl Case {
+    /// Reads a case's directory.
+    pub fn read(directory: &Path) -> Result<Self> {
+        let path = directory.join("case.yaml");
+        let text = fs::read_to_string(&path).map_err(|error| CliError::io(path.display(), error))?;
+        let mut case: Self = serde_saphyr::from_str(&text).map_err(|error| {
+            CliError::new(Code::Invalid, format!("{}: {}", path.display(), error.to_string().trim_end()))
+                .remedy("docs/toolchain-protocol.md#conformance describes the fields")
+        })?;
+        case.name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        case.project = Some(directory.join("project")).filter(|project| project.is_dir());
+        Ok(case)
+    }
+}
+
+/// What a run of a toolchain left.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// The command's exit code; none when a signal ended it.
+    pub exit_code: Option<i32>,
+    /// `$LEGION_OUTPUT`.
+    pub output: PathBuf,
+    /// The event stream.
+    pub events: Vec<u8>,
+    /// The result document, where there is one.
+    pub result: Option<Vec<u8>>,
+    /// Standard output and error.
+    pub log: String,
+}
+
+/// What of the main run stands in the event stream.
+#[derive(Default)]
+struct Stream {
+    params: BTreeMap<String, String>,
+    tags: BTreeMap<String, String>,
+    metrics: BTreeMap<String, Vec<f64>>,
+    children: BTreeSet<String>,
+    notices: BTreeSet<String>,
+}
+
+/// Everything that is wrong, with the protocol and with what the case expects.
+#[must_use]
+pub fn judge(expect: &Expect, observed: &Observed) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut stream = read_stream(&observed.events, &mut faults);
+    let result = observed.result.as_deref().and_then(|bytes| {
+        ResultDocument::parse(bytes).map_err(|error| faults.push(format!("the result document {error}"))).ok()
+    });
+    if let Some(result) = &result {
+        stream.notices.extend(result.notices.iter().map(|notice| notice.reason.clone()));
+        protocol(result, observed, &mut faults);
+    }
+    match observed.exit_code {
+        Some(code) if code == expect.exit_code => {}
+        Some(code) => faults.push(format!("exit code {code}, expected {}", expect.exit_code)),
+        None => faults.push(format!("ended by a signal, expected exit code {}", expect.exit_code)),
+    }
+    pairs("parameter", &expect.params, &stream.params, &mut faults);
+    pairs("tag", &expect.tags, &stream.tags, &mut faults);
+    metrics(expect, &stream, &mut faults);
+    if let Some(children) = expect.children.filter(|children| *children != stream.children.len()) {
+        faults.push(format!("{} child runs, expected {children}", stream.children.len()));
+    }
+    for notice in expect.notices.iter().filter(|notice| !stream.notices.contains(*notice)) {
+        faults.push(format!("no notice {notice}; there were {:?}", stream.notices));
+    }
+    model(expect, result.as_ref(), observed, &mut faults);
+    error(expect, result.as_ref(), &mut faults);
+    for text in expect.log.iter().filter(|text| !observed.log.contains(*text)) {
+        faults.push(format!("the log does not contain {text:?}"));
+    }
+    faults
+}
+
+fn read_stream(events: &[u8], faults: &mut Vec<String>) -> Stream {
+    let mut stream = Stream::default();
+    // What follows the last line feed was torn by the end of its writer, and is ignored.
+    let complete = events.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    for (index, line) in events[..complete].split_inclusive(|byte| *byte == b'\n').enumerate() {
+        match Event::parse(&line[..line.len() - 1]) {
+            Ok(Event::Metric(Metric { name, value, child: None, .. })) => {
+                stream.metrics.entry(name).or_default().push(value);
+            }
+            Ok(Event::Param(pair)) if pair.child.is_none() => {
+                stream.params.insert(pair.name, pair.value);
+            }
+            Ok(Event::Tag(pair)) if pair.child.is_none() => {
+                stream.tags.insert(pair.name, pair.value);
+            }
+            Ok(Event::Child(child)) => {
+                stream.children.insert(child.id);
+            }
+            Ok(Event::Message(message)) if message.level == Level::Notice => stream.notices.extend(message.reason),
+            Ok(_) => {}
+            Err(problem) => faults.push(format!("line {} of the event stream {problem}", index + 1)),
+        }
+    }
+    stream
+}
+
+/// What holds for every case, whatever it expects.
+fn protocol(result: &ResultDocument, observed: &Observed, faults: &mut Vec<String>) {
+    if let Some(error) = &result.error {
+        if error.reason.is_empty() || error.message.is_empty() {
+            faults.push("the error of the result document has no reason or no message".to_owned());
+        }
+        if observed.exit_code == Some(0) {
+            faults.push("exit code 0 with an error in the result document".to_owned());
+        }
+    }
+    let model = result.model.iter().map(|model| &model.path);
+    for path in model.chain(result.files.iter().map(|file| &file.path)) {
+        if let Err(problem) = below(&observed.output, Path::new(path)) {
+            faults.push(format!("path {path:?} of the result document {problem}"));
+        }
+    }
+}
+
+/// The path below the root, unless it leaves it or goes over a link.
+fn below(root: &Path, path: &Path) -> std::result::Result<PathBuf, &'static str> {
+    let mut found = root.to_owned();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => found.push(name),
+            Component::CurDir => {}
+            _ => return Err("leaves LEGION_OUTPUT"),
+        }
+        if fs::symlink_metadata(&found).is_ok_and(|meta| meta.is_symlink()) {
+            return Err("goes over a link");
+        }
+    }
+    Ok(found)
+}
+
+fn pairs(
+    what: &str,
+    expected: &BTreeMap<String, String>,
+    found: &BTreeMap<String, String>,
+    faults: &mut Vec<String>,
+) {
+    for (name, value) in expected {
+        match found.get(name) {
+            Some(found) if found == value => {}
+            Some(found) => faults.push(format!("{what} {name:?} is {found:?}, expected {value:?}")),
+            None => faults.push(format!("no {what} {name:?}; there were {:?}", found.keys().collect::<Vec<_>>())),
+        }
+    }
+}
+
+fn metrics(expect: &Expect, stream: &Stream, faults: &mut Vec<String>) {
+    for (name, expected) in &expect.metrics {
+        let Some(values) = stream.metrics.get(name) else {
+            faults.push(format!("no metric {name:?}; there were {:?}", stream.metrics.keys().collect::<Vec<_>>()));
+            continue;
+        };
+        if let Some(count) = expected.count.filter(|count| *count != values.len()) {
+            faults.push(format!("metric {name:?} has {} points, expected {count}", values.len()));
+        }
+        let (Some(text), Some(last)) = (&expected.last, values.last()) else { continue };
+        // NaN is expected where NaN is written, and equals nothing else.
+        let equal = text.parse::<f64>().is_ok_and(|value| value == *last || (value.is_nan() && last.is_nan()));
+        if !equal {
+            faults.push(format!("metric {name:?} ends with {last}, expected {text}"));
+        }
+    }
+}
+
+fn model(expect: &Expect, result: Option<&ResultDocument>, observed: &Observed, faults: &mut Vec<String>) {
+    let described = result.and_then(|result| result.model.as_ref());
+    let path = described.map_or("model", |model| &model.path);
+    let directory = below(&observed.output, Path::new(path)).ok();
+    let present = directory.as_deref().is_some_and(holds_a_file);
+    if let Some(wanted) = expect.model.filter(|wanted| *wanted != present) {
+        let (is, should) = if wanted { ("no", "one") } else { ("a", "none") };
+        faults.push(format!("there is {is} model at {path:?}, expected {should}"));
+    }
+    for file in &expect.model_files {
+        if !directory.as_ref().is_some_and(|directory| directory.join(file).exists()) {
+            faults.push(format!("the model has no {}", file.display()));
+        }
+    }
+    if let Some(signature) = expect.signature {
+        let found = described.and_then(|model| model.signature);
+        if found != Some(signature) {
+            faults.push(format!("signature is {found:?}, expected {signature}"));
+        }
+    }
+}
+
+fn holds_a_file(directory: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(directory) else { return false };
+    entries.flatten().any(|entry| {
+        entry.file_type().is_ok_and(|kind| kind.is_file() || (kind.is_dir() && holds_a_file(&entry.path())))
+    })
+}
+
+fn error(expect: &Expect, result: Option<&ResultDocument>, faults: &mut Vec<String>) {
+    let found = result.and_then(|result| result.error.as_ref());
+    match (&expect.error, found) {
+        (None, None) => {}
+        (None, Some(found)) => faults.push(format!("an error {} that was not expected: {}", found.reason, found.message)),
+        (Some(expected), None) => faults.push(format!("no error in the result document, expected {}", expected.reason)),
+        (Some(expected), Some(found)) => {
+            if found.reason != expected.reason {
+                faults.push(format!("error {}, expected {}", found.reason, expected.reason));
+            }
+            if let Some(field) = expected.field.as_ref().filter(|field| **field != found.field) {
+                faults.push(format!("the error names field {:?}, expected {field:?}", found.field));
+            }
+            let text = format!("{} {}", found.message, found.remedy);
+            for part in expected.contains.iter().filter(|part| !text.contains(*part)) {
+                faults.push(format!("the error does not contain {part:?}: {text}"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expect(yaml: &str) -> Expect {
+        serde_saphyr::from_str(yaml).unwrap()
+    }
+
+    fn observed(output: &Path, exit_code: i32, events: &str, result: Option<&str>) -> Observed {
+        Observed {
+            exit_code: Some(exit_code),
+            output: output.to_owned(),
+            events: events.as_bytes().to_vec(),
+            result: result.map(|text| text.as_bytes().to_vec()),
+            log: "said something".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_run_that_gives_what_is_expected_has_no_fault() {
+        let output = tempfile::tempdir().unwrap();
+        fs::create_dir(output.path().join("m")).unwrap();
+        fs::write(output.path().join("m/f"), "x").unwrap();
+        let events = "{\"type\":\"param\",\"name\":\"c\",\"value\":\"1\"}\n{\"type\":\"metric\",\"name\":\"l\",\"value\":NaN}\n{\"type\":\"child\",\"id\":\"a\"}\n{\"torn";
+        let result = r#"{"protocol":1,"model":{"path":"m","signature":true},"notices":[{"reason":"X","message":"m"}]}"#;
+        let expect = expect(
+            "{exitCode: 0, params: {c: \"1\"}, metrics: {l: {count: 1, last: NaN}}, children: 1, model: true, modelFiles: [f], signature: true, notices: [X], log: [something]}",
+        );
+        assert_eq!(judge(&expect, &observed(output.path(), 0, events, Some(result))), [""; 0]);
+    }
+
+    #[test]
+    fn every_difference_is_named() {
+        let output = tempfile::tempdir().unwrap();
+        let expect = expect(
+            "{exitCode: 2, params: {c: \"1\"}, tags: {t: x}, metrics: {l: {count: 2, last: \"0.5\"}, n: {}}, children: 1, model: true, notices: [X], error: {reason: R, field: f, contains: [word]}, log: [other]}",
+        );
+        let events = "{\"type\":\"param\",\"name\":\"c\",\"value\":\"2\"}\n{\"type\":\"metric\",\"name\":\"l\",\"value\":1}\nnonsense\n";
+        let result = r#"{"protocol":1,"error":{"reason":"S","field":"g","message":"m"}}"#;
+        let faults = judge(&expect, &observed(output.path(), 0, events, Some(result))).join("\n");
+        for part in [
+            "line 3 of the event stream", "exit code 0 with an error", "exit code 0, expected 2", "parameter \"c\"",
+            "no tag \"t\"", "1 points, expected 2", "ends with 1, expected 0.5", "no metric \"n\"", "0 child runs",
+            "there is no model", "no notice X", "error S, expected R", "field \"g\"", "\"word\"", "\"other\"",
+        ] {
+            assert!(faults.contains(part), "{part:?} is not in:\n{faults}");
+        }
+    }
+
+    #[test]
+    fn a_model_may_not_be_a_link_or_outside() {
+        let output = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc", output.path().join("m")).unwrap();
+        for path in ["m", "../x", "/etc"] {
+            let result = format!("{{\"protocol\":1,\"model\":{{\"path\":\"{path}\"}}}}");
+            let faults = judge(&expect("{exitCode: 0, model: false}"), &observed(output.path(), 0, "", Some(&result)));
+            assert!(!faults.is_empty(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The kinds of Legion, by every name that people give them.
+
+use kube::{Resource as _, core::ApiResource};
+use legion_api::{Connection, ModelTraining, ToolchainIntegration};
+
+use crate::exit::{CliError, Code, Result};
+
+/// Every kind, in the order in which `legionctl get` shows them.
+#[must_use]
+pub fn all() -> Vec<ApiResource> {
+    vec![
+        ApiResource::erase::<ModelTraining>(&()),
+        ApiResource::erase::<ToolchainIntegration>(&()),
+        ApiResource::erase::<Connection>(&()),
+    ]
+}
+
+/// The kind with this name, plural or short name.
+pub fn find(name: &str) -> Result<ApiResource> {
+    let short = |kind: &str| {
+        legion_api::crd::of_kind(kind)
+            .and_then(|crd| crd.spec.names.short_names)
+            .unwrap_or_default()
+    };
+    let lower = name.to_lowercase();
+    all()
+        .into_iter()
+        .find(|resource| {
+            lower == resource.kind.to_lowercase() || lower == resource.plural || short(&resource.kind).contains(&lower)
+        })
+        .ok_or_else(|| {
+            let known: Vec<String> = all()
+                .iter()
+                .map(|resource| format!("{} ({})", resource.plural, short(&resource.kind).join(", ")))
+                .collect();
+            CliError::new(Code::Invalid, format!("unknown kind {name:?}")).remedy(format!("write one of {}", known.join("; ")))
+        })
+}
+
+/// `kind "name" not found`, with what to do.
+#[must_use]
+pub fn missing(kind: &str, namespace: &str, name: &str) -> CliError {
+    CliError::new(
+        Code::NotFound,
+        format!("{} {name:?} not found in namespace {namespace:?}", kind.to_lowercase()),
+    )
+    .remedy("`legionctl get -A` shows what there is")
+}
+
+/// The same for trainings.
+#[must_use]
+pub fn no_training(namespace: &str, name: &str) -> CliError {
+    missing(&ModelTraining::kind(&()), namespace, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_kind_plural_and_short_names() {
+        for name in ["mt", "modeltraining", "ModelTraining", "modeltrainings"] {
+            assert_eq!(find(name).unwrap().kind, "ModelTraining");
+        }
+        assert_eq!(find("conn").unwrap().plural, "connections");
+        let error = find("pod").unwrap_err();
+        assert!(error.remedy.unwrap().contains("toolchainintegrations (ti)"));
+    }
+}

@@ -1,0 +1,62 @@
+//! What the images of Legion and of its toolchains are on this machine.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use kube_embed::node::images::{Image, ImageEnvironment, ImageTable};
+
+use super::{
+    python::PythonEnvironment,
+    toolchains::{Environment, Toolchain},
+};
+
+/// Image of `legion-agent`, as the local operator names it.
+pub const AGENT_IMAGE: &str = concat!("legion-platform/agent:", env!("CARGO_PKG_VERSION"));
+
+/// The image table of the local mode.
+pub struct LocalImages {
+    entries: BTreeMap<String, Image>,
+}
+
+impl LocalImages {
+    /// A table with Legion's own programs and these toolchains.
+    #[must_use]
+    pub fn new(programs: &Path, toolchains: &[Toolchain], cache: &Path) -> Self {
+        let mut agent = ImageEnvironment::system();
+        agent.path.insert(0, programs.to_owned());
+        let mut entries = BTreeMap::from([(AGENT_IMAGE.to_owned(), Image::Ready(agent))]);
+        for toolchain in toolchains {
+            entries.insert(toolchain.local.image.clone(), entry(toolchain, cache));
+        }
+        Self { entries }
+    }
+}
+
+fn entry(toolchain: &Toolchain, cache: &Path) -> Image {
+    let mut environment = ImageEnvironment::system();
+    let own: Vec<PathBuf> = toolchain.local.path.iter().map(|path| toolchain.directory.join(path)).collect();
+    environment.path.splice(0..0, own);
+    environment.env = toolchain.local.env.clone().into_iter().collect();
+    if toolchain.local.environment == Environment::default() {
+        Image::Ready(environment)
+    } else {
+        Image::Prepare(Arc::new(PythonEnvironment::new(toolchain, environment, cache.to_owned())))
+    }
+}
+
+impl ImageTable for LocalImages {
+    fn find(&self, reference: &str) -> Option<Image> {
+        self.entries.get(reference).cloned()
+    }
+
+    fn remedy(&self, reference: &str) -> String {
+        let known: Vec<&str> = self.entries.keys().map(String::as_str).collect();
+        format!(
+            "this machine runs processes, not containers, and knows the images {}; register a toolchain whose local.yaml names {reference:?} (LEGION_TOOLCHAINS), or run it on a cluster",
+            known.join(", ")
+        )
+    }
+}

@@ -1,0 +1,412 @@
+//! Python environments of toolchains: made once, kept in a cache that all data directories share.
+//!
+//! ```text
+//! CACHE/environments/KEY/        the packages of a requirements file; KEY = its hash, the interpreter and the platform
+//! CACHE/environments/KEY-PKG/    the toolchain's own package on top of it; PKG = hash of its files
+//! ```
+//!
+//! The two are apart because the first takes minutes and the second a second: who changes a toolchain's code does not
+//! install MLflow anew. An environment counts once its file `complete` is there; what a killed process left is made again.
+
+use std::{
+    env, fs,
+    fs::{File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Instant,
+};
+
+use futures::{FutureExt as _, future::BoxFuture};
+use kube_embed::node::images::{ImageEnvironment, PrepareImage, Prepared, Progress};
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest as _, Sha256};
+use tokio::{process::Command, sync::Mutex};
+
+use super::toolchains::{Environment, Toolchain};
+use crate::report;
+
+/// File that says that an environment is whole; it holds the environment's size.
+const COMPLETE: &str = "complete";
+
+/// Interpreters that are tried, in this order, unless `$LEGION_PYTHON` names one. Lock files are made for the first.
+const INTERPRETERS: [&str; 6] = ["python3.11", "python3", "python3.12", "python3.13", "python3.14", "python3.10"];
+
+/// Where environments are kept: `$LEGION_CACHE_DIR`, else `legion` in the user's cache directory.
+#[must_use]
+pub fn cache() -> PathBuf {
+    let named = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    named("LEGION_CACHE_DIR")
+        .or_else(|| named("XDG_CACHE_HOME").map(|path| path.join("legion")))
+        .or_else(|| named("HOME").map(|home| home.join(".cache/legion")))
+        .unwrap_or_else(|| env::temp_dir().join("legion-cache"))
+}
+
+/// The environment of one toolchain.
+#[derive(Clone)]
+pub struct PythonEnvironment {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    image: String,
+    directory: PathBuf,
+    wanted: Environment,
+    base: ImageEnvironment,
+    cache: PathBuf,
+    /// One preparation at a time: the second to come finds it made.
+    making: Mutex<()>,
+}
+
+impl PythonEnvironment {
+    /// The environment that a toolchain's `local.yaml` asks for; `base` is what the image is besides it.
+    #[must_use]
+    pub fn new(toolchain: &Toolchain, base: ImageEnvironment, cache: PathBuf) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                image: toolchain.local.image.clone(),
+                directory: toolchain.directory.clone(),
+                wanted: toolchain.local.environment.clone(),
+                base,
+                cache,
+                making: Mutex::new(()),
+            }),
+        }
+    }
+
+    /// Makes the environment if it is not there, and gives it back with its size.
+    pub async fn make(&self, progress: &(dyn Fn(String) + Send + Sync)) -> Result<Prepared, String> {
+        let inner = &self.inner;
+        let _turn = inner.making.lock().await;
+        let python = interpreter(inner.wanted.python.as_deref()).await?;
+        let requirements = match &inner.wanted.requirements {
+            Some(file) => Some(inner.directory.join(file)),
+            None => None,
+        };
+        let lock = match &requirements {
+            Some(file) => fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?,
+            None => Vec::new(),
+        };
+        let key = key(&[&lock, python.version.as_bytes(), env::consts::ARCH.as_bytes()]);
+        let packages = inner.cache.join("environments").join(format!("python-{key}"));
+        let about = format!("the Python environment of {}", inner.image);
+        let made = once(&packages, || async {
+            progress(format!("Making {about} with Python {} (once)", python.version));
+            let began = Instant::now();
+            run(Command::new(&python.program).arg("-m").arg("venv").arg(&packages)).await.map_err(|error| {
+                format!("{error}; install Python's venv module (on Debian: apt-get install python3-venv)")
+            })?;
+            if let Some(file) = &requirements {
+                progress(format!("Installing {} packages from the registry", count(&lock)));
+                install(&packages, |command| command.arg("-r").arg(file)).await?;
+            }
+            let size = size(&packages);
+            progress(format!(
+                "Made {about} in {:.1} s, {}",
+                began.elapsed().as_secs_f64(),
+                report::bytes(i64::try_from(size).unwrap_or(i64::MAX))
+            ));
+            Ok(size)
+        })
+        .await?;
+        let Some(package) = &inner.wanted.package else {
+            return Ok(prepared(&inner.base, &key, &[packages.join("bin")], made));
+        };
+        let package = inner.directory.join(package);
+        let own = digest(&package).map_err(|error| format!("{}: {error}", package.display()))?;
+        let overlay = inner.cache.join("environments").join(format!("python-{key}-{own}"));
+        let added = once(&overlay, || async {
+            progress(format!("Installing the toolchain's own package into {about}"));
+            overlay_on(&packages, &overlay, &package).await?;
+            Ok(size(&overlay))
+        })
+        .await?;
+        Ok(prepared(
+            &inner.base,
+            &format!("{key}-{own}"),
+            &[overlay.join("bin"), packages.join("bin")],
+            made + added,
+        ))
+    }
+}
+
+impl PrepareImage for PythonEnvironment {
+    fn prepare(&self, progress: Progress) -> BoxFuture<'static, Result<Prepared, String>> {
+        let this = self.clone();
+        async move {
+            // Nobody listens any more only when the pod is gone.
+            this.make(&|step| drop(progress.send(step))).await
+        }
+        .boxed()
+    }
+}
+
+fn prepared(base: &ImageEnvironment, key: &str, bin: &[PathBuf], size_bytes: u64) -> Prepared {
+    let mut environment = base.clone();
+    environment.id = format!("python-{key}");
+    environment.path.splice(0..0, bin.iter().cloned());
+    Prepared { environment, size_bytes }
+}
+
+/// Runs `make` unless the directory is complete; gives back the size that was written down. Other processes wait.
+async fn once<F, Fut>(directory: &Path, make: F) -> Result<u64, String>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<u64, String>>,
+{
+    let complete = directory.join(COMPLETE);
+    let known = || fs::read_to_string(&complete).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    if let Some(size) = known() {
+        return Ok(size);
+    }
+    let parent = directory.parent().unwrap_or(Path::new("/")).to_owned();
+    let failed = |error: io::Error| format!("{}: {error}", parent.display());
+    fs::create_dir_all(&parent).map_err(failed)?;
+    let lock = directory.with_extension("lock");
+    let _lock = tokio::task::spawn_blocking(move || -> io::Result<File> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(lock)?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        Ok(file)
+    })
+    .await
+    .map_err(|error| error.to_string())?
+    .map_err(failed)?;
+    if let Some(size) = known() {
+        return Ok(size);
+    }
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let size = make().await?;
+    fs::write(&complete, format!("{size}\n")).map_err(failed)?;
+    Ok(size)
+}
+
+struct Interpreter {
+    program: String,
+    version: String,
+}
+
+/// The first interpreter that serves.
+async fn interpreter(wanted: Option<&str>) -> Result<Interpreter, String> {
+    let named = env::var("LEGION_PYTHON").ok().filter(|value| !value.is_empty());
+    let candidates: Vec<String> = match named {
+        Some(program) => vec![program],
+        None => INTERPRETERS.map(ToOwned::to_owned).to_vec(),
+    };
+    let mut found = Vec::new();
+    for program in candidates {
+        let ask = "import platform; print(platform.python_version())";
+        let Ok(output) = Command::new(&program).args(["-c", ask]).stdin(Stdio::null()).output().await else { continue };
+        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if !output.status.success() || version.is_empty() {
+            continue;
+        }
+        if serves(&version, wanted) {
+            return Ok(Interpreter { program, version });
+        }
+        found.push(format!("{program} is {version}"));
+    }
+    let found = if found.is_empty() { "none was found".to_owned() } else { found.join(", ") };
+    Err(format!(
+        "the toolchain needs Python {}; {found}; install it, or name an interpreter with LEGION_PYTHON",
+        wanted.unwrap_or("3")
+    ))
+}
+
+/// Whether a version satisfies a constraint such as `>=3.11`.
+fn serves(version: &str, wanted: Option<&str>) -> bool {
+    let numbers = |text: &str| -> Vec<u32> { text.split('.').map_while(|part| part.trim().parse().ok()).collect() };
+    let Some(wanted) = wanted else { return true };
+    wanted.split(',').all(|clause| {
+        let clause = clause.trim();
+        let version = numbers(version);
+        if let Some(least) = clause.strip_prefix(">=") {
+            version >= numbers(least)
+        } else if let Some(bound) = clause.strip_prefix('<') {
+            version < numbers(bound)
+        } else {
+            version.starts_with(&numbers(clause.trim_start_matches('=')))
+        }
+    })
+}
+
+/// Installs into an environment: with uv where it is, because it is several times faster, else with the environment's pip.
+async fn install(environment: &Path, arguments: impl FnOnce(&mut Command) -> &mut Command) -> Result<(), String> {
+    let python = environment.join("bin/python");
+    let has_uv = Command::new("uv").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+    let mut command = if has_uv.is_ok_and(|status| status.success()) {
+        let mut command = Command::new("uv");
+        command.args(["pip", "install", "--quiet", "--python"]).arg(&python);
+        command
+    } else {
+        let mut command = Command::new(&python);
+        command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+        command
+    };
+    arguments(&mut command);
+    run(&mut command).await
+}
+
+/// A second environment that sees the first one's packages and holds the toolchain's own.
+async fn overlay_on(packages: &Path, overlay: &Path, package: &Path) -> Result<(), String> {
+    run(Command::new(packages.join("bin/python")).arg("-m").arg("venv").arg(overlay)).await?;
+    let ask = "import sysconfig; print(sysconfig.get_path('purelib'))";
+    let place = |python: PathBuf| async move {
+        let output = Command::new(&python).args(["-c", ask]).output().await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let below = place(packages.join("bin/python")).await?;
+    let own = place(overlay.join("bin/python")).await?;
+    let path = Path::new(&own).join("legion-packages.pth");
+    // As code, because a plain path would leave the .pth files of that directory unread.
+    let line = format!("import site; site.addsitedir({below:?})\n");
+    fs::write(&path, line).map_err(|error| format!("{}: {error}", path.display()))?;
+    // Building writes beside the sources, and they are not ours to change.
+    let copy = tempfile::tempdir().map_err(|error| error.to_string())?;
+    for file in files(package).map_err(|error| error.to_string())? {
+        let target = copy.path().join(&file);
+        let made = target.parent().map_or(Ok(()), fs::create_dir_all);
+        made.and_then(|()| fs::copy(package.join(&file), &target).map(drop))
+            .map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    install(overlay, |command| command.arg("--no-deps").arg(copy.path())).await
+}
+
+/// Runs a program to its end; the error holds its last words.
+async fn run(command: &mut Command) -> Result<(), String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let output = command.output().await.map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = [output.stderr, output.stdout].concat();
+    let words = String::from_utf8_lossy(&words);
+    let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(4)..].join("; ");
+    Err(format!("{program} failed ({}): {last}", output.status))
+}
+
+/// How many packages a requirements file names.
+fn count(lock: &[u8]) -> usize {
+    String::from_utf8_lossy(lock)
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric()))
+        .count()
+}
+
+fn key(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Hash over the files of a package.
+fn digest(package: &Path) -> io::Result<String> {
+    let mut parts = Vec::new();
+    for file in files(package)? {
+        parts.push(file.as_os_str().as_encoded_bytes().to_vec());
+        parts.push(fs::read(package.join(&file))?);
+    }
+    Ok(key(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+}
+
+/// The files of a package, sorted, without what building and testing leave behind.
+fn files(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut open = vec![PathBuf::new()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(root.join(&directory))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let text = name.to_string_lossy();
+            if text.starts_with('.')
+                || text.ends_with(".egg-info")
+                || text.ends_with(".pyc")
+                || matches!(&*text, "__pycache__" | "build" | "dist" | "tests" | "conformance")
+            {
+                continue;
+            }
+            let path = directory.join(&name);
+            if entry.file_type()?.is_dir() {
+                open.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// What a directory takes on disk.
+fn size(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => size(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (version, wanted, expected) in [
+            ("3.11.7", ">=3.11", true),
+            ("3.9.18", ">=3.11", false),
+            ("3.13.1", ">=3.11,<3.13", false),
+            ("3.11.7", "3.11", true),
+            ("3.12.0", "==3.11", false),
+        ] {
+            assert_eq!(serves(version, Some(wanted)), expected, "{version} {wanted}");
+        }
+        assert!(serves("3.1", None));
+    }
+
+    #[test]
+    fn the_packages_hash_changes_with_code_and_not_with_what_building_leaves() {
+        let package = tempfile::tempdir().unwrap();
+        fs::create_dir(package.path().join("a")).unwrap();
+        fs::write(package.path().join("a/b.py"), "1").unwrap();
+        let before = digest(package.path()).unwrap();
+        fs::create_dir(package.path().join("a.egg-info")).unwrap();
+        fs::write(package.path().join("a.egg-info/x"), "1").unwrap();
+        assert_eq!(digest(package.path()).unwrap(), before);
+        fs::write(package.path().join("a/b.py"), "2").unwrap();
+        assert_ne!(digest(package.path()).unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn an_environment_is_made_once_and_what_a_killed_process_left_is_made_again() {
+        let cache = tempfile::tempdir().unwrap();
+        let directory = cache.path().join("e");
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("half"), "").unwrap();
+        let made = once(&directory, || async {
+            assert!(!directory.exists(), "what is not complete is removed first");
+            fs::create_dir(&directory).map_err(|error| error.to_string())?;
+            Ok(42)
+        });
+        assert_eq!(made.await, Ok(42));
+        assert_eq!(once(&directory, || async { Err("made twice".to_owned()) }).await, Ok(42));
+    }
+
+    #[tokio::test]
+    async fn a_failed_installation_is_told_in_the_tools_own_words() {
+        let error = run(Command::new("sh").args(["-c", "echo one; echo no such package >&2; exit 3"])).await.unwrap_err();
+        assert!(error.contains("no such package") && error.contains("exit status: 3"), "{error}");
+    }
+}

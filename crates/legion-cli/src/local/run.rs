@@ -1,0 +1,199 @@
+//! `legionctl local run`: start what is needed, apply, follow, print the result.
+
+use std::io::Write;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use legion_api::ModelTraining;
+use legion_plan::training::ConfigMapContent;
+use legion_runtime::Shutdown;
+use serde_json::json;
+
+use super::{
+    DataDir,
+    apply::{self, Applied, Change},
+    server::Server,
+};
+use crate::{
+    args::{Format, Global, Run},
+    client::{self, Session},
+    command::wait,
+    exit::{CliError, Code, Result},
+    follow::{self, Followed, Overhead, Progress},
+    manifest, output, report,
+    training::{self, State},
+};
+
+/// Trains what the file says, and prints how it ended.
+pub async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Result<Code> {
+    let mut documents = manifest::read(&run.file)?;
+    if let Some(directory) = &run.source {
+        documents = apply::with_source(documents, directory)?;
+    }
+    apply::check(&documents)?;
+    if !documents.iter().any(|document| document.value["kind"] == "ModelTraining") {
+        return Err(CliError::new(Code::Invalid, format!("{}: no ModelTraining in it", run.file.display()))
+            .remedy("add one, or apply the file with kubectl"));
+    }
+    let progress = Progress::new(!run.quiet);
+    let shutdown = Shutdown::on_signals().map_err(|error| CliError::io("signal handlers", error))?;
+    let (session, mut server) = start(global, &progress).await?;
+    let data_dir = session.local.clone();
+    let work = async {
+        let applied = apply::apply(&session.client, &session.namespace, &documents).await?;
+        for object in &applied {
+            progress.step(&format!("{}/{} {}", object.kind.to_lowercase(), object.name, object.change.as_str()));
+        }
+        follow_all(&session, &applied, &progress).await
+    };
+    let ended = tokio::select! {
+        ended = wait::limited(run.timeout, "run", work) => ended,
+        () = shutdown.requested() => Err(CliError::new(Code::Interrupted, "interrupted")
+            .remedy("the training goes on with the next `legionctl local run` or `legionctl local up`")),
+        error = failed(&mut server) => Err(error),
+    };
+    drop(progress);
+    if let Some(server) = server {
+        server.stop().await;
+    }
+    print(&ended?, run.output, data_dir.as_ref(), out)
+}
+
+/// Joins the local API where it is up, else starts one for this command.
+async fn start(global: &Global, progress: &Progress) -> Result<(Session, Option<Server>)> {
+    let data_dir = DataDir::choose(global.data_dir.as_deref())?;
+    let lock = loop {
+        match data_dir.lock(false)? {
+            Ok(lock) => break lock,
+            Err(Some(holder)) if !holder.stays => {
+                progress.step(&format!("waiting for another `legionctl local run` (pid {})", holder.pid));
+                let waiting = data_dir.clone();
+                tokio::task::spawn_blocking(move || waiting.wait_until_down())
+                    .await
+                    .map_err(|error| CliError::io("waiting", error))??;
+            }
+            Err(_) => {
+                let own = Global {
+                    // The data directory says which API is meant, whatever KUBECONFIG says.
+                    kubeconfig: Some(data_dir.kubeconfig()),
+                    ..global.clone()
+                };
+                let session = client::reach(&own).await?;
+                return Ok((Session { local: Some(data_dir), ..session }, None));
+            }
+        }
+    };
+    let mut say = |text: &str| progress.step(text);
+    let server = Server::start(data_dir.clone(), lock, None, &mut say).await?;
+    let namespace = global.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let session = Session {
+        client: server.client(&namespace),
+        namespace,
+        local: Some(data_dir),
+    };
+    progress.step(&format!("local API at {}", server.url()));
+    Ok((session, Some(server)))
+}
+
+/// Resolves when the operator of this process has ended; never where another process runs it.
+async fn failed(server: &mut Option<Server>) -> CliError {
+    match server {
+        Some(server) => server.failed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A training of the file, at its end.
+struct Ended {
+    followed: Followed,
+    /// Nothing was started, because this run had ended before.
+    unchanged: bool,
+}
+
+async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress) -> Result<Vec<Ended>> {
+    let mut all = Vec::new();
+    for object in applied.iter().filter(|object| object.kind == "ModelTraining") {
+        let session = Session {
+            client: session.client.clone(),
+            namespace: object.namespace.clone().unwrap_or_else(|| session.namespace.clone()),
+            local: session.local.clone(),
+        };
+        let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
+        let current = api.get(&object.name).await?;
+        let digest = source_digest(&session, &current).await?;
+        // The operator learns of a changed ConfigMap a moment later than of a changed spec: what it said about the
+        // content before does not count.
+        let accept = |training: &ModelTraining| {
+            digest.is_none() || training.status.as_ref().and_then(|status| status.run.as_ref()).is_none_or(|run| run.source_digest == digest)
+        };
+        let unchanged =
+            object.change == Change::Unchanged && training::state(&current) != State::Open && accept(&current);
+        let followed = if unchanged {
+            Followed { training: current, overhead: Overhead::default() }
+        } else {
+            follow::follow(&session, &object.name, progress, accept).await?
+        };
+        all.push(Ended { followed, unchanged });
+    }
+    Ok(all)
+}
+
+/// The digest of a ConfigMap source's content, as runs pin it.
+async fn source_digest(session: &Session, training: &ModelTraining) -> Result<Option<String>> {
+    let Some(source) = &training.spec.source.config_map else { return Ok(None) };
+    let api: Api<ConfigMap> = Api::namespaced(session.client.clone(), &session.namespace);
+    let config_map = api.get_opt(source.name.as_ref()).await?;
+    Ok(config_map.and_then(|config_map| ConfigMapContent::of(&config_map, source).digest.ok()))
+}
+
+fn print(ended: &[Ended], format: Format, data_dir: Option<&DataDir>, out: &mut dyn Write) -> Result<Code> {
+    let mut code = Code::Ok;
+    for one in ended {
+        if training::state(&one.followed.training).code() != Code::Ok {
+            code = Code::Failed;
+        }
+    }
+    match (format, ended) {
+        (Format::Json | Format::Yaml, [one]) => output::structured(out, format, &one.followed.training)?,
+        (Format::Json | Format::Yaml, _) => {
+            let items: Vec<&ModelTraining> = ended.iter().map(|one| &one.followed.training).collect();
+            output::structured(out, format, &json!({"apiVersion": "v1", "kind": "List", "items": items}))?;
+        }
+        (Format::Table, _) => {
+            for one in ended {
+                output::line(out, format_args!("{}", report::outcome(&one.followed.training)))?;
+            }
+        }
+        (Format::Report, _) => {
+            for one in ended {
+                let training = &one.followed.training;
+                output::bytes(out, report::render(training, data_dir, report::width()).as_bytes())?;
+                if let Some(line) = overhead(&one.followed.overhead) {
+                    output::line(out, format_args!("\n{line}"))?;
+                }
+                if one.unchanged {
+                    let run = training::run_id(training).unwrap_or_default();
+                    output::line(
+                        out,
+                        format_args!(
+                            "\nnothing was started: the manifest is unchanged since run {run}; `legionctl rerun {}` trains again",
+                            training.metadata.name.as_deref().unwrap_or_default()
+                        ),
+                    )?;
+                }
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn overhead(overhead: &Overhead) -> Option<String> {
+    let (start, finish) = (overhead.start?, overhead.finish?);
+    Some(format!(
+        "overhead: pod created -> trainer's exec {} ms (without fetch {} ms, environment {} ms); trainer's exit -> end {} ms",
+        start.as_millis(),
+        overhead.fetch.as_millis(),
+        overhead.environment.as_millis(),
+        finish.as_millis()
+    ))
+}

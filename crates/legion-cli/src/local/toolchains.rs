@@ -1,0 +1,149 @@
+//! The toolchains that the local mode registers: directories with `toolchain.yaml` and `local.yaml`.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    exit::{CliError, Code, Result},
+    manifest,
+};
+
+/// A toolchain on this machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Toolchain {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// The ToolchainIntegration, as it is applied.
+    pub manifest: Value,
+    /// What stands in for its image.
+    pub local: LocalImage,
+}
+
+/// `local.yaml`: how a node that runs processes instead of containers enters an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalImage {
+    /// The image reference, as in `toolchain.yaml`.
+    pub image: String,
+    /// What has to be installed first; nothing, where it is empty.
+    #[serde(default)]
+    pub environment: Environment,
+    /// Directories for `PATH`, relative to the toolchain's.
+    #[serde(default)]
+    pub path: Vec<PathBuf>,
+    /// Environment variables of the image.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// A Python environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// Which versions of Python serve: `>=3.11`.
+    #[serde(default)]
+    pub python: Option<String>,
+    /// File of exact requirements, relative to the toolchain's directory.
+    #[serde(default)]
+    pub requirements: Option<PathBuf>,
+    /// The toolchain's own package, relative to its directory.
+    #[serde(default)]
+    pub package: Option<PathBuf>,
+}
+
+impl Toolchain {
+    /// Reads a toolchain's directory.
+    pub fn read(directory: &Path) -> Result<Self> {
+        let directory = std::path::absolute(directory).map_err(|error| CliError::io(directory.display(), error))?;
+        let path = directory.join("toolchain.yaml");
+        let mut documents = manifest::read(&path)?;
+        let (Some(document), true) = (documents.pop(), documents.is_empty()) else {
+            return Err(CliError::new(Code::Invalid, format!("{}: must hold exactly one object", path.display())));
+        };
+        let local_path = directory.join("local.yaml");
+        let text = fs::read_to_string(&local_path)
+            .map_err(|error| CliError::new(Code::Invalid, format!("{}: {error}", local_path.display())))?;
+        let local: LocalImage = serde_saphyr::from_str(&text).map_err(|error| {
+            CliError::new(Code::Invalid, format!("{}: {}", local_path.display(), error.to_string().trim_end()))
+                .remedy("docs/toolchain-protocol.md describes the fields")
+        })?;
+        Ok(Self {
+            directory,
+            manifest: document.value,
+            local,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.manifest["metadata"]["name"].as_str().unwrap_or_default()
+    }
+}
+
+/// Where the shipped toolchains are: `$LEGION_TOOLCHAINS`, else beside the binary, else in the repository that the binary
+/// was built from.
+pub fn directory() -> Result<PathBuf> {
+    if let Some(named) = env::var_os("LEGION_TOOLCHAINS").filter(|value| !value.is_empty()) {
+        return Ok(PathBuf::from(named));
+    }
+    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("toolchains")));
+    let installed = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("../share/legion/toolchains")));
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../toolchains");
+    [beside, installed, Some(repository)]
+        .into_iter()
+        .flatten()
+        .find(|path| path.is_dir())
+        .map(|path| path.canonicalize().unwrap_or(path))
+        .ok_or_else(|| {
+            CliError::new(Code::NotFound, "no directory of toolchains found")
+                .remedy("name one with LEGION_TOOLCHAINS; the repository of Legion has one")
+        })
+}
+
+/// Every toolchain of a directory, by name.
+pub fn read_all(directory: &Path) -> Result<Vec<Toolchain>> {
+    let entries = fs::read_dir(directory).map_err(|error| CliError::io(directory.display(), error))?;
+    let mut toolchains = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| CliError::io(directory.display(), error))?.path();
+        if path.join("toolchain.yaml").is_file() {
+            toolchains.push(Toolchain::read(&path)?);
+        }
+    }
+    toolchains.sort_by(|a, b| a.name().cmp(b.name()));
+    Ok(toolchains)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_toolchains_are_valid_and_their_two_files_name_one_image() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../toolchains");
+        let toolchains = read_all(&root).unwrap();
+        let names: Vec<&str> = toolchains.iter().map(Toolchain::name).collect();
+        assert_eq!(names, ["mlflow", "script"]);
+        for toolchain in &toolchains {
+            assert_eq!(legion_api::validate::object(&toolchain.manifest, None), []);
+            assert_eq!(toolchain.manifest["spec"]["image"], toolchain.local.image.as_str());
+        }
+    }
+
+    #[test]
+    fn a_field_that_does_not_exist_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("toolchain.yaml"), "kind: X\n").unwrap();
+        fs::write(directory.path().join("local.yaml"), "image: x\nenvironmnet: {}\n").unwrap();
+        let error = Toolchain::read(directory.path()).unwrap_err();
+        assert_eq!(error.code, Code::Invalid);
+        assert!(error.message.contains("environmnet"), "{error}");
+    }
+}

@@ -1,0 +1,247 @@
+//! Manifests: YAML files of one or more documents, with the line of every field.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Number, Value};
+use serde_saphyr::Spanned;
+
+use crate::exit::{CliError, Code, Result};
+
+/// A document of a manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// The file that it stands in; `-` is standard input.
+    pub file: PathBuf,
+    /// The object.
+    pub value: Value,
+    /// Line of every field, by its path (`spec.source.git.uri`, `spec.data[0].name`).
+    lines: BTreeMap<String, u64>,
+    first_line: u64,
+}
+
+impl Document {
+    /// `kind/name`, for messages.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let text = |pointer: &str| self.value.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
+        format!("{}/{}", text("/kind"), text("/metadata/name"))
+    }
+
+    /// The line of a field, or of the nearest field around it.
+    #[must_use]
+    pub fn line(&self, path: &str) -> u64 {
+        let mut path = path.trim_start_matches('.');
+        loop {
+            if let Some(line) = self.lines.get(path) {
+                return *line;
+            }
+            match path.rfind(['.', '[']) {
+                Some(end) => path = &path[..end],
+                None => return self.first_line,
+            }
+        }
+    }
+}
+
+/// Reads every document of a file; `-` is standard input. Empty documents are left out.
+pub fn read(path: &Path) -> Result<Vec<Document>> {
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|error| CliError::io("standard input", error))?;
+        text
+    } else {
+        fs::read_to_string(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => CliError::new(Code::NotFound, format!("{}: no such file", path.display())),
+            io::ErrorKind::InvalidData => CliError::new(Code::Invalid, format!("{}: not UTF-8 text", path.display())),
+            _ => CliError::io(path.display(), error),
+        })?
+    };
+    parse(path, &text)
+}
+
+/// The documents of a text.
+pub fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
+    let trees: Vec<Spanned<Tree>> = serde_saphyr::from_multiple(text).map_err(|error| {
+        // The parser's own rendering shows the lines around the fault; the first line says all that a message needs.
+        let text = error.to_string();
+        CliError::new(
+            Code::Invalid,
+            format!("{}: not valid YAML: {}", path.display(), text.trim_end()),
+        )
+    })?;
+    trees
+        .into_iter()
+        .map(|tree| {
+            let first_line = tree.referenced.line();
+            let mut lines = BTreeMap::new();
+            let value = tree.value.flatten("", &mut lines);
+            if !value.is_object() {
+                return Err(CliError::new(
+                    Code::Invalid,
+                    format!("{}:{first_line}: not an object: a manifest has apiVersion, kind and metadata", path.display()),
+                ));
+            }
+            Ok(Document {
+                file: path.to_owned(),
+                value,
+                lines,
+                first_line,
+            })
+        })
+        .collect()
+}
+
+/// YAML with the place of every value.
+#[derive(Debug)]
+enum Tree {
+    Scalar(Value),
+    List(Vec<Spanned<Tree>>),
+    Map(Vec<(Spanned<String>, Tree)>),
+}
+
+impl Tree {
+    fn flatten(self, path: &str, lines: &mut BTreeMap<String, u64>) -> Value {
+        match self {
+            Self::Scalar(value) => value,
+            Self::List(items) => Value::Array(
+                items
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, item)| {
+                        let path = format!("{path}[{index}]");
+                        lines.insert(path.clone(), item.referenced.line());
+                        item.value.flatten(&path, lines)
+                    })
+                    .collect(),
+            ),
+            Self::Map(entries) => {
+                let mut map = Map::new();
+                for (key, value) in entries {
+                    let path = if path.is_empty() { key.value.clone() } else { format!("{path}.{}", key.value) };
+                    lines.insert(path.clone(), key.referenced.line());
+                    map.insert(key.value, value.flatten(&path, lines));
+                }
+                Value::Object(map)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(TreeVisitor)
+    }
+}
+
+struct TreeVisitor;
+
+impl<'de> Visitor<'de> for TreeVisitor {
+    type Value = Tree;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> std::result::Result<Tree, E> {
+        Ok(Tree::Scalar(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> std::result::Result<Tree, E> {
+        Ok(Tree::Scalar(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> std::result::Result<Tree, E> {
+        Ok(Tree::Scalar(value.into()))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> std::result::Result<Tree, E> {
+        Number::from_f64(value)
+            .map(|number| Tree::Scalar(Value::Number(number)))
+            .ok_or_else(|| E::custom(format!("{value} is not a JSON number: write it as a string")))
+    }
+
+    fn visit_str<E>(self, value: &str) -> std::result::Result<Tree, E> {
+        Ok(Tree::Scalar(value.into()))
+    }
+
+    fn visit_string<E>(self, value: String) -> std::result::Result<Tree, E> {
+        Ok(Tree::Scalar(value.into()))
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Tree, E> {
+        Ok(Tree::Scalar(Value::Null))
+    }
+
+    fn visit_none<E>(self) -> std::result::Result<Tree, E> {
+        Ok(Tree::Scalar(Value::Null))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Tree, D::Error> {
+        Tree::deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> std::result::Result<Tree, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(Tree::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> std::result::Result<Tree, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = access.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Tree::Map(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_document_comes_with_the_lines_of_its_fields() {
+        let text = "# first\nkind: A\nmetadata:\n  name: x\n---\n---\nkind: B\nspec:\n  items:\n    - a: 1\n    - b: 1.5\n      c: \"007\"\n      d: 007x\n      e: ~\n";
+        let documents = parse(Path::new("f.yaml"), text).unwrap();
+        assert_eq!(documents.len(), 2);
+        assert_eq!(documents[0].title(), "A/x");
+        assert_eq!(documents[0].line("metadata.name"), 4);
+        assert_eq!(documents[1].line("spec.items[1].c"), 12);
+        assert_eq!(documents[1].line("spec.items[1].absent.deeper"), 11, "the nearest field around it");
+        assert_eq!(
+            documents[1].value["spec"]["items"],
+            serde_json::json!([{"a": 1}, {"b": 1.5, "c": "007", "d": "007x", "e": null}])
+        );
+    }
+
+    #[test]
+    fn what_is_no_yaml_or_no_object_is_refused_with_its_line() {
+        let error = parse(Path::new("f.yaml"), "a: [1, 2\nb: 3\n").unwrap_err();
+        assert_eq!(error.code, Code::Invalid);
+        assert!(error.message.starts_with("f.yaml: not valid YAML: "), "{error}");
+        let error = parse(Path::new("f.yaml"), "a: 1\n---\n- 1\n").unwrap_err();
+        assert_eq!(
+            error.message,
+            "f.yaml:3: not an object: a manifest has apiVersion, kind and metadata"
+        );
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused() {
+        let error = parse(Path::new("f.yaml"), "a: 1\na: 2\n").unwrap_err();
+        assert!(error.message.contains("duplicate"), "{error}");
+    }
+}

@@ -1,0 +1,40 @@
+//! Printing: JSON, YAML and plain lines, without a panic when the reader has gone.
+
+use std::{fmt, io, io::Write};
+
+use serde::Serialize;
+
+use crate::{
+    args::Format,
+    exit::{CliError, Code, Result},
+};
+
+/// Prints a line. A closed pipe ends the command quietly: `legionctl get | head` is no failure.
+pub fn line(out: &mut dyn Write, text: fmt::Arguments<'_>) -> Result<()> {
+    writeln!(out, "{text}").map_err(closed)
+}
+
+/// Prints bytes as they are.
+pub fn bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<()> {
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(closed)
+}
+
+/// Prints a value as JSON or YAML.
+pub fn structured<T: Serialize>(out: &mut dyn Write, format: Format, value: &T) -> Result<()> {
+    let text = if format == Format::Yaml {
+        serde_saphyr::to_string(value).map_err(|error| CliError::io("YAML", error))?
+    } else {
+        let mut text = serde_json::to_string_pretty(value).map_err(|error| CliError::io("JSON", error))?;
+        text.push('\n');
+        text
+    };
+    bytes(out, text.as_bytes())
+}
+
+fn closed(error: io::Error) -> CliError {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        CliError::new(Code::Ok, String::new())
+    } else {
+        CliError::io("standard output", error)
+    }
+}

@@ -1,0 +1,307 @@
+//! A training in full, for people: how it ended, how good it is, what was logged, and where everything is.
+
+use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _};
+
+use legion_api::{ModelTraining, training::ModelTrainingStatus};
+
+use crate::{columns, local::DataDir, plot, stored, training, training::State};
+
+/// Rows of one section that are shown; all of them are in the object and its series.
+const MAX_ROWS: usize = 40;
+const MAX_VALUE: usize = 60;
+
+/// Width of the terminal, or of a page where there is none.
+#[must_use]
+pub fn width() -> usize {
+    let stdout = std::io::stdout();
+    if stdout.is_terminal()
+        && let Ok(size) = rustix::termios::tcgetwinsize(&stdout)
+        && size.ws_col > 0
+    {
+        return usize::from(size.ws_col).clamp(60, 160);
+    }
+    100
+}
+
+/// One line: how the training stands.
+#[must_use]
+pub fn outcome(training: &ModelTraining) -> String {
+    let name = training.metadata.name.as_deref().unwrap_or_default();
+    let status = training.status.as_ref();
+    let condition = training::succeeded(training);
+    let reason = condition.map_or("not seen by the operator yet", |condition| condition.reason.as_str());
+    let verb = match training::state(training) {
+        State::Succeeded => "succeeded",
+        State::Failed => "failed",
+        State::Open => "not ended",
+    };
+    let mut line = format!("modeltraining/{name} {verb} ({reason})");
+    if let Some(score) = status.and_then(|status| status.score.as_deref()) {
+        let _ = write!(line, ", {score}");
+    }
+    if let Some(duration) = status.and_then(|status| status.duration.as_deref()) {
+        let _ = write!(line, ", {duration}");
+    }
+    if training::state(training) != State::Succeeded
+        && let Some(message) = condition.map(|condition| condition.message.as_str()).filter(|text| !text.is_empty())
+    {
+        let _ = write!(line, ": {message}");
+    }
+    line
+}
+
+/// The whole report.
+#[must_use]
+pub fn render(training: &ModelTraining, local: Option<&DataDir>, width: usize) -> String {
+    let mut text = format!("{}\n", outcome(training));
+    let Some(status) = &training.status else { return text };
+    failure(&mut text, status);
+    pairs(&mut text, "", &facts(training, status));
+    metrics(&mut text, status, local, width);
+    let parameters = status.parameters.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
+    pairs(&mut text, "parameters", &parameters);
+    let tags = status.tags.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
+    pairs(&mut text, "tags", &tags);
+    if let Some(omitted) = &status.omitted {
+        let left_out: Vec<String> = [(omitted.metrics, "metrics"), (omitted.parameters, "parameters"), (omitted.tags, "tags")]
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if !left_out.is_empty() {
+            let _ = writeln!(text, "\nnot shown in status, but in the series: {}", left_out.join(", "));
+        }
+    }
+    for notice in &status.notices {
+        let _ = writeln!(text, "\nnotice {}: {}", notice.reason, notice.message);
+    }
+    text
+}
+
+fn failure(text: &mut String, status: &ModelTrainingStatus) {
+    let Some(failure) = &status.failure else { return };
+    let mut what = vec![("step".to_owned(), failure.step.clone()), ("reason".to_owned(), failure.reason.clone())];
+    if let Some(field) = &failure.field {
+        what.push(("field".to_owned(), field.clone()));
+    }
+    if let Some(code) = failure.exit_code {
+        what.push(("exit code".to_owned(), code.to_string()));
+    }
+    if let Some(signal) = failure.signal {
+        what.push(("signal".to_owned(), signal.to_string()));
+    }
+    pairs(text, "failure", &what);
+    let _ = writeln!(text, "  {}", failure.message);
+    if let Some(remedy) = &failure.remedy {
+        let _ = writeln!(text, "  remedy: {remedy}");
+    }
+    if let Some(tail) = failure.log_tail.as_deref().filter(|tail| !tail.is_empty()) {
+        let _ = writeln!(text, "\nlast lines of the log");
+        for line in tail.lines() {
+            let _ = writeln!(text, "  | {}", plain(line));
+        }
+    }
+}
+
+fn facts(training: &ModelTraining, status: &ModelTrainingStatus) -> Vec<(String, String)> {
+    let mut facts = Vec::new();
+    let mut fact = |name: &str, value: String| facts.push((name.to_owned(), value));
+    fact("model", format!("{} {}", training.spec.model.name, training.spec.model.version));
+    if let Some(run) = &status.run {
+        fact("run", format!("{} (run {}, attempt {})", run.id, run.sequence, run.attempt));
+    }
+    if let Some(toolchain) = &status.toolchain {
+        fact("toolchain", format!("{}/{} ({})", toolchain.namespace, toolchain.name, toolchain.image));
+    }
+    if let Some(source) = &status.source {
+        let name = source.uri.as_deref().or(source.name.as_deref()).unwrap_or_default();
+        let version = source.commit.as_deref().or(source.digest.as_deref()).unwrap_or_default();
+        fact("source", format!("{} {name} {version}", source.kind).trim_end().to_owned());
+    }
+    if let Some(environment) = &status.environment {
+        let from = environment.from.as_deref().map(|from| format!(", the {from}'s environment")).unwrap_or_default();
+        if let Some(python) = &environment.python {
+            fact("python", format!("{python}{from}"));
+        }
+    }
+    if let Some(external) = &status.external {
+        let version = external.version.as_deref().unwrap_or_default();
+        let id = external.id.as_deref().unwrap_or_default();
+        fact("tracked by", format!("{} {version}, run {id}", external.system));
+    }
+    if let Some(artifact) = &status.artifact {
+        let current = status.run.as_ref().is_some_and(|run| run.id == artifact.run_id);
+        let of = if current { String::new() } else { format!(" (of run {})", artifact.run_id) };
+        fact("artifact", format!("{}, {}{of}", artifact.format, bytes(artifact.size_bytes)));
+        fact("digest", artifact.digest.clone());
+        fact("stored at", artifact.uri.clone());
+    }
+    for (name, file) in [("log", &status.log), ("files", &status.files)] {
+        if let Some(file) = file {
+            fact(name, format!("{} ({})", file.uri, bytes(file.size_bytes)));
+        }
+    }
+    if let Some(series) = &status.series {
+        fact("series", format!("{} ({} points)", series.uri, series.points));
+    }
+    facts
+}
+
+fn pairs(text: &mut String, title: &str, pairs: &[(String, String)]) {
+    if pairs.is_empty() {
+        return;
+    }
+    let indent = if title.is_empty() { "" } else { "  " };
+    if !title.is_empty() {
+        let _ = writeln!(text, "\n{title}");
+    }
+    let wide = pairs.iter().take(MAX_ROWS).map(|(name, _)| name.chars().count()).max().unwrap_or_default().min(40);
+    for (name, value) in pairs.iter().take(MAX_ROWS) {
+        let value = if title.is_empty() { plain(value) } else { short(&plain(value)) };
+        let _ = writeln!(text, "{indent}{name:<wide$}  {value}");
+    }
+    if pairs.len() > MAX_ROWS {
+        let _ = writeln!(text, "{indent}... and {} more", pairs.len() - MAX_ROWS);
+    }
+}
+
+fn metrics(text: &mut String, status: &ModelTrainingStatus, local: Option<&DataDir>, width: usize) {
+    if status.metrics.is_empty() {
+        return;
+    }
+    let mut series: BTreeMap<&str, Vec<(i64, f64)>> = BTreeMap::new();
+    let points = status
+        .series
+        .as_ref()
+        .and_then(|stored| stored::series(&stored.uri, local).ok())
+        .unwrap_or_default();
+    for point in &points {
+        series.entry(&point.name).or_default().push((point.step, point.value));
+    }
+    let mut table = vec![["metric", "value", "step", "points", "min", "max", "series"].map(ToOwned::to_owned).to_vec()];
+    for metric in status.metrics.iter().take(MAX_ROWS) {
+        let plot = series.get_mut(metric.name.as_str()).filter(|points| points.len() > 1).map(|points| {
+            // Stable, so that points of one step stay in the order in which they were logged.
+            points.sort_by_key(|(step, _)| *step);
+            let values: Vec<f64> = points.iter().map(|(_, value)| *value).collect();
+            plot::spark(&values, (width / 4).clamp(10, 32))
+        });
+        let number = |value: &Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
+        let decimal = |value: &Option<String>| value.as_deref().map(rounded).unwrap_or_default();
+        table.push(vec![
+            plain(&metric.name),
+            rounded(&metric.value),
+            number(&metric.step),
+            number(&metric.count),
+            decimal(&metric.min),
+            decimal(&metric.max),
+            plot.unwrap_or_default(),
+        ]);
+    }
+    text.push('\n');
+    for line in columns::align(&table) {
+        let _ = writeln!(text, "{line}");
+    }
+    if status.metrics.len() > MAX_ROWS {
+        let _ = writeln!(text, "... and {} more", status.metrics.len() - MAX_ROWS);
+    }
+}
+
+/// A number with at most six significant digits; text that is no number stays as it is.
+fn rounded(text: &str) -> String {
+    let Ok(number) = text.parse::<f64>() else { return plain(text) };
+    if !number.is_finite() || text.len() <= 9 {
+        return text.to_owned();
+    }
+    let magnitude = number.abs();
+    if magnitude != 0.0 && !(1e-4..1e9).contains(&magnitude) {
+        return format!("{number:.5e}");
+    }
+    let whole = if magnitude < 1.0 { 0 } else { magnitude.log10() as usize + 1 };
+    let text = format!("{number:.*}", 6_usize.saturating_sub(whole).max(if magnitude < 0.1 { 8 } else { 0 }));
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// A size in bytes, for reading.
+#[must_use]
+pub fn bytes(size: i64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = size as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{size} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// User code chose these texts: nothing in them may steer the terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn short(text: &str) -> String {
+    if text.chars().count() <= MAX_VALUE {
+        return text.to_owned();
+    }
+    text.chars().take(MAX_VALUE - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_rounded_for_reading_only_where_they_are_long() {
+        for (text, expected) in [
+            ("0.9722222222222222", "0.972222"),
+            ("1.0", "1.0"),
+            ("NaN", "NaN"),
+            ("-Infinity", "-Infinity"),
+            ("12345.678901234", "12345.7"),
+            ("1.2345678901234e-12", "1.23457e-12"),
+            ("0.00012345678901", "0.00012346"),
+            ("1.7976931348623157e308", "1.79769e308"),
+            ("word", "word"),
+        ] {
+            assert_eq!(rounded(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_of_user_code_cannot_steer_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\r\nc"), "a [2Jb  c");
+    }
+
+    #[test]
+    fn a_finished_training_is_shown_with_score_metrics_plots_parameters_tags_and_places() {
+        let directory = tempfile::tempdir().unwrap();
+        let series = directory.path().join("series.jsonl");
+        let lines: String = [0.9, 0.95, 1.0]
+            .iter()
+            .enumerate()
+            .map(|(step, value)| format!("{{\"type\":\"metric\",\"name\":\"acc\",\"value\":{value},\"step\":{step}}}\n"))
+            .collect();
+        std::fs::write(&series, lines).unwrap();
+        let training: ModelTraining = serde_json::from_value(json!({
+            "apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining",
+            "metadata": {"name": "wine", "generation": 1},
+            "spec": {"model": {"name": "wine", "version": "1"}, "toolchain": "mlflow", "source": {"configMap": {"name": "x"}}},
+            "status": {
+                "observedGeneration": 1, "score": "acc=1", "duration": "12s",
+                "conditions": [{"type": "Succeeded", "status": "True", "reason": "RunSucceeded", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                "run": {"id": "7f3a1c9e", "sequence": 1, "generation": 1, "attempt": 1},
+                "metrics": [{"name": "acc", "value": "1.0", "step": 2, "count": 3, "min": "0.9", "max": "1.0"}],
+                "parameters": {"c": "0.5", "folds": "3"}, "tags": {"dataset": "sklearn-wine"},
+                "artifact": {"runId": "7f3a1c9e", "uri": "file:///x/model.tar", "digest": "sha256:ab", "sizeBytes": 20480, "format": "gppi/v1"},
+                "series": {"uri": format!("file://{}", series.display()), "points": 3},
+                "notices": [{"reason": "NoSignature", "message": "the model has no signature"}],
+            },
+        }))
+        .unwrap();
+        let text = render(&training, None, 100).replace(&series.display().to_string(), "/series.jsonl");
+        insta::assert_snapshot!(text);
+    }
+}

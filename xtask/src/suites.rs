@@ -1,0 +1,103 @@
+//! `cargo xtask test`: all tests, the fast tiers first, each with its time.
+
+#![allow(clippy::print_stdout, reason = "a command-line tool speaks through stdout")]
+
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+
+/// A tier: commands that belong together.
+struct Tier {
+    name: &'static str,
+    /// What it needs besides Rust.
+    needs: &'static str,
+    commands: &'static [&'static [&'static str]],
+}
+
+/// Compilation alone: it is no part of a tier's time.
+const COMPILE: [&[&str]; 2] = [
+    &["cargo", "test", "--workspace", "--no-run", "--quiet"],
+    &["cargo", "build", "--workspace", "--bins", "--quiet"],
+];
+
+const FAST: [Tier; 1] = [Tier {
+    name: "unit, property and in-process tests",
+    needs: "nothing",
+    commands: &[&["cargo", "test", "--workspace", "--exclude", "legion-tests"]],
+}];
+
+const SLOW: [Tier; 4] = [
+    Tier {
+        name: "toolchain conformance",
+        needs: "Python 3.11, PyPI",
+        commands: &[
+            &["cargo", "run", "--quiet", "--bin", "legionctl", "--", "toolchain", "test", "toolchains/script"],
+            &["cargo", "run", "--quiet", "--bin", "legionctl", "--", "toolchain", "test", "toolchains/mlflow"],
+        ],
+    },
+    Tier {
+        name: "end to end: examples, bad input, crashes, kubectl",
+        needs: "Python 3.11, PyPI, Go (for kubectl)",
+        commands: &[&["cargo", "test", "--package", "legion-tests"]],
+    },
+    Tier {
+        name: "the embedded API under the real kubectl",
+        needs: "Go",
+        commands: &[&["cargo", "test", "--package", "kube-embed", "--test", "it", "--", "--ignored", "kubectl"]],
+    },
+    Tier {
+        name: "the MLflow toolchain against plain mlflow run, MLflow 3 and 2.22",
+        needs: "Python 3.11, PyPI",
+        commands: &[&["toolchains/mlflow/test"]],
+    },
+];
+
+/// Runs the tiers and prints what each took. Every tier runs, also after one that failed.
+pub fn run(root: &Path, fast: bool) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    for command in COMPILE {
+        if !execute(root, command)? {
+            println!("compilation failed");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    let mut summary = vec![("compilation", "", began.elapsed(), true)];
+    let slow: &[Tier] = if fast { &[] } else { &SLOW };
+    for tier in FAST.iter().chain(slow) {
+        println!("\n== {} (needs {})", tier.name, tier.needs);
+        let began = Instant::now();
+        let mut passed = true;
+        for command in tier.commands {
+            passed &= execute(root, command)?;
+        }
+        summary.push((tier.name, tier.needs, began.elapsed(), passed));
+    }
+    println!("\n{:>8}  {:<6}  tier", "seconds", "result");
+    for (name, _, time, passed) in &summary {
+        println!("{:>8}  {:<6}  {name}", seconds(*time), if *passed { "ok" } else { "FAILED" });
+    }
+    let failed = summary.iter().filter(|(_, _, _, passed)| !passed).count();
+    println!("\ntest tiers: {} passed; {failed} failed; finished in {} s", summary.len() - failed, seconds(began.elapsed()));
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1}", time.as_secs_f64())
+}
+
+fn execute(root: &Path, command: &[&str]) -> anyhow::Result<bool> {
+    let [program, arguments @ ..] = command else { return Ok(true) };
+    println!("$ {}", command.join(" "));
+    // A program of the repository is named by its path from the root, whatever directory this was called in.
+    let program = if program.contains('/') { root.join(program) } else { program.into() };
+    let status = Command::new(&program)
+        .args(arguments)
+        .current_dir(root)
+        .status()
+        .with_context(|| format!("{} cannot be started", program.display()))?;
+    Ok(status.success())
+}

@@ -1,0 +1,4 @@
+//! Tests over the repository as a whole.
+
+mod drift;
+mod edges;
