@@ -16,9 +16,15 @@ const WRITERS: usize = 64;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let storage = std::env::args_os().nth(1).map_or(Storage::Memory, |d| Storage::Disk(d.into()));
+    let storage = std::env::args_os()
+        .nth(1)
+        .map_or(Storage::Memory, |d| Storage::Disk(d.into()));
     println!("{storage:?}, {OBJECTS} ConfigMaps of 1 KiB, {WRITERS} writers, {WATCHES} watches");
-    let server = Embedded::builder().storage(storage).history(2 * OBJECTS).build().await?;
+    let server = Embedded::builder()
+        .storage(storage)
+        .history(2 * OBJECTS)
+        .build()
+        .await?;
     let api: Api<ConfigMap> = Api::namespaced(server.client("default"), "default");
     let text = "x".repeat(1024);
 
@@ -44,7 +50,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut watches = Vec::new();
     for _ in 0..WATCHES {
         let stream = api.watch(&WatchParams::default(), &version).await?.boxed();
-        watches.push(tokio::spawn(async move { stream.take(OBJECTS).try_collect::<Vec<_>>().await.map(|v| v.len()) }));
+        watches.push(tokio::spawn(async move {
+            stream.take(OBJECTS).try_collect::<Vec<_>>().await.map(|v| v.len())
+        }));
     }
     let start = Instant::now();
     futures::stream::iter(0..OBJECTS)
@@ -53,7 +61,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let api = &api;
             async move {
                 let patch = Patch::Merge(json!({"metadata": {"labels": {"seen": "yes"}}}));
-                api.patch(&format!("m{i}"), &PatchParams::default(), &patch).await.map(drop)
+                api.patch(&format!("m{i}"), &PatchParams::default(), &patch)
+                    .await
+                    .map(drop)
             }
         })
         .await?;

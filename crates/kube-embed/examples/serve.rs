@@ -24,8 +24,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve() -> Result<(), Box<dyn Error>> {
-    let directory = std::env::args_os().nth(1).map(PathBuf::from).ok_or("usage: serve DIRECTORY")?;
-    let server = Embedded::builder().storage(Storage::Disk(directory.clone())).build().await?;
+    let directory = std::env::args_os()
+        .nth(1)
+        .map(PathBuf::from)
+        .ok_or("usage: serve DIRECTORY")?;
+    let server = Embedded::builder()
+        .storage(Storage::Disk(directory.clone()))
+        .build()
+        .await?;
     let runtime = ProcessRuntime::open(ProcessOptions::new(directory.join("node")))?;
     let images = StaticImages::new().otherwise(ImageEnvironment::system());
     let options = NodeOptions::new(server.clock());
@@ -35,7 +41,12 @@ async fn serve() -> Result<(), Box<dyn Error>> {
 
     let endpoint = server.listen("127.0.0.1:0".parse()?, None).await?;
     let path = directory.join("kubeconfig");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)?;
     file.write_all(endpoint.kubeconfig("embedded", "default").as_bytes())?;
     eprintln!("serving {}; export KUBECONFIG={}", endpoint.url(), path.display());
 

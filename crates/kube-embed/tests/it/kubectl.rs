@@ -283,25 +283,83 @@ async fn pods_and_namespaces() {
     let kubectl = Kubectl::start().await;
     let server = &kubectl.server;
     let runtime = ScriptedRuntime::new(server.clock());
-    let script = Script::new().runs(Duration::from_secs(2)).logs("first\n");
-    runtime.script("job", script.logs_at(Duration::from_secs(1), "last\n"));
+    runtime.script(
+        "job",
+        Script::new().runs(Duration::from_millis(500)).logs("first\nlast\n"),
+    );
+    runtime.script("service", Script::new().runs_for_ever().logs("up\n"));
     let images = StaticImages::new().otherwise(ImageEnvironment::system());
     let options = NodeOptions::new(server.clock());
-    let node = Node::start(server.client("default"), options, Arc::new(runtime), Arc::new(images)).await.unwrap();
+    let node = Node::start(server.client("default"), options, Arc::new(runtime), Arc::new(images))
+        .await
+        .unwrap();
     server.set_pod_logs(node.logs());
     let collector = GarbageCollector::start(server.client("default"), server.clock());
 
     kubectl.run(&["create", "namespace", "team"]).await.ok();
-    kubectl.run(&["run", "job", "-n", "team", "--image=demo", "--restart=Never"]).await.ok();
-    kubectl.run(&["wait", "-n", "team", "pod/job", "--for=condition=Ready", "--timeout=30s"]).await.ok();
-    assert_eq!(kubectl.run(&["logs", "-n", "team", "-f", "job"]).await.ok(), "first\nlast\n");
-    kubectl.run(&["wait", "-n", "team", "pod/job", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s"]).await.ok();
+    for name in ["job", "service"] {
+        kubectl
+            .run(&[
+                "run",
+                name,
+                "-n",
+                "team",
+                "--image=demo",
+                "--restart=Never",
+                "--",
+                "work",
+            ])
+            .await
+            .ok();
+    }
+    let succeeded = "--for=jsonpath={.status.phase}=Succeeded";
+    kubectl
+        .run(&["wait", "-n", "team", "pod/job", succeeded, "--timeout=30s"])
+        .await
+        .ok();
+    assert_eq!(kubectl.run(&["logs", "-n", "team", "job"]).await.ok(), "first\nlast\n");
+
+    // A log is followed until the container ends.
+    kubectl
+        .run(&[
+            "wait",
+            "-n",
+            "team",
+            "pod/service",
+            "--for=condition=Ready",
+            "--timeout=30s",
+        ])
+        .await
+        .ok();
+    let mut follow = kubectl.command(&["logs", "-n", "team", "-f", "service"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("up"));
+    kubectl
+        .run(&["delete", "pod", "-n", "team", "service", "--timeout=30s"])
+        .await
+        .ok();
+    assert_eq!(lines.next_line().await.unwrap(), None);
+    assert!(follow.wait().await.unwrap().success());
+
     let table = kubectl.run(&["get", "pods", "-A", "--no-headers"]).await.ok();
-    assert_eq!(table.split_whitespace().take(4).collect::<Vec<_>>(), ["team", "job", "0/1", "Completed"]);
-    assert!(kubectl.run(&["describe", "pod", "job", "-n", "team"]).await.ok().contains("Scheduled"));
+    assert_eq!(
+        table.split_whitespace().take(4).collect::<Vec<_>>(),
+        ["team", "job", "0/1", "Completed"]
+    );
+    assert!(
+        kubectl
+            .run(&["describe", "pod", "job", "-n", "team"])
+            .await
+            .ok()
+            .contains("Scheduled")
+    );
     assert!(kubectl.run(&["get", "nodes"]).await.ok().contains("Ready"));
 
-    kubectl.run(&["delete", "namespace", "team", "--timeout=30s"]).await.ok();
+    kubectl
+        .run(&["delete", "namespace", "team", "--timeout=30s"])
+        .await
+        .ok();
     assert_eq!(kubectl.run(&["get", "pods", "-A"]).await.ok(), "");
     collector.shutdown().await;
     node.shutdown(Duration::ZERO).await;

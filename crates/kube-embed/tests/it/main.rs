@@ -1,5 +1,8 @@
 //! The embedded API as its clients see it.
-#![allow(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that is not as it should be"
+)]
 
 mod controller;
 mod crds;

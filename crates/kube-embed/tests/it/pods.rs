@@ -56,11 +56,18 @@ async fn a_log_is_asked_of_whoever_runs_the_pod() {
 
     let recorded = Arc::new(Recorded::default());
     server.set_pod_logs(recorded.clone());
-    let text = get(&server, &format!("{log}&follow=true&tailLines=5&sinceSeconds=10&timestamps=true&limitBytes=9")).await;
+    let text = get(
+        &server,
+        &format!("{log}&follow=true&tailLines=5&sinceSeconds=10&timestamps=true&limitBytes=9"),
+    )
+    .await;
     assert_eq!(text.headers["content-type"], "text/plain");
     assert_eq!(text.ok(), "one\ntwo\n");
     let asked = recorded.asked.lock().unwrap().remove(0);
-    assert_eq!((asked.namespace.as_str(), asked.pod.as_str(), asked.container.as_str()), ("default", "p", "main"));
+    assert_eq!(
+        (asked.namespace.as_str(), asked.pod.as_str(), asked.container.as_str()),
+        ("default", "p", "main")
+    );
     assert_eq!(
         asked.options,
         LogOptions {
@@ -79,12 +86,27 @@ async fn a_log_that_cannot_be_is_explained_as_in_kubernetes() {
     let server = server_with_pod(json!([{"name": "a", "image": "i"}, {"name": "b", "image": "i"}])).await;
     set_running(&server, "a").await;
     for (query, message) in [
-        ("", "a container name must be specified for pod p, choose one of: [setup a b]"),
+        (
+            "",
+            "a container name must be specified for pod p, choose one of: [setup a b]",
+        ),
         ("container=c", "container c is not valid for pod p"),
-        ("container=b", "container \"b\" in pod \"p\" is waiting to start: ContainerCreating"),
-        ("container=a&previous=true", "previous terminated container \"a\" in pod \"p\" not found"),
-        ("container=a&sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z", "at most one of `sinceTime` or `sinceSeconds` may be specified"),
-        ("container=a&tailLines=-1", "invalid query parameter tailLines=\"-1\": it must be a whole number that is not negative"),
+        (
+            "container=b",
+            "container \"b\" in pod \"p\" is waiting to start: ContainerCreating",
+        ),
+        (
+            "container=a&previous=true",
+            "previous terminated container \"a\" in pod \"p\" not found",
+        ),
+        (
+            "container=a&sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
+            "at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ),
+        (
+            "container=a&tailLines=-1",
+            "invalid query parameter tailLines=\"-1\": it must be a whole number that is not negative",
+        ),
     ] {
         let answer = get(&server, &format!("{PODS}/p/log?{query}")).await;
         assert_eq!(answer.refused(), (400, "BadRequest", message), "{query}");
@@ -110,7 +132,9 @@ async fn a_pod_is_bound_once_and_evicted_by_deletion() {
         "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"},
         "deleteOptions": {"gracePeriodSeconds": 3},
     });
-    send(&server, Method::POST, &format!("{PODS}/p/eviction"), eviction).await.ok();
+    send(&server, Method::POST, &format!("{PODS}/p/eviction"), eviction)
+        .await
+        .ok();
     let marked = get(&server, &format!("{PODS}/p")).await.ok();
     assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 3);
 }
