@@ -40,7 +40,7 @@ struct Source {
 }
 
 enum Signal {
-    Watch(Key, Event<DynamicObject>),
+    Watch(Key, Box<Event<DynamicObject>>),
     /// The set of kinds may have changed.
     Kinds,
 }
@@ -118,7 +118,7 @@ impl Sources {
                         self.discovered = true;
                     }
                 }
-                Signal::Watch(key, event) => self.take(&key, event),
+                Signal::Watch(key, event) => self.take(&key, *event),
             }
         }
     }
@@ -176,7 +176,7 @@ impl Sources {
             .default_backoff()
             .filter_map(move |event| {
                 let name = name.clone();
-                async move { event.ok().map(|event| Signal::Watch(name, event)) }
+                async move { event.ok().map(|event| Signal::Watch(name, Box::new(event))) }
             })
             .take_until(async move { stopped.cancelled().await });
         self.streams.push(stream.boxed());

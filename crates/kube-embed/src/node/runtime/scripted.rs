@@ -433,8 +433,7 @@ impl PodRuntime for ScriptedRuntime {
             .state()
             .containers
             .iter()
-            .filter(|(key, _)| key.pod == pod.uid && key.name == container)
-            .next_back()
+            .rfind(|(key, _)| key.pod == pod.uid && key.name == container)
             .map(|(key, state)| (key.clone(), state.exit.clone(), state.started_at));
         let recovered = found.map(|(key, exit, started_at)| {
             let attempt = key.attempt;
