@@ -28,6 +28,15 @@ impl State {
         }
     }
 
+    /// The same with the reason's remedy in its message, unless it stands there already.
+    pub(crate) fn with_remedy(mut self) -> Self {
+        let remedy = self.reason.remedy();
+        if !remedy.is_empty() && !self.message.contains(remedy) {
+            self.message = format!("{} ({remedy})", self.message);
+        }
+        self
+    }
+
     /// The first problem decides the reason, all of them stand in the message.
     pub(crate) fn of_problems(problems: &[Problem]) -> Option<Self> {
         let first = problems.first()?;

@@ -275,7 +275,7 @@ impl<'a> Decision<'a> {
         if let Some(until) = doing.until {
             self.plan.look_again(until);
         }
-        self.say_since(doing.state, doing.since)
+        self.say_since(doing.state.with_remedy(), doing.since)
     }
 
     /// The inputs of the current attempt, with what its `fetch` has found. They are shown, and kept for later attempts.
@@ -525,6 +525,14 @@ impl<'a> Decision<'a> {
         run.pod = Some(labels::pod_name(self.world.name(), &run.id, run.attempt));
         run.pod_uid = None;
         run.waiting = None;
+        if let Some(failure) = self
+            .status
+            .failure
+            .as_mut()
+            .filter(|_| is_tried_again_by_itself(end.verdict))
+        {
+            failure.remedy = None;
+        }
         let why = self.status.failure.as_ref().map(in_words).unwrap_or_default();
         let at_once = end.verdict == Verdict::Replan || (own_doing && end.verdict == Verdict::Disruption);
         if at_once {
@@ -651,6 +659,14 @@ impl<'a> Decision<'a> {
         self.status.run = Some(std::mem::take(&mut self.run));
         self.plan.status = Some(std::mem::take(&mut self.status));
     }
+}
+
+/// Whether nobody needs to do anything: the remedy is for the case that it happens too often.
+fn is_tried_again_by_itself(verdict: Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::Disruption | Verdict::Rejected | Verdict::StartTimeout | Verdict::Replan
+    )
 }
 
 /// A failure in one line: what happened, and what to do about it.

@@ -79,7 +79,7 @@ pub fn settle(
         // It was not tried, or not possible yet: there is nothing to tell of it.
         Some((_, _)) => return None,
     };
-    let Some(state) = refused else {
+    let Some(state) = refused.map(State::with_remedy) else {
         if matches!(plan.write, Write::NotBefore(at) if now < at) {
             return None;
         }
