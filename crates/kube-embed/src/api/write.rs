@@ -183,7 +183,7 @@ impl Call {
         self.modify(|_| Ok(given.clone()), true).await
     }
 
-    pub(super) async fn patch(mut self, body: Bytes) -> Reply {
+    pub(super) async fn patch(self, body: Bytes) -> Reply {
         let kind = PatchKind::of(&self.content_type).ok_or_else(|| {
             ApiError::unsupported_media_type(
                 &self.content_type,
@@ -202,7 +202,6 @@ impl Call {
                 "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
             ));
         }
-        self.content_type = String::new();
         let patch: Value = serde_json::from_slice(&body)
             .map_err(|e| ApiError::bad_request(format!("the patch is no valid JSON: {e}")))?;
         self.modify(
