@@ -150,3 +150,114 @@ proptest! {
         prop_assert!(plan.is_empty());
     }
 }
+
+/// Words that a pod may say, true or not, ours or somebody else's.
+fn word() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::sample::select(vec![
+            "",
+            "Failed",
+            "Running",
+            "Succeeded",
+            "Pending",
+            "Evicted",
+            "NodeLost",
+            "DeadlineExceeded",
+            "OOMKilled",
+            "Error",
+            "StartError",
+            "ErrImagePull",
+            "ImagePullBackOff",
+            "CreateContainerError",
+            "Unschedulable",
+            "True",
+            "False",
+            "{\"v\":1,\"outcome\":\"published\"}",
+            "{\"v\":1,\"outcome\":\"failed\",\"exit\":{\"version\":1}}",
+            "{\"v\":1,\"outcome\":\"error\",\"error\":{\"reason\":\"SecretMissing\"}}",
+            "{\"v\":9}",
+            "0/3 nodes are available: ",
+            "Back-off pulling image \"a\"",
+        ])
+        .prop_map(str::to_owned),
+        ".{0,24}",
+    ]
+}
+
+fn moment() -> impl Strategy<Value = i64> {
+    prop_oneof![-10i64..10_000, Just(i64::from(i32::MIN)), Just(200_000_000_000)]
+}
+
+prop_compose! {
+    /// A pod of the training in any state, sensible or not.
+    fn any_pod()(
+        (run, attempt, sequence) in (prop_oneof![Just(None), "[0-9a-f]{8}".prop_map(Some)], prop_oneof![1i32..4, any::<i32>()], word()),
+        owned: bool, deleted in prop::option::of(moment()), node in prop::option::of("[a-z]{0,3}"),
+        phase in word(), reason in word(), inputs in word(),
+        conditions in prop::collection::vec((prop::sample::select(vec!["PodScheduled", "DisruptionTarget", "PodReadyToStartContainers"]), word(), word(), word(), moment()), 0..3),
+        containers in prop::collection::vec((prop::sample::select(vec!["fetch", "trainer", "publish", "other"]), 0u8..4, any::<i32>(), word(), word(), moment()), 0..5),
+    ) -> k8s_openapi::api::core::v1::Pod {
+        let world = factory::world(factory::training(json!({})));
+        let mut pod = factory::created(&world, factory::start());
+        let metadata = &mut pod.metadata;
+        if let Some(run) = run {
+            metadata.name = Some(format!("wine-{run}-{attempt}"));
+        }
+        if !owned {
+            metadata.owner_references = None;
+        }
+        metadata.deletion_timestamp = deleted.and_then(factory::time);
+        let annotations = metadata.annotations.as_mut().unwrap();
+        annotations.insert("legion-platform.org/sequence".into(), sequence);
+        annotations.insert("legion-platform.org/inputs".into(), inputs);
+        if let Some(node) = node {
+            pod.spec.as_mut().unwrap().node_name = Some(node);
+        }
+        for (name, state, code, why, message, at) in containers {
+            let state = match state {
+                0 => k8s_openapi::api::core::v1::ContainerState::default(),
+                1 => factory::waiting(&why, &message),
+                2 => factory::running(at),
+                _ => factory::ended(code, &why, &message, at),
+            };
+            factory::set(&mut pod, name, state);
+        }
+        let status = factory::status(&mut pod);
+        (status.phase, status.reason) = (Some(phase), Some(reason));
+        status.conditions = Some(conditions.iter().map(|(type_, is, why, message, at)| factory::condition(type_, is, why, message, *at)).collect());
+        pod
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn any_world_gets_a_decision_and_no_pod_of_others_is_touched(
+        pods in prop::collection::vec(any_pod(), 0..4), now in moment(), span in "[0-9]{1,5}(h|m|s)", retries in 0i32..100,
+    ) {
+        let mut training = factory::training(json!({"startTimeout": span, "ttlAfterFinished": span, "retries": retries}));
+        for _ in 0..3 {
+            let mut world = factory::world(training.clone());
+            world.pods = pods.iter().cloned().map(std::sync::Arc::new).collect();
+            world.probed = pods.iter().take(1).map(|pod| (pod.metadata.name.clone().unwrap(), None)).collect();
+            let plan = decide(&world, &factory::settings(), factory::after(now));
+            prop_assert_eq!(&plan, &decide(&world, &factory::settings(), factory::after(now)));
+            for action in &plan.actions {
+                if let legion_plan::Action::DeletePod { name, uid, .. } = action {
+                    let found = pods.iter().any(|pod| {
+                        pod.metadata.name.as_ref() == Some(name)
+                            && pod.metadata.uid.as_ref() == Some(uid)
+                            && pod.metadata.owner_references.is_some()
+                    });
+                    prop_assert!(found, "{name} is not the training's own");
+                }
+            }
+            let outcome = legion_plan::Outcome::default();
+            let _ = legion_plan::training::settle(&world, &plan, &outcome, factory::after(now));
+            if plan.status.is_some() {
+                training.status = plan.status;
+            }
+        }
+    }
+}
