@@ -74,10 +74,9 @@ impl<'a> Schema<'a> {
             .get("$ref")
             .and_then(Value::as_str)
             .and_then(|r| r.strip_prefix('#'))
+            && let Some(target) = self.raw.pointer(target)
         {
-            if let Some(target) = self.raw.pointer(target) {
-                self.fill(target, value, depth + 1);
-            }
+            self.fill(target, value, depth + 1);
         }
         for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
             self.fill(part, value, depth + 1);
@@ -90,10 +89,10 @@ impl<'a> Schema<'a> {
                     .into_iter()
                     .flatten()
                 {
-                    if !fields.contains_key(name) {
-                        if let Some(default) = property.get("default") {
-                            fields.insert(name.clone(), default.clone());
-                        }
+                    if !fields.contains_key(name)
+                        && let Some(default) = property.get("default")
+                    {
+                        fields.insert(name.clone(), default.clone());
                     }
                     if let Some(field) = fields.get_mut(name) {
                         self.fill(property, field, depth + 1);

@@ -38,10 +38,10 @@ pub fn problems(spec: &ToolchainIntegrationSpec) -> Vec<Problem> {
         ("spec.arguments", &spec.arguments),
         ("spec.hyperParametersSchema", &spec.hyper_parameters_schema),
     ] {
-        if let Some(schema) = schema {
-            if let Err(error) = Schema::compile(&schema.to_value()) {
-                add(field, error);
-            }
+        if let Some(schema) = schema
+            && let Err(error) = Schema::compile(&schema.to_value())
+        {
+            add(field, error);
         }
     }
     for variable in spec.env.iter().filter(|variable| variable.name.starts_with("LEGION_")) {

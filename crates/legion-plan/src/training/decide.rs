@@ -263,10 +263,11 @@ impl<'a> Decision<'a> {
             return self.ended(end, inputs.as_ref());
         }
         let doing = waiting::doing(&pod, self.told(), self.now);
-        if pod.trainer_started_at().is_none() && !pod.is_terminating() {
-            if let Some(end) = self.late(&pod, &doing).or_else(|| self.outdated(&pod, &doing)) {
-                return self.ended(end, inputs.as_ref());
-            }
+        if pod.trainer_started_at().is_none()
+            && !pod.is_terminating()
+            && let Some(end) = self.late(&pod, &doing).or_else(|| self.outdated(&pod, &doing))
+        {
+            return self.ended(end, inputs.as_ref());
         }
         if self.world.training.spec.suspend {
             self.delete(pod.pod, "spec.suspend is true");
@@ -619,11 +620,11 @@ impl<'a> Decision<'a> {
         // A status that already speaks of this generation must not tell of the run before.
         let misleads = self.new && self.world.status().observed_generation == Some(self.world.generation());
         let since_known = since.filter(|since| passes && !misleads && *since <= self.now);
-        if let Some(at) = since_known.and_then(|since| since.checked_add(self.settings.status_delay).ok()) {
-            if at > self.now {
-                self.plan.write = Write::NotBefore(at);
-                self.plan.look_again(at);
-            }
+        if let Some(at) = since_known.and_then(|since| since.checked_add(self.settings.status_delay).ok())
+            && at > self.now
+        {
+            self.plan.write = Write::NotBefore(at);
+            self.plan.look_again(at);
         }
         self.conclude(state, since);
         self.plan

@@ -122,10 +122,10 @@ impl Inputs {
 
     /// The same inputs with the commit that `fetch` found.
     pub(super) fn pin_commit(&mut self, found: &str) {
-        if let SourceTask::Git { commit, .. } = &mut self.source.task {
-            if commit.is_empty() {
-                found.clone_into(commit);
-            }
+        if let SourceTask::Git { commit, .. } = &mut self.source.task
+            && commit.is_empty()
+        {
+            found.clone_into(commit);
         }
     }
 
@@ -208,10 +208,10 @@ impl<'a> Resolver<'a> {
             return None;
         }
         let arguments = self.settings_of_tool(spec, found);
-        if let Some(image) = &spec.image {
-            if let Err(error) = crate::image::check(image) {
-                self.problem(Reason::InvalidSpec, "spec.image", format!("{image:?} {error}"));
-            }
+        if let Some(image) = &spec.image
+            && let Err(error) = crate::image::check(image)
+        {
+            self.problem(Reason::InvalidSpec, "spec.image", format!("{image:?} {error}"));
         }
         let tool = &found.spec;
         let input = ToolInput {
