@@ -1,8 +1,8 @@
 //! Carries out the actions of a plan, in their order, up to the first that does not go through.
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::Resource as _;
-use legion_plan::{Action, ApiError, Outcome, StepResult};
+use kube::{Resource as _, ResourceExt as _};
+use legion_plan::{Action, ApiError, Outcome, StepResult, training::labels};
 use legion_runtime::retry::Class;
 
 use crate::{
@@ -12,31 +12,42 @@ use crate::{
     shared::Shared,
 };
 
-/// What became of the actions; and the error that passes by itself at which they stopped, if one did.
-pub async fn act<K: Kind>(
-    shared: &Shared,
-    key: &Key,
-    world: &K::World,
-    actions: &[Action],
-) -> (Outcome, Option<CallError>) {
-    let mut outcome = Outcome::default();
+/// What became of the actions of a plan.
+#[derive(Debug, Default)]
+pub struct Acted {
+    /// As the planner is told.
+    pub outcome: Outcome,
+    /// The error that passes by itself at which the actions stopped, if one did.
+    pub stopped: Option<CallError>,
+    /// A pod of ours that was there already and that no watch shows: its label was taken away.
+    pub unseen: Option<Box<Pod>>,
+}
+
+/// Carries out the actions.
+pub async fn act<K: Kind>(shared: &Shared, key: &Key, world: &K::World, actions: &[Action]) -> Acted {
+    let mut acted = Acted::default();
     for action in actions {
         let result = match action {
-            Action::CreatePod { pod, only_at } => create::<K>(shared, key, world, pod, only_at.as_deref()).await,
+            Action::CreatePod { pod, only_at } => {
+                create::<K>(shared, key, world, pod, only_at.as_deref(), &mut acted.unseen).await
+            }
             Action::DeletePod { name, uid, why } => delete(shared, key, name, uid, why).await,
         };
         match result {
             Ok(result) => {
                 let goes_on = matches!(result, StepResult::Created(_) | StepResult::Deleted);
-                outcome.results.push(result);
+                acted.outcome.results.push(result);
                 if !goes_on {
                     break;
                 }
             }
-            Err(error) => return (outcome, Some(error)),
+            Err(error) => {
+                acted.stopped = Some(error);
+                break;
+            }
         }
     }
-    (outcome, None)
+    acted
 }
 
 async fn create<K: Kind>(
@@ -45,6 +56,7 @@ async fn create<K: Kind>(
     world: &K::World,
     pod: &Pod,
     only_at: Option<&str>,
+    unseen: &mut Option<Box<Pod>>,
 ) -> Result<StepResult, CallError> {
     if let Some(version) = only_at {
         match shared.calls.get::<K::Object>(key).await? {
@@ -70,7 +82,12 @@ async fn create<K: Kind>(
             let Some(found) = shared.calls.get::<Pod>(&pod_key).await? else { return Ok(StepResult::NotYet) };
             let judged = K::judge(world, pod, &found);
             if matches!(judged, StepResult::Created(_) | StepResult::NotYet) {
-                shared.pods.learn(pruned(found));
+                // Without its label the watch would never tell its end: it must not enter the cache.
+                if found.labels().contains_key(labels::TRAINING) {
+                    shared.pods.learn(pruned(found));
+                } else {
+                    *unseen = Some(Box::new(found));
+                }
             }
             Ok(judged)
         }

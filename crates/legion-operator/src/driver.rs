@@ -26,6 +26,8 @@ use crate::{act::act, cache::Entry, calls::CallError, events, invalid, key::Key,
 const RESYNC: Duration = Duration::from_secs(3600);
 /// Before a request is repeated that the server refuses for a reason that only people can remove.
 const SLOW: Duration = Duration::from_secs(60);
+/// How often a pod is read whose label somebody took away, so that no watch tells what becomes of it.
+const POLL: Duration = Duration::from_secs(15);
 /// A plan that still asks for more after so many rounds of reading will always do.
 const MAX_READS: usize = 8;
 
@@ -124,20 +126,26 @@ impl<K: Kind> Driver<K> {
         };
         let mut world = K::observe(shared, key, object.clone());
         let now = shared.clock.now();
-        let plan = self.decide(key, &mut world, now).await?;
-        for why in &plan.why {
-            tracing::debug!(why = %why);
+        let mut plan = self.decide(key, &mut world, now).await?;
+        let mut acted = act::<K>(shared, key, &world, &plan.actions).await;
+        if let Some(pod) = acted.unseen.take() {
+            // The decision was made without it.
+            K::found(&mut world, pod);
+            plan = self.decide(key, &mut world, now).await?;
+            acted = act::<K>(shared, key, &world, &plan.actions).await;
         }
-        let (outcome, stopped) = act::<K>(shared, key, &world, &plan.actions).await;
-        if let Some(patch) = K::settle(&world, &plan, &outcome, now) {
+        if let Some(patch) = K::settle(&world, &plan, &acted.outcome, now) {
             self.write_status(key, &object, &patch.body).await?;
             for event in &plan.events {
                 events::publish::<K>(shared, &object, event, now).await;
             }
         }
-        match stopped {
+        match acted.stopped {
             Some(error) => Err(error),
-            None => Ok(until(K::requeue(&plan, &outcome, now), now)),
+            None => {
+                let poll = K::is_unwatched(&world).then_some(POLL);
+                Ok(until(K::requeue(&plan, &acted.outcome, now), now).into_iter().chain(poll).min())
+            }
         }
     }
 
@@ -145,6 +153,9 @@ impl<K: Kind> Driver<K> {
         for _ in 0..MAX_READS {
             let plan = K::decide(world, &self.shared.settings, now);
             if plan.needs.is_empty() {
+                for why in &plan.why {
+                    tracing::debug!(why = %why);
+                }
                 return Ok(plan);
             }
             for need in &plan.needs {

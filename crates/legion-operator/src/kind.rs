@@ -55,6 +55,17 @@ pub trait Kind: Send + Sync + 'static {
         StepResult::NameTaken
     }
 
+    /// A pod of ours is there that no watch shows.
+    fn found(world: &mut Self::World, pod: Box<Pod>) {
+        let _ = (world, pod);
+    }
+
+    /// Does the world hold something that no watch tells about? Then it must be looked at again.
+    fn is_unwatched(world: &Self::World) -> bool {
+        let _ = world;
+        false
+    }
+
     /// The status write that follows.
     fn settle(world: &Self::World, plan: &Plan<Self::Status>, outcome: &Outcome, now: Timestamp)
     -> Option<StatusPatch>;

@@ -177,6 +177,16 @@ impl Kind for Trainings {
         training::judge_existing(world, wanted, found)
     }
 
+    fn is_unwatched(world: &training::World) -> bool {
+        world.probed.values().any(Option::is_some)
+    }
+
+    fn found(world: &mut training::World, pod: Box<Pod>) {
+        if let Some(name) = pod.metadata.name.clone() {
+            world.probed.insert(name, Some(Arc::from(pod)));
+        }
+    }
+
     fn settle(
         world: &training::World,
         plan: &Plan<ModelTrainingStatus>,

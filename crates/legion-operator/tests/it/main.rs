@@ -1,0 +1,11 @@
+//! The operator against a real API server and node in this process, in paused time.
+
+mod faults;
+mod happy;
+mod heals;
+mod lease;
+mod malformed;
+mod pods;
+mod quiet;
+mod support;
+mod upgrade;

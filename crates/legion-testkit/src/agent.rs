@@ -1,0 +1,351 @@
+//! Training pods whose containers do what Legion's own do, in paused time: `fetch` looks for the success record, `trainer`
+//! trains, `publish` writes the record last and says so in its termination message.
+//!
+//! The messages are built by `legion-protocol`, from the tasks that the operator gave the containers. What matters to the
+//! invariants is kept in one [`Ledger`]: how often a trainer was started and finished for each run, and what was
+//! published.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{
+    FutureExt as _,
+    future::BoxFuture,
+    stream::BoxStream,
+};
+use kube_embed::{
+    Clock,
+    node::runtime::{
+        ContainerKey, ContainerSpec, Exit, LogItem, Outgrown, PodKey, PodRuntime, Recovered, Running, StartFailure, Stop,
+        Volume,
+        scripted::{Script, ScriptedRuntime},
+    },
+};
+use legion_protocol::{
+    digest, env,
+    exit::ExitRecord,
+    message::{Artifact, Counts, FetchHead, FetchMessage, FetchOutcome, FetchSource, FetchTail, PublishHead,
+        PublishMessage, PublishOutcome, PublishTail},
+    reason::{StepError, StepReason},
+    summary::{MetricSummary, NamedValue},
+    task::{FetchTask, PublishTask},
+    time::rfc3339_millis,
+};
+use serde::de::DeserializeOwned;
+
+/// How one attempt goes, if nobody disturbs it.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// How long `fetch` takes.
+    pub fetch: Duration,
+    /// Why `fetch` fails, if it does.
+    pub fetch_error: Option<StepReason>,
+    /// How long the training takes.
+    pub train: Duration,
+    /// The training's exit code.
+    pub exit_code: i32,
+    /// Whether its memory limit ends it.
+    pub out_of_memory: bool,
+    /// How long `publish` takes after the training.
+    pub publish: Duration,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            fetch: Duration::from_secs(2),
+            fetch_error: None,
+            train: Duration::from_secs(30),
+            exit_code: 0,
+            out_of_memory: false,
+            publish: Duration::from_secs(3),
+        }
+    }
+}
+
+/// A run: uid of the training, id of the run.
+pub type RunKey = (String, String);
+
+/// What has happened outside Kubernetes.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// How often training code was started.
+    pub started: BTreeMap<RunKey, usize>,
+    /// How often training code ended well.
+    pub finished: BTreeMap<RunKey, usize>,
+    /// The success records.
+    pub published: BTreeMap<RunKey, PublishMessage>,
+}
+
+#[derive(Default)]
+struct State {
+    behaviours: VecDeque<Behaviour>,
+    /// What was decided for each pod when its `fetch` started.
+    plays: HashMap<String, Play>,
+    ledger: Ledger,
+}
+
+#[derive(Clone)]
+struct Play {
+    behaviour: Behaviour,
+    run: RunKey,
+    skip: bool,
+}
+
+/// The runtime. Clones are the same.
+#[derive(Clone)]
+pub struct Agents {
+    inner: ScriptedRuntime,
+    state: Arc<Mutex<State>>,
+}
+
+impl Agents {
+    /// Agents whose attempts all go well.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { inner: ScriptedRuntime::new(clock), state: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the next attempts go, one after the other; the last repeats.
+    pub fn behave(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
+        self.state().behaviours = behaviours.into_iter().collect();
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.state().ledger.clone()
+    }
+
+    fn fetch(&self, spec: &ContainerSpec) -> Script {
+        let Some(task) = task::<FetchTask>(spec) else { return Script::new().exits(64).message("no task") };
+        let mut state = self.state();
+        let behaviour = match state.behaviours.len() {
+            0 => Behaviour::default(),
+            1 => state.behaviours[0].clone(),
+            _ => state.behaviours.pop_front().unwrap_or_default(),
+        };
+        let run = (task.training.uid.clone(), task.training.run_id.clone());
+        let skip = state.ledger.published.contains_key(&run);
+        let script = Script::new().runs(behaviour.fetch);
+        let message = match behaviour.fetch_error {
+            Some(reason) if !skip => FetchMessage::failed(StepError::new(reason, "as the test wants it"), 1),
+            _ => FetchMessage {
+                head: FetchHead {
+                    outcome: if skip { FetchOutcome::Skip } else { FetchOutcome::Ready },
+                    source: Some(FetchSource {
+                        digest: digest::of_bytes(b"source"),
+                        files: 1,
+                        size_bytes: 6,
+                        ..FetchSource::default()
+                    }),
+                    error: None,
+                },
+                tail: FetchTail { elapsed_ms: 2000, ..FetchTail::default() },
+            },
+        };
+        let failed = message.head.outcome == FetchOutcome::Error;
+        state.plays.insert(spec.pod.uid.clone(), Play { behaviour, run, skip });
+        let script = script.message(message.encode(task.message_budget as usize));
+        if failed { script.exits(1) } else { script }
+    }
+
+    fn play(&self, pod: &PodKey) -> Option<Play> {
+        self.state().plays.get(&pod.uid).cloned()
+    }
+
+    fn trainer(&self, play: &Play) -> Script {
+        if play.skip {
+            return Script::new();
+        }
+        *self.state().ledger.started.entry(play.run.clone()).or_default() += 1;
+        let script = Script::new().runs(play.behaviour.train).logs("epoch 1\n");
+        if play.behaviour.out_of_memory { script.runs_out_of_memory() } else { script.exits(play.behaviour.exit_code) }
+    }
+
+    fn publish(&self, play: &Play) -> Script {
+        let Behaviour { train, publish, .. } = play.behaviour;
+        Script::new().runs(if play.skip { publish } else { train + publish })
+    }
+
+    /// What `publish` leaves behind when it ends in this way; writes the success record.
+    fn publish_message(&self, play: &Play, task: &PublishTask, exit: &Exit) -> String {
+        let budget = task.message_budget as usize;
+        let started_at = rfc3339_millis(exit.started_at.as_millisecond());
+        let mut record = ExitRecord {
+            version: legion_protocol::WIRE_VERSION,
+            exit_code: Some(play.behaviour.exit_code),
+            started_at,
+            finished_at: rfc3339_millis(exit.finished_at.as_millisecond()),
+            ..ExitRecord::default()
+        };
+        let failed = |exit: Option<ExitRecord>| PublishMessage {
+            head: PublishHead {
+                outcome: PublishOutcome::Failed,
+                exit,
+                artifact: None,
+                objective: None,
+                counts: Counts::default(),
+                error: None,
+            },
+            tail: PublishTail { log_tail: "epoch 1\n".to_owned(), ..PublishTail::default() },
+        };
+        if exit.signal.is_some() {
+            record.outside_signal = Some(15);
+            record.exit_code = None;
+            record.signal = Some(15);
+            return failed(Some(record)).encode(budget);
+        }
+        if play.behaviour.out_of_memory {
+            return failed(None).encode(budget);
+        }
+        if play.behaviour.exit_code != 0 {
+            return failed(Some(record)).encode(budget);
+        }
+        let mut state = self.state();
+        if let Some(published) = state.ledger.published.get(&play.run) {
+            let mut message = published.clone();
+            message.head.outcome = PublishOutcome::Skipped;
+            return message.encode(budget);
+        }
+        let objective = task.objective.as_ref().map(|objective| objective.metric.clone());
+        let metric = MetricSummary {
+            name: objective.unwrap_or_else(|| "loss".to_owned()),
+            value: "0.9722".to_owned(),
+            step: 4,
+            timestamp: None,
+            count: 5,
+            min: "0.9".to_owned(),
+            max: "1.0".to_owned(),
+        };
+        let uri = format!("s3://models/team/{}/model.tar", task.run_id);
+        let message = PublishMessage {
+            head: PublishHead {
+                outcome: PublishOutcome::Published,
+                exit: Some(record),
+                artifact: Some(Artifact {
+                    digest: digest::of_bytes(task.run_id.as_bytes()),
+                    size_bytes: 20480,
+                    uri: uri.clone(),
+                }),
+                objective: Some(metric.value.clone()),
+                counts: Counts { metrics: 1, parameters: 1, tags: 1 },
+                error: None,
+            },
+            tail: PublishTail {
+                artifact_uri: uri,
+                format: task.format.clone(),
+                model: "model".to_owned(),
+                metrics: vec![metric],
+                parameters: vec![NamedValue { name: "c".to_owned(), value: "0.5".to_owned() }],
+                tags: vec![NamedValue { name: "dataset".to_owned(), value: "wine".to_owned() }],
+                ..PublishTail::default()
+            },
+        };
+        state.ledger.published.insert(play.run.clone(), message.clone());
+        message.encode(budget)
+    }
+
+    /// The exit of a container, as the agent's code would have it.
+    fn ended(&self, spec: &ContainerSpec, play: Option<&Play>, mut exit: Exit) -> Exit {
+        let Some(play) = play else { return exit };
+        match spec.key.name.as_str() {
+            "trainer" if exit.code == 0 && exit.signal.is_none() && !play.skip => {
+                *self.state().ledger.finished.entry(play.run.clone()).or_default() += 1;
+            }
+            "publish" => {
+                if let Some(task) = task::<PublishTask>(spec) {
+                    exit.message = self.publish_message(play, &task, &exit).into_bytes();
+                }
+            }
+            // A killed process writes nothing.
+            "fetch" if exit.signal.is_some() => exit.message.clear(),
+            _ => {}
+        }
+        exit
+    }
+}
+
+/// The task that a container of Legion was given.
+fn task<T: DeserializeOwned>(spec: &ContainerSpec) -> Option<T> {
+    let (_, text) = spec.declaration.env.iter().find(|(name, _)| name == env::TASK)?;
+    serde_json::from_str(text).ok()
+}
+
+impl PodRuntime for Agents {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn prepare(&self, pod: &PodKey, volumes: Vec<Volume>) -> BoxFuture<'static, Result<(), String>> {
+        self.inner.prepare(pod, volumes)
+    }
+
+    fn start(&self, spec: ContainerSpec) -> BoxFuture<'static, Result<Running, StartFailure>> {
+        let script = match spec.key.name.as_str() {
+            "fetch" => Some(self.fetch(&spec)),
+            "trainer" => self.play(&spec.pod).map(|play| self.trainer(&play)),
+            "publish" => self.play(&spec.pod).map(|play| self.publish(&play)),
+            _ => None,
+        };
+        if let Some(script) = script {
+            self.inner.script(&format!("{}/{}", spec.pod.name, spec.key.name), script);
+        }
+        let this = self.clone();
+        let play = self.play(&spec.pod);
+        let start = self.inner.start(spec.clone());
+        async move {
+            let running = start.await?;
+            let exit = running.exit;
+            Ok(Running { exit: async move { this.ended(&spec, play.as_ref(), exit.await) }.boxed(), ..running })
+        }
+        .boxed()
+    }
+
+    fn stop(&self, container: &ContainerKey, stop: Stop) {
+        self.inner.stop(container, stop);
+    }
+
+    fn recover(&self, pod: &PodKey, container: &str) -> BoxFuture<'static, Option<(u32, Recovered)>> {
+        self.inner.recover(pod, container)
+    }
+
+    fn pods(&self) -> BoxFuture<'static, Vec<String>> {
+        self.inner.pods()
+    }
+
+    fn remove(&self, uid: &str) -> BoxFuture<'static, ()> {
+        self.inner.remove(uid)
+    }
+
+    fn log(
+        &self,
+        container: &ContainerKey,
+        follow: bool,
+    ) -> BoxFuture<'static, Option<BoxStream<'static, std::io::Result<LogItem>>>> {
+        self.inner.log(container, follow)
+    }
+
+    fn log_tail(&self, container: &ContainerKey) -> BoxFuture<'static, Vec<u8>> {
+        self.inner.log_tail(container)
+    }
+
+    fn outgrown(&self, pod: &PodKey, volumes: &[Volume]) -> BoxFuture<'static, Outgrown> {
+        self.inner.outgrown(pod, volumes)
+    }
+
+    fn provision(&self, claim: &str) -> BoxFuture<'static, Result<(), String>> {
+        self.inner.provision(claim)
+    }
+
+    fn release(&self, claim: &str) -> BoxFuture<'static, ()> {
+        self.inner.release(claim)
+    }
+}

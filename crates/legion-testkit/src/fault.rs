@@ -1,0 +1,515 @@
+//! Faults at exactly one request of the process under test.
+//!
+//! [`Chaos`] stands between the process and the API server and knows every request by what it does and how often that was
+//! done before: `create pods#1`, `patch modeltrainings/status#2`. A [`Plan`] names one such request and what befalls it;
+//! its text form is what a failing test prints and what replays it.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use kube::client::Body;
+use kube_embed::{ApiService, api::body::ResponseBody};
+use serde_json::json;
+use tokio::{sync::watch, time::Instant};
+use tower::Service;
+
+use crate::watchfault::{Stream, WatchFault};
+
+/// What befalls a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The process dies before the request reaches the server.
+    CrashBefore,
+    /// The process dies after the server has acted and before it reads the answer.
+    CrashAfter,
+    /// 409 Conflict; the server has not acted.
+    Conflict,
+    /// 429 with Retry-After; the server has not acted.
+    Throttled,
+    /// 500; the server has not acted.
+    Internal,
+    /// 504; the server has acted.
+    TimeoutAfter,
+    /// The request never reaches the server and is never answered.
+    SilentBefore,
+    /// The server acts, and the answer never comes.
+    SilentAfter,
+}
+
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Self; 8] = [
+        Self::CrashBefore,
+        Self::CrashAfter,
+        Self::Conflict,
+        Self::Throttled,
+        Self::Internal,
+        Self::TimeoutAfter,
+        Self::SilentBefore,
+        Self::SilentAfter,
+    ];
+
+    /// As it stands in a plan.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CrashBefore => "crash-before",
+            Self::CrashAfter => "crash-after",
+            Self::Conflict => "409",
+            Self::Throttled => "429",
+            Self::Internal => "500",
+            Self::TimeoutAfter => "504-after",
+            Self::SilentBefore => "silent-before",
+            Self::SilentAfter => "silent-after",
+        }
+    }
+}
+
+/// One fault of one request or event.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plan {
+    /// A request, as [`Chaos::requests`] calls it.
+    Request(Fault, String),
+    /// The n-th event of a kind's watches, counted from 1.
+    Event(WatchFault, String, usize),
+    /// The process dies after this request, and its successor first sees the lists that the first process saw: it talks
+    /// to an API server that lags behind.
+    StaleRestart(String),
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(fault, request) => write!(f, "{}:{request}", fault.as_str()),
+            Self::Event(fault, kind, n) => write!(f, "{}:event {kind}#{n}", fault.as_str()),
+            Self::StaleRestart(request) => write!(f, "stale-restart:{request}"),
+        }
+    }
+}
+
+/// A text that is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no plan: write FAULT:REQUEST as in \"crash-after:create pods#1\", or FAULT:event KIND#N")]
+pub struct UnknownPlan(String);
+
+impl FromStr for Plan {
+    type Err = UnknownPlan;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPlan> {
+        let unknown = || UnknownPlan(text.to_owned());
+        let (name, target) = text.split_once(':').ok_or_else(unknown)?;
+        if let Some(event) = target.strip_prefix("event ") {
+            let (kind, n) = event.split_once('#').ok_or_else(unknown)?;
+            let fault = WatchFault::ALL.into_iter().find(|fault| fault.as_str() == name).ok_or_else(unknown)?;
+            return Ok(Self::Event(fault, kind.to_owned(), n.parse().map_err(|_| unknown())?));
+        }
+        if name == "stale-restart" {
+            return Ok(Self::StaleRestart(target.to_owned()));
+        }
+        let fault = Fault::ALL.into_iter().find(|fault| fault.as_str() == name).ok_or_else(unknown)?;
+        Ok(Self::Request(fault, target.to_owned()))
+    }
+}
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    /// GET of one object, or of something that is no object.
+    Get,
+    /// GET of a collection.
+    List,
+    /// A watch.
+    Watch,
+    /// POST.
+    Create,
+    /// PUT.
+    Update,
+    /// PATCH.
+    Patch,
+    /// DELETE.
+    Delete,
+}
+
+impl Verb {
+    /// Does it change anything?
+    #[must_use]
+    pub const fn is_write(self) -> bool {
+        matches!(self, Self::Create | Self::Update | Self::Patch | Self::Delete)
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// A request that was made.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What it does.
+    pub verb: Verb,
+    /// To which resource, with the subresource: `modeltrainings/status`; or the path of what is no resource.
+    pub resource: String,
+    /// To which object, if to one.
+    pub name: Option<String>,
+    /// Verb, resource, and the how manieth of these: what a [`Plan`] names.
+    pub id: String,
+    /// When, by tokio's clock.
+    pub at: Instant,
+    /// Which process made it, counted from 0.
+    pub process: usize,
+    /// What was answered; `None` while it is under way, or for ever.
+    pub status: Option<u16>,
+}
+
+pub(crate) struct State {
+    calls: Vec<Call>,
+    counts: BTreeMap<String, usize>,
+    pub(crate) events: BTreeMap<String, usize>,
+    pub(crate) plan: Option<Plan>,
+    /// The plan has come true.
+    pub(crate) struck: bool,
+    process: usize,
+    /// What the first process was told by its lists.
+    lists: BTreeMap<String, Bytes>,
+    serve_old_lists: bool,
+}
+
+/// Stands between a process and the API server. Clones are the same.
+#[derive(Clone)]
+pub struct Chaos {
+    server: ApiService,
+    state: Arc<Mutex<State>>,
+    crash: watch::Sender<usize>,
+}
+
+impl Chaos {
+    /// Between a process and this server; nothing befalls anybody until there is a plan.
+    #[must_use]
+    pub fn new(server: ApiService) -> Self {
+        let state = State {
+            calls: Vec::new(),
+            counts: BTreeMap::new(),
+            events: BTreeMap::new(),
+            plan: None,
+            struck: false,
+            process: 0,
+            lists: BTreeMap::new(),
+            serve_old_lists: false,
+        };
+        Self { server, state: Arc::new(Mutex::new(state)), crash: watch::channel(0).0 }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on this plan counts.
+    pub fn set_plan(&self, plan: Option<Plan>) {
+        let mut state = self.state();
+        state.plan = plan;
+        state.struck = false;
+    }
+
+    /// Has the plan come true?
+    #[must_use]
+    pub fn has_struck(&self) -> bool {
+        self.state().struck
+    }
+
+    /// Every request so far.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.state().calls.clone()
+    }
+
+    /// What plans may name: every request so far, and every event of each kind.
+    #[must_use]
+    pub fn targets(&self) -> (Vec<String>, Vec<(String, usize)>) {
+        let state = self.state();
+        let requests = state.calls.iter().map(|call| call.id.clone()).collect();
+        let events = state.events.iter().map(|(kind, count)| (kind.clone(), *count)).collect();
+        (requests, events)
+    }
+
+    /// Ends when a plan kills the process that is the `n`-th, counted from 0.
+    pub async fn crashed(&self, n: usize) {
+        let mut crash = self.crash.subscribe();
+        // The sender lives in self.
+        let _ = crash.wait_for(|crashes| *crashes > n).await;
+    }
+
+    /// A client for the next process.
+    #[must_use]
+    pub fn client(&self, namespace: &str) -> kube::Client {
+        kube::Client::new(ChaosService(self.clone()), namespace)
+    }
+
+    /// The next process starts.
+    pub fn next_process(&self) {
+        self.state().process += 1;
+    }
+
+    fn strike_crash(&self) {
+        self.state().struck = true;
+        self.kill();
+    }
+
+    /// Kills the process that runs.
+    pub fn kill(&self) {
+        self.crash.send_modify(|crashes| *crashes += 1);
+    }
+
+    async fn handle(self, request: Request<Body>) -> Response<ResponseBody> {
+        let (index, id, verb, resource, fault) = self.note(&request);
+        let path = request.uri().to_string();
+        match fault {
+            Some(Fault::CrashBefore) => {
+                self.strike_crash();
+                return std::future::pending().await;
+            }
+            Some(Fault::SilentBefore) => return std::future::pending().await,
+            Some(Fault::Conflict) => return self.answered(index, refusal(409, "Conflict", "injected conflict", None)),
+            Some(Fault::Throttled) => {
+                return self.answered(index, refusal(429, "TooManyRequests", "injected throttling", Some(7)));
+            }
+            Some(Fault::Internal) => {
+                return self.answered(index, refusal(500, "InternalError", "injected error", None));
+            }
+            None | Some(Fault::CrashAfter | Fault::TimeoutAfter | Fault::SilentAfter) => {}
+        }
+        if verb == Verb::List {
+            if let Some(old) = self.old_list(&path) {
+                return self.answered(index, whole(200, old));
+            }
+        }
+        let mut server = self.server.clone();
+        let response = match server.call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let stale_restart = self.state().plan.as_ref().is_some_and(|plan| *plan == Plan::StaleRestart(id));
+        if stale_restart && !self.has_struck() {
+            self.state().serve_old_lists = true;
+            self.strike_crash();
+            return std::future::pending().await;
+        }
+        match fault {
+            Some(Fault::CrashAfter) => {
+                self.strike_crash();
+                return std::future::pending().await;
+            }
+            Some(Fault::SilentAfter) => return std::future::pending().await,
+            Some(Fault::TimeoutAfter) => {
+                return self.answered(index, refusal(504, "Timeout", "injected timeout", None));
+            }
+            _ => {}
+        }
+        let response = match verb {
+            Verb::Watch => Stream::wrap(self.clone(), resource, response),
+            Verb::List => self.remember_list(path, response).await,
+            _ => response,
+        };
+        self.answered(index, response)
+    }
+
+    fn answered(&self, index: usize, response: Response<ResponseBody>) -> Response<ResponseBody> {
+        self.state().calls[index].status = Some(response.status().as_u16());
+        response
+    }
+
+    /// Writes the request down, and says what befalls it.
+    fn note(&self, request: &Request<Body>) -> (usize, String, Verb, String, Option<Fault>) {
+        let (verb, resource, name) = describe(request);
+        let what = format!("{} {resource}", verb.as_str());
+        let mut state = self.state();
+        let count = state.counts.entry(what.clone()).or_default();
+        *count += 1;
+        let id = format!("{what}#{count}");
+        let fault = match &state.plan {
+            Some(Plan::Request(fault, target)) if *target == id && !state.struck => Some(*fault),
+            _ => None,
+        };
+        if fault.is_some_and(|fault| !matches!(fault, Fault::CrashBefore | Fault::CrashAfter)) {
+            state.struck = true;
+        }
+        let process = state.process;
+        state.calls.push(Call {
+            verb,
+            resource: resource.clone(),
+            name,
+            id: id.clone(),
+            at: Instant::now(),
+            process,
+            status: None,
+        });
+        (state.calls.len() - 1, id, verb, resource, fault)
+    }
+
+    fn old_list(&self, path: &str) -> Option<Bytes> {
+        let state = self.state();
+        if !state.serve_old_lists || state.process != 1 {
+            return None;
+        }
+        state.lists.get(path).cloned()
+    }
+
+    /// Keeps what the first process is told by a list.
+    async fn remember_list(&self, path: String, response: Response<ResponseBody>) -> Response<ResponseBody> {
+        if self.state().process > 0 || response.status() != 200 {
+            return response;
+        }
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        self.state().lists.entry(path).or_insert_with(|| bytes.clone());
+        Response::from_parts(parts, boxed(bytes))
+    }
+
+    /// Counts an event of a kind; says what befalls it.
+    pub(crate) fn note_event(&self, resource: &str) -> Option<WatchFault> {
+        let mut state = self.state();
+        let count = state.events.entry(resource.to_owned()).or_default();
+        *count += 1;
+        let n = *count;
+        match &state.plan {
+            Some(Plan::Event(fault, kind, target)) if !state.struck && kind == resource && *target == n => {
+                let fault = *fault;
+                state.struck = true;
+                Some(fault)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn boxed(bytes: Bytes) -> ResponseBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn whole(status: u16, bytes: Bytes) -> Response<ResponseBody> {
+    let mut response = Response::new(boxed(bytes));
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    response
+}
+
+fn refusal(code: u16, reason: &str, message: &str, retry_after: Option<u32>) -> Response<ResponseBody> {
+    let status = json!({
+        "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message,
+        "details": { "retryAfterSeconds": retry_after.unwrap_or(0) },
+    });
+    whole(code, Bytes::from(status.to_string()))
+}
+
+/// Verb, resource with subresource, and name of a request, from its method and path.
+fn describe(request: &Request<Body>) -> (Verb, String, Option<String>) {
+    let path = request.uri().path();
+    let query = request.uri().query().unwrap_or_default();
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let rest = match segments.as_slice() {
+        ["api", _, rest @ ..] | ["apis", _, _, rest @ ..] => rest,
+        _ => &[],
+    };
+    let rest = match rest {
+        ["namespaces", _, rest @ ..] if !rest.is_empty() => rest,
+        rest => rest,
+    };
+    let (resource, name) = match rest {
+        [] => (path.to_owned(), None),
+        [resource] => ((*resource).to_owned(), None),
+        [resource, name] => ((*resource).to_owned(), Some((*name).to_owned())),
+        [resource, name, sub, ..] => (format!("{resource}/{sub}"), Some((*name).to_owned())),
+    };
+    let verb = match request.method().as_str() {
+        "POST" => Verb::Create,
+        "PUT" => Verb::Update,
+        "PATCH" => Verb::Patch,
+        "DELETE" => Verb::Delete,
+        _ if query.split('&').any(|part| part == "watch=true" || part == "watch=1") => Verb::Watch,
+        _ if name.is_none() && !rest.is_empty() => Verb::List,
+        _ => Verb::Get,
+    };
+    (verb, resource, name)
+}
+
+#[derive(Clone)]
+struct ChaosService(Chaos);
+
+impl Service<Request<Body>> for ChaosService {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let chaos = self.0.clone();
+        Box::pin(async move { Ok(chaos.handle(request).await) })
+    }
+}
+
+/// How long a held-back event is held back.
+pub const DELAY: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(method: &str, uri: &str) -> (Verb, String, Option<String>) {
+        describe(&Request::builder().method(method).uri(uri).body(Body::empty()).unwrap())
+    }
+
+    #[test]
+    fn requests_are_known_by_what_they_do() {
+        for (method, uri, verb, resource, name) in [
+            ("GET", "/api/v1/namespaces/a/pods/p", Verb::Get, "pods", Some("p")),
+            ("GET", "/api/v1/pods?limit=500", Verb::List, "pods", None),
+            ("GET", "/api/v1/pods?watch=true&resourceVersion=1", Verb::Watch, "pods", None),
+            ("GET", "/api/v1/namespaces/a", Verb::Get, "namespaces", Some("a")),
+            ("POST", "/api/v1/namespaces/a/pods", Verb::Create, "pods", None),
+            (
+                "PATCH",
+                "/apis/legion-platform.org/v1alpha1/namespaces/a/modeltrainings/t/status",
+                Verb::Patch,
+                "modeltrainings/status",
+                Some("t"),
+            ),
+            ("GET", "/apis/legion-platform.org/v1alpha1", Verb::Get, "/apis/legion-platform.org/v1alpha1", None),
+        ] {
+            assert_eq!(described(method, uri), (verb, resource.to_owned(), name.map(str::to_owned)), "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn a_plan_reads_as_it_is_written() {
+        let request = "patch modeltrainings/status#2".to_owned();
+        let plans = Fault::ALL.map(|fault| Plan::Request(fault, request.clone())).into_iter();
+        let plans = plans.chain(WatchFault::ALL.map(|fault| Plan::Event(fault, "pods".to_owned(), 3)));
+        for plan in plans.chain([Plan::StaleRestart(request.clone())]) {
+            assert_eq!(plan.to_string().parse(), Ok(plan));
+        }
+        assert!("nonsense".parse::<Plan>().is_err());
+        assert!("nonsense:create pods#1".parse::<Plan>().is_err());
+    }
+}

@@ -1,0 +1,78 @@
+//! Resources as users write them, small and complete.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use legion_api::{Connection, ModelTraining, ToolchainIntegration};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// The namespace of the tests.
+pub const NAMESPACE: &str = "team";
+/// The platform's namespace.
+pub const PLATFORM: &str = "legion-system";
+/// The agent's image.
+pub const AGENT_IMAGE: &str = "legion-platform/agent:test";
+
+fn parsed<K: DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).expect("the manifests of the test kit are of their types")
+}
+
+/// The toolchain `mlflow` of the platform.
+#[must_use]
+pub fn toolchain() -> ToolchainIntegration {
+    parsed(json!({
+        "apiVersion": "legion-platform.org/v1alpha1",
+        "kind": "ToolchainIntegration",
+        "metadata": {"name": "mlflow", "namespace": PLATFORM},
+        "spec": {
+            "type": "Training",
+            "image": "legion-platform/toolchain-mlflow:0.1.0",
+            "command": ["legion-mlflow"],
+            "format": "gppi/v1",
+        },
+    }))
+}
+
+/// A connection that is the default output of the namespace.
+#[must_use]
+pub fn default_output() -> Connection {
+    parsed(json!({
+        "apiVersion": "legion-platform.org/v1alpha1",
+        "kind": "Connection",
+        "metadata": {
+            "name": "models",
+            "namespace": NAMESPACE,
+            "annotations": {"legion-platform.org/default-output": "true"},
+        },
+        "spec": {"type": "s3", "uri": "s3://models/team", "region": "eu-central-1", "secretRef": {"name": "models"}},
+    }))
+}
+
+/// The source of [`training`].
+#[must_use]
+pub fn source(text: &str) -> ConfigMap {
+    parsed(json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "wine-source", "namespace": NAMESPACE},
+        "data": {"train.py": text},
+    }))
+}
+
+/// A training with a ConfigMap source, the platform's toolchain and the default output.
+#[must_use]
+pub fn training(name: &str) -> ModelTraining {
+    parsed(json!({
+        "apiVersion": "legion-platform.org/v1alpha1",
+        "kind": "ModelTraining",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "model": {"name": "wine", "version": "1"},
+            "toolchain": "mlflow",
+            "source": {"configMap": {"name": "wine-source"}},
+            "entrypoint": "train.py",
+            "hyperParameters": {"c": "0.5"},
+            "objective": {"metric": "val_accuracy", "goal": "Maximize"},
+            "timeout": "15m",
+        },
+    }))
+}
