@@ -22,10 +22,10 @@ const NOTE_MAX: usize = 1024;
 /// the same object, also after a crash. An event that cannot be published is lost: everything in it stands in the status.
 pub async fn publish<K: Kind>(shared: &Shared, object: &K::Object, note: &EventNote, now: Timestamp) {
     let event = event::<K>(object, note, now);
-    if let Err(error) = shared.calls.create(&event).await {
-        if error.class != Class::AlreadyExists {
-            tracing::warn!(class = error.class.as_str(), %error, "an event is lost");
-        }
+    if let Err(error) = shared.calls.create(&event).await
+        && error.class != Class::AlreadyExists
+    {
+        tracing::warn!(class = error.class.as_str(), %error, "an event is lost");
     }
 }
 

@@ -58,8 +58,7 @@ where
     /// version that the watch would go on from and says so with an HTTP status (kube's watcher would ask for that version
     /// again for ever).
     async fn watch(&self, failures: &mut u32) {
-        let mut config = watcher::Config::default();
-        config.label_selector = self.labels.clone();
+        let config = watcher::Config { label_selector: self.labels.clone(), ..watcher::Config::default() };
         let mut stream = std::pin::pin!(watcher(self.api.clone(), config));
         let mut relist = Relist::default();
         let mut listing = true;

@@ -191,6 +191,7 @@ pub(crate) struct State {
     /// What the first process was told by its lists.
     lists: BTreeMap<String, Bytes>,
     serve_old_lists: bool,
+    cut_off: bool,
 }
 
 /// Stands between a process and the API server. Clones are the same.
@@ -214,6 +215,7 @@ impl Chaos {
             process: 0,
             lists: BTreeMap::new(),
             serve_old_lists: false,
+            cut_off: false,
         };
         Self { server, state: Arc::new(Mutex::new(state)), crash: watch::channel(0).0 }
     }
@@ -227,6 +229,11 @@ impl Chaos {
         let mut state = self.state();
         state.plan = plan;
         state.struck = false;
+    }
+
+    /// From now on nothing reaches the server.
+    pub fn cut_off(&self) {
+        self.state().cut_off = true;
     }
 
     /// Has the plan come true?
@@ -281,6 +288,9 @@ impl Chaos {
     async fn handle(self, request: Request<Body>) -> Response<ResponseBody> {
         let (index, id, verb, resource, fault) = self.note(&request);
         let path = request.uri().to_string();
+        if self.state().cut_off {
+            return std::future::pending().await;
+        }
         match fault {
             Some(Fault::CrashBefore) => {
                 self.strike_crash();
@@ -296,10 +306,10 @@ impl Chaos {
             }
             None | Some(Fault::CrashAfter | Fault::TimeoutAfter | Fault::SilentAfter) => {}
         }
-        if verb == Verb::List {
-            if let Some(old) = self.old_list(&path) {
-                return self.answered(index, whole(200, old));
-            }
+        if verb == Verb::List
+            && let Some(old) = self.old_list(&path)
+        {
+            return self.answered(index, whole(200, old));
         }
         let mut server = self.server.clone();
         let response = match server.call(request).await {

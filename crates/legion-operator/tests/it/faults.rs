@@ -70,7 +70,7 @@ async fn observe(plan: Option<&Plan>) -> Observed {
     let ledger = cluster.agents.ledger();
     let observed = Observed {
         end: End {
-            status: without_time(serde_json::to_value(cluster.training("wine").await.status).unwrap()),
+            status: without_time(serde_json::to_value(cluster.training("wine").await.status).expect("a status is JSON")),
             pods_created: cluster.history.pods_created().into_values().collect(),
             started: ledger.started.into_values().collect(),
             finished: ledger.finished.into_values().collect(),
@@ -109,7 +109,8 @@ fn without_time(value: Value) -> Value {
 }
 
 fn run(plan: Option<&Plan>) -> Observed {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without threads");
     runtime.block_on(observe(plan))
 }
 
@@ -168,13 +169,10 @@ fn every_single_fault_ends_the_same() {
         }
     });
     let failures = failures.into_inner().unwrap();
-    #[expect(clippy::print_stderr, reason = "the figures are for whoever runs the test")]
-    {
-        eprintln!("{} plans in {:.1} s, {} failed", plans.len(), begin.elapsed().as_secs_f64(), failures.len());
-        for (plan, text) in &failures {
-            eprintln!("LEGION_PLAN='{plan}' cargo test -p legion-operator --test it faults::replay");
-            eprintln!("    {}", text.lines().next().unwrap_or_default());
-        }
+    eprintln!("{} plans in {:.1} s, {} failed", plans.len(), begin.elapsed().as_secs_f64(), failures.len());
+    for (plan, text) in &failures {
+        eprintln!("LEGION_PLAN='{plan}' cargo test -p legion-operator --test it faults::replay");
+        eprintln!("    {}", text.lines().next().unwrap_or_default());
     }
     assert!(failures.is_empty(), "{} of {} plans failed", failures.len(), plans.len());
 }

@@ -43,7 +43,7 @@ pub fn operator() -> StartProcess {
     operator_with(settings())
 }
 
-pub fn lease(identity: &str) -> LeaseSettings {
+pub fn lease_of(identity: &str) -> LeaseSettings {
     LeaseSettings::new(PLATFORM, "legion-operator", identity)
 }
 
