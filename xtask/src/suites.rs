@@ -35,8 +35,28 @@ const SLOW: [Tier; 4] = [
         name: "toolchain conformance",
         needs: "Python 3.11, PyPI",
         commands: &[
-            &["cargo", "run", "--quiet", "--bin", "legionctl", "--", "toolchain", "test", "toolchains/script"],
-            &["cargo", "run", "--quiet", "--bin", "legionctl", "--", "toolchain", "test", "toolchains/mlflow"],
+            &[
+                "cargo",
+                "run",
+                "--quiet",
+                "--bin",
+                "legionctl",
+                "--",
+                "toolchain",
+                "test",
+                "toolchains/script",
+            ],
+            &[
+                "cargo",
+                "run",
+                "--quiet",
+                "--bin",
+                "legionctl",
+                "--",
+                "toolchain",
+                "test",
+                "toolchains/mlflow",
+            ],
         ],
     },
     Tier {
@@ -47,7 +67,17 @@ const SLOW: [Tier; 4] = [
     Tier {
         name: "the embedded API under the real kubectl",
         needs: "Go",
-        commands: &[&["cargo", "test", "--package", "kube-embed", "--test", "it", "--", "--ignored", "kubectl"]],
+        commands: &[&[
+            "cargo",
+            "test",
+            "--package",
+            "kube-embed",
+            "--test",
+            "it",
+            "--",
+            "--ignored",
+            "kubectl",
+        ]],
     },
     Tier {
         name: "the MLflow toolchain against plain mlflow run, MLflow 3 and 2.22",
@@ -78,11 +108,23 @@ pub fn run(root: &Path, fast: bool) -> anyhow::Result<ExitCode> {
     }
     println!("\n{:>8}  {:<6}  tier", "seconds", "result");
     for (name, _, time, passed) in &summary {
-        println!("{:>8}  {:<6}  {name}", seconds(*time), if *passed { "ok" } else { "FAILED" });
+        println!(
+            "{:>8}  {:<6}  {name}",
+            seconds(*time),
+            if *passed { "ok" } else { "FAILED" }
+        );
     }
     let failed = summary.iter().filter(|(_, _, _, passed)| !passed).count();
-    println!("\ntest tiers: {} passed; {failed} failed; finished in {} s", summary.len() - failed, seconds(began.elapsed()));
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!(
+        "\ntest tiers: {} passed; {failed} failed; finished in {} s",
+        summary.len() - failed,
+        seconds(began.elapsed())
+    );
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn seconds(time: Duration) -> String {
@@ -90,10 +132,16 @@ fn seconds(time: Duration) -> String {
 }
 
 fn execute(root: &Path, command: &[&str]) -> anyhow::Result<bool> {
-    let [program, arguments @ ..] = command else { return Ok(true) };
+    let [program, arguments @ ..] = command else {
+        return Ok(true);
+    };
     println!("$ {}", command.join(" "));
     // A program of the repository is named by its path from the root, whatever directory this was called in.
-    let program = if program.contains('/') { root.join(program) } else { program.into() };
+    let program = if program.contains('/') {
+        root.join(program)
+    } else {
+        program.into()
+    };
     let status = Command::new(&program)
         .args(arguments)
         .current_dir(root)

@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 /// Trains models from manifests: on this machine without a cluster, or on any Kubernetes with Legion's operator.
 #[derive(Debug, Parser)]
 #[command(name = "legionctl", version, propagate_version = true, max_term_width = 110)]
-#[command(after_help = "Exit codes: 0 done, 1 the training failed, 2 wrong command line or manifest, 3 not found or \
-    unreachable, 4 timed out, 5 other, 130 interrupted.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 the training failed, 2 wrong command line or manifest, 3 not found or \
+    unreachable, 4 timed out, 5 other, 130 interrupted."
+)]
 pub struct Cli {
     /// Settings that every command takes.
     #[command(flatten)]

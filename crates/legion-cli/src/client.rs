@@ -52,7 +52,10 @@ pub async fn connect(global: &Global) -> Result<Session> {
     };
     // Two directories are the same when the API was found through the kubeconfig in one of them.
     let is_local = file.is_some() && file == local;
-    let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let namespace = global
+        .namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
     Ok(Session {
         client: Client::try_from(config)?,
         namespace,

@@ -82,10 +82,16 @@ impl Case {
         let path = directory.join("case.yaml");
         let text = fs::read_to_string(&path).map_err(|error| CliError::io(path.display(), error))?;
         let mut case: Self = serde_saphyr::from_str(&text).map_err(|error| {
-            CliError::new(Code::Invalid, format!("{}: {}", path.display(), error.to_string().trim_end()))
-                .remedy("docs/toolchain-protocol.md#conformance describes the fields")
+            CliError::new(
+                Code::Invalid,
+                format!("{}: {}", path.display(), error.to_string().trim_end()),
+            )
+            .remedy("docs/toolchain-protocol.md#conformance describes the fields")
         })?;
-        case.name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        case.name = directory
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         case.project = Some(directory.join("project")).filter(|project| project.is_dir());
         Ok(case)
     }
@@ -122,10 +128,14 @@ pub fn judge(expect: &Expect, observed: &Observed) -> Vec<String> {
     let mut faults = Vec::new();
     let mut stream = read_stream(&observed.events, &mut faults);
     let result = observed.result.as_deref().and_then(|bytes| {
-        ResultDocument::parse(bytes).map_err(|error| faults.push(format!("the result document {error}"))).ok()
+        ResultDocument::parse(bytes)
+            .map_err(|error| faults.push(format!("the result document {error}")))
+            .ok()
     });
     if let Some(result) = &result {
-        stream.notices.extend(result.notices.iter().map(|notice| notice.reason.clone()));
+        stream
+            .notices
+            .extend(result.notices.iter().map(|notice| notice.reason.clone()));
         protocol(result, observed, &mut faults);
     }
     match observed.exit_code {
@@ -156,7 +166,12 @@ fn read_stream(events: &[u8], faults: &mut Vec<String>) -> Stream {
     let complete = events.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     for (index, line) in events[..complete].split_inclusive(|byte| *byte == b'\n').enumerate() {
         match Event::parse(&line[..line.len() - 1]) {
-            Ok(Event::Metric(Metric { name, value, child: None, .. })) => {
+            Ok(Event::Metric(Metric {
+                name,
+                value,
+                child: None,
+                ..
+            })) => {
                 stream.metrics.entry(name).or_default().push(value);
             }
             Ok(Event::Param(pair)) if pair.child.is_none() => {
@@ -210,17 +225,15 @@ fn below(root: &Path, path: &Path) -> std::result::Result<PathBuf, &'static str>
     Ok(found)
 }
 
-fn pairs(
-    what: &str,
-    expected: &BTreeMap<String, String>,
-    found: &BTreeMap<String, String>,
-    faults: &mut Vec<String>,
-) {
+fn pairs(what: &str, expected: &BTreeMap<String, String>, found: &BTreeMap<String, String>, faults: &mut Vec<String>) {
     for (name, value) in expected {
         match found.get(name) {
             Some(found) if found == value => {}
             Some(found) => faults.push(format!("{what} {name:?} is {found:?}, expected {value:?}")),
-            None => faults.push(format!("no {what} {name:?}; there were {:?}", found.keys().collect::<Vec<_>>())),
+            None => faults.push(format!(
+                "no {what} {name:?}; there were {:?}",
+                found.keys().collect::<Vec<_>>()
+            )),
         }
     }
 }
@@ -228,15 +241,22 @@ fn pairs(
 fn metrics(expect: &Expect, stream: &Stream, faults: &mut Vec<String>) {
     for (name, expected) in &expect.metrics {
         let Some(values) = stream.metrics.get(name) else {
-            faults.push(format!("no metric {name:?}; there were {:?}", stream.metrics.keys().collect::<Vec<_>>()));
+            faults.push(format!(
+                "no metric {name:?}; there were {:?}",
+                stream.metrics.keys().collect::<Vec<_>>()
+            ));
             continue;
         };
         if let Some(count) = expected.count.filter(|count| *count != values.len()) {
             faults.push(format!("metric {name:?} has {} points, expected {count}", values.len()));
         }
-        let (Some(text), Some(last)) = (&expected.last, values.last()) else { continue };
+        let (Some(text), Some(last)) = (&expected.last, values.last()) else {
+            continue;
+        };
         // NaN is expected where NaN is written, and equals nothing else.
-        let equal = text.parse::<f64>().is_ok_and(|value| value == *last || (value.is_nan() && last.is_nan()));
+        let equal = text
+            .parse::<f64>()
+            .is_ok_and(|value| value == *last || (value.is_nan() && last.is_nan()));
         if !equal {
             faults.push(format!("metric {name:?} ends with {last}, expected {text}"));
         }
@@ -253,7 +273,10 @@ fn model(expect: &Expect, result: Option<&ResultDocument>, observed: &Observed, 
         faults.push(format!("there is {is} model at {path:?}, expected {should}"));
     }
     for file in &expect.model_files {
-        if !directory.as_ref().is_some_and(|directory| directory.join(file).exists()) {
+        if !directory
+            .as_ref()
+            .is_some_and(|directory| directory.join(file).exists())
+        {
             faults.push(format!("the model has no {}", file.display()));
         }
     }
@@ -266,9 +289,13 @@ fn model(expect: &Expect, result: Option<&ResultDocument>, observed: &Observed, 
 }
 
 fn holds_a_file(directory: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(directory) else { return false };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return false;
+    };
     entries.flatten().any(|entry| {
-        entry.file_type().is_ok_and(|kind| kind.is_file() || (kind.is_dir() && holds_a_file(&entry.path())))
+        entry
+            .file_type()
+            .is_ok_and(|kind| kind.is_file() || (kind.is_dir() && holds_a_file(&entry.path())))
     })
 }
 
@@ -276,7 +303,10 @@ fn error(expect: &Expect, result: Option<&ResultDocument>, faults: &mut Vec<Stri
     let found = result.and_then(|result| result.error.as_ref());
     match (&expect.error, found) {
         (None, None) => {}
-        (None, Some(found)) => faults.push(format!("an error {} that was not expected: {}", found.reason, found.message)),
+        (None, Some(found)) => faults.push(format!(
+            "an error {} that was not expected: {}",
+            found.reason, found.message
+        )),
         (Some(expected), None) => faults.push(format!("no error in the result document, expected {}", expected.reason)),
         (Some(expected), Some(found)) => {
             if found.reason != expected.reason {
@@ -321,7 +351,10 @@ mod tests {
         let expect = expect(
             "{exitCode: 0, params: {c: \"1\"}, metrics: {l: {count: 1, last: NaN}}, children: 1, model: true, modelFiles: [f], signature: true, notices: [X], log: [something]}",
         );
-        assert_eq!(judge(&expect, &observed(output.path(), 0, events, Some(result))), [""; 0]);
+        assert_eq!(
+            judge(&expect, &observed(output.path(), 0, events, Some(result))),
+            [""; 0]
+        );
     }
 
     #[test]
@@ -334,9 +367,21 @@ mod tests {
         let result = r#"{"protocol":1,"error":{"reason":"S","field":"g","message":"m"}}"#;
         let faults = judge(&expect, &observed(output.path(), 0, events, Some(result))).join("\n");
         for part in [
-            "line 3 of the event stream", "exit code 0 with an error", "exit code 0, expected 2", "parameter \"c\"",
-            "no tag \"t\"", "1 points, expected 2", "ends with 1, expected 0.5", "no metric \"n\"", "0 child runs",
-            "there is no model", "no notice X", "error S, expected R", "field \"g\"", "\"word\"", "\"other\"",
+            "line 3 of the event stream",
+            "exit code 0 with an error",
+            "exit code 0, expected 2",
+            "parameter \"c\"",
+            "no tag \"t\"",
+            "1 points, expected 2",
+            "ends with 1, expected 0.5",
+            "no metric \"n\"",
+            "0 child runs",
+            "there is no model",
+            "no notice X",
+            "error S, expected R",
+            "field \"g\"",
+            "\"word\"",
+            "\"other\"",
         ] {
             assert!(faults.contains(part), "{part:?} is not in:\n{faults}");
         }
@@ -348,7 +393,10 @@ mod tests {
         std::os::unix::fs::symlink("/etc", output.path().join("m")).unwrap();
         for path in ["m", "../x", "/etc"] {
             let result = format!("{{\"protocol\":1,\"model\":{{\"path\":\"{path}\"}}}}");
-            let faults = judge(&expect("{exitCode: 0, model: false}"), &observed(output.path(), 0, "", Some(&result)));
+            let faults = judge(
+                &expect("{exitCode: 0, model: false}"),
+                &observed(output.path(), 0, "", Some(&result)),
+            );
             assert!(!faults.is_empty(), "{path}");
         }
     }

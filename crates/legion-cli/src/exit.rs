@@ -27,9 +27,15 @@ impl Code {
         (Self::Ok, "done; for a training: it succeeded"),
         (Self::Failed, "the training failed, or a toolchain does not conform"),
         (Self::Invalid, "the command line or a manifest is wrong"),
-        (Self::NotFound, "something named does not exist, or the API does not answer"),
+        (
+            Self::NotFound,
+            "something named does not exist, or the API does not answer",
+        ),
         (Self::Timeout, "the time given with --timeout is over"),
-        (Self::Other, "anything else: a full disk, a missing program, an API that refuses"),
+        (
+            Self::Other,
+            "anything else: a full disk, a missing program, an API that refuses",
+        ),
         (Self::Interrupted, "interrupted with Ctrl-C"),
     ];
 }
@@ -110,8 +116,9 @@ impl From<kube::Error> for CliError {
                 }
             }
             kube::Error::Service(_) | kube::Error::HyperError(_) => {
-                Self::new(Code::NotFound, format!("the API does not answer: {}", chain(&error)))
-                    .remedy("start the local one with `legionctl local up --detach`, or name a kubeconfig with --kubeconfig")
+                Self::new(Code::NotFound, format!("the API does not answer: {}", chain(&error))).remedy(
+                    "start the local one with `legionctl local up --detach`, or name a kubeconfig with --kubeconfig",
+                )
             }
             other => Self::new(Code::Other, chain(&other)),
         }

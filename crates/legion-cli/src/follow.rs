@@ -67,7 +67,11 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self { began: Instant::now(), spinner, log_lines }
+        Self {
+            began: Instant::now(),
+            spinner,
+            log_lines,
+        }
     }
 
     /// Something happened.
@@ -191,7 +195,11 @@ impl Streams {
             .default_backoff()
             .applied_objects()
             .filter_map(async |event| event.ok());
-        Self { trainings: trainings.boxed(), pods: pods.boxed(), events: events.boxed() }
+        Self {
+            trainings: trainings.boxed(),
+            pods: pods.boxed(),
+            events: events.boxed(),
+        }
     }
 }
 
@@ -232,8 +240,14 @@ impl View {
                 return steps;
             }
             let said = self.said.take();
-            *self = Self { said, pod: Some(name.clone()), created: Some(now), ..Self::default() };
-            self.from_the_beginning = container(pod, "fetch").is_none_or(|state| state.running.is_none() && state.terminated.is_none());
+            *self = Self {
+                said,
+                pod: Some(name.clone()),
+                created: Some(now),
+                ..Self::default()
+            };
+            self.from_the_beginning =
+                container(pod, "fetch").is_none_or(|state| state.running.is_none() && state.terminated.is_none());
             steps.push(format!("pod {name}"));
         }
         note(&mut self.fetch, container(pod, "fetch"), now);
@@ -254,14 +268,15 @@ impl View {
         }
         let message = event.message.clone()?;
         let field = event.involved_object.field_path.as_deref().unwrap_or_default();
+        let trainer = field.contains("{trainer}");
         match event.reason.as_deref()? {
             "Pulling" => {
-                self.making.get_or_insert(now);
+                if trainer {
+                    self.making.get_or_insert(now);
+                }
             }
             "Pulled" => {
-                if let Some(since) = self.making.take()
-                    && field.contains("trainer")
-                {
+                if let Some(since) = self.making.take_if(|_| trainer) {
                     self.environment += now - since;
                 }
                 // Those that were there already are no news.
@@ -291,8 +306,17 @@ impl View {
             }
             _ => None,
         };
-        let finish = self.trainer.and_then(|(_, end)| end).filter(|_| self.from_the_beginning).map(|end| done - end);
-        Overhead { start, fetch, environment: self.environment, finish }
+        let finish = self
+            .trainer
+            .and_then(|(_, end)| end)
+            .filter(|_| self.from_the_beginning)
+            .map(|end| done - end);
+        Overhead {
+            start,
+            fetch,
+            environment: self.environment,
+            finish,
+        }
     }
 }
 
@@ -316,13 +340,22 @@ fn note(seen: &mut Option<(Instant, Option<Instant>)>, state: Option<&ContainerS
 
 fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerState> {
     let status = pod.status.as_ref()?;
-    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-    all.filter(|status| status.name == name).find_map(|status| status.state.as_ref())
+    let all = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses)
+        .flatten();
+    all.filter(|status| status.name == name)
+        .find_map(|status| status.state.as_ref())
 }
 
 async fn read_log(client: kube::Client, pod: Pod, lines: mpsc::UnboundedSender<String>) {
     let pods: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
-    let params = LogParams { container: Some("trainer".to_owned()), follow: true, ..LogParams::default() };
+    let params = LogParams {
+        container: Some("trainer".to_owned()),
+        follow: true,
+        ..LogParams::default()
+    };
     let stream = match pods.log_stream(&pod.name_any(), &params).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -352,9 +385,7 @@ mod tests {
             "ended" => json!({"terminated": {"exitCode": 0}}),
             _ => json!({"waiting": {"reason": "PodInitializing"}}),
         };
-        let status = |name: &str, text: &str| {
-            json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state(text)})
-        };
+        let status = |name: &str, text: &str| json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state(text)});
         serde_json::from_value(json!({
             "metadata": {"name": name},
             "status": {"initContainerStatuses": [status("fetch", fetch)], "containerStatuses": [status("trainer", trainer)]},
@@ -378,8 +409,14 @@ mod tests {
         assert_eq!(view.pod(&pod("t-1-1", "", ""), at(0)), ["pod t-1-1"]);
         view.pod(&pod("t-1-1", "running", ""), at(20));
         view.pod(&pod("t-1-1", "ended", ""), at(120));
-        assert!(view.event(&event("t-1-1", "Pulling", "Making the environment"), at(130)).is_some());
-        assert!(view.event(&event("other", "Pulling", "of another pod"), at(131)).is_none());
+        assert!(
+            view.event(&event("t-1-1", "Pulling", "Making the environment"), at(130))
+                .is_some()
+        );
+        assert!(
+            view.event(&event("other", "Pulling", "of another pod"), at(131))
+                .is_none()
+        );
         view.event(&event("t-1-1", "Pulled", "Successfully pulled"), at(1130));
         assert!(!view.begins_log(&pod("t-1-1", "ended", "")));
         view.pod(&pod("t-1-1", "ended", "running"), at(1150));

@@ -33,7 +33,8 @@ pub fn find(name: &str) -> Result<ApiResource> {
                 .iter()
                 .map(|resource| format!("{} ({})", resource.plural, short(&resource.kind).join(", ")))
                 .collect();
-            CliError::new(Code::Invalid, format!("unknown kind {name:?}")).remedy(format!("write one of {}", known.join("; ")))
+            CliError::new(Code::Invalid, format!("unknown kind {name:?}"))
+                .remedy(format!("write one of {}", known.join("; ")))
         })
 }
 

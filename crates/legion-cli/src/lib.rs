@@ -95,8 +95,8 @@ async fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Code> {
             command::toolchain::test(directory, case.as_deref(), out).await
         }
         // Answered before the runtime was started.
-        Command::Local(Local::Status { .. } | Local::Down)
-        | Command::Validate(_)
-        | Command::Completions { .. } => Ok(Code::Ok),
+        Command::Local(Local::Status { .. } | Local::Down) | Command::Validate(_) | Command::Completions { .. } => {
+            Ok(Code::Ok)
+        }
     }
 }

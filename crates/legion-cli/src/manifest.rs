@@ -89,7 +89,10 @@ pub fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
             if !value.is_object() {
                 return Err(CliError::new(
                     Code::Invalid,
-                    format!("{}:{first_line}: not an object: a manifest has apiVersion, kind and metadata", path.display()),
+                    format!(
+                        "{}:{first_line}: not an object: a manifest has apiVersion, kind and metadata",
+                        path.display()
+                    ),
                 ));
             }
             Ok(Document {
@@ -128,7 +131,11 @@ impl Tree {
             Self::Map(entries) => {
                 let mut map = Map::new();
                 for (key, value) in entries {
-                    let path = if path.is_empty() { key.value.clone() } else { format!("{path}.{}", key.value) };
+                    let path = if path.is_empty() {
+                        key.value.clone()
+                    } else {
+                        format!("{path}.{}", key.value)
+                    };
                     lines.insert(path.clone(), key.referenced.line());
                     map.insert(key.value, value.flatten(&path, lines));
                 }
@@ -220,7 +227,11 @@ mod tests {
         assert_eq!(documents[0].title(), "A/x");
         assert_eq!(documents[0].line("metadata.name"), 4);
         assert_eq!(documents[1].line("spec.items[1].c"), 12);
-        assert_eq!(documents[1].line("spec.items[1].absent.deeper"), 11, "the nearest field around it");
+        assert_eq!(
+            documents[1].line("spec.items[1].absent.deeper"),
+            11,
+            "the nearest field around it"
+        );
         assert_eq!(
             documents[1].value["spec"]["items"],
             serde_json::json!([{"a": 1}, {"b": 1.5, "c": "007", "d": "007x", "e": null}])

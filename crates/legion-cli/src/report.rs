@@ -43,7 +43,9 @@ pub fn outcome(training: &ModelTraining) -> String {
         let _ = write!(line, ", {duration}");
     }
     if training::state(training) != State::Succeeded
-        && let Some(message) = condition.map(|condition| condition.message.as_str()).filter(|text| !text.is_empty())
+        && let Some(message) = condition
+            .map(|condition| condition.message.as_str())
+            .filter(|text| !text.is_empty())
     {
         let _ = write!(line, ": {message}");
     }
@@ -58,18 +60,34 @@ pub fn render(training: &ModelTraining, local: Option<&DataDir>, width: usize) -
     failure(&mut text, status);
     pairs(&mut text, "", &facts(training, status));
     metrics(&mut text, status, local, width);
-    let parameters = status.parameters.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
+    let parameters = status
+        .parameters
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect::<Vec<_>>();
     pairs(&mut text, "parameters", &parameters);
-    let tags = status.tags.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
+    let tags = status
+        .tags
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect::<Vec<_>>();
     pairs(&mut text, "tags", &tags);
     if let Some(omitted) = &status.omitted {
-        let left_out: Vec<String> = [(omitted.metrics, "metrics"), (omitted.parameters, "parameters"), (omitted.tags, "tags")]
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect();
+        let left_out: Vec<String> = [
+            (omitted.metrics, "metrics"),
+            (omitted.parameters, "parameters"),
+            (omitted.tags, "tags"),
+        ]
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
         if !left_out.is_empty() {
-            let _ = writeln!(text, "\nnot shown in status, but in the series: {}", left_out.join(", "));
+            let _ = writeln!(
+                text,
+                "\nnot shown in status, but in the series: {}",
+                left_out.join(", ")
+            );
         }
     }
     for notice in &status.notices {
@@ -80,7 +98,10 @@ pub fn render(training: &ModelTraining, local: Option<&DataDir>, width: usize) -
 
 fn failure(text: &mut String, status: &ModelTrainingStatus) {
     let Some(failure) = &status.failure else { return };
-    let mut what = vec![("step".to_owned(), failure.step.clone()), ("reason".to_owned(), failure.reason.clone())];
+    let mut what = vec![
+        ("step".to_owned(), failure.step.clone()),
+        ("reason".to_owned(), failure.reason.clone()),
+    ];
     if let Some(field) = &failure.field {
         what.push(("field".to_owned(), field.clone()));
     }
@@ -106,33 +127,62 @@ fn failure(text: &mut String, status: &ModelTrainingStatus) {
 fn facts(training: &ModelTraining, status: &ModelTrainingStatus) -> Vec<(String, String)> {
     let mut facts = Vec::new();
     let mut fact = |name: &str, value: String| facts.push((name.to_owned(), value));
-    fact("model", format!("{} {}", training.spec.model.name, training.spec.model.version));
+    fact(
+        "model",
+        format!("{} {}", training.spec.model.name, training.spec.model.version),
+    );
     if let Some(run) = &status.run {
-        fact("run", format!("{} (run {}, attempt {})", run.id, run.sequence, run.attempt));
+        fact(
+            "run",
+            format!("{} (run {}, attempt {})", run.id, run.sequence, run.attempt),
+        );
     }
     if let Some(toolchain) = &status.toolchain {
-        fact("toolchain", format!("{}/{} ({})", toolchain.namespace, toolchain.name, toolchain.image));
+        fact(
+            "toolchain",
+            format!("{}/{} ({})", toolchain.namespace, toolchain.name, toolchain.image),
+        );
     }
     if let Some(source) = &status.source {
         let name = source.uri.as_deref().or(source.name.as_deref()).unwrap_or_default();
-        let version = source.commit.as_deref().or(source.digest.as_deref()).unwrap_or_default();
-        fact("source", format!("{} {name} {version}", source.kind).trim_end().to_owned());
+        let version = source
+            .commit
+            .as_deref()
+            .or(source.digest.as_deref())
+            .unwrap_or_default();
+        fact(
+            "source",
+            format!("{} {name} {version}", source.kind).trim_end().to_owned(),
+        );
     }
     if let Some(environment) = &status.environment {
-        let from = environment.from.as_deref().map(|from| format!(", the {from}'s environment")).unwrap_or_default();
+        let from = environment
+            .from
+            .as_deref()
+            .map(|from| format!(", the {from}'s environment"))
+            .unwrap_or_default();
         if let Some(python) = &environment.python {
             fact("python", format!("{python}{from}"));
         }
     }
     if let Some(external) = &status.external {
         let version = external.version.as_deref().unwrap_or_default();
-        let id = external.id.as_deref().unwrap_or_default();
-        fact("tracked by", format!("{} {version}, run {id}", external.system));
+        // A toolchain without a tracking system of its own has no run there.
+        if let Some(id) = external.id.as_deref().filter(|id| !id.is_empty()) {
+            fact("tracked by", format!("{} {version}, run {id}", external.system));
+        }
     }
     if let Some(artifact) = &status.artifact {
         let current = status.run.as_ref().is_some_and(|run| run.id == artifact.run_id);
-        let of = if current { String::new() } else { format!(" (of run {})", artifact.run_id) };
-        fact("artifact", format!("{}, {}{of}", artifact.format, bytes(artifact.size_bytes)));
+        let of = if current {
+            String::new()
+        } else {
+            format!(" (of run {})", artifact.run_id)
+        };
+        fact(
+            "artifact",
+            format!("{}, {}{of}", artifact.format, bytes(artifact.size_bytes)),
+        );
         fact("digest", artifact.digest.clone());
         fact("stored at", artifact.uri.clone());
     }
@@ -155,9 +205,19 @@ fn pairs(text: &mut String, title: &str, pairs: &[(String, String)]) {
     if !title.is_empty() {
         let _ = writeln!(text, "\n{title}");
     }
-    let wide = pairs.iter().take(MAX_ROWS).map(|(name, _)| name.chars().count()).max().unwrap_or_default().min(40);
+    let wide = pairs
+        .iter()
+        .take(MAX_ROWS)
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or_default()
+        .min(40);
     for (name, value) in pairs.iter().take(MAX_ROWS) {
-        let value = if title.is_empty() { plain(value) } else { short(&plain(value)) };
+        let value = if title.is_empty() {
+            plain(value)
+        } else {
+            short(&plain(value))
+        };
         let _ = writeln!(text, "{indent}{name:<wide$}  {value}");
     }
     if pairs.len() > MAX_ROWS {
@@ -178,14 +238,21 @@ fn metrics(text: &mut String, status: &ModelTrainingStatus, local: Option<&DataD
     for point in &points {
         series.entry(&point.name).or_default().push((point.step, point.value));
     }
-    let mut table = vec![["metric", "value", "step", "points", "min", "max", "series"].map(ToOwned::to_owned).to_vec()];
+    let mut table = vec![
+        ["metric", "value", "step", "points", "min", "max", "series"]
+            .map(ToOwned::to_owned)
+            .to_vec(),
+    ];
     for metric in status.metrics.iter().take(MAX_ROWS) {
-        let plot = series.get_mut(metric.name.as_str()).filter(|points| points.len() > 1).map(|points| {
-            // Stable, so that points of one step stay in the order in which they were logged.
-            points.sort_by_key(|(step, _)| *step);
-            let values: Vec<f64> = points.iter().map(|(_, value)| *value).collect();
-            plot::spark(&values, (width / 4).clamp(10, 32))
-        });
+        let plot = series
+            .get_mut(metric.name.as_str())
+            .filter(|points| points.len() > 1)
+            .map(|points| {
+                // Stable, so that points of one step stay in the order in which they were logged.
+                points.sort_by_key(|(step, _)| *step);
+                let values: Vec<f64> = points.iter().map(|(_, value)| *value).collect();
+                plot::spark(&values, (width / 4).clamp(10, 32))
+            });
         let number = |value: &Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
         let decimal = |value: &Option<String>| value.as_deref().map(rounded).unwrap_or_default();
         table.push(vec![
@@ -209,7 +276,9 @@ fn metrics(text: &mut String, status: &ModelTrainingStatus, local: Option<&DataD
 
 /// A number with at most six significant digits; text that is no number stays as it is.
 fn rounded(text: &str) -> String {
-    let Ok(number) = text.parse::<f64>() else { return plain(text) };
+    let Ok(number) = text.parse::<f64>() else {
+        return plain(text);
+    };
     if !number.is_finite() || text.len() <= 9 {
         return text.to_owned();
     }
@@ -217,9 +286,20 @@ fn rounded(text: &str) -> String {
     if magnitude != 0.0 && !(1e-4..1e9).contains(&magnitude) {
         return format!("{number:.5e}");
     }
-    let whole = if magnitude < 1.0 { 0 } else { magnitude.log10() as usize + 1 };
-    let text = format!("{number:.*}", 6_usize.saturating_sub(whole).max(if magnitude < 0.1 { 8 } else { 0 }));
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    let whole = if magnitude < 1.0 {
+        0
+    } else {
+        magnitude.log10() as usize + 1
+    };
+    let text = format!(
+        "{number:.*}",
+        6_usize.saturating_sub(whole).max(if magnitude < 0.1 { 8 } else { 0 })
+    );
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
 }
 
 /// A size in bytes, for reading.
@@ -232,7 +312,11 @@ pub fn bytes(size: i64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{size} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{size} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 /// User code chose these texts: nothing in them may steer the terminal.
@@ -282,7 +366,9 @@ mod tests {
         let lines: String = [0.9, 0.95, 1.0]
             .iter()
             .enumerate()
-            .map(|(step, value)| format!("{{\"type\":\"metric\",\"name\":\"acc\",\"value\":{value},\"step\":{step}}}\n"))
+            .map(|(step, value)| {
+                format!("{{\"type\":\"metric\",\"name\":\"acc\",\"value\":{value},\"step\":{step}}}\n")
+            })
             .collect();
         std::fs::write(&series, lines).unwrap();
         let training: ModelTraining = serde_json::from_value(json!({

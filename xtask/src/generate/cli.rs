@@ -23,7 +23,10 @@ pub(super) fn file() -> File {
 }
 
 fn command(text: &mut String, parent: &Command, path: &str) {
-    for child in parent.get_subcommands().filter(|child| child.get_name() != "help" && !child.is_hide_set()) {
+    for child in parent
+        .get_subcommands()
+        .filter(|child| child.get_name() != "help" && !child.is_hide_set())
+    {
         let path = format!("{path} {}", child.get_name());
         let mut own = child.clone();
         let usage = own.render_usage().to_string();
@@ -45,9 +48,17 @@ fn command(text: &mut String, parent: &Command, path: &str) {
 }
 
 fn about(command: &Command) -> String {
-    let text = command.get_long_about().or_else(|| command.get_about()).map(ToString::to_string).unwrap_or_default();
+    let text = command
+        .get_long_about()
+        .or_else(|| command.get_about())
+        .map(ToString::to_string)
+        .unwrap_or_default();
     // clap takes the full stop away from what it shows as one line.
-    if text.is_empty() || text.ends_with('.') { text } else { format!("{text}.") }
+    if text.is_empty() || text.ends_with('.') {
+        text
+    } else {
+        format!("{text}.")
+    }
 }
 
 fn option(text: &mut String, argument: &Arg) {
@@ -70,7 +81,11 @@ fn option(text: &mut String, argument: &Arg) {
         }
         None => name.push_str(&value.join(" ")),
     }
-    let mut meaning = argument.get_long_help().or_else(|| argument.get_help()).map(ToString::to_string).unwrap_or_default();
+    let mut meaning = argument
+        .get_long_help()
+        .or_else(|| argument.get_help())
+        .map(ToString::to_string)
+        .unwrap_or_default();
     if !meaning.is_empty() && !meaning.ends_with('.') {
         meaning.push('.');
     }

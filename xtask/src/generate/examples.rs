@@ -22,7 +22,10 @@ pub(super) fn files(root: &Path) -> anyhow::Result<Vec<File>> {
     directories.sort();
     let mut files = Vec::new();
     for directory in directories {
-        let name = directory.file_name().and_then(|name| name.to_str()).context("name of an example")?;
+        let name = directory
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("name of an example")?;
         let made = example(&directory, name).with_context(|| format!("examples/{name}"))?;
         files.extend(made);
     }
@@ -32,14 +35,19 @@ pub(super) fn files(root: &Path) -> anyhow::Result<Vec<File>> {
 fn example(directory: &Path, name: &str) -> anyhow::Result<[File; 2]> {
     let hand_written = fs::read_to_string(directory.join("example.yaml"))?;
     let example: Value = serde_saphyr::from_str(&hand_written)?;
-    let training = example["metadata"]["name"].as_str().context("metadata.name is missing")?;
+    let training = example["metadata"]["name"]
+        .as_str()
+        .context("metadata.name is missing")?;
     let project = project(&directory.join("project"))?;
     let config_map = format!("{training}-source");
 
     let mut source = json!({ "name": config_map });
     let mut lines = format!("  source:\n    configMap:\n      name: {config_map}\n");
     if project.iter().any(|file| file.key != file.path) {
-        source["items"] = project.iter().map(|file| json!({"key": file.key, "path": file.path})).collect();
+        source["items"] = project
+            .iter()
+            .map(|file| json!({"key": file.key, "path": file.path}))
+            .collect();
         lines.push_str("      items:\n");
         for file in &project {
             let _ = writeln!(lines, "        - {{key: {}, path: {}}}", file.key, file.path);
@@ -69,7 +77,10 @@ fn example(directory: &Path, name: &str) -> anyhow::Result<[File; 2]> {
         "# {NOTE} Made from examples/{name}/example.yaml.\n{}",
         model_training(&hand_written, &lines)?
     );
-    holds(&from_git, &json!([object(&example, json!({ "git": git }), Some(&work_dir))]))?;
+    holds(
+        &from_git,
+        &json!([object(&example, json!({ "git": git }), Some(&work_dir))]),
+    )?;
 
     Ok([
         File::new(format!("examples/{name}/training.yaml"), manifest),
@@ -98,7 +109,11 @@ fn project(root: &Path) -> anyhow::Result<Vec<ProjectFile>> {
                 open.push(path);
                 continue;
             }
-            let relative = path.strip_prefix(root)?.to_str().context("a path that is not UTF-8")?.to_owned();
+            let relative = path
+                .strip_prefix(root)?
+                .to_str()
+                .context("a path that is not UTF-8")?
+                .to_owned();
             files.push(ProjectFile {
                 key: relative.replace('/', "--"),
                 text: fs::read_to_string(&path).with_context(|| relative.clone())?,
@@ -140,7 +155,8 @@ fn object(example: &Value, source: Value, work_dir: Option<&str>) -> Value {
 
 /// The text was put together line by line: it must say what it is meant to say.
 fn holds(text: &str, expected: &Value) -> anyhow::Result<()> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("the generated manifest is not valid YAML")?;
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(text).context("the generated manifest is not valid YAML")?;
     ensure!(
         Value::Array(documents) == *expected,
         "the generated manifest does not say what example.yaml and project/ say"
@@ -175,10 +191,22 @@ mod tests {
 
     #[test]
     fn every_text_survives_as_a_block() {
-        for text in ["a\n", "a", "a\n\n", " indented\n  more\n", "\n\na\n", "tab\there: {x}\n", "# no comment\n---\n...\n"] {
+        for text in [
+            "a\n",
+            "a",
+            "a\n\n",
+            " indented\n  more\n",
+            "\n\na\n",
+            "tab\there: {x}\n",
+            "# no comment\n---\n...\n",
+        ] {
             let yaml = format!("data:\n  key: {}---\nnext: 1\n", block(text));
             let documents: Vec<Value> = serde_saphyr::from_multiple(&yaml).unwrap();
-            assert_eq!(documents, [json!({"data": {"key": text}}), json!({"next": 1})], "{text:?}");
+            assert_eq!(
+                documents,
+                [json!({"data": {"key": text}}), json!({"next": 1})],
+                "{text:?}"
+            );
         }
     }
 }

@@ -26,8 +26,15 @@ pub(super) fn files() -> anyhow::Result<Vec<File>> {
 fn page(crd: &CustomResourceDefinition) -> anyhow::Result<File> {
     let names = &crd.spec.names;
     let kind = &names.kind;
-    let version = crd.spec.versions.first().with_context(|| format!("{kind} has no version"))?;
-    let schema = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
+    let version = crd
+        .spec
+        .versions
+        .first()
+        .with_context(|| format!("{kind} has no version"))?;
+    let schema = version
+        .schema
+        .as_ref()
+        .and_then(|schema| schema.open_api_v3_schema.as_ref());
     let schema = serde_json::to_value(schema)?;
     let mut text = format!(
         "<!-- {NOTE} -->\n# {kind}\n\n{}\n\n`apiVersion: {}/{}`, `kind: {kind}`; {}; `kubectl get {}`{}.\n",
@@ -48,7 +55,10 @@ fn page(crd: &CustomResourceDefinition) -> anyhow::Result<File> {
         ("spec", "Written by users only; no controller changes it."),
         ("status", "Written by the operator only."),
     ] {
-        let _ = write!(text, "\n## {part}\n\n{about}\n\n| field | type | default | meaning |\n|---|---|---|---|\n");
+        let _ = write!(
+            text,
+            "\n## {part}\n\n{about}\n\n| field | type | default | meaning |\n|---|---|---|---|\n"
+        );
         rows(&mut text, part, &schema["properties"][part]);
     }
     rules(&mut text, &schema);
@@ -56,11 +66,20 @@ fn page(crd: &CustomResourceDefinition) -> anyhow::Result<File> {
 }
 
 fn columns(text: &mut String, version: &CustomResourceDefinitionVersion) {
-    let Some(columns) = &version.additional_printer_columns else { return };
+    let Some(columns) = &version.additional_printer_columns else {
+        return;
+    };
     text.push_str("\n## Columns\n\n| column | shows | with |\n|---|---|---|\n");
     for column in columns {
-        let wide = if column.priority.unwrap_or_default() > 0 { "`-o wide`" } else { "always" };
-        let about = column.description.clone().unwrap_or_else(|| format!("`{}`", column.json_path.trim_start_matches('.')));
+        let wide = if column.priority.unwrap_or_default() > 0 {
+            "`-o wide`"
+        } else {
+            "always"
+        };
+        let about = column
+            .description
+            .clone()
+            .unwrap_or_else(|| format!("`{}`", column.json_path.trim_start_matches('.')));
         let _ = writeln!(text, "| {} | {} | {wide} |", column.name.to_uppercase(), cell(&about));
     }
     let selectable: Vec<String> = version
@@ -75,7 +94,9 @@ fn columns(text: &mut String, version: &CustomResourceDefinitionVersion) {
 }
 
 fn rows(text: &mut String, path: &str, schema: &Value) {
-    let Some(properties) = schema["properties"].as_object() else { return };
+    let Some(properties) = schema["properties"].as_object() else {
+        return;
+    };
     let required = |name: &str| {
         schema["required"]
             .as_array()
@@ -119,7 +140,11 @@ fn meaning(property: &Value) -> String {
 fn type_of(property: &Value, foreign: Option<&str>) -> String {
     let kind = property["type"].as_str();
     if let Some(values) = property["enum"].as_array() {
-        let values: Vec<String> = values.iter().filter_map(Value::as_str).map(|value| format!("`{value}`")).collect();
+        let values: Vec<String> = values
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|value| format!("`{value}`"))
+            .collect();
         return values.join(" \\| ");
     }
     if property["x-kubernetes-int-or-string"] == true {

@@ -133,5 +133,8 @@ fn left_over(root: &Path, files: &[File]) -> anyhow::Result<Vec<PathBuf>> {
 
 /// A cell of a Markdown table: one line, without what would end the cell.
 fn cell(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace('|', "\\|")
 }

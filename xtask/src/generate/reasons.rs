@@ -7,7 +7,11 @@ use legion_api::{Reason, ReasonKind};
 use super::{File, NOTE, cell};
 
 const KINDS: [(ReasonKind, &str, &str); 5] = [
-    (ReasonKind::Success, "Success", "The resource is what its spec asks for."),
+    (
+        ReasonKind::Success,
+        "Success",
+        "The resource is what its spec asks for.",
+    ),
     (ReasonKind::Progress, "Progress", "Work is under way; nothing is wrong."),
     (
         ReasonKind::Waiting,
@@ -19,7 +23,11 @@ const KINDS: [(ReasonKind, &str, &str); 5] = [
         "Invalid",
         "The spec itself is wrong: only a change of the resource helps.",
     ),
-    (ReasonKind::Failure, "Failure", "The run has failed for good (`Succeeded=False`, `Stalled=True`)."),
+    (
+        ReasonKind::Failure,
+        "Failure",
+        "The run has failed for good (`Succeeded=False`, `Stalled=True`).",
+    ),
 ];
 
 pub(super) fn file() -> File {
@@ -29,7 +37,10 @@ pub(super) fn file() -> File {
          one that is given where the message has nothing more specific.\n"
     );
     for (kind, title, meaning) in KINDS {
-        let _ = write!(text, "\n## {title}\n\n{meaning}\n\n| reason | meaning | remedy |\n|---|---|---|\n");
+        let _ = write!(
+            text,
+            "\n## {title}\n\n{meaning}\n\n| reason | meaning | remedy |\n|---|---|---|\n"
+        );
         for reason in Reason::ALL.iter().filter(|reason| reason.kind() == kind) {
             let remedy = match reason.remedy() {
                 "" => "none needed",

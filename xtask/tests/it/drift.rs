@@ -17,15 +17,24 @@ fn drift_is_found_written_and_gone_and_left_over_files_are_removed() {
     std::fs::write(root.path().join("crds/gone.yaml"), "old\n").unwrap();
 
     let found = generate::run(root.path(), false).unwrap();
-    assert!(found.iter().any(|drift| drift.path.ends_with("crds/modeltrainings.yaml")));
-    assert!(!root.path().join("crds/modeltrainings.yaml").exists(), "a check writes nothing");
+    assert!(
+        found
+            .iter()
+            .any(|drift| drift.path.ends_with("crds/modeltrainings.yaml"))
+    );
+    assert!(
+        !root.path().join("crds/modeltrainings.yaml").exists(),
+        "a check writes nothing"
+    );
 
     generate::run(root.path(), true).unwrap();
     assert!(!root.path().join("crds/gone.yaml").exists());
     assert_eq!(generate::run(root.path(), false).unwrap(), []);
 
     let crd = root.path().join("crds/modeltrainings.yaml");
-    let changed = std::fs::read_to_string(&crd).unwrap().replacen("shortNames", "shortNaems", 1);
+    let changed = std::fs::read_to_string(&crd)
+        .unwrap()
+        .replacen("shortNames", "shortNaems", 1);
     std::fs::write(&crd, changed).unwrap();
     let found = generate::run(root.path(), false).unwrap();
     assert_eq!(found.len(), 1);

@@ -11,22 +11,44 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("legion-api", &[]),
     ("legion-plan", &["legion-api", "legion-protocol"]),
     ("legion-runtime", &[]),
-    ("legion-operator", &["legion-api", "legion-plan", "legion-protocol", "legion-runtime"]),
+    (
+        "legion-operator",
+        &["legion-api", "legion-plan", "legion-protocol", "legion-runtime"],
+    ),
     ("legion-agent", &["legion-protocol"]),
     ("legion-entry", &["legion-protocol"]),
     ("kube-embed", &[]),
     (
         "legion-cli",
-        &["kube-embed", "legion-api", "legion-operator", "legion-plan", "legion-protocol", "legion-runtime"],
+        &[
+            "kube-embed",
+            "legion-api",
+            "legion-operator",
+            "legion-plan",
+            "legion-protocol",
+            "legion-runtime",
+        ],
     ),
-    ("legion-testkit", &["kube-embed", "legion-api", "legion-plan", "legion-protocol"]),
+    (
+        "legion-testkit",
+        &["kube-embed", "legion-api", "legion-plan", "legion-protocol"],
+    ),
     ("xtask", &["legion-api", "legion-cli", "legion-plan", "legion-protocol"]),
     ("legion-tests", &["legion-api", "legion-protocol"]),
 ];
 
 /// Crates whose functions give the same answer to the same question: no client, no runtime, no randomness in reach.
 const PURE: [&str; 3] = ["legion-api", "legion-plan", "legion-protocol"];
-const IMPURE: [&str; 8] = ["kube", "kube-client", "kube-runtime", "tokio", "hyper", "reqwest", "rustix", "tempfile"];
+const IMPURE: [&str; 8] = [
+    "kube",
+    "kube-client",
+    "kube-runtime",
+    "tokio",
+    "hyper",
+    "reqwest",
+    "rustix",
+    "tempfile",
+];
 
 /// Never in the tree: a second TLS provider makes rustls panic, and C libraries of the system make builds differ.
 const BANNED: [&str; 5] = ["ring", "openssl", "openssl-sys", "native-tls", "serde_yaml"];
@@ -41,14 +63,27 @@ fn metadata() -> Metadata {
 
 /// Everything that a crate reaches through normal dependencies, by name.
 fn reach(metadata: &Metadata, crate_name: &str) -> BTreeSet<String> {
-    let nodes: BTreeMap<&PackageId, _> =
-        metadata.resolve.as_ref().unwrap().nodes.iter().map(|node| (&node.id, node)).collect();
-    let start = metadata.workspace_packages().into_iter().find(|package| package.name == crate_name).unwrap();
+    let nodes: BTreeMap<&PackageId, _> = metadata
+        .resolve
+        .as_ref()
+        .unwrap()
+        .nodes
+        .iter()
+        .map(|node| (&node.id, node))
+        .collect();
+    let start = metadata
+        .workspace_packages()
+        .into_iter()
+        .find(|package| package.name == crate_name)
+        .unwrap();
     let mut open = vec![&start.id];
     let mut seen = BTreeSet::new();
     while let Some(id) = open.pop() {
         for dependency in &nodes[id].deps {
-            let normal = dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
+            let normal = dependency
+                .dep_kinds
+                .iter()
+                .any(|kind| kind.kind == DependencyKind::Normal);
             if normal && seen.insert(&dependency.pkg) {
                 open.push(&dependency.pkg);
             }
@@ -60,9 +95,15 @@ fn reach(metadata: &Metadata, crate_name: &str) -> BTreeSet<String> {
 #[test]
 fn crates_import_only_what_their_place_allows() {
     let metadata = metadata();
-    let allowed: BTreeMap<&str, BTreeSet<&str>> =
-        ALLOWED.iter().map(|(name, allowed)| (*name, allowed.iter().copied().collect())).collect();
-    let ours: BTreeSet<String> = metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> = ALLOWED
+        .iter()
+        .map(|(name, allowed)| (*name, allowed.iter().copied().collect()))
+        .collect();
+    let ours: BTreeSet<String> = metadata
+        .workspace_packages()
+        .iter()
+        .map(|package| package.name.to_string())
+        .collect();
     assert_eq!(
         ours.iter().map(String::as_str).collect::<BTreeSet<_>>(),
         allowed.keys().copied().collect(),
@@ -70,7 +111,11 @@ fn crates_import_only_what_their_place_allows() {
     );
     for package in metadata.workspace_packages() {
         let name = package.name.as_str();
-        for dependency in package.dependencies.iter().filter(|dependency| ours.contains(&dependency.name)) {
+        for dependency in package
+            .dependencies
+            .iter()
+            .filter(|dependency| ours.contains(&dependency.name))
+        {
             match dependency.kind {
                 DependencyKind::Development => {}
                 _ => assert!(
@@ -93,10 +138,16 @@ fn pure_crates_reach_no_client_no_runtime_and_no_system() {
     for name in PURE {
         let reached = reach(&metadata, name);
         for impure in IMPURE {
-            assert!(!reached.contains(impure), "{name} is pure and must not reach {impure}: `cargo tree -p {name} -i {impure}`");
+            assert!(
+                !reached.contains(impure),
+                "{name} is pure and must not reach {impure}: `cargo tree -p {name} -i {impure}`"
+            );
         }
     }
-    assert!(reach(&metadata, "legion-operator").contains("kube"), "the walk sees dependencies at all");
+    assert!(
+        reach(&metadata, "legion-operator").contains("kube"),
+        "the walk sees dependencies at all"
+    );
 }
 
 #[test]
@@ -119,6 +170,9 @@ fn no_second_tls_provider_and_no_library_of_the_system() {
         .map(|node| metadata[&node.id].name.to_string())
         .collect();
     for banned in BANNED {
-        assert!(!resolved.contains(banned), "{banned} is in the tree: `cargo tree --workspace -i {banned}`");
+        assert!(
+            !resolved.contains(banned),
+            "{banned} is in the tree: `cargo tree --workspace -i {banned}`"
+        );
     }
 }

@@ -4,7 +4,9 @@
 //! A container sees its volumes at mount paths. A process that shares the machine's file system cannot, so every
 //! mount path that begins an environment value, an element of `command` or `args`, the working directory or the
 //! termination message path is replaced by the directory that holds the volume. Only whole leading path components
-//! are replaced: `/data` matches `/data` and `/data/x`, never `/database`, and never the middle of a text.
+//! are replaced: `/data` matches `/data` and `/data/x`, never `/database`, and never the middle of a text. A value that is
+//! exactly the parent directory of mount paths (`/mnt/stores` above `/mnt/stores/a` and `/mnt/stores/b`) is replaced by
+//! a directory that holds a link for each of them.
 
 use std::collections::BTreeMap;
 
@@ -42,6 +44,8 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
 pub struct Translator {
     /// Longest mount path first, so that `/data/sub` wins over `/data`.
     mounts: Vec<(String, String)>,
+    /// Parents of mount paths, which are matched as a whole only: below them there is nothing but mounts.
+    parents: BTreeMap<String, String>,
 }
 
 impl Translator {
@@ -53,7 +57,17 @@ impl Translator {
             .collect();
         mounts.retain(|(path, _)| !path.is_empty());
         mounts.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
-        Self { mounts }
+        Self {
+            mounts,
+            parents: BTreeMap::new(),
+        }
+    }
+
+    /// The same translator, which also knows directories that stand for the parents of mount paths.
+    #[must_use]
+    pub fn with_parents(mut self, parents: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.parents.extend(parents);
+        self
     }
 
     /// The text with its leading mount path replaced, if it has one.
@@ -68,7 +82,8 @@ impl Translator {
                 return format!("{real}{}", &text[path.len()..]);
             }
         }
-        text.to_owned()
+        let parent = self.parents.get(text.trim_end_matches('/'));
+        parent.map_or_else(|| text.to_owned(), Clone::clone)
     }
 }
 
@@ -128,6 +143,22 @@ mod tests {
         [("A", "one"), ("EMPTY", ""), ("NESTED", "$(A)")]
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .into()
+    }
+
+    #[test]
+    fn the_parent_of_mounts_is_replaced_as_a_whole_only() {
+        let mounts = [("/mnt/stores/a".to_owned(), "/real/a".to_owned())];
+        let parents = [("/mnt/stores".to_owned(), "/pod/root/mnt/stores".to_owned())];
+        let translator = Translator::new(mounts).with_parents(parents);
+        for (text, expected) in [
+            ("/mnt/stores", "/pod/root/mnt/stores"),
+            ("/mnt/stores/", "/pod/root/mnt/stores"),
+            ("/mnt/stores/a/x", "/real/a/x"),
+            ("/mnt/stores/b", "/mnt/stores/b"),
+            ("/mnt", "/mnt"),
+        ] {
+            assert_eq!(translator.apply(text), expected);
+        }
     }
 
     #[test]

@@ -62,13 +62,21 @@ pub async fn run(session: &Session, get: &Get, out: &mut dyn Write) -> Result<Co
 
 async fn one_report(session: &Session, get: &Get, kinds: &[ApiResource], out: &mut dyn Write) -> Result<Code> {
     let (Some(name), [kind]) = (&get.name, kinds) else {
-        return Err(CliError::new(Code::Invalid, "-o report shows one training").remedy("`legionctl get mt NAME -o report`"));
+        return Err(
+            CliError::new(Code::Invalid, "-o report shows one training").remedy("`legionctl get mt NAME -o report`")
+        );
     };
     if kind.kind != "ModelTraining" {
-        return Err(CliError::new(Code::Invalid, format!("-o report shows trainings, not {}", kind.plural)));
+        return Err(CliError::new(
+            Code::Invalid,
+            format!("-o report shows trainings, not {}", kind.plural),
+        ));
     }
     let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
-    let training = api.get_opt(name).await?.ok_or_else(|| kinds::no_training(&session.namespace, name))?;
+    let training = api
+        .get_opt(name)
+        .await?
+        .ok_or_else(|| kinds::no_training(&session.namespace, name))?;
     let text = report::render(&training, session.local.as_ref(), report::width());
     output::bytes(out, text.as_bytes())?;
     Ok(Code::Ok)
@@ -101,7 +109,11 @@ async fn objects(session: &Session, get: &Get, kinds: &[ApiResource], out: &mut 
             items.push(serde_json::to_value(object).map_err(|error| CliError::io("JSON", error))?);
         }
     }
-    output::structured(out, get.output, &json!({"apiVersion": "v1", "kind": "List", "items": items}))?;
+    output::structured(
+        out,
+        get.output,
+        &json!({"apiVersion": "v1", "kind": "List", "items": items}),
+    )?;
     Ok(Code::Ok)
 }
 
@@ -110,7 +122,11 @@ async fn tables(session: &Session, get: &Get, kinds: &[ApiResource], out: &mut d
     for kind in kinds {
         let table = match fetch(session, get, kind).await {
             Err(error) if error.code == Code::NotFound && get.name.is_some() => {
-                return Err(kinds::missing(&kind.kind, &session.namespace, get.name.as_deref().unwrap_or_default()));
+                return Err(kinds::missing(
+                    &kind.kind,
+                    &session.namespace,
+                    get.name.as_deref().unwrap_or_default(),
+                ));
             }
             other => other?,
         };
@@ -122,11 +138,19 @@ async fn tables(session: &Session, get: &Get, kinds: &[ApiResource], out: &mut d
         }
         any = true;
         // With several kinds the name alone would not say what a row is.
-        let prefix = if kinds.len() > 1 { format!("{}/", kind.kind.to_lowercase()) } else { String::new() };
+        let prefix = if kinds.len() > 1 {
+            format!("{}/", kind.kind.to_lowercase())
+        } else {
+            String::new()
+        };
         output::line(out, format_args!("{}", text(&table, get.all_namespaces, &prefix)))?;
     }
     if !any {
-        let place = if get.all_namespaces { "any namespace".to_owned() } else { format!("namespace {:?}", session.namespace) };
+        let place = if get.all_namespaces {
+            "any namespace".to_owned()
+        } else {
+            format!("namespace {:?}", session.namespace)
+        };
         output::line(out, format_args!("nothing found in {place}"))?;
     }
     Ok(Code::Ok)
@@ -136,7 +160,10 @@ async fn fetch(session: &Session, get: &Get, kind: &ApiResource) -> Result<Table
     let mut path = if get.all_namespaces {
         format!("/apis/{}/{}", kind.api_version, kind.plural)
     } else {
-        format!("/apis/{}/namespaces/{}/{}", kind.api_version, session.namespace, kind.plural)
+        format!(
+            "/apis/{}/namespaces/{}/{}",
+            kind.api_version, session.namespace, kind.plural
+        )
     };
     if let Some(name) = &get.name {
         path = format!("{path}/{name}");
@@ -165,10 +192,23 @@ fn text(table: &Table, namespaces: bool, prefix: &str) -> String {
     let shown: Vec<usize> = (0..table.column_definitions.len())
         .filter(|&index| table.column_definitions[index].priority == 0)
         .collect();
-    let header = shown.iter().map(|&index| table.column_definitions[index].name.to_uppercase());
-    let mut lines: Vec<Vec<String>> = vec![namespaces.then(|| "NAMESPACE".to_owned()).into_iter().chain(header).collect()];
+    let header = shown
+        .iter()
+        .map(|&index| table.column_definitions[index].name.to_uppercase());
+    let mut lines: Vec<Vec<String>> = vec![
+        namespaces
+            .then(|| "NAMESPACE".to_owned())
+            .into_iter()
+            .chain(header)
+            .collect(),
+    ];
     for row in &table.rows {
-        let namespace = namespaces.then(|| row.object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned());
+        let namespace = namespaces.then(|| {
+            row.object["metadata"]["namespace"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        });
         let cells = shown.iter().enumerate().map(|(position, &index)| {
             let cell = match row.cells.get(index) {
                 None | Some(Value::Null) => String::new(),

@@ -161,7 +161,9 @@ fn from_store(session: &Session, training: &ModelTraining, logs: &Logs, out: &mu
 
 /// The last lines of a text.
 fn tail(text: &[u8], lines: Option<i64>) -> &[u8] {
-    let Some(lines) = lines.and_then(|lines| usize::try_from(lines).ok()) else { return text };
+    let Some(lines) = lines.and_then(|lines| usize::try_from(lines).ok()) else {
+        return text;
+    };
     if lines == 0 {
         return &[];
     }
@@ -187,7 +189,11 @@ mod tests {
             ("a\nb\n", 0, ""),
             ("", 1, ""),
         ] {
-            assert_eq!(tail(text.as_bytes(), Some(lines)), expected.as_bytes(), "{text:?} {lines}");
+            assert_eq!(
+                tail(text.as_bytes(), Some(lines)),
+                expected.as_bytes(),
+                "{text:?} {lines}"
+            );
         }
         assert_eq!(tail(b"a\nb", None), b"a\nb");
     }

@@ -28,7 +28,10 @@ pub async fn run(session: &Session, rerun: &Rerun, out: &mut dyn Write) -> Resul
     if training.spec.trigger.as_deref() == Some(&trigger) {
         output::line(
             out,
-            format_args!("modeltraining/{}: trigger is {trigger:?} already; nothing was started", rerun.name),
+            format_args!(
+                "modeltraining/{}: trigger is {trigger:?} already; nothing was started",
+                rerun.name
+            ),
         )?;
         return Ok(Code::Ok);
     }
@@ -38,6 +41,12 @@ pub async fn run(session: &Session, rerun: &Rerun, out: &mut dyn Write) -> Resul
         ..PatchParams::default()
     };
     api.patch(&rerun.name, &params, &patch).await?;
-    output::line(out, format_args!("modeltraining/{}: asked for a new run (trigger {trigger:?})", rerun.name))?;
+    output::line(
+        out,
+        format_args!(
+            "modeltraining/{}: asked for a new run (trigger {trigger:?})",
+            rerun.name
+        ),
+    )?;
     Ok(Code::Ok)
 }

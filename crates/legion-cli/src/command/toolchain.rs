@@ -42,7 +42,14 @@ pub async fn test(directory: &Path, filter: Option<&str>, out: &mut dyn Write) -
         let started = Instant::now();
         let faults = run(&toolchain, &environment, case).await?;
         let verdict = if faults.is_empty() { "ok" } else { "FAILED" };
-        output::line(out, format_args!("case {} ... {verdict} ({:.1} s)", case.name, started.elapsed().as_secs_f64()))?;
+        output::line(
+            out,
+            format_args!(
+                "case {} ... {verdict} ({:.1} s)",
+                case.name,
+                started.elapsed().as_secs_f64()
+            ),
+        )?;
         for fault in &faults {
             output::line(out, format_args!("  {fault}"))?;
         }
@@ -76,14 +83,20 @@ fn cases(toolchain: &Toolchain, filter: Option<&str>) -> Result<Vec<Case>> {
     cases.retain(|case| filter.is_none_or(|filter| case.name.contains(filter)));
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     if cases.is_empty() {
-        return Err(CliError::new(Code::NotFound, format!("{}: no case to run", root.display())));
+        return Err(CliError::new(
+            Code::NotFound,
+            format!("{}: no case to run", root.display()),
+        ));
     }
     Ok(cases)
 }
 
 async fn environment(toolchain: &Toolchain) -> Result<ImageEnvironment> {
     let mut base = ImageEnvironment::system();
-    base.path.splice(0..0, toolchain.local.path.iter().map(|path| toolchain.directory.join(path)));
+    base.path.splice(
+        0..0,
+        toolchain.local.path.iter().map(|path| toolchain.directory.join(path)),
+    );
     base.env = toolchain.local.env.clone().into_iter().collect();
     if toolchain.local.environment == Environment::default() {
         return Ok(base);
@@ -102,11 +115,21 @@ async fn environment(toolchain: &Toolchain) -> Result<ImageEnvironment> {
 /// Runs one case and gives back what is wrong.
 async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case) -> Result<Vec<String>> {
     let failed = |error: std::io::Error| CliError::io(format!("case {}", case.name), error);
-    let workspace = tempfile::Builder::new().prefix("legion-case-").tempdir().map_err(failed)?;
+    let workspace = tempfile::Builder::new()
+        .prefix("legion-case-")
+        .tempdir()
+        .map_err(failed)?;
     // Links in the path of the temporary directory would look like paths outside of it.
     let root = workspace.path().canonicalize().map_err(failed)?;
     let place = |name: &str| root.join(name);
-    for name in ["work/source", "work/data", "work/output", "work/home", "work/tmp", "run"] {
+    for name in [
+        "work/source",
+        "work/data",
+        "work/output",
+        "work/home",
+        "work/tmp",
+        "run",
+    ] {
         fs::create_dir_all(place(name)).map_err(failed)?;
     }
     if let Some(project) = &case.project {
@@ -159,7 +182,11 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
     }
     if !faults.is_empty() {
         let lines: Vec<&str> = observed.log.lines().collect();
-        faults.extend(lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("| {line}")));
+        faults.extend(
+            lines[lines.len().saturating_sub(15)..]
+                .iter()
+                .map(|line| format!("| {line}")),
+        );
     }
     Ok(faults)
 }
@@ -177,7 +204,8 @@ fn document(toolchain: &Toolchain, case: &Case) -> Result<TrainingDocument> {
     }
     let schema = &toolchain.manifest["spec"]["arguments"];
     if !schema.is_null() {
-        let schema = Schema::compile(schema).map_err(|error| CliError::new(Code::Invalid, format!("spec.arguments: {error}")))?;
+        let schema = Schema::compile(schema)
+            .map_err(|error| CliError::new(Code::Invalid, format!("spec.arguments: {error}")))?;
         let given = document["arguments"].as_object().cloned().unwrap_or_else(Map::new);
         document["arguments"] = Value::Object(schema.with_defaults(&given));
     }
@@ -203,7 +231,10 @@ fn command(
         .find(|path| path.is_file())
         .ok_or_else(|| {
             let places: Vec<String> = environment.path.iter().map(|path| path.display().to_string()).collect();
-            CliError::new(Code::NotFound, format!("spec.command: {name} is in none of {}", places.join(", ")))
+            CliError::new(
+                Code::NotFound,
+                format!("spec.command: {name} is in none of {}", places.join(", ")),
+            )
         })?;
     Ok((program, words))
 }

@@ -58,13 +58,21 @@ pub fn check(document: &Document) -> Vec<Finding> {
 
 /// What every object needs, whatever its kind.
 fn foreign(value: &Value) -> Vec<Problem> {
-    [("apiVersion", "/apiVersion"), ("kind", "/kind"), ("metadata.name", "/metadata/name")]
-        .into_iter()
-        .filter(|(_, pointer)| value.pointer(pointer).and_then(Value::as_str).is_none_or(str::is_empty))
-        .map(|(field, _)| {
-            Problem::new(legion_api::Reason::InvalidObject, field, "Required value: every object needs it")
-        })
-        .collect()
+    [
+        ("apiVersion", "/apiVersion"),
+        ("kind", "/kind"),
+        ("metadata.name", "/metadata/name"),
+    ]
+    .into_iter()
+    .filter(|(_, pointer)| value.pointer(pointer).and_then(Value::as_str).is_none_or(str::is_empty))
+    .map(|(field, _)| {
+        Problem::new(
+            legion_api::Reason::InvalidObject,
+            field,
+            "Required value: every object needs it",
+        )
+    })
+    .collect()
 }
 
 /// Validates the files and prints what is wrong.
@@ -74,7 +82,10 @@ pub fn run(files: &[PathBuf], format: Format, out: &mut dyn Write) -> Result<Cod
     for file in files {
         let documents = manifest::read(file)?;
         if documents.is_empty() {
-            return Err(CliError::new(Code::Invalid, format!("{}: no object in it", file.display())));
+            return Err(CliError::new(
+                Code::Invalid,
+                format!("{}: no object in it", file.display()),
+            ));
         }
         count += documents.len();
         findings.extend(documents.iter().flat_map(check));
@@ -122,16 +133,25 @@ mod tests {
         let documents = manifest::parse(Path::new("wine.yaml"), text).unwrap();
         let findings = check(&documents[0]);
         assert!(
-            findings.iter().any(|finding| finding.field == "spec.sauce" && finding.line == 7),
+            findings
+                .iter()
+                .any(|finding| finding.field == "spec.sauce" && finding.line == 7),
             "{findings:?}"
         );
-        assert!(findings.iter().all(|finding| finding.object == "ModelTraining/wine" && !finding.remedy.is_empty()));
+        assert!(
+            findings
+                .iter()
+                .all(|finding| finding.object == "ModelTraining/wine" && !finding.remedy.is_empty())
+        );
     }
 
     #[test]
     fn a_wrong_version_of_our_group_is_told_the_right_one() {
-        let documents =
-            manifest::parse(Path::new("f"), "apiVersion: legion-platform.org/v1\nkind: ModelTraining\nmetadata: {name: a}\n").unwrap();
+        let documents = manifest::parse(
+            Path::new("f"),
+            "apiVersion: legion-platform.org/v1\nkind: ModelTraining\nmetadata: {name: a}\n",
+        )
+        .unwrap();
         let findings = check(&documents[0]);
         assert_eq!(findings[0].field, "apiVersion");
         assert!(findings[0].remedy.contains("v1alpha1"), "{findings:?}");
@@ -139,7 +159,11 @@ mod tests {
 
     #[test]
     fn kinds_of_others_are_only_asked_for_what_every_object_has() {
-        let documents = manifest::parse(Path::new("f"), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nwhatever: 1\n---\nkind: X\n").unwrap();
+        let documents = manifest::parse(
+            Path::new("f"),
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nwhatever: 1\n---\nkind: X\n",
+        )
+        .unwrap();
         assert!(check(&documents[0]).is_empty());
         let fields: Vec<_> = check(&documents[1]).into_iter().map(|finding| finding.field).collect();
         assert_eq!(fields, ["apiVersion", "metadata.name"]);

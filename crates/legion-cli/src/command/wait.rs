@@ -39,11 +39,7 @@ pub async fn run(session: &Session, wait: &Wait, out: &mut dyn Write) -> Result<
 }
 
 /// A future with the time limit of the command line.
-pub async fn limited<T>(
-    timeout: Option<Duration>,
-    what: &str,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
+pub async fn limited<T>(timeout: Option<Duration>, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     match timeout {
         None => work.await,
         Some(timeout) => tokio::time::timeout(timeout, work).await.map_err(|_| {
@@ -54,11 +50,7 @@ pub async fn limited<T>(
 }
 
 /// The training once it has ended in a state that `accept` takes.
-pub async fn ended(
-    session: &Session,
-    name: &str,
-    accept: impl Fn(&ModelTraining) -> bool,
-) -> Result<ModelTraining> {
+pub async fn ended(session: &Session, name: &str, accept: impl Fn(&ModelTraining) -> bool) -> Result<ModelTraining> {
     let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
     let missing = || kinds::no_training(&session.namespace, name);
     // The watch alone would wait for ever for a name that does not exist.

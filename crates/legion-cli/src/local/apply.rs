@@ -59,19 +59,35 @@ pub struct Applied {
 
 /// Refuses the documents when one of them is wrong, before any is applied.
 pub fn check(documents: &[Document]) -> Result<()> {
-    let findings: Vec<String> = documents.iter().flat_map(validate::check).map(|finding| validate::text(&finding)).collect();
+    let findings: Vec<String> = documents
+        .iter()
+        .flat_map(validate::check)
+        .map(|finding| validate::text(&finding))
+        .collect();
     if findings.is_empty() {
         return Ok(());
     }
-    Err(CliError::new(Code::Invalid, format!("nothing was applied\n{}", findings.join("\n"))))
+    Err(CliError::new(
+        Code::Invalid,
+        format!("nothing was applied\n{}", findings.join("\n")),
+    ))
 }
 
 /// Applies the documents.
 pub async fn apply(client: &Client, namespace: &str, documents: &[Document]) -> Result<Vec<Applied>> {
     let mut applied = Vec::new();
     for document in documents {
-        let place = format!("{}:{}: {}", document.file.display(), document.line(""), document.title());
-        applied.push(one(client, namespace, &document.value).await.map_err(|error| error.context(place))?);
+        let place = format!(
+            "{}:{}: {}",
+            document.file.display(),
+            document.line(""),
+            document.title()
+        );
+        applied.push(
+            one(client, namespace, &document.value)
+                .await
+                .map_err(|error| error.context(place))?,
+        );
     }
     Ok(applied)
 }
@@ -81,8 +97,15 @@ async fn one(client: &Client, namespace: &str, value: &Value) -> Result<Applied>
     let (group, version) = text("/apiVersion").split_once('/').unwrap_or(("", text("/apiVersion")));
     let kind = GroupVersionKind::gvk(group, version, text("/kind"));
     let (resource, capabilities) = discovery::pinned_kind(client, &kind).await.map_err(|error| {
-        CliError::new(Code::Invalid, format!("the API knows no kind {} of {}: {error}", kind.kind, text("/apiVersion")))
-            .remedy("check apiVersion and kind")
+        CliError::new(
+            Code::Invalid,
+            format!(
+                "the API knows no kind {} of {}: {error}",
+                kind.kind,
+                text("/apiVersion")
+            ),
+        )
+        .remedy("check apiVersion and kind")
     })?;
     let namespace = (capabilities.scope == Scope::Namespaced).then(|| match text("/metadata/namespace") {
         "" => namespace.to_owned(),
@@ -93,7 +116,10 @@ async fn one(client: &Client, namespace: &str, value: &Value) -> Result<Applied>
         None => Api::all_with(client.clone(), &resource),
     };
     let name = text("/metadata/name").to_owned();
-    let before = api.get_opt(&name).await?.and_then(|object| object.metadata.resource_version);
+    let before = api
+        .get_opt(&name)
+        .await?
+        .and_then(|object| object.metadata.resource_version);
     // Forced: who runs a file on this machine wants it to be as the file says.
     let params = PatchParams::apply(MANAGER).force().validation_strict();
     let object = api.patch(&name, &params, &Patch::Apply(value)).await?;
@@ -119,7 +145,12 @@ pub fn with_source(mut documents: Vec<Document>, directory: &Path) -> Result<Vec
             all.push(document);
             continue;
         }
-        let training = document.value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let training = document
+            .value
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         let name = format!("{training}-directory");
         let mut metadata = json!({ "name": name });
         if let Some(namespace) = document.value.pointer("/metadata/namespace") {
@@ -128,7 +159,10 @@ pub fn with_source(mut documents: Vec<Document>, directory: &Path) -> Result<Vec
         let mut config_map = document.clone();
         config_map.value = config_map_of(metadata, &files);
         all.push(config_map);
-        let items: Vec<Value> = files.keys().map(|path| json!({"key": key(path), "path": path})).collect();
+        let items: Vec<Value> = files
+            .keys()
+            .map(|path| json!({"key": key(path), "path": path}))
+            .collect();
         if let Some(spec) = document.value.get_mut("spec").and_then(Value::as_object_mut) {
             spec.insert("source".into(), json!({"configMap": {"name": name, "items": items}}));
             // The directory is the project itself.
@@ -204,7 +238,10 @@ fn read_source(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
         }
     }
     if files.is_empty() {
-        return Err(CliError::new(Code::Invalid, format!("--source {}: no file in it", root.display())));
+        return Err(CliError::new(
+            Code::Invalid,
+            format!("--source {}: no file in it", root.display()),
+        ));
     }
     Ok(files)
 }
@@ -226,7 +263,10 @@ mod tests {
         let documents = with_source(documents, directory.path()).unwrap();
         check(&documents).unwrap();
         assert_eq!(documents.len(), 2);
-        assert_eq!(documents[0].value["metadata"], json!({"name": "wine-directory", "namespace": "n"}));
+        assert_eq!(
+            documents[0].value["metadata"],
+            json!({"name": "wine-directory", "namespace": "n"})
+        );
         assert_eq!(documents[0].value["data"], json!({"train.py": "print(1)\n"}));
         assert_eq!(documents[0].value["binaryData"], json!({"lib__a.bin": "/wA="}));
         let spec = &documents[1].value["spec"];
@@ -249,6 +289,9 @@ mod tests {
         let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: legion-platform.org/v1alpha1\nkind: Connection\nmetadata: {name: a}\nspec: {type: s3, uri: nonsense}\n";
         let error = check(&manifest::parse(Path::new("f"), text).unwrap()).unwrap_err();
         assert_eq!(error.code, Code::Invalid);
-        assert!(error.message.contains("nothing was applied") && error.message.contains("spec.uri"), "{error}");
+        assert!(
+            error.message.contains("nothing was applied") && error.message.contains("spec.uri"),
+            "{error}"
+        );
     }
 }

@@ -27,7 +27,9 @@ pub fn directory(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     }
     let exe = env::current_exe().map_err(|error| CliError::io("the path of legionctl", error))?;
     let beside = exe.parent().unwrap_or(Path::new("/")).to_owned();
-    let Some(program) = missing(&beside) else { return Ok(beside) };
+    let Some(program) = missing(&beside) else {
+        return Ok(beside);
+    };
     let absent = CliError::new(Code::NotFound, format!("{program} is not in {}", beside.display()))
         .remedy("install legion-agent and legion-entry beside legionctl, or name their directory with LEGION_PROGRAMS");
     match build(&beside, say) {
@@ -43,7 +45,10 @@ fn missing(directory: &Path) -> Option<&'static str> {
 
 /// Builds them in the profile of this binary; none where this binary does not stand in a target directory of cargo.
 fn build(beside: &Path, say: &mut dyn FnMut(&str)) -> Option<bool> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().ok()?;
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .ok()?;
     let target = beside.parent()?;
     let profile = match beside.file_name()?.to_str()? {
         "debug" => "dev",
@@ -57,7 +62,16 @@ fn build(beside: &Path, say: &mut dyn FnMut(&str)) -> Option<bool> {
     say("building legion-agent and legion-entry (once)");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "legion-agent", "--package", "legion-entry", "--profile", profile])
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "legion-agent",
+            "--package",
+            "legion-entry",
+            "--profile",
+            profile,
+        ])
         .arg("--target-dir")
         .arg(target)
         .current_dir(repository)

@@ -46,7 +46,9 @@ pub async fn install(client: &Client, toolchains: &[Toolchain]) -> Result<()> {
     }
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PLATFORM_NAMESPACE}});
-    namespaces.patch(PLATFORM_NAMESPACE, &apply(), &Patch::Apply(namespace)).await?;
+    namespaces
+        .patch(PLATFORM_NAMESPACE, &apply(), &Patch::Apply(namespace))
+        .await?;
     let api: Api<ToolchainIntegration> = Api::namespaced(client.clone(), PLATFORM_NAMESPACE);
     for toolchain in toolchains {
         api.patch(toolchain.name(), &apply(), &Patch::Apply(&toolchain.manifest))
@@ -97,7 +99,10 @@ pub async fn keep_default_outputs(client: Client, outputs: &Path) {
 }
 
 fn is_default(connection: &Connection) -> bool {
-    connection.annotations().get(DEFAULT_OUTPUT_ANNOTATION).is_some_and(|value| value == "true")
+    connection
+        .annotations()
+        .get(DEFAULT_OUTPUT_ANNOTATION)
+        .is_some_and(|value| value == "true")
 }
 
 /// Makes the default output of a namespace, and steps back where its users have one of their own.
@@ -110,12 +115,19 @@ async fn default_output(client: &Client, namespace: &str, outputs: &Path) -> Res
     // Somebody's own connection of that name is theirs.
     let foreign = present.iter().any(|connection| {
         connection.name_any() == DEFAULT_OUTPUT
-            && !connection.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(MANAGER))
+            && !connection
+                .managed_fields()
+                .iter()
+                .any(|entry| entry.manager.as_deref() == Some(MANAGER))
     });
     if foreign {
         return Ok(());
     }
-    let annotations = if taken { json!({}) } else { json!({ DEFAULT_OUTPUT_ANNOTATION: "true" }) };
+    let annotations = if taken {
+        json!({})
+    } else {
+        json!({ DEFAULT_OUTPUT_ANNOTATION: "true" })
+    };
     let connection = json!({
         "apiVersion": "legion-platform.org/v1alpha1",
         "kind": "Connection",

@@ -43,11 +43,17 @@ impl DataDir {
     pub fn choose(named: Option<&Path>) -> Result<Self> {
         let root = match named {
             Some(path) => path.to_owned(),
-            None => default_root(env::var_os("XDG_DATA_HOME").map(PathBuf::from), env::var_os("HOME").map(PathBuf::from))
-                .ok_or_else(|| {
-                    CliError::new(Code::Invalid, "no data directory: neither HOME nor XDG_DATA_HOME is set")
-                        .remedy("name one with --data-dir")
-                })?,
+            None => default_root(
+                env::var_os("XDG_DATA_HOME").map(PathBuf::from),
+                env::var_os("HOME").map(PathBuf::from),
+            )
+            .ok_or_else(|| {
+                CliError::new(
+                    Code::Invalid,
+                    "no data directory: neither HOME nor XDG_DATA_HOME is set",
+                )
+                .remedy("name one with --data-dir")
+            })?,
         };
         // Paths of this directory reach other processes, whose working directories differ.
         let root = std::path::absolute(&root).map_err(|error| CliError::io(root.display(), error))?;
@@ -106,7 +112,9 @@ impl DataDir {
             .recursive(true)
             .mode(0o700)
             .create(&self.root)
-            .map_err(|error| CliError::io(self.root.display(), error).remedy("name a directory that you may write with --data-dir"))
+            .map_err(|error| {
+                CliError::io(self.root.display(), error).remedy("name a directory that you may write with --data-dir")
+            })
     }
 
     /// Takes the directory, or says who holds it.
@@ -137,14 +145,18 @@ impl DataDir {
             stays,
         };
         let text = serde_json::to_string(&holder).map_err(|error| CliError::io(path.display(), error))?;
-        file.set_len(0).and_then(|()| writeln!(file, "{text}")).map_err(failed)?;
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{text}"))
+            .map_err(failed)?;
         Ok(Ok(Lock { _file: file }))
     }
 
     /// Whether a process serves this directory now.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        let Ok(file) = File::open(self.lock_file()) else { return false };
+        let Ok(file) = File::open(self.lock_file()) else {
+            return false;
+        };
         // A shared lock is refused while somebody holds the exclusive one; ours is gone with the file.
         matches!(
             flock(&file, FlockOperation::NonBlockingLockShared),
@@ -239,7 +251,10 @@ mod tests {
     fn the_default_follows_the_xdg_specification() {
         let path = |text: &str| Some(PathBuf::from(text));
         assert_eq!(default_root(path("/data"), path("/home/a")), path("/data/legion"));
-        assert_eq!(default_root(path("relative"), path("/home/a")), path("/home/a/.local/share/legion"));
+        assert_eq!(
+            default_root(path("relative"), path("/home/a")),
+            path("/home/a/.local/share/legion")
+        );
         assert_eq!(default_root(None, None), None);
     }
 }

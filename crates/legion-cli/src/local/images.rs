@@ -37,13 +37,22 @@ impl LocalImages {
 
 fn entry(toolchain: &Toolchain, cache: &Path) -> Image {
     let mut environment = ImageEnvironment::system();
-    let own: Vec<PathBuf> = toolchain.local.path.iter().map(|path| toolchain.directory.join(path)).collect();
+    let own: Vec<PathBuf> = toolchain
+        .local
+        .path
+        .iter()
+        .map(|path| toolchain.directory.join(path))
+        .collect();
     environment.path.splice(0..0, own);
     environment.env = toolchain.local.env.clone().into_iter().collect();
     if toolchain.local.environment == Environment::default() {
         Image::Ready(environment)
     } else {
-        Image::Prepare(Arc::new(PythonEnvironment::new(toolchain, environment, cache.to_owned())))
+        Image::Prepare(Arc::new(PythonEnvironment::new(
+            toolchain,
+            environment,
+            cache.to_owned(),
+        )))
     }
 }
 

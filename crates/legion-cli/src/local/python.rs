@@ -31,7 +31,14 @@ use crate::report;
 const COMPLETE: &str = "complete";
 
 /// Interpreters that are tried, in this order, unless `$LEGION_PYTHON` names one. Lock files are made for the first.
-const INTERPRETERS: [&str; 6] = ["python3.11", "python3", "python3.12", "python3.13", "python3.14", "python3.10"];
+const INTERPRETERS: [&str; 6] = [
+    "python3.11",
+    "python3",
+    "python3.12",
+    "python3.13",
+    "python3.14",
+    "python3.10",
+];
 
 /// Where environments are kept: `$LEGION_CACHE_DIR`, else `legion` in the user's cache directory.
 #[must_use]
@@ -94,9 +101,11 @@ impl PythonEnvironment {
         let made = once(&packages, || async {
             progress(format!("Making {about} with Python {} (once)", python.version));
             let began = Instant::now();
-            run(Command::new(&python.program).arg("-m").arg("venv").arg(&packages)).await.map_err(|error| {
-                format!("{error}; install Python's venv module (on Debian: apt-get install python3-venv)")
-            })?;
+            run(Command::new(&python.program).arg("-m").arg("venv").arg(&packages))
+                .await
+                .map_err(|error| {
+                    format!("{error}; install Python's venv module (on Debian: apt-get install python3-venv)")
+                })?;
             if let Some(file) = &requirements {
                 progress(format!("Installing {} packages from the registry", count(&lock)));
                 install(&packages, |command| command.arg("-r").arg(file)).await?;
@@ -146,7 +155,10 @@ fn prepared(base: &ImageEnvironment, key: &str, bin: &[PathBuf], size_bytes: u64
     let mut environment = base.clone();
     environment.id = format!("python-{key}");
     environment.path.splice(0..0, bin.iter().cloned());
-    Prepared { environment, size_bytes }
+    Prepared {
+        environment,
+        size_bytes,
+    }
 }
 
 /// Runs `make` unless the directory is complete; gives back the size that was written down. Other processes wait.
@@ -156,7 +168,11 @@ where
     Fut: Future<Output = Result<u64, String>>,
 {
     let complete = directory.join(COMPLETE);
-    let known = || fs::read_to_string(&complete).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let known = || {
+        fs::read_to_string(&complete)
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok())
+    };
     if let Some(size) = known() {
         return Ok(size);
     }
@@ -199,7 +215,14 @@ async fn interpreter(wanted: Option<&str>) -> Result<Interpreter, String> {
     let mut found = Vec::new();
     for program in candidates {
         let ask = "import platform; print(platform.python_version())";
-        let Ok(output) = Command::new(&program).args(["-c", ask]).stdin(Stdio::null()).output().await else { continue };
+        let Ok(output) = Command::new(&program)
+            .args(["-c", ask])
+            .stdin(Stdio::null())
+            .output()
+            .await
+        else {
+            continue;
+        };
         let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         if !output.status.success() || version.is_empty() {
             continue;
@@ -209,7 +232,11 @@ async fn interpreter(wanted: Option<&str>) -> Result<Interpreter, String> {
         }
         found.push(format!("{program} is {version}"));
     }
-    let found = if found.is_empty() { "none was found".to_owned() } else { found.join(", ") };
+    let found = if found.is_empty() {
+        "none was found".to_owned()
+    } else {
+        found.join(", ")
+    };
     Err(format!(
         "the toolchain needs Python {}; {found}; install it, or name an interpreter with LEGION_PYTHON",
         wanted.unwrap_or("3")
@@ -236,14 +263,26 @@ fn serves(version: &str, wanted: Option<&str>) -> bool {
 /// Installs into an environment: with uv where it is, because it is several times faster, else with the environment's pip.
 async fn install(environment: &Path, arguments: impl FnOnce(&mut Command) -> &mut Command) -> Result<(), String> {
     let python = environment.join("bin/python");
-    let has_uv = Command::new("uv").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+    let has_uv = Command::new("uv")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .await;
     let mut command = if has_uv.is_ok_and(|status| status.success()) {
         let mut command = Command::new("uv");
         command.args(["pip", "install", "--quiet", "--python"]).arg(&python);
         command
     } else {
         let mut command = Command::new(&python);
-        command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+        command.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-input",
+        ]);
         command
     };
     arguments(&mut command);
@@ -252,10 +291,18 @@ async fn install(environment: &Path, arguments: impl FnOnce(&mut Command) -> &mu
 
 /// A second environment that sees the first one's packages and holds the toolchain's own.
 async fn overlay_on(packages: &Path, overlay: &Path, package: &Path) -> Result<(), String> {
-    run(Command::new(packages.join("bin/python")).arg("-m").arg("venv").arg(overlay)).await?;
+    run(Command::new(packages.join("bin/python"))
+        .arg("-m")
+        .arg("venv")
+        .arg(overlay))
+    .await?;
     let ask = "import sysconfig; print(sysconfig.get_path('purelib'))";
     let place = |python: PathBuf| async move {
-        let output = Command::new(&python).args(["-c", ask]).output().await.map_err(|error| error.to_string())?;
+        let output = Command::new(&python)
+            .args(["-c", ask])
+            .output()
+            .await
+            .map_err(|error| error.to_string())?;
         Ok::<_, String>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let below = place(packages.join("bin/python")).await?;
@@ -277,7 +324,11 @@ async fn overlay_on(packages: &Path, overlay: &Path, package: &Path) -> Result<(
 
 /// Runs a program to its end; the error holds its last words.
 async fn run(command: &mut Command) -> Result<(), String> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let output = command.output().await.map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {
@@ -304,7 +355,11 @@ fn key(parts: &[&[u8]]) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Hash over the files of a package.
@@ -401,12 +456,20 @@ mod tests {
             Ok(42)
         });
         assert_eq!(made.await, Ok(42));
-        assert_eq!(once(&directory, || async { Err("made twice".to_owned()) }).await, Ok(42));
+        assert_eq!(
+            once(&directory, || async { Err("made twice".to_owned()) }).await,
+            Ok(42)
+        );
     }
 
     #[tokio::test]
     async fn a_failed_installation_is_told_in_the_tools_own_words() {
-        let error = run(Command::new("sh").args(["-c", "echo one; echo no such package >&2; exit 3"])).await.unwrap_err();
-        assert!(error.contains("no such package") && error.contains("exit status: 3"), "{error}");
+        let error = run(Command::new("sh").args(["-c", "echo one; echo no such package >&2; exit 3"]))
+            .await
+            .unwrap_err();
+        assert!(
+            error.contains("no such package") && error.contains("exit status: 3"),
+            "{error}"
+        );
     }
 }

@@ -31,9 +31,14 @@ pub async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Result<Code
         documents = apply::with_source(documents, directory)?;
     }
     apply::check(&documents)?;
-    if !documents.iter().any(|document| document.value["kind"] == "ModelTraining") {
-        return Err(CliError::new(Code::Invalid, format!("{}: no ModelTraining in it", run.file.display()))
-            .remedy("add one, or apply the file with kubectl"));
+    if !documents
+        .iter()
+        .any(|document| document.value["kind"] == "ModelTraining")
+    {
+        return Err(
+            CliError::new(Code::Invalid, format!("{}: no ModelTraining in it", run.file.display()))
+                .remedy("add one, or apply the file with kubectl"),
+        );
     }
     let progress = Progress::new(!run.quiet);
     let shutdown = Shutdown::on_signals().map_err(|error| CliError::io("signal handlers", error))?;
@@ -42,7 +47,12 @@ pub async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Result<Code
     let work = async {
         let applied = apply::apply(&session.client, &session.namespace, &documents).await?;
         for object in &applied {
-            progress.step(&format!("{}/{} {}", object.kind.to_lowercase(), object.name, object.change.as_str()));
+            progress.step(&format!(
+                "{}/{} {}",
+                object.kind.to_lowercase(),
+                object.name,
+                object.change.as_str()
+            ));
         }
         follow_all(&session, &applied, &progress).await
     };
@@ -66,7 +76,10 @@ async fn start(global: &Global, progress: &Progress) -> Result<(Session, Option<
         match data_dir.lock(false)? {
             Ok(lock) => break lock,
             Err(Some(holder)) if !holder.stays => {
-                progress.step(&format!("waiting for another `legionctl local run` (pid {})", holder.pid));
+                progress.step(&format!(
+                    "waiting for another `legionctl local run` (pid {})",
+                    holder.pid
+                ));
                 let waiting = data_dir.clone();
                 tokio::task::spawn_blocking(move || waiting.wait_until_down())
                     .await
@@ -79,7 +92,13 @@ async fn start(global: &Global, progress: &Progress) -> Result<(Session, Option<
                     ..global.clone()
                 };
                 let session = client::reach(&own).await?;
-                return Ok((Session { local: Some(data_dir), ..session }, None));
+                return Ok((
+                    Session {
+                        local: Some(data_dir),
+                        ..session
+                    },
+                    None,
+                ));
             }
         }
     };
@@ -124,12 +143,20 @@ async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress)
         // The operator learns of a changed ConfigMap a moment later than of a changed spec: what it said about the
         // content before does not count.
         let accept = |training: &ModelTraining| {
-            digest.is_none() || training.status.as_ref().and_then(|status| status.run.as_ref()).is_none_or(|run| run.source_digest == digest)
+            digest.is_none()
+                || training
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.run.as_ref())
+                    .is_none_or(|run| run.source_digest == digest)
         };
         let unchanged =
             object.change == Change::Unchanged && training::state(&current) != State::Open && accept(&current);
         let followed = if unchanged {
-            Followed { training: current, overhead: Overhead::default() }
+            Followed {
+                training: current,
+                overhead: Overhead::default(),
+            }
         } else {
             follow::follow(&session, &object.name, progress, accept).await?
         };
@@ -140,7 +167,9 @@ async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress)
 
 /// The digest of a ConfigMap source's content, as runs pin it.
 async fn source_digest(session: &Session, training: &ModelTraining) -> Result<Option<String>> {
-    let Some(source) = &training.spec.source.config_map else { return Ok(None) };
+    let Some(source) = &training.spec.source.config_map else {
+        return Ok(None);
+    };
     let api: Api<ConfigMap> = Api::namespaced(session.client.clone(), &session.namespace);
     let config_map = api.get_opt(source.name.as_ref()).await?;
     Ok(config_map.and_then(|config_map| ConfigMapContent::of(&config_map, source).digest.ok()))
@@ -157,7 +186,11 @@ fn print(ended: &[Ended], format: Format, data_dir: Option<&DataDir>, out: &mut 
         (Format::Json | Format::Yaml, [one]) => output::structured(out, format, &one.followed.training)?,
         (Format::Json | Format::Yaml, _) => {
             let items: Vec<&ModelTraining> = ended.iter().map(|one| &one.followed.training).collect();
-            output::structured(out, format, &json!({"apiVersion": "v1", "kind": "List", "items": items}))?;
+            output::structured(
+                out,
+                format,
+                &json!({"apiVersion": "v1", "kind": "List", "items": items}),
+            )?;
         }
         (Format::Table, _) => {
             for one in ended {

@@ -48,12 +48,7 @@ struct Promise {
 
 impl Server {
     /// Starts everything; returns when the API answers and the operator runs.
-    pub async fn start(
-        data_dir: DataDir,
-        lock: Lock,
-        port: Option<u16>,
-        say: &mut dyn FnMut(&str),
-    ) -> Result<Self> {
+    pub async fn start(data_dir: DataDir, lock: Lock, port: Option<u16>, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let programs = binaries::directory(say)?;
         let toolchains = toolchains::read_all(&toolchains::directory()?)?;
         let outputs = data_dir.outputs();
@@ -146,8 +141,9 @@ impl Server {
 }
 
 async fn listen(embedded: &Embedded, data_dir: &DataDir, port: Option<u16>) -> Result<Endpoint> {
-    let before: Option<Promise> =
-        data_dir.read(&data_dir.endpoint()).and_then(|text| serde_json::from_str(&text).ok());
+    let before: Option<Promise> = data_dir
+        .read(&data_dir.endpoint())
+        .and_then(|text| serde_json::from_str(&text).ok());
     let token = before.as_ref().map(|promise| promise.token.clone());
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let wanted = port.or(before.as_ref().map(|promise| promise.port)).unwrap_or(0);

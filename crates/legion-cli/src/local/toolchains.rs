@@ -64,14 +64,20 @@ impl Toolchain {
         let path = directory.join("toolchain.yaml");
         let mut documents = manifest::read(&path)?;
         let (Some(document), true) = (documents.pop(), documents.is_empty()) else {
-            return Err(CliError::new(Code::Invalid, format!("{}: must hold exactly one object", path.display())));
+            return Err(CliError::new(
+                Code::Invalid,
+                format!("{}: must hold exactly one object", path.display()),
+            ));
         };
         let local_path = directory.join("local.yaml");
         let text = fs::read_to_string(&local_path)
             .map_err(|error| CliError::new(Code::Invalid, format!("{}: {error}", local_path.display())))?;
         let local: LocalImage = serde_saphyr::from_str(&text).map_err(|error| {
-            CliError::new(Code::Invalid, format!("{}: {}", local_path.display(), error.to_string().trim_end()))
-                .remedy("docs/toolchain-protocol.md describes the fields")
+            CliError::new(
+                Code::Invalid,
+                format!("{}: {}", local_path.display(), error.to_string().trim_end()),
+            )
+            .remedy("docs/toolchain-protocol.md describes the fields")
         })?;
         Ok(Self {
             directory,
@@ -93,8 +99,12 @@ pub fn directory() -> Result<PathBuf> {
     if let Some(named) = env::var_os("LEGION_TOOLCHAINS").filter(|value| !value.is_empty()) {
         return Ok(PathBuf::from(named));
     }
-    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("toolchains")));
-    let installed = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("../share/legion/toolchains")));
+    let beside = env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join("toolchains")));
+    let installed = env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join("../share/legion/toolchains")));
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../toolchains");
     [beside, installed, Some(repository)]
         .into_iter()

@@ -38,8 +38,10 @@ pub async fn up(global: &Global, up: &Up, out: &mut dyn Write) -> Result<Code> {
         Ok(lock) => lock,
         Err(holder) => {
             let who = holder.map_or_else(String::new, |holder| format!(" (pid {})", holder.pid));
-            return Err(CliError::new(Code::Other, format!("{} is in use{who}", data_dir.root().display()))
-                .remedy("stop it with `legionctl local down`, or name another directory with --data-dir"));
+            return Err(
+                CliError::new(Code::Other, format!("{} is in use{who}", data_dir.root().display()))
+                    .remedy("stop it with `legionctl local down`, or name another directory with --data-dir"),
+            );
         }
     };
     let filter = std::env::var("LEGION_LOG").unwrap_or_else(|_| "warn,legion_operator=info".to_owned());
@@ -48,7 +50,10 @@ pub async fn up(global: &Global, up: &Up, out: &mut dyn Write) -> Result<Code> {
     let mut say = |text: &str| tracing::info!("{text}");
     let mut server = Server::start(data_dir, lock, up.port, &mut say).await?;
     output::line(out, format_args!("{READY} {}", server.url()))?;
-    output::line(out, format_args!("  export KUBECONFIG={}", server.data_dir().kubeconfig().display()))?;
+    output::line(
+        out,
+        format_args!("  export KUBECONFIG={}", server.data_dir().kubeconfig().display()),
+    )?;
     let ended = tokio::select! {
         () = shutdown.requested() => Ok(Code::Ok),
         error = server.failed() => Err(error),
@@ -65,7 +70,10 @@ pub async fn up(global: &Global, up: &Up, out: &mut dyn Write) -> Result<Code> {
 /// Starts this program again in a session of its own, and returns when that one says that it is ready.
 fn detach(data_dir: &DataDir, up: &Up, out: &mut dyn Write) -> Result<Code> {
     if let Some(holder) = data_dir.holder().filter(|holder| holder.stays) {
-        output::line(out, format_args!("already up (pid {}), data in {}", holder.pid, data_dir.root().display()))?;
+        output::line(
+            out,
+            format_args!("already up (pid {}), data in {}", holder.pid, data_dir.root().display()),
+        )?;
         return Ok(Code::Ok);
     }
     data_dir.create()?;
@@ -78,7 +86,9 @@ fn detach(data_dir: &DataDir, up: &Up, out: &mut dyn Write) -> Result<Code> {
         .map_err(|error| CliError::io(log_path.display(), error))?;
     let exe = std::env::current_exe().map_err(|error| CliError::io("the path of legionctl", error))?;
     let mut command = Command::new(exe);
-    command.args(["local", "up", "--session", "--data-dir"]).arg(data_dir.root());
+    command
+        .args(["local", "up", "--session", "--data-dir"])
+        .arg(data_dir.root());
     if let Some(port) = up.port {
         command.arg("--port").arg(port.to_string());
     }
@@ -90,7 +100,10 @@ fn detach(data_dir: &DataDir, up: &Up, out: &mut dyn Write) -> Result<Code> {
         .map_err(|error| CliError::io("legionctl cannot be started again", error))?;
     let stdout = child.stdout.take().map(BufReader::new);
     // After the two lines it says nothing more there, so that nothing is lost with this end of the pipe.
-    let mut lines = stdout.into_iter().flat_map(BufReader::lines).map_while(std::result::Result::ok);
+    let mut lines = stdout
+        .into_iter()
+        .flat_map(BufReader::lines)
+        .map_while(std::result::Result::ok);
     if let Some(first) = lines.next().filter(|line| line.starts_with(READY)) {
         output::line(out, format_args!("{first}"))?;
         if let Some(second) = lines.next() {
@@ -104,7 +117,11 @@ fn detach(data_dir: &DataDir, up: &Up, out: &mut dyn Write) -> Result<Code> {
     let last: Vec<&str> = last.into_iter().rev().collect();
     Err(CliError::new(
         Code::Other,
-        format!("it ended before it was ready (exit code {}): {}", code.unwrap_or(-1), last.join("\n  ")),
+        format!(
+            "it ended before it was ready (exit code {}): {}",
+            code.unwrap_or(-1),
+            last.join("\n  ")
+        ),
     )
     .remedy(format!("the whole log is in {}", log_path.display())))
 }
@@ -113,17 +130,27 @@ fn detach(data_dir: &DataDir, up: &Up, out: &mut dyn Write) -> Result<Code> {
 pub fn down(global: &Global, out: &mut dyn Write) -> Result<Code> {
     let data_dir = DataDir::choose(global.data_dir.as_deref())?;
     let Some(holder) = data_dir.holder() else {
-        output::line(out, format_args!("not up: nothing serves {}", data_dir.root().display()))?;
+        output::line(
+            out,
+            format_args!("not up: nothing serves {}", data_dir.root().display()),
+        )?;
         return Ok(Code::Ok);
     };
     // The lock is held, so the process that wrote this id is alive: the id cannot be somebody else's.
-    let pid = Pid::from_raw(holder.pid).ok_or_else(|| CliError::io(data_dir.root().display(), "the lock file is damaged"))?;
+    let pid =
+        Pid::from_raw(holder.pid).ok_or_else(|| CliError::io(data_dir.root().display(), "the lock file is damaged"))?;
     match kill_process(pid, Signal::TERM) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(error) => return Err(CliError::io(format!("process {}", holder.pid), error)),
     }
     data_dir.wait_until_down()?;
-    output::line(out, format_args!("stopped; {} keeps everything for the next start", data_dir.root().display()))?;
+    output::line(
+        out,
+        format_args!(
+            "stopped; {} keeps everything for the next start",
+            data_dir.root().display()
+        ),
+    )?;
     Ok(Code::Ok)
 }
 

@@ -1,5 +1,6 @@
 //! Volumes as directories.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -93,6 +94,33 @@ fn host(path: &Path, kind: &str) -> Result<(), String> {
     }
 }
 
+/// Makes, below `root`, the parent directories of mount paths with a link for each mount, and gives back which directory
+/// stands for which parent. Directories at the very top (`/dev` above `/dev/shm`) are the machine's own and are left out.
+pub(super) fn parents(root: &Path, mounts: &[(String, String)]) -> io::Result<BTreeMap<String, String>> {
+    let mut parents = BTreeMap::new();
+    for (path, real) in mounts {
+        let path = Path::new(path.trim_end_matches('/'));
+        let (Some(parent), Ok(relative)) = (path.parent(), path.strip_prefix("/")) else {
+            continue;
+        };
+        if parent.components().count() < 3 || relative.components().any(|c| !matches!(c, Component::Normal(_))) {
+            continue;
+        }
+        let link = root.join(relative);
+        let directory = link.parent().unwrap_or(root);
+        fs::create_dir_all(directory)?;
+        match std::os::unix::fs::symlink(real, &link) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        parents.insert(
+            parent.to_string_lossy().into_owned(),
+            directory.to_string_lossy().into_owned(),
+        );
+    }
+    Ok(parents)
+}
+
 /// The directory (or file) of a mount with a `subPath`, which is made if it is not there and may not lead out of the
 /// volume, by `..` or by a link.
 pub(super) fn below(volume: &Path, sub_path: &str) -> Result<PathBuf, String> {
@@ -172,6 +200,28 @@ pub(super) fn remove(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parents_of_mounts_hold_a_link_for_each_and_the_machines_own_directories_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let pair = |path: &str| (path.to_owned(), dir.path().join("real").to_string_lossy().into_owned());
+        fs::create_dir(dir.path().join("real")).unwrap();
+        fs::write(dir.path().join("real/f"), "x").unwrap();
+        let mounts = [
+            pair("/mnt/stores/a"),
+            pair("/mnt/stores/b/"),
+            pair("/dev/shm"),
+            pair("/mnt/../etc/x"),
+        ];
+        let parents = parents(&dir.path().join("root"), &mounts).unwrap();
+        let stores = dir.path().join("root/mnt/stores");
+        assert_eq!(
+            parents,
+            [("/mnt/stores".to_owned(), stores.to_string_lossy().into_owned())].into()
+        );
+        assert_eq!(fs::read_to_string(stores.join("b/f")).unwrap(), "x");
+        assert!(!dir.path().join("root/dev").exists());
+    }
 
     #[test]
     fn a_sub_path_stays_in_its_volume() {

@@ -23,7 +23,7 @@
 //!
 //! ```text
 //! ROOT/pods/UID/volumes/NAME/             emptyDir, configMap, secret, downwardAPI, projected
-//! ROOT/pods/UID/containers/NAME/ATTEMPT/  lock, started.json, exit.json, log, log.1, termination-log, cwd/
+//! ROOT/pods/UID/containers/NAME/ATTEMPT/  lock, started.json, exit.json, log, log.1, termination-log, cwd/, root/
 //! ROOT/claims/UID/                        PersistentVolumeClaims
 //! ```
 
@@ -182,7 +182,10 @@ impl Inner {
                 .map_err(|why| format!("failed to prepare volume {:?}: {why}", mount.volume))?;
             pairs.push((mount.path.clone(), text(&real)));
         }
-        let mut line = launch::resolve(&spec.declaration, &Translator::new(pairs));
+        let parents = directories::parents(&dir.join("root"), &pairs[1..])
+            .map_err(|e| format!("the mount points cannot be made: {e}"))?;
+        let translator = Translator::new(pairs).with_parents(parents);
+        let mut line = launch::resolve(&spec.declaration, &translator);
         line.env.insert(MARKER.into(), marker(&spec.key));
         let working_dir = match &line.working_dir {
             Some(dir) => PathBuf::from(dir),
