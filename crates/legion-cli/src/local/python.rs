@@ -87,10 +87,7 @@ impl PythonEnvironment {
         let inner = &self.inner;
         let _turn = inner.making.lock().await;
         let python = interpreter(inner.wanted.python.as_deref()).await?;
-        let requirements = match &inner.wanted.requirements {
-            Some(file) => Some(inner.directory.join(file)),
-            None => None,
-        };
+        let requirements = inner.wanted.requirements.as_ref().map(|file| inner.directory.join(file));
         let lock = match &requirements {
             Some(file) => fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?,
             None => Vec::new(),
