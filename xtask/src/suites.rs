@@ -80,7 +80,7 @@ const SLOW: [Tier; 4] = [
         ]],
     },
     Tier {
-        name: "the MLflow toolchain against plain mlflow run, MLflow 3 and 2.22",
+        name: "Legion and its MLflow toolchain against plain mlflow run, MLflow 3 and 2.22",
         needs: "Python 3.11, PyPI",
         commands: &[&["toolchains/mlflow/test"]],
     },
@@ -142,7 +142,12 @@ fn execute(root: &Path, command: &[&str]) -> anyhow::Result<bool> {
     } else {
         program.into()
     };
-    let status = Command::new(&program)
+    let mut process = Command::new(&program);
+    // Suites that are not Rust find the built binaries beside this one.
+    if let Ok(this) = std::env::current_exe() {
+        process.env("LEGIONCTL", this.with_file_name("legionctl"));
+    }
+    let status = process
         .args(arguments)
         .current_dir(root)
         .status()

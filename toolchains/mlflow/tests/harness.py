@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TOOLCHAINS = Path(__file__).parents[2]
-REPOSITORY = TOOLCHAINS.parent
+REPOSITORY = Path(__file__).parents[3]
 
 
 @dataclass
@@ -144,6 +143,3 @@ def mlflow_command(version: str) -> list[str]:
 def interpreter(version: str) -> str:
     """The Python that `./test` made for that MLflow."""
     return os.environ[f"LEGION_TEST_MLFLOW{version}"]
-
-
-SCRIPT_COMMAND = [str(TOOLCHAINS / "script" / "bin" / "legion-script")]

@@ -1,0 +1,121 @@
+"""What a training logged, in one shape however it was run: by plain `mlflow run`, or by Legion."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import interpreter, text
+
+# Tags that MLflow and Legion write for themselves; they name the run, its user and its source.
+BOOKKEEPING = ("mlflow.", "legion.")
+
+
+@dataclass
+class Logged:
+    """The main run and those below it: parameters, user tags, and every point of every metric."""
+
+    main: dict[str, Any]
+    # In an order that does not depend on ids and times.
+    children: list[dict[str, Any]]
+
+
+@dataclass
+class Plain:
+    """What `mlflow run` alone left."""
+
+    logged: Logged
+    models: list[Path]
+
+
+def plain(version: str, work: Path, project: Path, entry: str, parameters: dict[str, str]) -> Plain:
+    """Runs the project with `mlflow run` alone."""
+    work.mkdir()
+    python = interpreter(version)
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "LEGION_"))}
+    env["PATH"] = f"{Path(python).parent}{os.pathsep}{env['PATH']}"
+    env |= {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{work}/plain.db",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [python, "-m", "mlflow", "run", "--env-manager=local", "-e", entry, str(project)]
+    for name, value in parameters.items():
+        command += ["-P", f"{name}={value}"]
+    checked(command, work, env)
+    dump = [python, str(Path(__file__).parent / "dump.py"), env["MLFLOW_TRACKING_URI"], str(work)]
+    found = json.loads(checked(dump, work, env).split("DUMP", 1)[1])
+    (main,) = (r for r in found["runs"] if r["parent"] is None)
+    children = [r for r in found["runs"] if r["parent"]]
+    return Plain(_logged(main, children), [Path(p) for p in found["models"]])
+
+
+def of_events(events: Iterable[dict[str, Any]]) -> Logged:
+    """The same of an event stream: LEGION_EVENTS, or what was published of it as series.jsonl."""
+    runs: dict[str | None, dict[str, Any]] = {}
+    children = []
+    for event in events:
+        if event["type"] == "child":
+            children.append(event["id"])
+        run = runs.setdefault(event.get("child"), {"params": {}, "tags": {}, "metrics": {}})
+        if event["type"] in ("param", "tag"):
+            run[event["type"] + "s"][event["name"]] = event["value"]
+        elif event["type"] == "metric":
+            run["metrics"].setdefault(event["name"], []).append([event["step"], text(event["value"])])
+    return _logged(runs[None], [runs[child] for child in dict.fromkeys(children)])
+
+
+def _logged(main: dict[str, Any], children: list[dict[str, Any]]) -> Logged:
+    return Logged(_normal_run(main), sorted((_normal_run(c) for c in children), key=json.dumps))
+
+
+def _normal_run(run: dict[str, Any]) -> dict[str, Any]:
+    metrics = {}
+    for name, points in sorted(run["metrics"].items()):
+        # Autologging a search measures how long fits take. No two runs agree in that; steps and counts must.
+        measured = name.endswith("_time")
+        metrics[name] = sorted([step, "measured" if measured else value] for step, value in points)
+    return {
+        "params": dict(sorted(run["params"].items())),
+        "tags": {k: v for k, v in sorted(run["tags"].items()) if not k.startswith(BOOKKEEPING)},
+        "metrics": metrics,
+    }
+
+
+def same_model(model: Path, wanted: Plain, version: str) -> None:
+    """The model directory is one that the plain run logged too, apart from ids and times; and MLflow loads it."""
+    mine = contents(model)
+    assert "MLmodel" in mine
+    assert any(_normal_model(mine) == _normal_model(contents(theirs)) for theirs in wanted.models)
+    load = [interpreter(version), "-W", "ignore", "-c", f"import mlflow; mlflow.pyfunc.load_model({str(model)!r})"]
+    checked(load, model, dict(os.environ))
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file below the directory."""
+    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+# Fields of an MLmodel that differ between two equal runs: ids, times, places, and the size of compressed data.
+_VARYING = re.compile(
+    rb"^(\s*(?:run_id|model_uuid|model_id|utc_time_created|artifact_path|model_size_bytes)):.*$", re.MULTILINE
+)
+# Archives and pickles hold times and memory order; whether the model in them works is asked by loading it.
+_BINARY = (".pkl", ".skops")
+
+
+def _normal_model(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: b"" if name.endswith(_BINARY) else _VARYING.sub(rb"\1:", data) for name, data in files.items()}
+
+
+def checked(command: list[str], cwd: Path, env: dict[str, str]) -> str:
+    """Runs a command that has to succeed; its output says why it did not."""
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
