@@ -87,7 +87,11 @@ impl PythonEnvironment {
         let inner = &self.inner;
         let _turn = inner.making.lock().await;
         let python = interpreter(inner.wanted.python.as_deref()).await?;
-        let requirements = inner.wanted.requirements.as_ref().map(|file| inner.directory.join(file));
+        let requirements = inner
+            .wanted
+            .requirements
+            .as_ref()
+            .map(|file| inner.directory.join(file));
         let lock = match &requirements {
             Some(file) => fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?,
             None => Vec::new(),
