@@ -74,12 +74,14 @@ fn every_case_is_told_what_is_wrong_and_what_to_do() {
         );
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+    page(&rows);
+    // A training that waits for an image has its `publish` waiting beside it until then.
+    local.legionctl(&["local", "down"]);
     assert_eq!(
         processes_of(local.data.path()),
         [""; 0],
         "nothing of any training is left"
     );
-    page(&rows);
 }
 
 fn code(field: &str) -> String {
