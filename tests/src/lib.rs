@@ -2,6 +2,8 @@
 //!
 //! The suites themselves are in `tests/it`; this is what they share.
 
+pub mod local;
+
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},

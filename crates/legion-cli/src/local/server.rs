@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use kube::Client;
 use kube_embed::{
     Embedded, Endpoint, Storage,
+    gc::GarbageCollector,
     node::{
         Node, NodeOptions,
         runtime::process::{ProcessOptions, ProcessRuntime},
@@ -31,6 +32,7 @@ pub struct Server {
     embedded: Embedded,
     endpoint: Endpoint,
     node: Node,
+    collector: GarbageCollector,
     operator: JoinHandle<std::result::Result<(), RunError>>,
     outputs: JoinHandle<()>,
     shutdown: Shutdown,
@@ -77,6 +79,8 @@ impl Server {
         .map_err(|error| CliError::io("the node", error))?;
         embedded.set_pod_logs(node.logs());
 
+        let collector = GarbageCollector::start(client.clone(), embedded.clock());
+
         let mut plan = legion_plan::Settings::new(bootstrap::PLATFORM_NAMESPACE, AGENT_IMAGE);
         plan.allow_local_connections = true;
         let shutdown = Shutdown::new();
@@ -92,6 +96,7 @@ impl Server {
             embedded,
             endpoint,
             node,
+            collector,
             operator,
             outputs,
             shutdown,
@@ -134,6 +139,7 @@ impl Server {
         self.outputs.abort();
         // What it ended with matters no more.
         let _ = self.operator.await;
+        self.collector.shutdown().await;
         self.node.shutdown(STOP_GRACE).await;
         self.embedded.shutdown().await;
         self.endpoint.closed().await;

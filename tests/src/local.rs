@@ -1,0 +1,238 @@
+//! A local Legion under test: its programs, its data directory, and every process that belongs to it.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// How long anything may take. Far more than it ever does: a slow machine fails no test, and a hang ends.
+pub const LIMIT: Duration = Duration::from_secs(180);
+/// Between two looks at something that announces itself to nobody, such as a file.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// The root of the repository.
+#[must_use]
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The directory of the built programs, brought up to date once for each test binary.
+pub fn programs() -> anyhow::Result<&'static Path> {
+    static PROGRAMS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = PROGRAMS.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    // target/PROFILE/deps/NAME-HASH: the programs are two levels up.
+    let exe = env::current_exe()?;
+    let directory = exe
+        .ancestors()
+        .nth(2)
+        .context("a test binary lies in target/PROFILE/deps")?;
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        // As `cargo xtask test` does, and into the same directory, so that nothing is compiled twice.
+        .args([
+            "build",
+            "--workspace",
+            "--bins",
+            "--quiet",
+            "--profile",
+            profile,
+            "--target-dir",
+        ])
+        .arg(directory.parent().context("a profile lies in a target directory")?)
+        .current_dir(repository())
+        .status()
+        .context("cargo cannot be started")?;
+    ensure!(status.success(), "the programs under test cannot be built");
+    ensure!(
+        directory.join("legionctl").is_file(),
+        "no legionctl in {}",
+        directory.display()
+    );
+    Ok(directory.to_owned())
+}
+
+/// Waits until `look` finds something.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        ensure!(began.elapsed() < LIMIT, "not within {} s: {what}", LIMIT.as_secs());
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Kills a process as a crash does. One that is gone already is no error.
+pub fn kill(pid: i32) -> anyhow::Result<()> {
+    let id = Pid::from_raw(pid).with_context(|| format!("{pid} is no process id"))?;
+    match kill_process(id, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => bail!("process {pid} cannot be killed: {error}"),
+    }
+}
+
+/// A process that belongs to a data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: i32,
+    /// Its command line.
+    pub command: String,
+}
+
+/// A data directory of the local mode. Dropping it kills whatever still belongs to it, and deletes it.
+#[derive(Debug)]
+pub struct Local {
+    directory: tempfile::TempDir,
+}
+
+impl Local {
+    /// An empty one. Its path is as long every time.
+    pub fn new() -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("legion-")
+            .rand_bytes(6)
+            .tempdir_in("/tmp")?;
+        Ok(Self { directory })
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// `legionctl` on this directory.
+    pub fn legionctl(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+        let mut command = Command::new(programs()?.join("legionctl"));
+        command
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(self.path())
+            .current_dir(repository())
+            .env_remove("KUBECONFIG")
+            .stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs `legionctl` and returns what it printed and its exit code.
+    pub fn exits(&self, arguments: &[&str]) -> anyhow::Result<(String, Option<i32>)> {
+        let output = self.legionctl(arguments)?.stderr(Stdio::inherit()).output()?;
+        Ok((String::from_utf8(output.stdout)?, output.status.code()))
+    }
+
+    /// Runs `legionctl`, which must do what it is told, and returns what it printed.
+    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.legionctl(arguments)?.output()?;
+        ensure!(
+            output.status.success(),
+            "legionctl {}: {}\n{}{}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Starts the local mode in the background; returns when it is ready.
+    pub fn up(&self) -> anyhow::Result<()> {
+        let said = self.run(&["local", "up", "--detach"])?;
+        ensure!(said.starts_with("ready: "), "`local up --detach` said: {said}");
+        Ok(())
+    }
+
+    /// Stops it, and sees that nothing of it is left.
+    pub fn down(&self) -> anyhow::Result<()> {
+        self.run(&["local", "down"])?;
+        self.deserted()
+    }
+
+    /// The process that serves this directory.
+    pub fn server(&self) -> anyhow::Result<i32> {
+        let status: Value = serde_json::from_str(&self.run(&["local", "status", "-o", "json"])?)?;
+        let pid = status["pid"].as_i64().with_context(|| format!("not up: {status}"))?;
+        Ok(i32::try_from(pid)?)
+    }
+
+    /// Fails when any process belongs to this directory.
+    pub fn deserted(&self) -> anyhow::Result<()> {
+        // A process that has just been killed is in /proc until its parent, or init, has taken its status.
+        until_or("no process is left", || self.processes().is_empty())
+            .with_context(|| format!("left behind: {:?}", self.processes()))
+    }
+
+    /// Every process that belongs to this directory: whose environment, command line or working directory names it, or
+    /// that has one of its files open.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Process> {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|pid| *pid != own && self.owns(*pid))
+            .map(|pid| Process {
+                pid,
+                command: String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
+                    .replace('\0', " "),
+            })
+            .collect()
+    }
+
+    fn owns(&self, pid: i32) -> bool {
+        let of = Path::new("/proc").join(pid.to_string());
+        let name = self.path().as_os_str().as_encoded_bytes();
+        let names = |file: &str| {
+            fs::read(of.join(file)).is_ok_and(|text| text.windows(name.len()).any(|window| window == name))
+        };
+        let within = |link: &Path| fs::read_link(link).is_ok_and(|target| target.starts_with(self.path()));
+        let open = || {
+            let files = fs::read_dir(of.join("fd")).into_iter().flatten().flatten();
+            files.map(|entry| entry.path()).any(|link| within(&link))
+        };
+        names("environ") || names("cmdline") || within(&of.join("cwd")) || open()
+    }
+}
+
+/// Waits for something that is true at once or a moment later; not as long as [`until`] would.
+fn until_or(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !holds() {
+        ensure!(began.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        // A test that failed leaves nothing running; a supervisor that dies may leave its container, hence the rounds.
+        for _ in 0..100 {
+            let left = self.processes();
+            if left.is_empty() {
+                break;
+            }
+            for process in left {
+                // The next round tries again.
+                let _ = kill(process.pid);
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+}
