@@ -126,13 +126,12 @@ impl Packing {
 
     fn push(&mut self, entry: Packed, limits: Limits) -> Result<()> {
         self.bytes = self.bytes.saturating_add(entry.size.unwrap_or(0));
-        self.entries.push(entry);
         if self.bytes > limits.bytes {
-            return Err(StepError::new(
-                StepReason::TooLarge,
-                format!("more than {} bytes of files", limits.bytes),
-            ));
+            let (size, most) = (entry.size.unwrap_or(0), limits.bytes);
+            let what = format!("with {:?} ({size} bytes) it is more than {most} bytes of files", shown(&entry.path));
+            return Err(StepError::new(StepReason::TooLarge, what));
         }
+        self.entries.push(entry);
         if self.entries.len() as u64 > limits.entries {
             return Err(too_many(limits));
         }

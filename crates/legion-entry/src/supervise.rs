@@ -324,18 +324,14 @@ fn spawn_error(settings: &Settings, error: &std::io::Error) -> ExitError {
             } else {
                 format!(" in PATH ({path})")
             };
-            let remedy = StepReason::CommandNotFound.remedy();
             not_started(
                 StepReason::CommandNotFound,
-                format!("the command {name:?} was not found{place}; {remedy}"),
+                format!("the command {name:?} was not found{place}"),
             )
         }
         ErrorKind::PermissionDenied => not_started(
             StepReason::CommandNotExecutable,
-            format!(
-                "the command {name:?} may not be executed; {}",
-                StepReason::CommandNotExecutable.remedy()
-            ),
+            format!("the command {name:?} may not be executed"),
         ),
         _ if error.raw_os_error() == Some(libc::ENOEXEC) => not_started(
             StepReason::CommandNotExecutable,

@@ -1,8 +1,9 @@
 //! Carries out the actions of a plan, in their order, up to the first that does not go through.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::{Resource as _, ResourceExt as _};
 use legion_plan::{Action, ApiError, Outcome, StepResult, training::labels};
+use legion_protocol::env;
 use legion_runtime::retry::Class;
 
 use crate::{
@@ -129,7 +130,7 @@ fn refusal(error: CallError) -> ApiError {
     }
 }
 
-/// A pod without what no decision looks at. Decisions read metadata, the node's name and the status: a cache of many
+/// A pod without what no decision looks at. Decisions read metadata, the node's name, limits and the status: a cache of many
 /// thousand pods stays small.
 #[must_use]
 pub fn pruned(mut pod: Pod) -> Pod {
@@ -141,8 +142,18 @@ pub fn pruned(mut pod: Pod) -> Pod {
 pub fn prune(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     if let Some(spec) = &mut pod.spec {
-        let node_name = spec.node_name.take();
-        *spec = Default::default();
+        let PodSpec { node_name, containers, .. } = std::mem::take(spec);
         spec.node_name = node_name;
+        // The limits that a failed run's message names.
+        let limits = |container: Container| Container {
+            name: container.name,
+            resources: container.resources,
+            env: container.env.map(|mut variables| {
+                variables.retain(|variable| variable.name == env::TIMEOUT_SECONDS);
+                variables
+            }),
+            ..Container::default()
+        };
+        spec.containers = containers.into_iter().map(limits).collect();
     }
 }

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod bad_input;
 mod crashes;
 mod examples;
 mod kubectl;

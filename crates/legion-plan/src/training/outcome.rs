@@ -1,9 +1,10 @@
 //! How an attempt ended: read from the containers `trainer` and `publish` by name, not from the pod's phase.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ContainerStateTerminated;
-use legion_api::{Reason, condition::cut, training::Failure};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated};
+use legion_api::{Reason, condition::cut, duration::Span, training::Failure};
 use legion_protocol::{
+    env,
     exit::ExitRecord,
     message::{Decoded, FetchHead, FetchMessage, FetchTail, PublishHead, PublishMessage, PublishOutcome, PublishTail},
     reason::{StepClass, StepError, StepReason},
@@ -70,6 +71,14 @@ impl End {
             facts: None,
             at: None,
         }
+    }
+
+    /// The same end, with the field that is at fault.
+    fn field(mut self, field: &str) -> Self {
+        if let Some(failure) = &mut self.failure {
+            failure.field = Some(field.to_owned());
+        }
+        self
     }
 
     /// A pod that is no longer there, and left no word.
@@ -206,13 +215,15 @@ impl<'a> Ending<'a> {
             ));
         }
         let end = if record.timed_out {
+            let limit = self.timeout().map_or_else(String::new, |limit| format!(" of {limit}"));
             End::new(
                 Verdict::Final,
                 Reason::DeadlineExceeded,
                 "train",
                 "DeadlineExceeded",
-                "the training code ran longer than spec.timeout",
+                format!("the training code ran longer than spec.timeout{limit}"),
             )
+            .field("spec.timeout")
         } else if let Some(error) = &record.error {
             let verdict = match error.reason.class() {
                 StepClass::User => Verdict::User,
@@ -239,6 +250,10 @@ impl<'a> Ending<'a> {
         } else {
             let how = match (record.exit_code, record.signal) {
                 (_, Some(signal)) => format!("was ended by {}", signal_name(signal)),
+                // A shell says so that its command was ended by a signal.
+                (Some(code @ 129..=159), None) => {
+                    format!("ended with exit code {code}: {}", signal_name(code - 128))
+                }
                 (Some(code), None) => format!("ended with exit code {code}"),
                 (None, None) => "ended without a word".to_owned(),
             };
@@ -264,20 +279,30 @@ impl<'a> Ending<'a> {
         }
     }
 
+    /// The trainer as its pod was made.
+    fn trainer_spec(&self) -> Option<&Container> {
+        let containers = &self.containers.pod.spec.as_ref()?.containers;
+        containers.iter().find(|container| container.name == super::pod::TRAINER)
+    }
+
+    /// How long the training code was allowed to run.
+    fn timeout(&self) -> Option<Span> {
+        let variables = self.trainer_spec()?.env.as_ref()?;
+        let timeout = variables.iter().find(|variable| variable.name == env::TIMEOUT_SECONDS)?;
+        timeout.value.as_ref()?.parse().ok().map(Span::from_secs)
+    }
+
     fn out_of_memory(&self) -> Option<End> {
         let end = self.trainer.filter(|end| end.reason.as_deref() == Some("OOMKilled"))?;
-        let limit = self.containers.pod.spec.as_ref().and_then(|spec| {
-            let trainer = spec
-                .containers
-                .iter()
-                .find(|container| container.name == super::pod::TRAINER)?;
-            trainer.resources.as_ref()?.limits.as_ref()?.get("memory")
-        });
+        let limit = self
+            .trainer_spec()
+            .and_then(|trainer| trainer.resources.as_ref()?.limits.as_ref()?.get("memory"));
         let message = match limit {
             Some(limit) => format!("the training code used more memory than its limit of {}", limit.0),
             None => "the training code used more memory than its node could give".to_owned(),
         };
-        let mut out = End::new(Verdict::User, Reason::OutOfMemory, "train", "OutOfMemory", message);
+        let mut out = End::new(Verdict::User, Reason::OutOfMemory, "train", "OutOfMemory", message)
+            .field("spec.resources.limits.memory");
         if let Some(failure) = &mut out.failure {
             failure.exit_code = Some(end.exit_code);
         }

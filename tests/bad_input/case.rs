@@ -1,0 +1,301 @@
+//! A case: a manifest that is wrong in one way, and how it has to end.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::local::Local;
+
+/// One row of the table.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Case {
+    /// What is wrong, for readers.
+    pub case: String,
+    /// Name of the training.
+    pub name: String,
+    /// Fields of the spec that are other than those of a training that succeeds.
+    #[serde(default)]
+    spec: Map<String, Value>,
+    /// Lines of `train.sh`.
+    #[serde(default)]
+    script: Option<String>,
+    /// The project is that of this conformance case of the MLflow toolchain.
+    #[serde(default)]
+    project: Option<String>,
+    /// Further objects, applied before the training.
+    #[serde(default)]
+    objects: Vec<Value>,
+    expect: Expect,
+}
+
+/// How a case has to end.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Expect {
+    end: End,
+    /// Reason of the condition.
+    #[serde(default)]
+    reason: Option<String>,
+    /// The field at fault.
+    #[serde(default)]
+    field: Option<String>,
+    /// Texts that the message holds.
+    #[serde(default)]
+    message: Vec<String>,
+    /// Texts that the remedy holds.
+    #[serde(default)]
+    remedy: Vec<String>,
+    /// Fields of the status, by JSON pointer.
+    #[serde(default)]
+    status: Map<String, Value>,
+}
+
+/// The ways of ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum End {
+    /// Refused before anything is stored.
+    Rejected,
+    /// `Succeeded` is `Unknown` with the reason of what is missing: it goes on when that appears.
+    Waits,
+    /// `Succeeded` is `False`.
+    Failed,
+    /// `Succeeded` is `True`, and the status says what was wrong.
+    Succeeded,
+}
+
+/// How a case ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub end: Option<End>,
+    pub exit_code: Option<i32>,
+    pub reason: String,
+    pub field: String,
+    pub message: String,
+    pub remedy: String,
+    status: Value,
+    /// What `legionctl` printed for people, for the reader of a failed test.
+    said: String,
+}
+
+impl Case {
+    /// Runs it.
+    pub fn run(&self, local: &Local) -> Outcome {
+        let file = local.files().join(format!("{}.yaml", self.name));
+        std::fs::write(&file, self.manifest(&local.files())).unwrap();
+        match self.expect.end {
+            End::Rejected => rejected(local, &file),
+            End::Waits => self.waits(local, &file),
+            End::Failed | End::Succeeded => ended(local, &file),
+        }
+    }
+
+    /// Whether its training waits for ever.
+    pub fn is_open(&self) -> bool {
+        self.expect.end == End::Waits
+    }
+
+    /// The documents as JSON, which is YAML.
+    fn manifest(&self, files: &Path) -> String {
+        let source = format!("{}-source", self.name);
+        let data = match &self.project {
+            Some(project) => project_files(project),
+            None => {
+                let script = self.script.as_deref().unwrap_or("echo 1 > \"$LEGION_OUTPUT/model/m\"");
+                let text = format!("set -eu\nmkdir -p \"$LEGION_OUTPUT/model\"\n{script}\n");
+                Map::from_iter([("train.sh".to_owned(), text.into())])
+            }
+        };
+        let mut spec = json!({
+            "model": {"name": "bad", "version": "1"},
+            "toolchain": "script",
+            "entrypoint": "train.sh",
+            "source": {"configMap": {"name": source}},
+            "timeout": "5m",
+        });
+        spec.as_object_mut().unwrap().extend(self.spec.clone());
+        let mut documents =
+            vec![json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": source}, "data": data})];
+        documents.extend(self.objects.iter().cloned());
+        documents.push(json!({
+            "apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining", "metadata": {"name": self.name}, "spec": spec,
+        }));
+        let documents: Vec<String> = documents.iter().map(|document| format!("{document:#}")).collect();
+        documents.join("\n---\n").replace("{dir}", &files.to_string_lossy())
+    }
+
+    /// It waits for something that never comes: `local run` says for what, until it is interrupted.
+    fn waits(&self, local: &Local, file: &Path) -> Outcome {
+        let reason = self.expect.reason.as_deref().unwrap_or_default();
+        let (exit_code, training, said) = local.run_until(file, &format!("{reason}: "), &self.name);
+        Outcome::of(exit_code, training, said)
+    }
+
+    /// What is not as expected.
+    pub fn faults(&self, outcome: &Outcome) -> Vec<String> {
+        let expect = &self.expect;
+        let mut faults = Vec::new();
+        let mut check = |holds: bool, what: String| {
+            if !holds {
+                faults.push(format!("{}: {what}\n    {outcome:?}\n{}", self.name, outcome.said));
+            }
+        };
+        check(
+            outcome.end == Some(expect.end),
+            format!("does not end as {:?}", expect.end),
+        );
+        let code = match expect.end {
+            End::Rejected => 2,
+            End::Waits => 130,
+            End::Failed => 1,
+            End::Succeeded => 0,
+        };
+        check(outcome.exit_code == Some(code), format!("exit code is not {code}"));
+        if expect.end != End::Succeeded {
+            check(
+                !outcome.message.is_empty() && !outcome.remedy.is_empty(),
+                "message or remedy is empty".to_owned(),
+            );
+        }
+        if let Some(reason) = &expect.reason {
+            check(outcome.reason == *reason, format!("reason is not {reason}"));
+        }
+        if let Some(field) = &expect.field {
+            check(outcome.field == *field, format!("field is not {field}"));
+        }
+        for text in &expect.message {
+            check(
+                outcome.message.contains(text.as_str()),
+                format!("message does not hold {text:?}"),
+            );
+        }
+        for text in &expect.remedy {
+            check(
+                outcome.remedy.contains(text.as_str()),
+                format!("remedy does not hold {text:?}"),
+            );
+        }
+        for (pointer, value) in &expect.status {
+            check(
+                outcome.status.pointer(pointer) == Some(value),
+                format!("status{pointer} is not {value}"),
+            );
+        }
+        faults
+    }
+}
+
+/// `validate` and `local run` refuse it alike.
+fn rejected(local: &Local, file: &Path) -> Outcome {
+    let validate = local.legionctl(&["validate", "-o", "json"], file);
+    let run = local.legionctl(&["local", "run", "-o", "json", "-f"], file);
+    let findings: Value = serde_json::from_slice(&validate.stdout).unwrap_or_default();
+    let finding = &findings[0];
+    let text = |name: &str| finding[name].as_str().unwrap_or_default().to_owned();
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    let alike = run.status.code() == validate.status.code() && run.stdout.is_empty() && said.contains(&text("message"));
+    Outcome {
+        end: (alike && finding.is_object()).then_some(End::Rejected),
+        exit_code: validate.status.code(),
+        reason: text("reason"),
+        field: text("field"),
+        message: text("message"),
+        remedy: text("remedy"),
+        status: Value::Null,
+        said,
+    }
+}
+
+/// Trains to the end.
+fn ended(local: &Local, file: &Path) -> Outcome {
+    let output = local.legionctl(
+        &["local", "run", "--timeout", "10m", "--quiet", "-o", "json", "-f"],
+        file,
+    );
+    let training = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    Outcome::of(
+        output.status.code(),
+        training,
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+impl Outcome {
+    fn of(exit_code: Option<i32>, mut training: Value, said: String) -> Self {
+        let status = training["status"].take();
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        let condition = conditions
+            .iter()
+            .find(|condition| condition["type"] == "Succeeded")
+            .cloned()
+            .unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let end = match text(&condition["status"]).as_str() {
+            "True" => Some(End::Succeeded),
+            "False" => Some(End::Failed),
+            "Unknown" => Some(End::Waits),
+            _ => None,
+        };
+        let failure = &status["failure"];
+        let (field, message, remedy) = match end {
+            Some(End::Waits) => parts(&text(&condition["message"])),
+            // Refused before there was a pod that could fail.
+            Some(End::Failed) if !failure.is_object() => parts(&text(&condition["message"])),
+            Some(End::Failed) => (
+                text(&failure["field"]),
+                text(&failure["message"]),
+                text(&failure["remedy"]),
+            ),
+            _ => (String::new(), text(&condition["message"]), String::new()),
+        };
+        Self {
+            end,
+            exit_code,
+            reason: text(&condition["reason"]),
+            field,
+            message,
+            remedy,
+            status,
+            said,
+        }
+    }
+}
+
+/// A condition's message in its parts: `FIELD: MESSAGE (REMEDY)`.
+fn parts(text: &str) -> (String, String, String) {
+    let (field, rest) = match text.split_once(": ") {
+        Some((field, rest)) if field.starts_with("spec.") && !field.contains(' ') => (field, rest),
+        _ => ("", text),
+    };
+    let mut depth = 0;
+    let opening = rest.char_indices().rev().find(|(_, c)| {
+        depth += match c {
+            ')' => 1,
+            '(' => -1,
+            _ => 0,
+        };
+        depth == 0
+    });
+    let (message, remedy) = match opening {
+        Some((at, '(')) => (rest[..at].trim_end(), rest[at + 1..].trim_end_matches(')')),
+        _ => (rest, ""),
+    };
+    (field.to_owned(), message.to_owned(), remedy.to_owned())
+}
+
+/// The files of a project that the toolchain's own tests use.
+fn project_files(case: &str) -> Map<String, Value> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../toolchains/mlflow/conformance")
+        .join(case)
+        .join("project");
+    std::fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            (entry.file_name().into_string().unwrap(), text.into())
+        })
+        .collect()
+}

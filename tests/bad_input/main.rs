@@ -1,0 +1,103 @@
+//! The table of bad input: every case runs through the real `legionctl`, on real processes, and ends in a rejection or a
+//! condition that says what is wrong and what to do. `docs/reference/bad-input.md` is what was seen; `UPDATE=1` writes it.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that is not as it should be"
+)]
+
+mod case;
+mod local;
+mod table;
+
+use std::{
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use case::{Case, Outcome};
+use local::Local;
+
+/// How many cases run at once: most of a case's time is spent in waiting for processes.
+const AT_ONCE: usize = 3;
+
+#[test]
+fn script_cases_name_field_value_and_remedy() {
+    run("script", include_str!("script.yaml"));
+}
+
+#[test]
+fn mlflow_cases_name_field_value_and_remedy() {
+    run("mlflow", include_str!("mlflow.yaml"));
+}
+
+/// Runs the cases in one local Legion, and compares how they end with what they expect and with the document's section.
+fn run(section: &str, cases: &str) {
+    let cases: Vec<Case> = serde_saphyr::from_str(cases).unwrap();
+    let local = Local::up();
+    provide(&local.files());
+    let next = AtomicUsize::new(0);
+    let ended: Mutex<Vec<(usize, Outcome)>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((index, case)) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, cases.get(i)?)))
+                {
+                    let outcome = case.run(&local);
+                    ended
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((index, outcome));
+                }
+            });
+        }
+    });
+    let mut ended = ended.into_inner().unwrap();
+    ended.sort_by_key(|(index, _)| *index);
+    let mut faults: Vec<String> = ended
+        .iter()
+        .flat_map(|(index, outcome)| cases[*index].faults(outcome))
+        .collect();
+    let waiting: Vec<&str> = cases
+        .iter()
+        .filter(|case| case.is_open())
+        .map(|case| case.name.as_str())
+        .collect();
+    faults.extend(local.left_behind(&waiting));
+    local.down();
+    faults.extend(local.left_behind(&[]));
+    let rows: Vec<(&Case, &Outcome)> = ended.iter().map(|(index, outcome)| (&cases[*index], outcome)).collect();
+    faults.extend(table::compare(section, &rows));
+    assert!(faults.is_empty(), "{} faults\n{}", faults.len(), faults.join("\n"));
+}
+
+/// What the cases find in their directory: a git repository, a store with one file, and a file where a directory is wanted.
+fn provide(files: &Path) {
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git")
+            .current_dir(files.join("repository"))
+            .args(["-c", "user.name=test", "-c", "user.email=test@example.com"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "git {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    };
+    let write = |path: &str, content: &str| {
+        let path = files.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    };
+    write("repository/train.sh", "exit 0\n");
+    write("store/wine/2026.csv", "1,2\n");
+    write("blocked/file", "");
+    git(&["init", "--quiet", "--initial-branch", "main"]);
+    git(&["add", "train.sh"]);
+    git(&["commit", "--quiet", "--message", "A project"]);
+}

@@ -1,0 +1,123 @@
+//! `docs/reference/bad-input.md`: what was seen, one section for each set of cases.
+
+use std::{env, fmt::Write as _, fs, path::Path, sync::Mutex};
+
+use crate::case::{Case, End, Outcome};
+
+/// Longest text of a cell.
+const CELL: usize = 300;
+
+/// The sections are written by tests that run at the same time.
+static FILE: Mutex<()> = Mutex::new(());
+
+/// Compares the section with what was seen, or writes it with `UPDATE=1`.
+pub fn compare(section: &str, rows: &[(&Case, &Outcome)]) -> Option<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/bad-input.md");
+    let _one = FILE.lock().unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let begin = format!("<!-- begin {section} -->\n");
+    let end = format!("<!-- end {section} -->");
+    let (before, rest) = text.split_once(&begin).unwrap();
+    let (committed, after) = rest.split_once(&end).unwrap();
+    let seen = render(rows);
+    if env::var_os("UPDATE").is_some_and(|value| value == "1") {
+        fs::write(&path, format!("{before}{begin}{seen}{end}{after}")).unwrap();
+        return None;
+    }
+    let differs = |(a, b): (&str, &str)| (a != b).then(|| format!("- {a}\n+ {b}"));
+    (committed != seen).then(|| {
+        let lines: Vec<String> = committed.lines().zip(seen.lines()).filter_map(differs).collect();
+        format!(
+            "{} is not what was seen; `UPDATE=1` rewrites it\n{}",
+            path.display(),
+            lines.join("\n")
+        )
+    })
+}
+
+fn render(rows: &[(&Case, &Outcome)]) -> String {
+    let mut text =
+        "\n| input | exit code | ends as | field | message | remedy |\n|---|---|---|---|---|---|\n".to_owned();
+    for (case, outcome) in rows {
+        let end = match outcome.end {
+            Some(End::Rejected) => "rejected",
+            Some(End::Waits) => "waits",
+            Some(End::Failed) => "failed",
+            Some(End::Succeeded) => "succeeded",
+            None => "?",
+        };
+        let field = if outcome.field.is_empty() {
+            String::new()
+        } else {
+            format!("`{}`", outcome.field)
+        };
+        let code = outcome
+            .exit_code
+            .map_or_else(|| "?".to_owned(), |code| code.to_string());
+        let cells = [
+            case.case.clone(),
+            code,
+            format!("{end}: `{}`", outcome.reason),
+            field,
+            cell(&outcome.message),
+            cell(&outcome.remedy),
+        ];
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+    text.push('\n');
+    text
+}
+
+/// A text as a cell: one line, cut, without what differs from run to run.
+fn cell(text: &str) -> String {
+    // How many versions of a program a machine has differs too.
+    let words: Vec<String> = text
+        .split_whitespace()
+        .map(masked)
+        .filter(|word| word != "X.Y.Z,")
+        .collect();
+    let line = words.join(" ").replace('|', "\\|").replace('<', "&lt;");
+    match line.char_indices().nth(CELL) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+/// A word without paths and versions of this machine, and without ids of runs.
+fn masked(word: &str) -> String {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
+    let word = word.replace(&*repository.to_string_lossy(), "REPOSITORY");
+    let temporary = env::temp_dir();
+    let temporary = temporary.to_string_lossy();
+    let mut text = word;
+    if let Some(start) = text.find(&*temporary) {
+        // The temporary directory and the random name in it.
+        let rest = &text[start + temporary.len()..];
+        let rest = rest.trim_start_matches('/');
+        let rest = rest.find('/').map_or("", |end| &rest[end..]);
+        text = format!("{}DIR{rest}", &text[..start]);
+    }
+    if let Some((before, after)) = text.split_once("/node/pods/") {
+        let after = after.split_once('/').map_or("", |(_, after)| after);
+        text = format!("{before}/node/pods/POD/{after}");
+    }
+    let number = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+    let bare = text.trim_end_matches([',', ';']);
+    if bare.split('.').count() == 3 && bare.split('.').all(number) {
+        return text.replacen(bare, "X.Y.Z", 1);
+    }
+    let run = |part: &str| {
+        let id = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        // Ids of Legion's runs, and of MLflow's runs and models.
+        let is_id = matches!(id.len(), 8 | 32) && id.chars().all(|c| c.is_ascii_hexdigit());
+        if is_id {
+            part.replacen(id, "ID", 1)
+        } else {
+            part.to_owned()
+        }
+    };
+    text.split_inclusive(|c: char| !c.is_ascii_alphanumeric())
+        .map(run)
+        .collect()
+}
