@@ -19,8 +19,6 @@ pub struct Session {
     pub client: Client,
     /// `--namespace`, else the context's.
     pub namespace: String,
-    /// The data directory, where the API is the local one: some stores are directories below it.
-    pub local: Option<DataDir>,
 }
 
 /// Connects to the API that the command line, the environment or the machine names, in this order.
@@ -30,7 +28,7 @@ pub async fn connect(global: &Global) -> Result<Session> {
     let file: Option<PathBuf> = match &global.kubeconfig {
         Some(file) => Some(file.clone()),
         None if std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty()) => None,
-        None => local.clone(),
+        None => local,
     };
     let options = KubeConfigOptions {
         context: global.context.clone(),
@@ -50,8 +48,6 @@ pub async fn connect(global: &Global) -> Result<Session> {
         None if global.context.is_some() => Config::from_kubeconfig(&options).await.map_err(|error| wrong(&error))?,
         None => Config::infer().await.map_err(|error| wrong(&error))?,
     };
-    // Two directories are the same when the API was found through the kubeconfig in one of them.
-    let is_local = file.is_some() && file == local;
     let namespace = global
         .namespace
         .clone()
@@ -59,7 +55,6 @@ pub async fn connect(global: &Global) -> Result<Session> {
     Ok(Session {
         client: Client::try_from(config)?,
         namespace,
-        local: is_local.then_some(data_dir),
     })
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _};
 
 use legion_api::{ModelTraining, training::ModelTrainingStatus};
 
-use crate::{columns, local::DataDir, plot, stored, training, training::State};
+use crate::{columns, plot, stored, training, training::State};
 
 /// Rows of one section that are shown; all of them are in the object and its series.
 const MAX_ROWS: usize = 40;
@@ -54,12 +54,12 @@ pub fn outcome(training: &ModelTraining) -> String {
 
 /// The whole report.
 #[must_use]
-pub fn render(training: &ModelTraining, local: Option<&DataDir>, width: usize) -> String {
+pub fn render(training: &ModelTraining, width: usize) -> String {
     let mut text = format!("{}\n", outcome(training));
     let Some(status) = &training.status else { return text };
     failure(&mut text, status);
     pairs(&mut text, "", &facts(training, status));
-    metrics(&mut text, status, local, width);
+    metrics(&mut text, status, width);
     let parameters = status
         .parameters
         .iter()
@@ -225,7 +225,7 @@ fn pairs(text: &mut String, title: &str, pairs: &[(String, String)]) {
     }
 }
 
-fn metrics(text: &mut String, status: &ModelTrainingStatus, local: Option<&DataDir>, width: usize) {
+fn metrics(text: &mut String, status: &ModelTrainingStatus, width: usize) {
     if status.metrics.is_empty() {
         return;
     }
@@ -233,7 +233,7 @@ fn metrics(text: &mut String, status: &ModelTrainingStatus, local: Option<&DataD
     let points = status
         .series
         .as_ref()
-        .and_then(|stored| stored::series(&stored.uri, local).ok())
+        .and_then(|stored| stored::series(&stored.uri).ok())
         .unwrap_or_default();
     for point in &points {
         series.entry(&point.name).or_default().push((point.step, point.value));
@@ -387,7 +387,7 @@ mod tests {
             },
         }))
         .unwrap();
-        let text = render(&training, None, 100).replace(&series.display().to_string(), "/series.jsonl");
+        let text = render(&training, 100).replace(&series.display().to_string(), "/series.jsonl");
         insta::assert_snapshot!(text);
     }
 }

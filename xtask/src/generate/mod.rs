@@ -5,6 +5,7 @@ mod crds;
 mod examples;
 mod fields;
 mod reasons;
+mod run_fields;
 mod schemas;
 
 use std::{
@@ -60,6 +61,7 @@ pub fn files(root: &Path) -> anyhow::Result<Vec<File>> {
     let mut files = crds::files()?;
     files.extend(schemas::files()?);
     files.push(reasons::file());
+    files.push(run_fields::file());
     files.extend(fields::files()?);
     files.push(cli::file());
     files.extend(examples::files(root)?);

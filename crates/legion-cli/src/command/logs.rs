@@ -34,7 +34,7 @@ pub async fn run(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<
         };
         return match pod {
             Some(pod) if begun(&pod, &logs.container) => copy(session, &pod, logs, out).await,
-            _ => from_store(session, &training, logs, out),
+            _ => from_store(&training, logs, out),
         };
     }
     follow(session, logs, out).await
@@ -66,7 +66,7 @@ async fn follow(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<C
         }
         if training::state(&training) != State::Open {
             if shown.is_none() || shown != pod {
-                from_store(session, &training, logs, out)?;
+                from_store(&training, logs, out)?;
             }
             return Ok(Code::Ok);
         }
@@ -141,7 +141,7 @@ async fn copy(session: &Session, pod: &Pod, logs: &Logs, out: &mut dyn Write) ->
     }
 }
 
-fn from_store(session: &Session, training: &ModelTraining, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
+fn from_store(training: &ModelTraining, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
     let log = training.status.as_ref().and_then(|status| status.log.as_ref());
     let Some(log) = log.filter(|_| logs.container == "trainer") else {
         let why = training::succeeded(training).map_or_else(
@@ -154,7 +154,7 @@ fn from_store(session: &Session, training: &ModelTraining, logs: &Logs, out: &mu
         )
         .remedy("a log begins with its step; `legionctl get mt` says how far the training is"));
     };
-    let text = stored::text(&log.uri, session.local.as_ref())?;
+    let text = stored::text(&log.uri)?;
     output::bytes(out, tail(&text, logs.tail))?;
     Ok(Code::Ok)
 }

@@ -29,7 +29,7 @@ pub async fn run(session: &Session, wait: &Wait, out: &mut dyn Write) -> Result<
         match wait.output {
             Format::Json | Format::Yaml => output::structured(out, wait.output, training)?,
             Format::Report => {
-                let text = report::render(training, session.local.as_ref(), report::width());
+                let text = report::render(training, report::width());
                 output::bytes(out, text.as_bytes())?;
             }
             Format::Table => output::line(out, format_args!("{}", report::outcome(training)))?,

@@ -194,12 +194,6 @@ impl DataDir {
         Ok(())
     }
 
-    /// The directory of a PersistentVolumeClaim's data.
-    #[must_use]
-    pub fn claim(&self, _claim: &str) -> Option<PathBuf> {
-        None
-    }
-
     /// Reads a small file of this directory, if it is there.
     #[must_use]
     pub fn read(&self, path: &Path) -> Option<String> {

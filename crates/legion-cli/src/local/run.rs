@@ -43,7 +43,6 @@ pub async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Result<Code
     let progress = Progress::new(!run.quiet);
     let shutdown = Shutdown::on_signals().map_err(|error| CliError::io("signal handlers", error))?;
     let (session, mut server) = start(global, &progress).await?;
-    let data_dir = session.local.clone();
     let work = async {
         let applied = apply::apply(&session.client, &session.namespace, &documents).await?;
         for object in &applied {
@@ -66,7 +65,7 @@ pub async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Result<Code
     if let Some(server) = server {
         server.stop().await;
     }
-    print(&ended?, run.output, data_dir.as_ref(), out)
+    print(&ended?, run.output, out)
 }
 
 /// Joins the local API where it is up, else starts one for this command.
@@ -92,23 +91,16 @@ async fn start(global: &Global, progress: &Progress) -> Result<(Session, Option<
                     ..global.clone()
                 };
                 let session = client::reach(&own).await?;
-                return Ok((
-                    Session {
-                        local: Some(data_dir),
-                        ..session
-                    },
-                    None,
-                ));
+                return Ok((session, None));
             }
         }
     };
     let mut say = |text: &str| progress.step(text);
-    let server = Server::start(data_dir.clone(), lock, None, &mut say).await?;
+    let server = Server::start(data_dir, lock, None, &mut say).await?;
     let namespace = global.namespace.clone().unwrap_or_else(|| "default".to_owned());
     let session = Session {
         client: server.client(&namespace),
         namespace,
-        local: Some(data_dir),
     };
     progress.step(&format!("local API at {}", server.url()));
     Ok((session, Some(server)))
@@ -135,7 +127,6 @@ async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress)
         let session = Session {
             client: session.client.clone(),
             namespace: object.namespace.clone().unwrap_or_else(|| session.namespace.clone()),
-            local: session.local.clone(),
         };
         let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
         let current = api.get(&object.name).await?;
@@ -175,7 +166,7 @@ async fn source_digest(session: &Session, training: &ModelTraining) -> Result<Op
     Ok(config_map.and_then(|config_map| ConfigMapContent::of(&config_map, source).digest.ok()))
 }
 
-fn print(ended: &[Ended], format: Format, data_dir: Option<&DataDir>, out: &mut dyn Write) -> Result<Code> {
+fn print(ended: &[Ended], format: Format, out: &mut dyn Write) -> Result<Code> {
     let mut code = Code::Ok;
     for one in ended {
         if training::state(&one.followed.training).code() != Code::Ok {
@@ -200,7 +191,7 @@ fn print(ended: &[Ended], format: Format, data_dir: Option<&DataDir>, out: &mut 
         (Format::Report, _) => {
             for one in ended {
                 let training = &one.followed.training;
-                output::bytes(out, report::render(training, data_dir, report::width()).as_bytes())?;
+                output::bytes(out, report::render(training, report::width()).as_bytes())?;
                 if let Some(line) = overhead(&one.followed.overhead) {
                     output::line(out, format_args!("\n{line}"))?;
                 }
