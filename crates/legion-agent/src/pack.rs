@@ -128,7 +128,10 @@ impl Packing {
         self.bytes = self.bytes.saturating_add(entry.size.unwrap_or(0));
         if self.bytes > limits.bytes {
             let (size, most) = (entry.size.unwrap_or(0), limits.bytes);
-            let what = format!("with {:?} ({size} bytes) it is more than {most} bytes of files", shown(&entry.path));
+            let what = format!(
+                "with {:?} ({size} bytes) it is more than {most} bytes of files",
+                shown(&entry.path)
+            );
             return Err(StepError::new(StepReason::TooLarge, what));
         }
         self.entries.push(entry);

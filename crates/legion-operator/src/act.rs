@@ -80,7 +80,9 @@ async fn create<K: Kind>(
     };
     match error.class {
         Class::AlreadyExists => {
-            let Some(found) = shared.calls.get::<Pod>(&pod_key).await? else { return Ok(StepResult::NotYet) };
+            let Some(found) = shared.calls.get::<Pod>(&pod_key).await? else {
+                return Ok(StepResult::NotYet);
+            };
             let judged = K::judge(world, pod, &found);
             if matches!(judged, StepResult::Created(_) | StepResult::NotYet) {
                 // Without its label the watch would never tell its end: it must not enter the cache.
@@ -125,8 +127,16 @@ async fn delete(shared: &Shared, key: &Key, name: &str, uid: &str, why: &str) ->
 
 fn refusal(error: CallError) -> ApiError {
     match error.status {
-        Some(status) => ApiError { code: status.code, reason: status.reason, message: status.message },
-        None => ApiError { code: 0, reason: String::new(), message: error.message },
+        Some(status) => ApiError {
+            code: status.code,
+            reason: status.reason,
+            message: status.message,
+        },
+        None => ApiError {
+            code: 0,
+            reason: String::new(),
+            message: error.message,
+        },
     }
 }
 
@@ -142,7 +152,9 @@ pub fn pruned(mut pod: Pod) -> Pod {
 pub fn prune(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     if let Some(spec) = &mut pod.spec {
-        let PodSpec { node_name, containers, .. } = std::mem::take(spec);
+        let PodSpec {
+            node_name, containers, ..
+        } = std::mem::take(spec);
         spec.node_name = node_name;
         // The limits that a failed run's message names.
         let limits = |container: Container| Container {

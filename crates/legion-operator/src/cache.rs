@@ -116,7 +116,11 @@ pub struct Relist {
 
 /// `metadata.resourceVersion` as the number that it is by KEP-5504; 0 when it is none.
 fn version(metadata: &ObjectMeta) -> u64 {
-    metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
+    metadata
+        .resource_version
+        .as_deref()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Is `new` at least as recent as `old`? Of two objects with different uids, the one that comes last counts: a name that
@@ -129,7 +133,11 @@ impl<K: Resource> Cache<K> {
     /// An empty cache.
     #[must_use]
     pub fn new(on_change: OnChange<K>) -> Self {
-        Self { objects: RwLock::default(), ended: Mutex::default(), on_change }
+        Self {
+            objects: RwLock::default(),
+            ended: Mutex::default(),
+            on_change,
+        }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Key, Entry<K>>> {
@@ -197,7 +205,11 @@ impl<K: Resource> Cache<K> {
             let stays = !is_ours(key) || listed.contains(key);
             if !stays {
                 self.note_end(entry.meta());
-                gone.push(Change { key: key.clone(), old: Some(entry.clone()), new: None });
+                gone.push(Change {
+                    key: key.clone(),
+                    old: Some(entry.clone()),
+                    new: None,
+                });
             }
             stays
         });
@@ -213,7 +225,9 @@ impl<K: Resource> Cache<K> {
     /// Takes in what a read of ours has found out after the server contradicted the cache, whatever the versions say: they
     /// go backwards when a cluster is restored from a backup.
     pub fn correct(&self, object: K) {
-        self.replace(Entry::Valid(Arc::new(object)), Origin::Call, |old, new| !is_same(old, new));
+        self.replace(Entry::Valid(Arc::new(object)), Origin::Call, |old, new| {
+            !is_same(old, new)
+        });
     }
 
     /// Takes in that the object with that uid is gone, as a read of ours has found out.
@@ -236,7 +250,11 @@ impl<K: Resource> Cache<K> {
             _ => {}
         }
         let old = objects.insert(key.clone(), new.clone());
-        (self.on_change)(&Change { key, old, new: Some(new) });
+        (self.on_change)(&Change {
+            key,
+            old,
+            new: Some(new),
+        });
     }
 
     fn ended(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
@@ -258,7 +276,9 @@ impl<K: Resource> Cache<K> {
     fn remove(&self, deleted: &ObjectMeta) {
         // Not a late deletion of an earlier object of that name, nor of a state that is history: the object lost the
         // watch's label once and has it again.
-        self.drop_if(&Key::of(deleted), |held| held.uid == deleted.uid && version(deleted) >= version(held));
+        self.drop_if(&Key::of(deleted), |held| {
+            held.uid == deleted.uid && version(deleted) >= version(held)
+        });
     }
 
     fn drop_if(&self, key: &Key, wanted: impl FnOnce(&ObjectMeta) -> bool) {
@@ -270,7 +290,11 @@ impl<K: Resource> Cache<K> {
             }
             _ => return,
         };
-        (self.on_change)(&Change { key: key.clone(), old, new: None });
+        (self.on_change)(&Change {
+            key: key.clone(),
+            old,
+            new: None,
+        });
     }
 }
 
@@ -316,7 +340,11 @@ mod tests {
             let cache = Cache::new(Box::new(move |change: &Change<ConfigMap>| {
                 tell.lock().unwrap().push(change.key.name.to_string());
             }));
-            Self { cache, told, relist: Relist::default() }
+            Self {
+                cache,
+                told,
+                relist: Relist::default(),
+            }
         }
 
         #[track_caller]
@@ -329,7 +357,9 @@ mod tests {
         }
 
         fn held(&self, name: &str) -> Option<u64> {
-            self.cache.get(&Key::new("ns", name)).map(|object| version(&object.metadata))
+            self.cache
+                .get(&Key::new("ns", name))
+                .map(|object| version(&object.metadata))
         }
     }
 
@@ -382,7 +412,9 @@ mod tests {
         let mut probe = Probe::new();
         probe.event(Event::Apply(watched("a", "u1", 1)));
         probe.event(Event::Init);
-        probe.cache.end_of_list(&mut probe.relist, |key| &*key.namespace == "other");
+        probe
+            .cache
+            .end_of_list(&mut probe.relist, |key| &*key.namespace == "other");
         assert_eq!(probe.held("a"), Some(1));
     }
 

@@ -38,13 +38,28 @@ impl CallError {
     fn new(what: String, error: kube::Error) -> Self {
         let class = classify(&error);
         match error {
-            kube::Error::Api(status) => Self { what, class, message: status.message.clone(), status: Some(status) },
-            other => Self { what, class, message: other.to_string(), status: None },
+            kube::Error::Api(status) => Self {
+                what,
+                class,
+                message: status.message.clone(),
+                status: Some(status),
+            },
+            other => Self {
+                what,
+                class,
+                message: other.to_string(),
+                status: None,
+            },
         }
     }
 
     fn of_client(what: String, message: &str) -> Self {
-        Self { what, class: Class::Transient, message: message.to_owned(), status: None }
+        Self {
+            what,
+            class: Class::Transient,
+            message: message.to_owned(),
+            status: None,
+        }
     }
 }
 
@@ -94,7 +109,11 @@ impl Calls {
     /// Requests through this client, writes under this field manager and only while leading.
     #[must_use]
     pub fn new(client: Client, leadership: Leadership, manager: impl Into<String>) -> Self {
-        Self { client, leadership, manager: manager.into() }
+        Self {
+            client,
+            leadership,
+            manager: manager.into(),
+        }
     }
 
     fn api<K: Object>(&self, namespace: &str) -> Api<K> {
@@ -141,9 +160,14 @@ impl Calls {
     /// As [`Calls::patch_status`].
     pub async fn patch_status_untyped<K: Object>(&self, key: &Key, patch: &Value) -> Result<(), CallError> {
         let what = format!("patch status of {} {key}", K::kind(&()));
-        let params = PatchParams { field_manager: Some(self.manager.clone()), ..PatchParams::default() };
+        let params = PatchParams {
+            field_manager: Some(self.manager.clone()),
+            ..PatchParams::default()
+        };
         let api = self.untyped::<K>(&key.namespace);
-        self.write(what, api.patch_status(&key.name, &params, &Patch::Merge(patch))).await.map(drop)
+        self.write(what, api.patch_status(&key.name, &params, &Patch::Merge(patch)))
+            .await
+            .map(drop)
     }
 
     fn untyped<K: Object>(&self, namespace: &str) -> Api<DynamicObject> {
@@ -157,8 +181,12 @@ impl Calls {
     pub async fn create<K: Object>(&self, object: &K) -> Result<K, CallError> {
         let key = Key::of(object.meta());
         let what = format!("create {} {key}", K::kind(&()));
-        let params = PostParams { field_manager: Some(self.manager.clone()), ..PostParams::default() };
-        self.write(what, self.api::<K>(&key.namespace).create(&params, object)).await
+        let params = PostParams {
+            field_manager: Some(self.manager.clone()),
+            ..PostParams::default()
+        };
+        self.write(what, self.api::<K>(&key.namespace).create(&params, object))
+            .await
     }
 
     /// Deletes this very object, not another of its name. One that is gone counts as deleted.
@@ -168,10 +196,16 @@ impl Calls {
     pub async fn delete<K: Object>(&self, key: &Key, uid: &str) -> Result<Deletion<K>, CallError> {
         let what = format!("delete {} {key}", K::kind(&()));
         let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: None,
+            }),
             ..DeleteParams::background()
         };
-        match self.write(what, self.api::<K>(&key.namespace).delete(&key.name, &params)).await {
+        match self
+            .write(what, self.api::<K>(&key.namespace).delete(&key.name, &params))
+            .await
+        {
             Ok(answer) => Ok(Deletion::Begun(answer.left().map(Box::new))),
             Err(error) if error.class == Class::Gone => Ok(Deletion::WasGone),
             Err(error) => Err(error),
@@ -184,8 +218,12 @@ impl Calls {
     /// When the server does not say that it did; [`Class::Conflict`] when the object has changed.
     pub async fn patch_status<K: Object>(&self, key: &Key, patch: &Value) -> Result<K, CallError> {
         let what = format!("patch status of {} {key}", K::kind(&()));
-        let params = PatchParams { field_manager: Some(self.manager.clone()), ..PatchParams::default() };
+        let params = PatchParams {
+            field_manager: Some(self.manager.clone()),
+            ..PatchParams::default()
+        };
         let api = self.api::<K>(&key.namespace);
-        self.write(what, api.patch_status(&key.name, &params, &Patch::Merge(patch))).await
+        self.write(what, api.patch_status(&key.name, &params, &Patch::Merge(patch)))
+            .await
     }
 }

@@ -10,8 +10,12 @@ use legion_api::{Connection, ModelTraining, ToolchainIntegration};
 const INTERVAL: Duration = Duration::from_secs(2);
 
 fn wanted() -> [String; 3] {
-    [ToolchainIntegration::plural(&()), Connection::plural(&()), ModelTraining::plural(&())]
-        .map(std::borrow::Cow::into_owned)
+    [
+        ToolchainIntegration::plural(&()),
+        Connection::plural(&()),
+        ModelTraining::plural(&()),
+    ]
+    .map(std::borrow::Cow::into_owned)
 }
 
 /// Returns when every kind of the platform is served.
@@ -22,7 +26,11 @@ pub async fn wait(client: &Client) {
         let missing = match client.list_api_group_resources(&group_version).await {
             Ok(list) => {
                 let served: BTreeSet<String> = list.resources.into_iter().map(|resource| resource.name).collect();
-                wanted().into_iter().filter(|plural| !served.contains(plural)).collect::<Vec<_>>().join(", ")
+                wanted()
+                    .into_iter()
+                    .filter(|plural| !served.contains(plural))
+                    .collect::<Vec<_>>()
+                    .join(", ")
             }
             Err(error) => format!("{} ({error})", wanted().join(", ")),
         };
@@ -31,7 +39,10 @@ pub async fn wait(client: &Client) {
         }
         // Once for each state: a cluster may be without them for hours.
         if told.as_ref() != Some(&missing) {
-            tracing::warn!(missing, "waiting for the CRDs: install them with `legion-operator crds | kubectl apply --server-side -f -`");
+            tracing::warn!(
+                missing,
+                "waiting for the CRDs: install them with `legion-operator crds | kubectl apply --server-side -f -`"
+            );
             told = Some(missing);
         }
         tokio::time::sleep(INTERVAL).await;

@@ -42,7 +42,11 @@ impl<K: Kind> Driver<K> {
     /// A driver that has nothing to do yet.
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { shared, failures: Mutex::default(), kind: std::marker::PhantomData })
+        Arc::new(Self {
+            shared,
+            failures: Mutex::default(),
+            kind: std::marker::PhantomData,
+        })
     }
 
     /// Works until `shutdown`; what is under way is finished.
@@ -82,12 +86,21 @@ impl<K: Kind> Driver<K> {
         match result {
             Ok(Ok(again)) => {
                 self.failures().remove(key);
-                Some(again.unwrap_or(RESYNC).min(RESYNC).mul_f64(1.0 + 0.1 * spread(key, again)))
+                Some(
+                    again
+                        .unwrap_or(RESYNC)
+                        .min(RESYNC)
+                        .mul_f64(1.0 + 0.1 * spread(key, again)),
+                )
             }
             Ok(Err(error)) => Some(self.failed(key, &error)),
             Err(_) => {
                 tracing::error!("panicked: this is a bug of the operator");
-                Some(Backoff::RECONCILE.delay(&key.to_string(), self.count_failure(key)).max(SLOW))
+                Some(
+                    Backoff::RECONCILE
+                        .delay(&key.to_string(), self.count_failure(key))
+                        .max(SLOW),
+                )
             }
         }
     }
@@ -144,7 +157,10 @@ impl<K: Kind> Driver<K> {
             Some(error) => Err(error),
             None => {
                 let poll = K::is_unwatched(&world).then_some(POLL);
-                Ok(until(K::requeue(&plan, &acted.outcome, now), now).into_iter().chain(poll).min())
+                Ok(until(K::requeue(&plan, &acted.outcome, now), now)
+                    .into_iter()
+                    .chain(poll)
+                    .min())
             }
         }
     }
@@ -171,12 +187,7 @@ impl<K: Kind> Driver<K> {
         })
     }
 
-    async fn write_status(
-        &self,
-        key: &Key,
-        object: &K::Object,
-        patch: &serde_json::Value,
-    ) -> Result<(), CallError> {
+    async fn write_status(&self, key: &Key, object: &K::Object, patch: &serde_json::Value) -> Result<(), CallError> {
         let (shared, cache) = (&*self.shared, K::cache(&self.shared));
         let error = match shared.calls.patch_status::<K::Object>(key, patch).await {
             Ok(written) => {
@@ -205,5 +216,9 @@ fn until(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
 
 /// Only the resync is spread: what a plan asks for happens when it asks for it.
 fn spread(key: &Key, again: Option<Duration>) -> f64 {
-    if again.is_some() { 0.0 } else { fraction(&key.to_string(), 0) }
+    if again.is_some() {
+        0.0
+    } else {
+        fraction(&key.to_string(), 0)
+    }
 }

@@ -36,11 +36,21 @@ fn event<K: Kind>(object: &K::Object, note: &EventNote, now: Timestamp) -> Event
     let text = cut(&note.message, NOTE_MAX);
     let generation = meta.generation.unwrap_or_default();
     let mut hash = Sha256::new();
-    for part in [uid.as_str(), note.reason.as_str(), text.as_str(), &generation.to_string()] {
+    for part in [
+        uid.as_str(),
+        note.reason.as_str(),
+        text.as_str(),
+        &generation.to_string(),
+    ] {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let digest: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = hash
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     Event {
         metadata: ObjectMeta {
             // 253 is the longest name; the object's own is at most 63.

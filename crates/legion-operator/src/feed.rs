@@ -17,7 +17,10 @@ use crate::{
 };
 
 /// Between two attempts of a watch that fails.
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(400), limit: Duration::from_secs(30) };
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(400),
+    limit: Duration::from_secs(30),
+};
 /// A list that makes no progress for so long is begun again. Without this a body that never ends would hold the cache
 /// at an old state for ever, because only watches have an idle timeout of their own.
 const LIST_STALL: Duration = Duration::from_secs(60);
@@ -58,7 +61,10 @@ where
     /// version that the watch would go on from and says so with an HTTP status (kube's watcher would ask for that version
     /// again for ever).
     async fn watch(&self, failures: &mut u32) {
-        let config = watcher::Config { label_selector: self.labels.clone(), ..watcher::Config::default() };
+        let config = watcher::Config {
+            label_selector: self.labels.clone(),
+            ..watcher::Config::default()
+        };
         let mut stream = std::pin::pin!(watcher(self.api.clone(), config));
         let mut relist = Relist::default();
         let mut listing = true;
@@ -100,8 +106,11 @@ where
         match &mut event {
             Event::Apply(object) | Event::InitApply(object) => (self.prune)(object),
             Event::InitDone => {
-                let ours =
-                    |key: &Key| self.namespace.as_deref().is_none_or(|namespace| namespace == &*key.namespace);
+                let ours = |key: &Key| {
+                    self.namespace
+                        .as_deref()
+                        .is_none_or(|namespace| namespace == &*key.namespace)
+                };
                 self.cache.end_of_list(relist, ours);
                 self.synced.cancel();
                 return;

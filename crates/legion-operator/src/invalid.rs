@@ -20,24 +20,49 @@ pub async fn report<K: Kind>(shared: &Shared, key: &Key, invalid: &InvalidObject
     if invalid.metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
-    let Some(live) = shared.calls.get_untyped::<K::Object>(key).await? else { return Ok(()) };
+    let Some(live) = shared.calls.get_untyped::<K::Object>(key).await? else {
+        return Ok(());
+    };
     // It may be whole again; the watch will bring it.
-    let Err(error) = serde_json::to_value(&live).and_then(serde_json::from_value::<K::Object>) else { return Ok(()) };
+    let Err(error) = serde_json::to_value(&live).and_then(serde_json::from_value::<K::Object>) else {
+        return Ok(());
+    };
     let generation = live.metadata.generation.unwrap_or_default();
-    let problem = Problem::new(Reason::InvalidObject, "", format!("cannot be read as {}: {error}", K::Object::kind(&())));
+    let problem = Problem::new(
+        Reason::InvalidObject,
+        "",
+        format!("cannot be read as {}: {error}", K::Object::kind(&())),
+    );
     // Conditions that cannot be read either count as not there.
     let previous: Vec<Condition> =
         serde_json::from_value(live.data["status"]["conditions"].clone()).unwrap_or_default();
     let now = Time(shared.clock.now());
     let truths: &[(&str, Truth)] = if K::IS_RUN {
-        &[(SUCCEEDED, Truth::False), (READY, Truth::False), (RECONCILING, Truth::False), (STALLED, Truth::True)]
+        &[
+            (SUCCEEDED, Truth::False),
+            (READY, Truth::False),
+            (RECONCILING, Truth::False),
+            (STALLED, Truth::True),
+        ]
     } else {
-        &[(READY, Truth::False), (RECONCILING, Truth::False), (STALLED, Truth::True)]
+        &[
+            (READY, Truth::False),
+            (RECONCILING, Truth::False),
+            (STALLED, Truth::True),
+        ]
     };
     let conditions: Vec<Condition> = truths
         .iter()
         .map(|(type_, truth)| {
-            condition(&previous, type_, *truth, Reason::InvalidObject, &problem.to_string(), generation, &now)
+            condition(
+                &previous,
+                type_,
+                *truth,
+                Reason::InvalidObject,
+                &problem.to_string(),
+                generation,
+                &now,
+            )
         })
         .collect();
     if conditions == previous {

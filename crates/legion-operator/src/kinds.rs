@@ -13,14 +13,7 @@ use legion_plan::{
     training::{self, ConfigMapContent, ConfigMapView, connection_names, is_default_output},
 };
 
-use crate::{
-    cache::Cache,
-    calls::CallError,
-    key::Key,
-    kind::Kind,
-    queue::Queue,
-    shared::Shared,
-};
+use crate::{cache::Cache, calls::CallError, key::Key, kind::Kind, queue::Queue, shared::Shared};
 
 /// ToolchainIntegration.
 pub struct Toolchains;
@@ -134,7 +127,12 @@ impl Kind for Trainings {
             connections,
             default_outputs,
             config_map: config_map_view(shared, key, &training),
-            pods: shared.pods_of.of(key).iter().filter_map(|pod| shared.pods.get(pod)).collect(),
+            pods: shared
+                .pods_of
+                .of(key)
+                .iter()
+                .filter_map(|pod| shared.pods.get(pod))
+                .collect(),
             probed: BTreeMap::new(),
             training,
         }
@@ -206,8 +204,12 @@ impl Kind for Trainings {
 }
 
 fn config_map_view(shared: &Shared, key: &Key, training: &ModelTraining) -> ConfigMapView {
-    let Some(source) = &training.spec.source.config_map else { return ConfigMapView::Absent };
-    let Some(seen) = shared.config_maps.get(&key.sibling(source.name.as_str())) else { return ConfigMapView::Absent };
+    let Some(source) = &training.spec.source.config_map else {
+        return ConfigMapView::Absent;
+    };
+    let Some(seen) = shared.config_maps.get(&key.sibling(source.name.as_str())) else {
+        return ConfigMapView::Absent;
+    };
     let resource_version = seen.metadata.resource_version.clone().unwrap_or_default();
     match shared.content(key, source, &resource_version) {
         Some(content) => ConfigMapView::Read(content),

@@ -57,7 +57,9 @@ impl State {
             other => return Err(other.map(|(at, _)| *at)),
         }
         // Just seen to be there.
-        let Some((_, key)) = self.due.pop_first() else { return Err(None) };
+        let Some((_, key)) = self.due.pop_first() else {
+            return Err(None);
+        };
         self.when.remove(&key);
         self.running.insert(key.clone(), None);
         Ok(key)
@@ -160,9 +162,17 @@ mod tests {
         queue.add(key("a"));
         assert_eq!(queue.next().await, key("a"));
         queue.add(key("a"));
-        assert!(tokio::time::timeout(Duration::from_secs(60), queue.next()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(60), queue.next())
+                .await
+                .is_err()
+        );
         queue.done(key("a"), Some(Duration::from_secs(3600)));
-        assert_eq!(queue.next().await, key("a"), "the change that came meanwhile wins over the later requeue");
+        assert_eq!(
+            queue.next().await,
+            key("a"),
+            "the change that came meanwhile wins over the later requeue"
+        );
         queue.done(key("a"), None);
         assert!(queue.is_empty());
     }

@@ -46,12 +46,7 @@ pub enum RunError {
 ///
 /// # Errors
 /// When the leader lease is lost, or a task dies: the process should end and be started anew.
-pub async fn run(
-    client: Client,
-    settings: Settings,
-    clock: SharedClock,
-    shutdown: Shutdown,
-) -> Result<(), RunError> {
+pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdown: Shutdown) -> Result<(), RunError> {
     // Whatever client this is: a request that is never answered must end.
     let client = bounded(client, RESPONSE_DEADLINE);
     tokio::select! {
@@ -137,7 +132,11 @@ fn watch_all(
     if !own.contains(&None) && !own.contains(&platform) {
         with_platform.push(platform);
     }
-    let mut watches = Watches { tasks, client, synced: Vec::new() };
+    let mut watches = Watches {
+        tasks,
+        client,
+        synced: Vec::new(),
+    };
     watches.start(&with_platform, None, drop_managed_fields, &shared.toolchains);
     watches.start(&own, None, drop_managed_fields, &shared.connections);
     watches.start(&own, None, drop_managed_fields, &shared.trainings);

@@ -19,6 +19,11 @@ impl Settings {
     /// All namespaces, no lease.
     #[must_use]
     pub fn new(plan: legion_plan::Settings) -> Self {
-        Self { plan, namespaces: Vec::new(), workers: 16, lease: None }
+        Self {
+            plan,
+            namespaces: Vec::new(),
+            workers: 16,
+            lease: None,
+        }
     }
 }

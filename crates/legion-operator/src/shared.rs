@@ -77,7 +77,9 @@ impl Shared {
             Arc::new(Cache::new(Box::new(move |change: &Change<ModelTraining>| {
                 let of = |entry: &Option<Entry<ModelTraining>>| -> BTreeSet<Referent> {
                     let training = entry.as_ref().and_then(Entry::valid);
-                    training.map(|training| referents(&change.key, training, &platform)).unwrap_or_default()
+                    training
+                        .map(|training| referents(&change.key, training, &platform))
+                        .unwrap_or_default()
                 };
                 let (old, new) = (of(&change.old), of(&change.new));
                 if old != new {
@@ -99,23 +101,30 @@ impl Shared {
                 queues.connections.add(change.key.clone());
                 wake(&Referent::Connection(change.key.clone()));
                 let is_default = |entry: &Option<Entry<Connection>>| {
-                    entry.as_ref().and_then(Entry::valid).is_some_and(|connection| is_default_output(connection))
+                    entry
+                        .as_ref()
+                        .and_then(Entry::valid)
+                        .is_some_and(|connection| is_default_output(connection))
                 };
                 if is_default(&change.old) || is_default(&change.new) {
                     wake(&Referent::default_output_of(&change.key));
                 }
             })))
         };
-        let config_maps = Arc::new(Cache::new(Box::new(move |change: &Change<PartialObjectMeta<ConfigMap>>| {
-            wake(&Referent::ConfigMap(change.key.clone()));
-        })));
+        let config_maps = Arc::new(Cache::new(Box::new(
+            move |change: &Change<PartialObjectMeta<ConfigMap>>| {
+                wake(&Referent::ConfigMap(change.key.clone()));
+            },
+        )));
         let pods = {
             let (queues, pods_of, trainings) = (queues.clone(), pods_of.clone(), trainings.clone());
             Arc::new(Cache::new(Box::new(move |change: &Change<Pod>| {
                 let of = |entry: &Option<Entry<Pod>>| entry.as_ref().and_then(Entry::valid).cloned();
                 let (old, new) = (of(&change.old), of(&change.new));
-                let (was, is) =
-                    (old.as_deref().and_then(training_of), new.as_deref().and_then(training_of));
+                let (was, is) = (
+                    old.as_deref().and_then(training_of),
+                    new.as_deref().and_then(training_of),
+                );
                 if was != is {
                     pods_of.update(&change.key, &was, &is);
                 }

@@ -39,8 +39,9 @@ impl Referent {
 #[must_use]
 pub fn referents(key: &Key, training: &ModelTraining, platform_namespace: &str) -> BTreeSet<Referent> {
     let toolchain = training.spec.toolchain.as_str();
-    let mut all: BTreeSet<Referent> =
-        connection_names(training).map(|name| Referent::Connection(key.sibling(name))).collect();
+    let mut all: BTreeSet<Referent> = connection_names(training)
+        .map(|name| Referent::Connection(key.sibling(name)))
+        .collect();
     all.insert(Referent::Toolchain(key.sibling(toolchain)));
     all.insert(Referent::Toolchain(Key::new(platform_namespace, toolchain)));
     if let Some(name) = config_map_name(training) {
@@ -56,7 +57,10 @@ pub fn referents(key: &Key, training: &ModelTraining, platform_namespace: &str) 
 #[must_use]
 pub fn training_of(pod: &Pod) -> Option<Key> {
     let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-    let owner = owners.iter().find(|owner| owner.kind == "ModelTraining").map(|owner| owner.name.as_str());
+    let owner = owners
+        .iter()
+        .find(|owner| owner.kind == "ModelTraining")
+        .map(|owner| owner.name.as_str());
     let label = || pod.metadata.labels.as_ref()?.get(labels::TRAINING).map(String::as_str);
     Some(Key::new(pod.metadata.namespace.as_deref()?, owner.or_else(label)?))
 }
@@ -98,7 +102,10 @@ impl<From: Hash + Eq + Clone, To: Ord + Clone> Index<From, To> {
     /// Everything related to `from`, in order.
     #[must_use]
     pub fn of(&self, from: &From) -> Vec<To> {
-        self.lock().get(from).map(|related| related.iter().cloned().collect()).unwrap_or_default()
+        self.lock()
+            .get(from)
+            .map(|related| related.iter().cloned().collect())
+            .unwrap_or_default()
     }
 }
 
@@ -113,7 +120,10 @@ mod tests {
         index.update(&"t2", [], [&"b"]);
         assert_eq!(index.of(&"b"), ["t1", "t2"]);
         index.update(&"t1", [&"a", &"b"], [&"c"]);
-        assert_eq!((index.of(&"a"), index.of(&"b"), index.of(&"c")), (vec![], vec!["t2"], vec!["t1"]));
+        assert_eq!(
+            (index.of(&"a"), index.of(&"b"), index.of(&"c")),
+            (vec![], vec!["t2"], vec!["t1"])
+        );
         index.update(&"t2", [&"b"], []);
         assert_eq!(index.lock().len(), 1);
     }

@@ -81,6 +81,11 @@ mod tests {
         let error = Api::<Pod>::default_namespaced(client).get("a").await.unwrap_err();
         assert_eq!(start.elapsed(), RESPONSE_DEADLINE);
         assert_eq!(classify(&error), Class::Transient);
-        assert!(error.to_string().contains("GET /api/v1/namespaces/default/pods/a: no answer within 10s"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("GET /api/v1/namespaces/default/pods/a: no answer within 10s"),
+            "{error}"
+        );
     }
 }

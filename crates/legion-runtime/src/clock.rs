@@ -45,7 +45,10 @@ impl VirtualClock {
     /// A clock that reads `start` now. Must be called within a tokio runtime.
     #[must_use]
     pub fn starting_at(start: Timestamp) -> Self {
-        Self { start, origin: tokio::time::Instant::now() }
+        Self {
+            start,
+            origin: tokio::time::Instant::now(),
+        }
     }
 }
 

@@ -121,7 +121,13 @@ pub async fn acquire(
     shutdown: &Shutdown,
 ) -> Option<HeldLease> {
     let api = Api::namespaced(client, &settings.namespace);
-    let mut challenger = Challenger { api, settings, clock, leadership, seen: None };
+    let mut challenger = Challenger {
+        api,
+        settings,
+        clock,
+        leadership,
+        seen: None,
+    };
     loop {
         match challenger.attempt().await {
             Ok(Some(held)) => {
@@ -152,10 +158,18 @@ impl Challenger {
         let sent = Instant::now();
         let now = self.clock.now();
         let taken = match self.api.get_opt(&self.settings.name).await? {
-            None => self.api.create(&PostParams::default(), &claim(&self.settings, None, now)).await,
+            None => {
+                self.api
+                    .create(&PostParams::default(), &claim(&self.settings, None, now))
+                    .await
+            }
             Some(current) if self.is_free(&current) => {
                 self.api
-                    .replace(&self.settings.name, &PostParams::default(), &claim(&self.settings, Some(&current), now))
+                    .replace(
+                        &self.settings.name,
+                        &PostParams::default(),
+                        &claim(&self.settings, Some(&current), now),
+                    )
                     .await
             }
             Some(_) => return Ok(None),
@@ -195,7 +209,10 @@ impl Challenger {
             }
         };
         // The holder's own duration counts: it may have been started with another setting.
-        let promised = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
+        let promised = spec
+            .lease_duration_seconds
+            .and_then(|s| u64::try_from(s).ok())
+            .map(Duration::from_secs);
         since.elapsed() >= promised.unwrap_or(self.settings.duration)
     }
 }
@@ -204,7 +221,10 @@ fn claim(settings: &LeaseSettings, previous: Option<&Lease>, now: Timestamp) -> 
     let spec = previous.and_then(|lease| lease.spec.clone()).unwrap_or_default();
     let metadata = match previous {
         Some(lease) => lease.metadata.clone(),
-        None => ObjectMeta { name: Some(settings.name.clone()), ..ObjectMeta::default() },
+        None => ObjectMeta {
+            name: Some(settings.name.clone()),
+            ..ObjectMeta::default()
+        },
     };
     Lease {
         metadata,
@@ -257,11 +277,13 @@ impl HeldLease {
                     return Lost::No;
                 }
                 // Also after a renewal of ours whose answer was lost: the object tells whose it is.
-                Ok(Err(error)) if classify(&error) == Class::Conflict => match self.api.get(&self.settings.name).await {
-                    Ok(lease) if self.is_ours(&lease) => self.lease = lease,
-                    Ok(_) => return Lost::Yes,
-                    Err(_) => {}
-                },
+                Ok(Err(error)) if classify(&error) == Class::Conflict => {
+                    match self.api.get(&self.settings.name).await {
+                        Ok(lease) if self.is_ours(&lease) => self.lease = lease,
+                        Ok(_) => return Lost::Yes,
+                        Err(_) => {}
+                    }
+                }
                 Ok(Err(error)) => tracing::warn!(class = classify(&error).as_str(), %error, "cannot renew the lease"),
                 Err(_) => return Lost::Yes,
             }

@@ -52,12 +52,16 @@ pub enum LogError {
 /// # Errors
 /// When the filter is not valid, or logs were set up before.
 pub fn init(format: Format, filter: &str) -> Result<(), LogError> {
-    let filter =
-        EnvFilter::try_new(filter).map_err(|source| LogError::Filter { filter: filter.to_owned(), source })?;
+    let filter = EnvFilter::try_new(filter).map_err(|source| LogError::Filter {
+        filter: filter.to_owned(),
+        source,
+    })?;
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
-        Format::Text => registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init(),
+        Format::Text => registry
+            .with(layer.with_ansi(std::io::stderr().is_terminal()))
+            .try_init(),
         Format::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     }
     .map_err(|_| LogError::AlreadySetUp)

@@ -92,13 +92,18 @@ pub struct Backoff {
 
 impl Backoff {
     /// For one object's reconciliations.
-    pub const RECONCILE: Self = Self { first: Duration::from_millis(500), limit: Duration::from_secs(120) };
+    pub const RECONCILE: Self = Self {
+        first: Duration::from_millis(500),
+        limit: Duration::from_secs(120),
+    };
 
     /// The delay after `attempt` failures (counted from 1) of what `key` names: between three quarters and all of the
     /// doubled delay.
     #[must_use]
     pub fn delay(&self, key: &str, attempt: u32) -> Duration {
-        let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1).min(20)));
+        let doubled = self
+            .first
+            .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1).min(20)));
         let full = doubled.min(self.limit);
         full.mul_f64(0.75 + 0.25 * fraction(key, attempt))
     }
@@ -137,9 +142,19 @@ mod tests {
         for (code, reason, after, class) in [
             (409, "Conflict", 0, Class::Conflict),
             (409, "AlreadyExists", 0, Class::AlreadyExists),
-            (429, "TooManyRequests", 7, Class::Throttled(Some(Duration::from_secs(7)))),
+            (
+                429,
+                "TooManyRequests",
+                7,
+                Class::Throttled(Some(Duration::from_secs(7))),
+            ),
             (429, "TooManyRequests", 0, Class::Throttled(None)),
-            (503, "ServiceUnavailable", 2, Class::Throttled(Some(Duration::from_secs(2)))),
+            (
+                503,
+                "ServiceUnavailable",
+                2,
+                Class::Throttled(Some(Duration::from_secs(2))),
+            ),
             (503, "ServiceUnavailable", 0, Class::Transient),
             (500, "InternalError", 0, Class::Transient),
             (504, "Timeout", 0, Class::Transient),
@@ -155,11 +170,17 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_limit_and_spread() {
-        let backoff = Backoff { first: Duration::from_secs(1), limit: Duration::from_secs(60) };
+        let backoff = Backoff {
+            first: Duration::from_secs(1),
+            limit: Duration::from_secs(60),
+        };
         for attempt in 1..40 {
             let full = Duration::from_secs(60.min(1 << (attempt - 1).min(10)));
             let delay = backoff.delay("ns/a", attempt);
-            assert!(delay <= full && delay >= full.mul_f64(0.75), "attempt {attempt}: {delay:?}");
+            assert!(
+                delay <= full && delay >= full.mul_f64(0.75),
+                "attempt {attempt}: {delay:?}"
+            );
         }
         assert_eq!(backoff.delay("ns/a", 3), backoff.delay("ns/a", 3));
         assert_ne!(backoff.delay("ns/a", 3), backoff.delay("ns/b", 3));

@@ -11,24 +11,22 @@ use std::{
     time::Duration,
 };
 
-use futures::{
-    FutureExt as _,
-    future::BoxFuture,
-    stream::BoxStream,
-};
+use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
 use kube_embed::{
     Clock,
     node::runtime::{
-        ContainerKey, ContainerSpec, Exit, LogItem, Outgrown, PodKey, PodRuntime, Recovered, Running, StartFailure, Stop,
-        Volume,
+        ContainerKey, ContainerSpec, Exit, LogItem, Outgrown, PodKey, PodRuntime, Recovered, Running, StartFailure,
+        Stop, Volume,
         scripted::{Script, ScriptedRuntime},
     },
 };
 use legion_protocol::{
     digest, env,
     exit::ExitRecord,
-    message::{Artifact, Counts, FetchHead, FetchMessage, FetchOutcome, FetchSource, FetchTail, PublishHead,
-        PublishMessage, PublishOutcome, PublishTail},
+    message::{
+        Artifact, Counts, FetchHead, FetchMessage, FetchOutcome, FetchSource, FetchTail, PublishHead, PublishMessage,
+        PublishOutcome, PublishTail,
+    },
     reason::{StepError, StepReason},
     summary::{MetricSummary, NamedValue},
     task::{FetchTask, PublishTask},
@@ -106,7 +104,10 @@ impl Agents {
     /// Agents whose attempts all go well.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { inner: ScriptedRuntime::new(clock), state: Arc::default() }
+        Self {
+            inner: ScriptedRuntime::new(clock),
+            state: Arc::default(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -125,7 +126,9 @@ impl Agents {
     }
 
     fn fetch(&self, spec: &ContainerSpec) -> Script {
-        let Some(task) = task::<FetchTask>(spec) else { return Script::new().exits(64).message("no task") };
+        let Some(task) = task::<FetchTask>(spec) else {
+            return Script::new().exits(64).message("no task");
+        };
         let mut state = self.state();
         let behaviour = match state.behaviours.len() {
             0 => Behaviour::default(),
@@ -148,7 +151,10 @@ impl Agents {
                     }),
                     error: None,
                 },
-                tail: FetchTail { elapsed_ms: 2000, ..FetchTail::default() },
+                tail: FetchTail {
+                    elapsed_ms: 2000,
+                    ..FetchTail::default()
+                },
             },
         };
         let failed = message.head.outcome == FetchOutcome::Error;
@@ -167,7 +173,11 @@ impl Agents {
         }
         *self.state().ledger.started.entry(play.run.clone()).or_default() += 1;
         let script = Script::new().runs(play.behaviour.train).logs("epoch 1\n");
-        if play.behaviour.out_of_memory { script.runs_out_of_memory() } else { script.exits(play.behaviour.exit_code) }
+        if play.behaviour.out_of_memory {
+            script.runs_out_of_memory()
+        } else {
+            script.exits(play.behaviour.exit_code)
+        }
     }
 
     fn publish(&self, play: &Play) -> Script {
@@ -195,7 +205,10 @@ impl Agents {
                 counts: Counts::default(),
                 error: None,
             },
-            tail: PublishTail { log_tail: "epoch 1\n".to_owned(), ..PublishTail::default() },
+            tail: PublishTail {
+                log_tail: "epoch 1\n".to_owned(),
+                ..PublishTail::default()
+            },
         };
         if exit.signal.is_some() {
             record.outside_signal = Some(15);
@@ -236,7 +249,11 @@ impl Agents {
                     uri: uri.clone(),
                 }),
                 objective: Some(metric.value.clone()),
-                counts: Counts { metrics: 1, parameters: 1, tags: 1 },
+                counts: Counts {
+                    metrics: 1,
+                    parameters: 1,
+                    tags: 1,
+                },
                 error: None,
             },
             tail: PublishTail {
@@ -244,8 +261,14 @@ impl Agents {
                 format: task.format.clone(),
                 model: "model".to_owned(),
                 metrics: vec![metric],
-                parameters: vec![NamedValue { name: "c".to_owned(), value: "0.5".to_owned() }],
-                tags: vec![NamedValue { name: "dataset".to_owned(), value: "wine".to_owned() }],
+                parameters: vec![NamedValue {
+                    name: "c".to_owned(),
+                    value: "0.5".to_owned(),
+                }],
+                tags: vec![NamedValue {
+                    name: "dataset".to_owned(),
+                    value: "wine".to_owned(),
+                }],
                 ..PublishTail::default()
             },
         };
@@ -296,7 +319,8 @@ impl PodRuntime for Agents {
             _ => None,
         };
         if let Some(script) = script {
-            self.inner.script(&format!("{}/{}", spec.pod.name, spec.key.name), script);
+            self.inner
+                .script(&format!("{}/{}", spec.pod.name, spec.key.name), script);
         }
         let this = self.clone();
         let play = self.play(&spec.pod);
@@ -304,7 +328,10 @@ impl PodRuntime for Agents {
         async move {
             let running = start.await?;
             let exit = running.exit;
-            Ok(Running { exit: async move { this.ended(&spec, play.as_ref(), exit.await) }.boxed(), ..running })
+            Ok(Running {
+                exit: async move { this.ended(&spec, play.as_ref(), exit.await) }.boxed(),
+                ..running
+            })
         }
         .boxed()
     }

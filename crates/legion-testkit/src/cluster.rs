@@ -33,8 +33,7 @@ use crate::{
 };
 
 /// Starts the process under test with this client and clock.
-pub type StartProcess =
-    Arc<dyn Fn(Client, Arc<dyn Clock>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+pub type StartProcess = Arc<dyn Fn(Client, Arc<dyn Clock>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// What a namespaced kind of a test is.
 pub trait Object:
@@ -81,8 +80,12 @@ impl Cluster {
     /// [`Cluster::new`] with these CRDs.
     pub async fn with_crds(start: StartProcess, crds: Vec<CustomResourceDefinition>) -> Self {
         let clock = Arc::new(TokioClock::starting_at(start_of_time()));
-        let embedded =
-            Embedded::builder().clock(clock.clone()).seed(7).build().await.expect("an API server in memory");
+        let embedded = Embedded::builder()
+            .clock(clock.clone())
+            .seed(7)
+            .build()
+            .await
+            .expect("an API server in memory");
         let client = embedded.client(NAMESPACE);
         for crd in &crds {
             Api::<CustomResourceDefinition>::all(client.clone())
@@ -91,8 +94,13 @@ impl Cluster {
                 .expect("the CRD is accepted");
         }
         for name in [NAMESPACE, PLATFORM] {
-            let namespace =
-                Namespace { metadata: kube::core::ObjectMeta { name: Some(name.into()), ..Default::default() }, ..Default::default() };
+            let namespace = Namespace {
+                metadata: kube::core::ObjectMeta {
+                    name: Some(name.into()),
+                    ..Default::default()
+                },
+                ..Default::default()
+            };
             Api::<Namespace>::all(client.clone())
                 .create(&PostParams::default(), &namespace)
                 .await
@@ -109,7 +117,17 @@ impl Cluster {
         let collector = GarbageCollector::start(client.clone(), clock.clone());
         let history = History::record(client.clone());
         let chaos = Chaos::new(embedded.service());
-        Self { embedded, client, chaos, agents, node, history, collector, start, process: None }
+        Self {
+            embedded,
+            client,
+            chaos,
+            agents,
+            node,
+            history,
+            collector,
+            start,
+            process: None,
+        }
     }
 
     /// An API without faults.
@@ -159,7 +177,11 @@ impl Cluster {
     pub fn create<'a, K: Object + 'a>(&'a self, object: &'a K) -> impl Future<Output = K> + 'a {
         let namespace = object.namespace().unwrap_or_else(|| NAMESPACE.to_owned());
         let api = self.api::<K>(&namespace);
-        async move { api.create(&PostParams::default(), object).await.expect("the object is accepted") }
+        async move {
+            api.create(&PostParams::default(), object)
+                .await
+                .expect("the object is accepted")
+        }
     }
 
     /// Merges a patch into an object.
@@ -174,7 +196,10 @@ impl Cluster {
     pub async fn delete<K: Object>(&self, name: &str) {
         let deleted = self.api::<K>(NAMESPACE).delete(name, &DeleteParams::background()).await;
         if let Err(error) = deleted {
-            assert!(matches!(&error, kube::Error::Api(status) if status.is_not_found()), "{error}");
+            assert!(
+                matches!(&error, kube::Error::Api(status) if status.is_not_found()),
+                "{error}"
+            );
         }
     }
 
@@ -187,19 +212,31 @@ impl Cluster {
 
     /// The training.
     pub async fn training(&self, name: &str) -> ModelTraining {
-        self.api::<ModelTraining>(NAMESPACE).get(name).await.expect("the training is there")
+        self.api::<ModelTraining>(NAMESPACE)
+            .get(name)
+            .await
+            .expect("the training is there")
     }
 
     /// The pods of the namespace.
     pub async fn pods(&self) -> Vec<Pod> {
-        self.api::<Pod>(NAMESPACE).list(&ListParams::default()).await.expect("pods are listed").items
+        self.api::<Pod>(NAMESPACE)
+            .list(&ListParams::default())
+            .await
+            .expect("pods are listed")
+            .items
     }
 
     /// Waits until the training's `Succeeded` is that, for at most `limit` of virtual time.
     ///
     /// # Errors
     /// The training as it is, when the time is over.
-    pub async fn wait_for(&self, name: &str, succeeded: &str, limit: Duration) -> Result<ModelTraining, Box<ModelTraining>> {
+    pub async fn wait_for(
+        &self,
+        name: &str,
+        succeeded: &str,
+        limit: Duration,
+    ) -> Result<ModelTraining, Box<ModelTraining>> {
         let end = tokio::time::Instant::now() + limit;
         loop {
             let training = self.training(name).await;
@@ -230,8 +267,7 @@ impl Cluster {
 pub fn is_settled(training: &ModelTraining, succeeded: &str) -> bool {
     let Some(status) = &training.status else { return false };
     status.observed_generation == training.metadata.generation
-        && condition::find(&status.conditions, condition::SUCCEEDED)
-            .is_some_and(|condition| {
-                condition.status == succeeded && condition.observed_generation == training.metadata.generation
-            })
+        && condition::find(&status.conditions, condition::SUCCEEDED).is_some_and(|condition| {
+            condition.status == succeeded && condition.observed_generation == training.metadata.generation
+        })
 }

@@ -111,13 +111,19 @@ impl FromStr for Plan {
         let (name, target) = text.split_once(':').ok_or_else(unknown)?;
         if let Some(event) = target.strip_prefix("event ") {
             let (kind, n) = event.split_once('#').ok_or_else(unknown)?;
-            let fault = WatchFault::ALL.into_iter().find(|fault| fault.as_str() == name).ok_or_else(unknown)?;
+            let fault = WatchFault::ALL
+                .into_iter()
+                .find(|fault| fault.as_str() == name)
+                .ok_or_else(unknown)?;
             return Ok(Self::Event(fault, kind.to_owned(), n.parse().map_err(|_| unknown())?));
         }
         if name == "stale-restart" {
             return Ok(Self::StaleRestart(target.to_owned()));
         }
-        let fault = Fault::ALL.into_iter().find(|fault| fault.as_str() == name).ok_or_else(unknown)?;
+        let fault = Fault::ALL
+            .into_iter()
+            .find(|fault| fault.as_str() == name)
+            .ok_or_else(unknown)?;
         Ok(Self::Request(fault, target.to_owned()))
     }
 }
@@ -217,7 +223,11 @@ impl Chaos {
             serve_old_lists: false,
             cut_off: false,
         };
-        Self { server, state: Arc::new(Mutex::new(state)), crash: watch::channel(0).0 }
+        Self {
+            server,
+            state: Arc::new(Mutex::new(state)),
+            crash: watch::channel(0).0,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -253,7 +263,11 @@ impl Chaos {
     pub fn targets(&self) -> (Vec<String>, Vec<(String, usize)>) {
         let state = self.state();
         let requests = state.calls.iter().map(|call| call.id.clone()).collect();
-        let events = state.events.iter().map(|(kind, count)| (kind.clone(), *count)).collect();
+        let events = state
+            .events
+            .iter()
+            .map(|(kind, count)| (kind.clone(), *count))
+            .collect();
         (requests, events)
     }
 
@@ -316,7 +330,11 @@ impl Chaos {
             Ok(response) => response,
             Err(never) => match never {},
         };
-        let stale_restart = self.state().plan.as_ref().is_some_and(|plan| *plan == Plan::StaleRestart(id));
+        let stale_restart = self
+            .state()
+            .plan
+            .as_ref()
+            .is_some_and(|plan| *plan == Plan::StaleRestart(id));
         if stale_restart && !self.has_struck() {
             self.state().serve_old_lists = true;
             self.strike_crash();
@@ -388,7 +406,11 @@ impl Chaos {
             return response;
         }
         let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let bytes = body
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
         self.state().lists.entry(path).or_insert_with(|| bytes.clone());
         Response::from_parts(parts, boxed(bytes))
     }
@@ -495,7 +517,13 @@ mod tests {
         for (method, uri, verb, resource, name) in [
             ("GET", "/api/v1/namespaces/a/pods/p", Verb::Get, "pods", Some("p")),
             ("GET", "/api/v1/pods?limit=500", Verb::List, "pods", None),
-            ("GET", "/api/v1/pods?watch=true&resourceVersion=1", Verb::Watch, "pods", None),
+            (
+                "GET",
+                "/api/v1/pods?watch=true&resourceVersion=1",
+                Verb::Watch,
+                "pods",
+                None,
+            ),
             ("GET", "/api/v1/namespaces/a", Verb::Get, "namespaces", Some("a")),
             ("POST", "/api/v1/namespaces/a/pods", Verb::Create, "pods", None),
             (
@@ -505,16 +533,28 @@ mod tests {
                 "modeltrainings/status",
                 Some("t"),
             ),
-            ("GET", "/apis/legion-platform.org/v1alpha1", Verb::Get, "/apis/legion-platform.org/v1alpha1", None),
+            (
+                "GET",
+                "/apis/legion-platform.org/v1alpha1",
+                Verb::Get,
+                "/apis/legion-platform.org/v1alpha1",
+                None,
+            ),
         ] {
-            assert_eq!(described(method, uri), (verb, resource.to_owned(), name.map(str::to_owned)), "{method} {uri}");
+            assert_eq!(
+                described(method, uri),
+                (verb, resource.to_owned(), name.map(str::to_owned)),
+                "{method} {uri}"
+            );
         }
     }
 
     #[test]
     fn a_plan_reads_as_it_is_written() {
         let request = "patch modeltrainings/status#2".to_owned();
-        let plans = Fault::ALL.map(|fault| Plan::Request(fault, request.clone())).into_iter();
+        let plans = Fault::ALL
+            .map(|fault| Plan::Request(fault, request.clone()))
+            .into_iter();
         let plans = plans.chain(WatchFault::ALL.map(|fault| Plan::Event(fault, "pods".to_owned(), 3)));
         for plan in plans.chain([Plan::StaleRestart(request.clone())]) {
             assert_eq!(plan.to_string().parse(), Ok(plan));

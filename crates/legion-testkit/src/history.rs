@@ -46,7 +46,9 @@ impl History {
                 let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
                 while let Some(event) = events.next().await {
                     match event {
-                        Ok(Event::Apply(pod) | Event::InitApply(pod)) => lock(&state).pods.push(PodEvent::Is(pod.into())),
+                        Ok(Event::Apply(pod) | Event::InitApply(pod)) => {
+                            lock(&state).pods.push(PodEvent::Is(pod.into()))
+                        }
                         Ok(Event::Delete(pod)) => lock(&state).pods.push(PodEvent::Gone(pod.into())),
                         _ => {}
                     }
@@ -64,7 +66,10 @@ impl History {
                 }
             })
         };
-        Self { state, tasks: [pods, trainings] }
+        Self {
+            state,
+            tasks: [pods, trainings],
+        }
     }
 
     /// Stops recording.
@@ -94,7 +99,9 @@ impl History {
                 uids.entry(training).or_default().insert(pod.uid().unwrap_or_default());
             }
         }
-        uids.into_iter().map(|(training, uids)| (training, uids.len())).collect()
+        uids.into_iter()
+            .map(|(training, uids)| (training, uids.len()))
+            .collect()
     }
 
     /// The invariants of every point in time; the violations, in words.
@@ -140,13 +147,22 @@ impl History {
             let before = last.get(&uid).and_then(|before| before.status.as_ref()?.run.as_ref());
             if let (Some(before), Some(run)) = (before, run) {
                 if (run.sequence, run.attempt.max(0)) < (before.sequence, 0) {
-                    violations.push(format!("{name}: run {} came after run {}", run.sequence, before.sequence));
+                    violations.push(format!(
+                        "{name}: run {} came after run {}",
+                        run.sequence, before.sequence
+                    ));
                 }
                 if run.id == before.id && run.attempt < before.attempt {
-                    violations.push(format!("{name}: attempt {} came after attempt {}", run.attempt, before.attempt));
+                    violations.push(format!(
+                        "{name}: attempt {} came after attempt {}",
+                        run.attempt, before.attempt
+                    ));
                 }
                 if run.id == before.id && before.result.is_some() && run.result != before.result {
-                    violations.push(format!("{name}: run {} ended twice: {:?}, {:?}", run.id, before.result, run.result));
+                    violations.push(format!(
+                        "{name}: run {} ended twice: {:?}, {:?}",
+                        run.id, before.result, run.result
+                    ));
                 }
             }
             if before.is_some() && run.is_none() {
@@ -154,7 +170,9 @@ impl History {
             }
             let observed = training.status.as_ref().and_then(|status| status.observed_generation);
             if observed > training.metadata.generation {
-                violations.push(format!("{name}: observed a generation that does not exist: {observed:?}"));
+                violations.push(format!(
+                    "{name}: observed a generation that does not exist: {observed:?}"
+                ));
             }
             last.insert(uid, training);
         }
@@ -168,8 +186,16 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// `namespace/name/uid` of the training that controls the pod.
 fn owner(pod: &Pod) -> Option<String> {
-    let owner = pod.owner_references().iter().find(|owner| owner.kind == "ModelTraining")?;
-    Some(format!("{}/{}/{}", pod.namespace().unwrap_or_default(), owner.name, owner.uid))
+    let owner = pod
+        .owner_references()
+        .iter()
+        .find(|owner| owner.kind == "ModelTraining")?;
+    Some(format!(
+        "{}/{}/{}",
+        pod.namespace().unwrap_or_default(),
+        owner.name,
+        owner.uid
+    ))
 }
 
 /// Can no container of the pod do anything any more?

@@ -31,8 +31,14 @@ pub enum WatchFault {
 
 impl WatchFault {
     /// Every fault.
-    pub const ALL: [Self; 6] =
-        [Self::Delay, Self::Freeze, Self::Duplicate, Self::DropAndExpire, Self::Rewind, Self::Truncate];
+    pub const ALL: [Self; 6] = [
+        Self::Delay,
+        Self::Freeze,
+        Self::Duplicate,
+        Self::DropAndExpire,
+        Self::Rewind,
+        Self::Truncate,
+    ];
 
     /// As it stands in a plan.
     #[must_use]

@@ -14,7 +14,12 @@ pub(super) fn file() -> File {
          | field | a change means | |\n|---|---|---|\n"
     );
     for line in field_effects() {
-        text.push_str(&format!("| `spec.{}` | {} | {} |\n", line.field, line.effect.as_str(), cell(line.note)));
+        text.push_str(&format!(
+            "| `spec.{}` | {} | {} |\n",
+            line.field,
+            line.effect.as_str(),
+            cell(line.note)
+        ));
     }
     File::new("docs/reference/run-fields.md", text)
 }

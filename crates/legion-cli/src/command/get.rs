@@ -236,14 +236,26 @@ mod tests {
             ],
         }))
         .unwrap();
-        let lines = |text: String| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+        let lines = |text: String| {
+            text.lines()
+                .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(
             lines(text(&table, false, "modeltraining/")),
-            ["NAME SCORE ATTEMPT", "modeltraining/wine val_accuracy=0.97 1", "modeltraining/other 12"]
+            [
+                "NAME SCORE ATTEMPT",
+                "modeltraining/wine val_accuracy=0.97 1",
+                "modeltraining/other 12"
+            ]
         );
         assert_eq!(
             lines(text(&table, true, "")),
-            ["NAMESPACE NAME SCORE ATTEMPT", "default wine val_accuracy=0.97 1", "team other 12"]
+            [
+                "NAMESPACE NAME SCORE ATTEMPT",
+                "default wine val_accuracy=0.97 1",
+                "team other 12"
+            ]
         );
     }
 

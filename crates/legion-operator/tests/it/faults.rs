@@ -52,8 +52,12 @@ async fn observe(plan: Option<&Plan>) -> Observed {
     cluster.settle(Duration::from_secs(1)).await;
     cluster.create(&manifests::training("wine")).await;
     if let Err(training) = cluster.wait_for("wine", "True", BOUND).await {
-        let calls: Vec<String> =
-            cluster.chaos.calls().iter().map(|call| format!("{} -> {:?}", call.id, call.status)).collect();
+        let calls: Vec<String> = cluster
+            .chaos
+            .calls()
+            .iter()
+            .map(|call| format!("{} -> {:?}", call.id, call.status))
+            .collect();
         panic!("not succeeded within {BOUND:?}: {:#?}\n{calls:#?}", training.status);
     }
     // The pod lives on for its time, and a frozen watch thaws.
@@ -70,7 +74,9 @@ async fn observe(plan: Option<&Plan>) -> Observed {
     let ledger = cluster.agents.ledger();
     let observed = Observed {
         end: End {
-            status: without_time(serde_json::to_value(cluster.training("wine").await.status).expect("a status is JSON")),
+            status: without_time(
+                serde_json::to_value(cluster.training("wine").await.status).expect("a status is JSON"),
+            ),
             pods_created: cluster.history.pods_created().into_values().collect(),
             started: ledger.started.into_values().collect(),
             finished: ledger.finished.into_values().collect(),
@@ -109,7 +115,10 @@ fn without_time(value: Value) -> Value {
 }
 
 fn run(plan: Option<&Plan>) -> Observed {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build();
     let runtime = runtime.expect("a runtime without threads");
     runtime.block_on(observe(plan))
 }
@@ -119,14 +128,22 @@ fn verify(plan: &Plan, reference: &Observed) {
     assert!(observed.struck, "the plan never came true");
     // Uids are the same for the same seed, hence ids of runs too.
     assert_eq!(observed.end, reference.end, "another end than without faults");
-    assert!(observed.writes <= reference.writes + 4, "{} writes instead of {}", observed.writes, reference.writes);
+    assert!(
+        observed.writes <= reference.writes + 4,
+        "{} writes instead of {}",
+        observed.writes,
+        reference.writes
+    );
 }
 
 fn plans(reference: &Observed) -> Vec<Plan> {
     let mut plans = Vec::new();
     for request in &reference.requests {
         plans.extend(Fault::ALL.map(|fault| Plan::Request(fault, request.clone())));
-        if ["create ", "patch ", "delete "].iter().any(|verb| request.starts_with(verb)) {
+        if ["create ", "patch ", "delete "]
+            .iter()
+            .any(|verb| request.starts_with(verb))
+        {
             plans.push(Plan::StaleRestart(request.clone()));
         }
     }
@@ -169,10 +186,20 @@ fn every_single_fault_ends_the_same() {
         }
     });
     let failures = failures.into_inner().unwrap();
-    eprintln!("{} plans in {:.1} s, {} failed", plans.len(), begin.elapsed().as_secs_f64(), failures.len());
+    eprintln!(
+        "{} plans in {:.1} s, {} failed",
+        plans.len(),
+        begin.elapsed().as_secs_f64(),
+        failures.len()
+    );
     for (plan, text) in &failures {
         eprintln!("LEGION_PLAN='{plan}' cargo test -p legion-operator --test it faults::replay");
         eprintln!("    {}", text.lines().next().unwrap_or_default());
     }
-    assert!(failures.is_empty(), "{} of {} plans failed", failures.len(), plans.len());
+    assert!(
+        failures.is_empty(),
+        "{} of {} plans failed",
+        failures.len(),
+        plans.len()
+    );
 }

@@ -15,11 +15,18 @@ async fn costs_three_writes_and_one_read_of_its_source() {
     let calls = cluster.chaos.calls().split_off(before);
     assert_eq!(
         writes(&calls),
-        ["create pods#1", "patch modeltrainings/status#1", "patch modeltrainings/status#2"],
+        [
+            "create pods#1",
+            "patch modeltrainings/status#1",
+            "patch modeltrainings/status#2"
+        ],
         "one pod, one status that it runs, one status that it has ended"
     );
     assert_eq!(reads(&calls), ["get configmaps#1"]);
-    let events = calls.iter().filter(|call| call.verb == Verb::Create && call.resource == "events").count();
+    let events = calls
+        .iter()
+        .filter(|call| call.verb == Verb::Create && call.resource == "events")
+        .count();
     assert!(events <= 1, "{events} events");
 
     let status = training.status.unwrap();
@@ -46,7 +53,9 @@ async fn the_same_manifest_again_starts_nothing_and_another_source_trains_again(
     assert_eq!(cluster.agents.ledger().started.len(), 1);
 
     let source = serde_json::json!({"data": {"train.py": "print('more wine')"}});
-    cluster.patch::<k8s_openapi::api::core::v1::ConfigMap>("wine-source", source).await;
+    cluster
+        .patch::<k8s_openapi::api::core::v1::ConfigMap>("wine-source", source)
+        .await;
     cluster.settle(std::time::Duration::from_secs(10)).await;
     let second = succeeded(cluster.wait_for("wine", "True", LIMIT).await);
     let (first, second) = (first.status.unwrap().run.unwrap(), second.status.unwrap().run.unwrap());

@@ -33,7 +33,9 @@ async fn a_leader_that_is_cut_off_stops_in_time() {
     let client = chaos.client(manifests::PLATFORM);
     let settings = lease_of("a");
     let end_of_lease = settings.duration;
-    let held = lease::acquire(client, settings, clock, leadership.clone(), &shutdown).await.expect("the lease is free");
+    let held = lease::acquire(client, settings, clock, leadership.clone(), &shutdown)
+        .await
+        .expect("the lease is free");
     assert!(leadership.is_current());
     let holding = tokio::spawn(async move { held.hold(&shutdown).await });
     cluster.settle(Duration::from_secs(301)).await;
@@ -45,7 +47,11 @@ async fn a_leader_that_is_cut_off_stops_in_time() {
     while leadership.is_current() {
         cluster.settle(Duration::from_millis(100)).await;
     }
-    assert!(cut.elapsed() < end_of_lease - Duration::from_secs(3), "{:?}", cut.elapsed());
+    assert!(
+        cut.elapsed() < end_of_lease - Duration::from_secs(3),
+        "{:?}",
+        cut.elapsed()
+    );
     assert_eq!(holding.await.expect("no panic"), Lost::Yes);
     assert!(cut.elapsed() < end_of_lease, "{:?}", cut.elapsed());
     cluster.shutdown().await;
@@ -62,15 +68,27 @@ async fn a_replica_takes_over_when_the_leader_is_gone() {
     cluster.settle(Duration::from_secs(1)).await;
     let (second, shutdown, task) = replica(&cluster, "b");
     cluster.settle(Duration::from_secs(60)).await;
-    assert_eq!(writes(&second.calls()), Vec::<String>::new(), "the second replica only watches");
-    let idle = cluster.chaos.calls().iter().filter(|call| call.resource == "leases").count();
+    assert_eq!(
+        writes(&second.calls()),
+        Vec::<String>::new(),
+        "the second replica only watches"
+    );
+    let idle = cluster
+        .chaos
+        .calls()
+        .iter()
+        .filter(|call| call.resource == "leases")
+        .count();
     assert!(idle <= 14, "{idle} requests for the lease in a minute");
 
     // The leader dies without a word.
     cluster.stop().await;
     cluster.create(&manifests::training("wine")).await;
     cluster.settle(Duration::from_secs(22)).await;
-    assert!(!writes(&second.calls()).is_empty(), "taken over within the lease's time and one interval");
+    assert!(
+        !writes(&second.calls()).is_empty(),
+        "taken over within the lease's time and one interval"
+    );
     succeeded(cluster.wait_for("wine", "True", LIMIT).await);
 
     // An orderly end gives the lease back: the next replica need not wait for its end.

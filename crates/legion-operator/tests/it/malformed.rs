@@ -31,17 +31,29 @@ async fn a_malformed_training_stalls_nobody_and_is_told_so() {
     cluster.furnish().await;
     let mut bad = serde_json::to_value(manifests::training("bad")).unwrap();
     bad["spec"]["retries"] = json!("twice");
-    let api: Api<DynamicObject> =
-        Api::namespaced_with(cluster.client.clone(), manifests::NAMESPACE, &ApiResource::erase::<ModelTraining>(&()));
-    api.create(&PostParams::default(), &serde_json::from_value(bad).unwrap()).await.unwrap();
+    let api: Api<DynamicObject> = Api::namespaced_with(
+        cluster.client.clone(),
+        manifests::NAMESPACE,
+        &ApiResource::erase::<ModelTraining>(&()),
+    );
+    api.create(&PostParams::default(), &serde_json::from_value(bad).unwrap())
+        .await
+        .unwrap();
     cluster.create(&manifests::training("good")).await;
     cluster.start();
 
     succeeded(cluster.wait_for("good", "True", LIMIT).await);
     let bad = api.get("bad").await.unwrap();
     let conditions = bad.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let succeeded = conditions.iter().find(|condition| condition["type"] == "Succeeded").cloned().unwrap_or_default();
-    assert_eq!((&succeeded["status"], &succeeded["reason"]), (&json!("False"), &json!("InvalidObject")));
+    let succeeded = conditions
+        .iter()
+        .find(|condition| condition["type"] == "Succeeded")
+        .cloned()
+        .unwrap_or_default();
+    assert_eq!(
+        (&succeeded["status"], &succeeded["reason"]),
+        (&json!("False"), &json!("InvalidObject"))
+    );
     assert!(succeeded["message"].as_str().unwrap().contains("twice"), "{succeeded}");
 
     // Said once, also after a restart.
@@ -51,7 +63,9 @@ async fn a_malformed_training_stalls_nobody_and_is_told_so() {
     assert_eq!(writes(&cluster.chaos.calls().split_off(calls)), Vec::<String>::new());
 
     // Mended, it trains.
-    cluster.patch::<ModelTraining>("bad", json!({"spec": {"retries": 0}})).await;
+    cluster
+        .patch::<ModelTraining>("bad", json!({"spec": {"retries": 0}}))
+        .await;
     crate::support::succeeded(cluster.wait_for("bad", "True", LIMIT).await);
     cluster.shutdown().await;
 }

@@ -54,8 +54,15 @@ async fn deleted_by_force() {
     for moment in MOMENTS {
         let cluster = begun(moment).await;
         if let Some(pod) = only_pod(&cluster).await {
-            let force = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-            cluster.api::<Pod>(manifests::NAMESPACE).delete(&pod.name_any(), &force).await.unwrap();
+            let force = DeleteParams {
+                grace_period_seconds: Some(0),
+                ..DeleteParams::default()
+            };
+            cluster
+                .api::<Pod>(manifests::NAMESPACE)
+                .delete(&pod.name_any(), &force)
+                .await
+                .unwrap();
         }
         ends_well(cluster, &format!("deleted by force after {moment} s")).await;
     }
@@ -92,13 +99,23 @@ async fn on_a_node_that_is_cut_off_for_a_while() {
 async fn of_a_training_that_is_suspended_and_resumed() {
     for moment in MOMENTS {
         let cluster = begun(moment).await;
-        cluster.patch::<ModelTraining>("wine", json!({"spec": {"suspend": true}})).await;
+        cluster
+            .patch::<ModelTraining>("wine", json!({"spec": {"suspend": true}}))
+            .await;
         cluster.settle(Duration::from_secs(200)).await;
         if moment < 34 {
             assert_eq!(reason(&cluster.training("wine").await), "Suspended", "after {moment} s");
-            assert!(cluster.pods().await.iter().all(|pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Failed")));
+            assert!(
+                cluster
+                    .pods()
+                    .await
+                    .iter()
+                    .all(|pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Failed"))
+            );
         }
-        cluster.patch::<ModelTraining>("wine", json!({"spec": {"suspend": false}})).await;
+        cluster
+            .patch::<ModelTraining>("wine", json!({"spec": {"suspend": false}}))
+            .await;
         ends_well(cluster, &format!("suspended after {moment} s")).await;
     }
 }
@@ -107,9 +124,15 @@ async fn of_a_training_that_is_suspended_and_resumed() {
 async fn of_a_training_that_is_changed() {
     for moment in MOMENTS {
         let cluster = begun(moment).await;
-        cluster.patch::<ModelTraining>("wine", json!({"spec": {"hyperParameters": {"c": "0.7"}}})).await;
+        cluster
+            .patch::<ModelTraining>("wine", json!({"spec": {"hyperParameters": {"c": "0.7"}}}))
+            .await;
         let training = succeeded(cluster.wait_for("wine", "True", LIMIT).await);
-        assert_eq!(training.status.unwrap().observed_generation, Some(2), "after {moment} s");
+        assert_eq!(
+            training.status.unwrap().observed_generation,
+            Some(2),
+            "after {moment} s"
+        );
         cluster.settle(Duration::from_secs(900)).await;
         let published = cluster.agents.ledger().published.len();
         assert!((1..=2).contains(&published), "after {moment} s: {published}");
@@ -126,7 +149,10 @@ async fn of_a_training_that_is_deleted() {
         cluster.delete::<ModelTraining>("wine").await;
         cluster.settle(Duration::from_secs(200)).await;
         assert!(cluster.pods().await.is_empty(), "after {moment} s");
-        assert!(cluster.history.pods_created().values().all(|&pods| pods == 1), "after {moment} s");
+        assert!(
+            cluster.history.pods_created().values().all(|&pods| pods == 1),
+            "after {moment} s"
+        );
         cluster.shutdown().await;
     }
 }
@@ -148,7 +174,13 @@ async fn of_a_training_that_is_deleted_and_made_again() {
 #[tokio::test(start_paused = true)]
 async fn of_somebody_else_with_the_name_of_the_next_attempt() {
     let cluster = furnished().await;
-    cluster.agents.behave([Behaviour { exit_code: 3, ..Behaviour::default() }, Behaviour::default()]);
+    cluster.agents.behave([
+        Behaviour {
+            exit_code: 3,
+            ..Behaviour::default()
+        },
+        Behaviour::default(),
+    ]);
     let mut training = manifests::training("wine");
     training.spec.retries = 1;
     cluster.create(&training).await;

@@ -32,8 +32,7 @@ pub fn operator_with(settings: Settings) -> StartProcess {
     Arc::new(move |client, clock| {
         let settings = settings.clone();
         Box::pin(async move {
-            let ended =
-                legion_operator::run(client, settings, Arc::new(ServerClock(clock)), Shutdown::new()).await;
+            let ended = legion_operator::run(client, settings, Arc::new(ServerClock(clock)), Shutdown::new()).await;
             panic!("the operator ended: {ended:?}");
         })
     })
@@ -81,7 +80,9 @@ pub fn succeeded(training: Result<ModelTraining, Box<ModelTraining>>) -> ModelTr
 /// The reason of the condition `Succeeded`.
 pub fn reason(training: &ModelTraining) -> String {
     let conditions = training.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    condition::find(conditions, condition::SUCCEEDED).map(|condition| condition.reason.clone()).unwrap_or_default()
+    condition::find(conditions, condition::SUCCEEDED)
+        .map(|condition| condition.reason.clone())
+        .unwrap_or_default()
 }
 
 /// Requests that change anything, events aside.
@@ -95,10 +96,18 @@ pub fn writes(calls: &[Call]) -> Vec<String> {
 
 /// Requests that read, watches and what belongs to them aside.
 pub fn reads(calls: &[Call]) -> Vec<String> {
-    calls.iter().filter(|call| call.verb == Verb::Get).map(|call| call.id.clone()).collect()
+    calls
+        .iter()
+        .filter(|call| call.verb == Verb::Get)
+        .map(|call| call.id.clone())
+        .collect()
 }
 
 /// Everything but watches.
 pub fn requests(calls: &[Call]) -> Vec<String> {
-    calls.iter().filter(|call| call.verb != Verb::Watch).map(|call| call.id.clone()).collect()
+    calls
+        .iter()
+        .filter(|call| call.verb != Verb::Watch)
+        .map(|call| call.id.clone())
+        .collect()
 }

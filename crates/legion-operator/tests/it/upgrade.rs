@@ -23,7 +23,9 @@ async fn a_defaulted_field_and_a_restart_start_nothing() {
     let spec = &mut value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     spec["properties"]["colour"] = json!({"type": "string", "default": "blue", "description": "New."});
     let crd: CustomResourceDefinition = serde_json::from_value(value).unwrap();
-    crds.replace("modeltrainings.legion-platform.org", &PostParams::default(), &crd).await.unwrap();
+    crds.replace("modeltrainings.legion-platform.org", &PostParams::default(), &crd)
+        .await
+        .unwrap();
     cluster.settle(Duration::from_secs(5)).await;
 
     let calls = cluster.chaos.calls().len();
@@ -34,11 +36,15 @@ async fn a_defaulted_field_and_a_restart_start_nothing() {
     assert_eq!(after.status, before.status);
     assert_eq!(cluster.agents.ledger().started.len(), 1);
     // The next write of anything stores the default, which is no work either.
-    cluster.patch::<legion_api::ModelTraining>("wine", json!({"metadata": {"labels": {"team": "a"}}})).await;
+    cluster
+        .patch::<legion_api::ModelTraining>("wine", json!({"metadata": {"labels": {"team": "a"}}}))
+        .await;
     cluster.settle(Duration::from_secs(900)).await;
     assert_eq!(cluster.agents.ledger().started.len(), 1);
     let served = cluster.client.request::<serde_json::Value>(
-        http::Request::get("/apis/legion-platform.org/v1alpha1/namespaces/team/modeltrainings/wine").body(vec![]).unwrap(),
+        http::Request::get("/apis/legion-platform.org/v1alpha1/namespaces/team/modeltrainings/wine")
+            .body(vec![])
+            .unwrap(),
     );
     assert_eq!(served.await.unwrap()["spec"]["colour"], "blue", "the field is there");
     cluster.shutdown().await;

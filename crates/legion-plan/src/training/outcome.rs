@@ -282,13 +282,17 @@ impl<'a> Ending<'a> {
     /// The trainer as its pod was made.
     fn trainer_spec(&self) -> Option<&Container> {
         let containers = &self.containers.pod.spec.as_ref()?.containers;
-        containers.iter().find(|container| container.name == super::pod::TRAINER)
+        containers
+            .iter()
+            .find(|container| container.name == super::pod::TRAINER)
     }
 
     /// How long the training code was allowed to run.
     fn timeout(&self) -> Option<Span> {
         let variables = self.trainer_spec()?.env.as_ref()?;
-        let timeout = variables.iter().find(|variable| variable.name == env::TIMEOUT_SECONDS)?;
+        let timeout = variables
+            .iter()
+            .find(|variable| variable.name == env::TIMEOUT_SECONDS)?;
         timeout.value.as_ref()?.parse().ok().map(Span::from_secs)
     }
 
