@@ -50,6 +50,45 @@ fn stored(status: &Value) {
 }
 
 #[test]
+fn a_claim_takes_the_results_where_the_namespace_has_one() {
+    let local = Local::new();
+    let example = |path: &str| fs::read_to_string(repository().join("examples").join(path)).unwrap();
+    // Local mode has made its own default output in this namespace, hence the name.
+    let training = example("script/training.yaml").replacen(
+        "  toolchain: script\n",
+        "  toolchain: script\n  output: {connection: models}\n",
+        1,
+    );
+    let manifest = local.data.path().join("claim.yaml");
+    fs::write(
+        &manifest,
+        format!("{}\n---\n{training}", example("default-output/pvc.yaml")),
+    )
+    .unwrap();
+    let (code, training, errors) = local.train(&manifest);
+    assert_eq!(code, 0, "{errors}");
+    let status = &training["status"];
+    assert_eq!(status["output"]["connection"], "models");
+    let run = status["run"]["id"].as_str().unwrap();
+    assert_eq!(
+        status["artifact"]["uri"],
+        format!("pvc://legion-models/default/script/{run}/model.tar")
+    );
+    // The claim is a directory of the node: the artifact is in it, whole.
+    let claims = local.data.path().join("node/claims");
+    let stored: Vec<_> = fs::read_dir(&claims)
+        .unwrap()
+        .map(|claim| claim.unwrap().path().join(format!("default/script/{run}/model.tar")))
+        .filter(|file| file.is_file())
+        .collect();
+    assert_eq!(stored.len(), 1, "{}", claims.display());
+    assert_eq!(
+        fs::metadata(&stored[0]).unwrap().len(),
+        status["artifact"]["sizeBytes"].as_u64().unwrap()
+    );
+}
+
+#[test]
 fn the_same_manifest_starts_nothing_and_a_changed_line_of_code_trains_again() {
     let local = Local::new();
     let manifest = repository().join("examples/script/training.yaml");

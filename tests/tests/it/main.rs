@@ -2,6 +2,4 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod crashes;
 mod examples;
-mod kubectl;

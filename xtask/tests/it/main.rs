@@ -1,4 +1,6 @@
 //! Tests over the repository as a whole.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
 mod drift;
 mod edges;
