@@ -27,7 +27,14 @@ const COMPILE: [&[&str]; 2] = [
 const FAST: [Tier; 1] = [Tier {
     name: "unit, property and in-process tests",
     needs: "nothing",
-    commands: &[&["cargo", "test", "--workspace", "--exclude", "legion-tests"]],
+    commands: &[&[
+        "cargo",
+        "test",
+        "--workspace",
+        "--exclude",
+        "legion-tests",
+        "--no-fail-fast",
+    ]],
 }];
 
 const SLOW: [Tier; 4] = [
@@ -62,7 +69,7 @@ const SLOW: [Tier; 4] = [
     Tier {
         name: "end to end: examples, bad input, crashes, kubectl",
         needs: "Python 3.11, PyPI, Go (for kubectl)",
-        commands: &[&["cargo", "test", "--package", "legion-tests"]],
+        commands: &[&["cargo", "test", "--package", "legion-tests", "--no-fail-fast"]],
     },
     Tier {
         name: "the embedded API under the real kubectl",

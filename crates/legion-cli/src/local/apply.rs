@@ -258,14 +258,14 @@ mod tests {
         fs::write(directory.path().join("train.py"), "print(1)\n").unwrap();
         fs::write(directory.path().join("lib/a.bin"), [0xff, 0]).unwrap();
         fs::write(directory.path().join("lib/__pycache__/x.pyc"), "x").unwrap();
-        let text = "apiVersion: legion-platform.org/v1alpha1\nkind: ModelTraining\nmetadata: {name: wine, namespace: n}\nspec:\n  model: {name: wine, version: \"1\"}\n  toolchain: mlflow\n  workDir: x\n  source: {git: {uri: https://example.com/x.git}}\n";
+        let text = "apiVersion: legion-platform.org/v1alpha1\nkind: ModelTraining\nmetadata: {name: wine, namespace: team}\nspec:\n  model: {name: wine, version: \"1\"}\n  toolchain: mlflow\n  workDir: x\n  source: {git: {uri: https://example.com/x.git}}\n";
         let documents = manifest::parse(Path::new("f"), text).unwrap();
         let documents = with_source(documents, directory.path()).unwrap();
         check(&documents).unwrap();
         assert_eq!(documents.len(), 2);
         assert_eq!(
             documents[0].value["metadata"],
-            json!({"name": "wine-directory", "namespace": "n"})
+            json!({"name": "wine-directory", "namespace": "team"})
         );
         assert_eq!(documents[0].value["data"], json!({"train.py": "print(1)\n"}));
         assert_eq!(documents[0].value["binaryData"], json!({"lib__a.bin": "/wA="}));
