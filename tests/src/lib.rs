@@ -36,21 +36,9 @@ pub fn binaries() -> &'static Path {
             .to_owned();
         let release = profile.ends_with("release");
         let status = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--bins",
-                "--package",
-                "legion-cli",
-                "--package",
-                "legion-agent",
-            ])
-            .args([
-                "--package",
-                "legion-entry",
-                "--profile",
-                if release { "release" } else { "dev" },
-            ])
+            // All of the workspace, so that dependencies are not built again with a smaller set of features.
+            .args(["build", "--quiet", "--workspace", "--bins", "--profile"])
+            .arg(if release { "release" } else { "dev" })
             .arg("--target-dir")
             .arg(profile.parent().expect("a profile stands in a target directory"))
             .current_dir(repository())

@@ -166,7 +166,8 @@ fn holds(text: &str, expected: &Value) -> anyhow::Result<()> {
 
 /// A text as a YAML block scalar below a key at two spaces.
 fn block(text: &str) -> String {
-    let indicator = if text.starts_with([' ', '\n']) { "4" } else { "" };
+    // Counted from the key, which stands at 2 itself.
+    let indicator = if text.starts_with([' ', '\n']) { "2" } else { "" };
     let chomping = if !text.ends_with('\n') {
         "-"
     } else if text.ends_with("\n\n") || text == "\n" {

@@ -177,7 +177,7 @@ fn what_cannot_be_started_says_why_and_what_to_do() {
             "no-such-command",
             127,
             StepReason::CommandNotFound,
-            "spec.command of the toolchain",
+            "was not found in PATH",
         ),
         ("./no/such/command", 127, StepReason::CommandNotFound, "was not found"),
         (plain, 126, StepReason::CommandNotExecutable, "may not be executed"),
