@@ -70,23 +70,63 @@ impl Entry {
 
     /// The same call as PID 1 of a namespace; nothing where that is not allowed.
     pub fn run_as_pid_1(self) -> Option<Run> {
-        let unshare = |command: &mut Command| {
-            command
-                .args(["--pid", "--fork", "--mount-proc"])
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-        };
-        let mut probe = Command::new("unshare");
-        unshare(&mut probe);
-        if !probe.arg("true").output().is_ok_and(|o| o.status.success()) {
-            return None;
-        }
-        let mut command = Command::new("unshare");
-        unshare(&mut command);
-        command.arg(self.command.get_program()).args(self.command.get_args());
-        command.envs(self.command.get_envs().filter_map(|(k, v)| Some((k, v?))));
-        Some(Run::of(Entry { command, dir: self.dir }))
+        let unshare = unshare(&["--pid", "--fork", "--mount-proc"])?;
+        let program = self.command.get_program().to_owned();
+        Some(self.run_by(unshare, program.as_ref()))
     }
+
+    /// The same call in a root directory that holds nothing but `legion-entry` and the directories it is told;
+    /// nothing where that is not allowed.
+    pub fn run_alone(mut self) -> Option<Run> {
+        let root = self.dir.path().to_str().unwrap().to_owned();
+        let unshare = unshare(&["--map-root-user"]).map(|mut command| {
+            command.arg(format!("--root={root}"));
+            command
+        })?;
+        std::fs::copy(self.command.get_program(), self.dir.path().join("legion-entry")).unwrap();
+        // Every container has that.
+        std::fs::create_dir(self.dir.path().join("dev")).unwrap();
+        File::create(self.dir.path().join("dev/null")).unwrap();
+        for name in ["run", "source"] {
+            self.command
+                .env(format!("LEGION_{}", name.to_uppercase()), format!("/{name}"));
+        }
+        Some(self.run_by(unshare, Path::new("/legion-entry")))
+    }
+
+    fn run_by(self, mut unshare: Command, program: &Path) -> Run {
+        unshare.arg(program).args(self.command.get_args());
+        unshare.envs(self.command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        Run::of(Entry {
+            command: unshare,
+            dir: self.dir,
+        })
+    }
+}
+
+/// `unshare` with the given options; nothing where that is not allowed.
+fn unshare(options: &[&str]) -> Option<Command> {
+    let command = || {
+        let mut command = Command::new("unshare");
+        command.args(options).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let allowed = command().arg("true").output().is_ok_and(|o| o.status.success());
+    allowed.then(command)
+}
+
+/// The types of a 64-bit little-endian ELF file's segments.
+pub fn elf_segments(file: &[u8]) -> Vec<u32> {
+    assert_eq!(&file[..6], b"\x7fELF\x02\x01");
+    let number = |at: usize, bytes: usize| {
+        let mut le = [0; 8];
+        le[..bytes].copy_from_slice(&file[at..at + bytes]);
+        usize::try_from(u64::from_le_bytes(le)).unwrap()
+    };
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    (0..count)
+        .map(|i| u32::try_from(number(table + i * size, 4)).unwrap())
+        .collect()
 }
 
 /// A running `legion-entry`.

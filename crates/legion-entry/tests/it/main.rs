@@ -270,6 +270,27 @@ fn a_reader_that_goes_away_or_sleeps_does_not_disturb_the_command() {
 }
 
 #[test]
+fn it_needs_nothing_of_the_image_it_is_put_into() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_legion-entry")).unwrap();
+    let kinds = harness::elf_segments(&program);
+    const LOAD: u32 = 1;
+    const INTERPRETER: u32 = 3;
+    assert!(kinds.contains(&LOAD), "{kinds:?}");
+    assert!(
+        !kinds.contains(&INTERPRETER),
+        "legion-entry is not linked statically: install the C library's archive, libc.a (see .cargo/rustc)"
+    );
+    // In a root directory that holds nothing else. The command is legion-entry again, which says how it is called.
+    let Some(run) = Entry::new(["/legion-entry"]).run_alone() else {
+        println!("SKIPPED: this user may not change the root directory");
+        return;
+    };
+    assert_eq!(run.code, Some(125), "{}", run.err);
+    assert!(run.err.contains("usage: legion-entry"), "{}", run.err);
+    assert_eq!(run.record().exit_code, Some(125));
+}
+
+#[test]
 fn it_is_a_proper_pid_1() {
     let entry = sh(
         "test $PPID = 1 && p=$(sh -c 'sleep 0.05 >/dev/null & echo $!'); while [ -e /proc/$p ]; do sleep 0.01; done; exit 9",
