@@ -27,6 +27,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     agent::Agents,
+    disturbance::Disturber,
     fault::Chaos,
     history::History,
     manifests::{self, NAMESPACE, PLATFORM},
@@ -57,7 +58,7 @@ pub struct Cluster {
     /// What the pods do.
     pub agents: Agents,
     /// The node.
-    pub node: Node,
+    pub node: Arc<Node>,
     /// Every version of every pod and training.
     pub history: History,
     collector: GarbageCollector,
@@ -114,9 +115,11 @@ impl Cluster {
         let node = Node::start(client.clone(), options, Arc::new(agents.clone()), Arc::new(images))
             .await
             .expect("the node registers");
+        let node = Arc::new(node);
         let collector = GarbageCollector::start(client.clone(), clock.clone());
         let history = History::record(client.clone());
-        let chaos = Chaos::new(embedded.service());
+        let disturber = Disturber::new(client.clone(), Arc::downgrade(&node));
+        let chaos = Chaos::new(embedded.service(), Some(disturber));
         Self {
             embedded,
             client,
@@ -256,7 +259,10 @@ impl Cluster {
             process.abort();
         }
         self.history.stop();
-        self.node.detach().await;
+        // What is still to be disturbed knows the node weakly.
+        if let Some(node) = Arc::into_inner(self.node) {
+            node.detach().await;
+        }
         self.collector.shutdown().await;
         self.embedded.shutdown().await;
     }

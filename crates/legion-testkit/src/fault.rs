@@ -24,7 +24,10 @@ use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 use tower::Service;
 
-use crate::watchfault::{Stream, WatchFault};
+use crate::{
+    disturbance::{Disturbance, Disturber},
+    watchfault::{Stream, WatchFault},
+};
 
 /// What befalls a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +79,25 @@ impl Fault {
     }
 }
 
-/// One fault of one request or event.
+/// A point in the life of the process under test that can be found again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// While this request, as [`Chaos::targets`] calls it, is under way: the server has acted and not yet answered.
+    Request(String),
+    /// Just before the n-th event of a kind's watches, counted from 1.
+    Event(String, usize),
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(request) => f.write_str(request),
+            Self::Event(kind, n) => write!(f, "event {kind}#{n}"),
+        }
+    }
+}
+
+/// One fault of one request or event, or one disturbance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Plan {
     /// A request, as [`Chaos::requests`] calls it.
@@ -86,6 +107,8 @@ pub enum Plan {
     /// The process dies after this request, and its successor first sees the lists that the first process saw: it talks
     /// to an API server that lags behind.
     StaleRestart(String),
+    /// Somebody does something to the training or its pod.
+    Disturb(Disturbance, Moment),
 }
 
 impl fmt::Display for Plan {
@@ -94,13 +117,17 @@ impl fmt::Display for Plan {
             Self::Request(fault, request) => write!(f, "{}:{request}", fault.as_str()),
             Self::Event(fault, kind, n) => write!(f, "{}:event {kind}#{n}", fault.as_str()),
             Self::StaleRestart(request) => write!(f, "stale-restart:{request}"),
+            Self::Disturb(disturbance, moment) => write!(f, "{}:{moment}", disturbance.as_str()),
         }
     }
 }
 
 /// A text that is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no plan: write FAULT:REQUEST as in \"crash-after:create pods#1\", or FAULT:event KIND#N")]
+#[error(
+    "{0:?} is no plan: write FAULT:REQUEST as in \"crash-after:create pods#1\", FAULT:event KIND#N, or a disturbance such as \
+     delete-pod in the fault's place"
+)]
 pub struct UnknownPlan(String);
 
 impl FromStr for Plan {
@@ -109,22 +136,27 @@ impl FromStr for Plan {
     fn from_str(text: &str) -> Result<Self, UnknownPlan> {
         let unknown = || UnknownPlan(text.to_owned());
         let (name, target) = text.split_once(':').ok_or_else(unknown)?;
-        if let Some(event) = target.strip_prefix("event ") {
-            let (kind, n) = event.split_once('#').ok_or_else(unknown)?;
-            let fault = WatchFault::ALL
-                .into_iter()
-                .find(|fault| fault.as_str() == name)
-                .ok_or_else(unknown)?;
-            return Ok(Self::Event(fault, kind.to_owned(), n.parse().map_err(|_| unknown())?));
+        let moment = match target.strip_prefix("event ") {
+            Some(event) => {
+                let (kind, n) = event.split_once('#').ok_or_else(unknown)?;
+                Moment::Event(kind.to_owned(), n.parse().map_err(|_| unknown())?)
+            }
+            None => Moment::Request(target.to_owned()),
+        };
+        if let Some(disturbance) = Disturbance::ALL.into_iter().find(|known| known.as_str() == name) {
+            return Ok(Self::Disturb(disturbance, moment));
         }
-        if name == "stale-restart" {
-            return Ok(Self::StaleRestart(target.to_owned()));
+        match moment {
+            Moment::Event(kind, n) => {
+                let fault = WatchFault::ALL.into_iter().find(|fault| fault.as_str() == name);
+                Ok(Self::Event(fault.ok_or_else(unknown)?, kind, n))
+            }
+            Moment::Request(request) if name == "stale-restart" => Ok(Self::StaleRestart(request)),
+            Moment::Request(request) => {
+                let fault = Fault::ALL.into_iter().find(|fault| fault.as_str() == name);
+                Ok(Self::Request(fault.ok_or_else(unknown)?, request))
+            }
         }
-        let fault = Fault::ALL
-            .into_iter()
-            .find(|fault| fault.as_str() == name)
-            .ok_or_else(unknown)?;
-        Ok(Self::Request(fault, target.to_owned()))
     }
 }
 
@@ -204,14 +236,16 @@ pub(crate) struct State {
 #[derive(Clone)]
 pub struct Chaos {
     server: ApiService,
+    disturber: Option<Disturber>,
     state: Arc<Mutex<State>>,
     crash: watch::Sender<usize>,
 }
 
 impl Chaos {
-    /// Between a process and this server; nothing befalls anybody until there is a plan.
+    /// Between a process and this server; nothing befalls anybody until there is a plan. Without a disturber there are no
+    /// disturbances.
     #[must_use]
-    pub fn new(server: ApiService) -> Self {
+    pub fn new(server: ApiService, disturber: Option<Disturber>) -> Self {
         let state = State {
             calls: Vec::new(),
             counts: BTreeMap::new(),
@@ -225,6 +259,7 @@ impl Chaos {
         };
         Self {
             server,
+            disturber,
             state: Arc::new(Mutex::new(state)),
             crash: watch::channel(0).0,
         }
@@ -334,7 +369,9 @@ impl Chaos {
             .state()
             .plan
             .as_ref()
-            .is_some_and(|plan| *plan == Plan::StaleRestart(id));
+            .is_some_and(|plan| matches!(plan, Plan::StaleRestart(target) if *target == id));
+        self.disturb_at(|moment| matches!(moment, Moment::Request(target) if *target == id))
+            .await;
         if stale_restart && !self.has_struck() {
             self.state().serve_old_lists = true;
             self.strike_crash();
@@ -415,20 +452,43 @@ impl Chaos {
         Response::from_parts(parts, boxed(bytes))
     }
 
-    /// Counts an event of a kind; says what befalls it.
-    pub(crate) fn note_event(&self, resource: &str) -> Option<WatchFault> {
+    /// Carries out the planned disturbance, if this is its moment.
+    async fn disturb_at(&self, is_now: impl Fn(&Moment) -> bool) {
+        let disturbance = {
+            let mut state = self.state();
+            match &state.plan {
+                Some(Plan::Disturb(disturbance, moment)) if !state.struck && is_now(moment) => {
+                    let disturbance = *disturbance;
+                    state.struck = true;
+                    disturbance
+                }
+                _ => return,
+            }
+        };
+        if let Some(disturber) = &self.disturber {
+            disturber.disturb(disturbance).await;
+        }
+    }
+
+    /// Counts an event of a kind, before which somebody may do something; says what befalls it.
+    pub(crate) async fn note_event(&self, resource: &str) -> Option<WatchFault> {
+        let (n, fault) = self.count_event(resource);
+        self.disturb_at(|moment| matches!(moment, Moment::Event(kind, target) if kind == resource && *target == n))
+            .await;
+        fault
+    }
+
+    fn count_event(&self, resource: &str) -> (usize, Option<WatchFault>) {
         let mut state = self.state();
         let count = state.events.entry(resource.to_owned()).or_default();
         *count += 1;
         let n = *count;
-        match &state.plan {
-            Some(Plan::Event(fault, kind, target)) if !state.struck && kind == resource && *target == n => {
-                let fault = *fault;
-                state.struck = true;
-                Some(fault)
-            }
+        let fault = match &state.plan {
+            Some(Plan::Event(fault, kind, target)) if !state.struck && kind == resource && *target == n => Some(*fault),
             _ => None,
-        }
+        };
+        state.struck |= fault.is_some();
+        (n, fault)
     }
 }
 
@@ -556,7 +616,11 @@ mod tests {
             .map(|fault| Plan::Request(fault, request.clone()))
             .into_iter();
         let plans = plans.chain(WatchFault::ALL.map(|fault| Plan::Event(fault, "pods".to_owned(), 3)));
-        for plan in plans.chain([Plan::StaleRestart(request.clone())]) {
+        let moments = [Moment::Request(request.clone()), Moment::Event("pods".to_owned(), 3)];
+        let disturbances = moments
+            .into_iter()
+            .flat_map(|moment| Disturbance::ALL.map(|disturbance| Plan::Disturb(disturbance, moment.clone())));
+        for plan in plans.chain([Plan::StaleRestart(request.clone())]).chain(disturbances) {
             assert_eq!(plan.to_string().parse(), Ok(plan));
         }
         assert!("nonsense".parse::<Plan>().is_err());

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod cluster;
+pub mod disturbance;
 pub mod fault;
 pub mod history;
 pub mod manifests;

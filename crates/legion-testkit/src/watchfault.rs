@@ -96,7 +96,7 @@ impl Stream {
         if is_bookmark(&line) {
             return Some(line);
         }
-        let fault = self.chaos.note_event(&self.resource);
+        let fault = self.chaos.note_event(&self.resource).await;
         let answer = match fault {
             None => line.clone(),
             Some(WatchFault::Delay) => {

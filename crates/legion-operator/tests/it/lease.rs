@@ -12,7 +12,7 @@ use crate::support::{LIMIT, ServerClock, lease_of, logs, operator_with, settings
 
 /// A replica beside the one that the cluster runs; its requests, and the wish that ends it.
 fn replica(cluster: &Cluster, identity: &str) -> (Chaos, Shutdown, tokio::task::JoinHandle<()>) {
-    let chaos = Chaos::new(cluster.embedded.service());
+    let chaos = Chaos::new(cluster.embedded.service(), None);
     let shutdown = Shutdown::new();
     let mut settings = settings();
     settings.lease = Some(lease_of(identity));
@@ -26,7 +26,7 @@ fn replica(cluster: &Cluster, identity: &str) -> (Chaos, Shutdown, tokio::task::
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_cut_off_stops_in_time() {
     let cluster = Cluster::new(operator_with(settings())).await;
-    let chaos = Chaos::new(cluster.embedded.service());
+    let chaos = Chaos::new(cluster.embedded.service(), None);
     let clock = Arc::new(ServerClock(cluster.embedded.clock()));
     let (leadership, shutdown) = (Leadership::pending(), Shutdown::new());
     assert!(!leadership.is_current());

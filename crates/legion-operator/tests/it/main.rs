@@ -1,5 +1,7 @@
 //! The operator against a real API server and node in this process, in paused time.
 
+mod disturbed;
+mod explore;
 mod faults;
 mod happy;
 mod heals;

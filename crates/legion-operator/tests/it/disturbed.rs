@@ -1,0 +1,123 @@
+//! Pods that are lost, relabelled or deleted by somebody, and trainings that are deleted, suspended or changed: at every
+//! request of the operator and before every event that it gets.
+
+use legion_api::{ModelTraining, condition, training::RunResult};
+use legion_testkit::{
+    cluster::{Cluster, is_settled},
+    disturbance::Disturbance,
+    fault::Plan,
+    manifests::NAMESPACE,
+};
+use serde_json::{Value, json};
+
+use crate::{explore, support::logs};
+
+/// What a training says of its result: the same, however many attempts it took.
+fn result(training: &ModelTraining) -> Value {
+    let status = training.status.as_ref().expect("a status");
+    let conditions: Vec<Value> = status
+        .conditions
+        .iter()
+        .map(|condition| json!([condition.type_, condition.status, condition.reason, condition.message]))
+        .collect();
+    json!({
+        "conditions": conditions,
+        "run": status.run.as_ref().map(|run| &run.id),
+        "score": status.score,
+        "metrics": status.metrics,
+        "parameters": status.parameters,
+        "tags": status.tags,
+        "source": status.source,
+        "artifact": status.artifact,
+        "failure": status.failure,
+    })
+}
+
+/// What must hold of a training that somebody changed, too: it succeeded as it is now, and the artifact is this run's.
+#[track_caller]
+fn succeeded_as_it_is(training: &ModelTraining) {
+    let status = training.status.as_ref().expect("a status");
+    let run = status.run.as_ref().expect("a run");
+    assert!(is_settled(training, "True"), "{status:#?}");
+    assert_eq!(run.result, Some(RunResult::Succeeded));
+    assert_eq!(
+        status.artifact.as_ref().map(|artifact| &artifact.run_id),
+        Some(&run.id),
+        "the artifact is another run's"
+    );
+    for kind in [condition::RECONCILING, condition::STALLED] {
+        assert!(
+            condition::find(&status.conditions, kind).is_none_or(|condition| condition.status == "False"),
+            "{kind} is left: {status:#?}"
+        );
+    }
+}
+
+async fn there(cluster: &Cluster) -> Option<ModelTraining> {
+    cluster.api::<ModelTraining>(NAMESPACE).get_opt("wine").await.unwrap()
+}
+
+fn verify(plan: &Plan, reference: &Value) {
+    let Plan::Disturb(disturbance, _) = plan else {
+        panic!("{plan} is no disturbance")
+    };
+    explore::paused(async {
+        let (cluster, _) = explore::live(Some(plan)).await;
+        let published = cluster.agents.ledger().published.len();
+        let training = there(&cluster).await;
+        if *disturbance == Disturbance::Delete {
+            assert!(training.is_none(), "it is deleted");
+            let pods: usize = cluster.history.pods_created().into_values().sum();
+            assert!(pods <= 1, "{pods} pods of a deleted training");
+        } else {
+            let training = training.expect("nobody deleted it for good");
+            succeeded_as_it_is(&training);
+            match disturbance {
+                Disturbance::DeletePod
+                | Disturbance::KillPod
+                | Disturbance::RelabelPod
+                | Disturbance::LoseNode
+                | Disturbance::Suspend => {
+                    assert_eq!(&result(&training), reference, "another result than undisturbed");
+                    assert_eq!(published, 1);
+                }
+                // Another run, or another training of the name; the first may have ended before.
+                _ => assert!((1..=2).contains(&published), "{published} results"),
+            }
+        }
+        cluster.shutdown().await;
+    });
+}
+
+fn undisturbed() -> (Value, Vec<Plan>) {
+    explore::paused(async {
+        let (cluster, moments) = explore::live(None).await;
+        let training = there(&cluster).await.expect("nobody deleted it");
+        succeeded_as_it_is(&training);
+        let plans = moments
+            .of_the_training
+            .into_iter()
+            .flat_map(|moment| Disturbance::ALL.map(|disturbance| Plan::Disturb(disturbance, moment.clone())))
+            .collect();
+        cluster.shutdown().await;
+        (result(&training), plans)
+    })
+}
+
+#[test]
+fn every_disturbance_at_every_step_ends_well() {
+    let (reference, plans) = undisturbed();
+    explore::all(&plans, |plan| verify(plan, &reference));
+}
+
+/// One disturbance from `LEGION_PLAN`.
+#[test]
+fn replay() {
+    logs();
+    if let Ok(text) = std::env::var("LEGION_PLAN") {
+        let plan: Plan = text.parse().unwrap();
+        if matches!(plan, Plan::Disturb(..)) {
+            verify(&plan, &undisturbed().0);
+        }
+    }
+}

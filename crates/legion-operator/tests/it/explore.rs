@@ -1,0 +1,125 @@
+//! One training under one plan, and many plans beside each other.
+//!
+//! Plans are built from a run without any: its requests and events are the moments at which something can happen. One plan
+//! again, as a failing test prints it: `LEGION_PLAN='crash-after:create pods#1' cargo test -p legion-operator --test it
+//! replay`.
+
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use legion_testkit::{
+    cluster::Cluster,
+    disturbance::Disturbance,
+    fault::{Moment, Plan},
+    manifests,
+};
+
+use crate::support::{operator, requests};
+
+/// Virtual time in which every plan has ended and the pod of the last attempt is removed: 35 s of work, what the plan
+/// adds (a lost node, a suspension, a back-off), ten minutes that the pod is kept, and the wait for a resync.
+const LIFE: Duration = Duration::from_secs(2400);
+
+/// What can happen when.
+pub struct Moments {
+    /// Requests of the process, from its start on.
+    pub requests: Vec<String>,
+    /// Events of its watches, from its start on, by kind.
+    pub events: Vec<(String, usize)>,
+    /// The moments at which the training is there and something is done about it: watches that are opened anew, and which
+    /// events follow anyway, are none.
+    pub of_the_training: Vec<Moment>,
+}
+
+/// One training's life under a plan, at its end. What must hold under every plan is checked.
+pub async fn live(plan: Option<&Plan>) -> (Cluster, Moments) {
+    let mut cluster = Cluster::new(operator()).await;
+    cluster.chaos.set_plan(plan.cloned());
+    cluster.furnish().await;
+    cluster.start();
+    cluster.settle(Duration::from_secs(1)).await;
+    let (earlier, events_before) = cluster.chaos.targets();
+    cluster.create(&manifests::training("wine")).await;
+    cluster.settle(LIFE).await;
+    let (ids, events) = cluster.chaos.targets();
+    let calls = cluster.chaos.calls().len();
+
+    cluster.settle(Duration::from_secs(300)).await;
+    let later = cluster.chaos.calls().split_off(calls);
+    assert_eq!(requests(&later), Vec::<String>::new(), "not at rest");
+    assert_eq!(cluster.history.violations(), Vec::<String>::new());
+    // Whoever takes Legion's labels off a pod keeps it, as with every controller, until its owner goes.
+    let is_taken = matches!(plan, Some(Plan::Disturb(Disturbance::RelabelPod, _)));
+    assert!(is_taken || cluster.pods().await.is_empty(), "a pod is left");
+    assert_eq!(cluster.chaos.has_struck(), plan.is_some(), "the plan never came true");
+
+    let seen: BTreeMap<_, _> = events_before.into_iter().collect();
+    let later_requests = ids.iter().skip(earlier.len()).filter(|id| !id.starts_with("watch "));
+    let later_requests = later_requests.cloned().map(Moment::Request);
+    let later_events = events.iter().flat_map(|(kind, count)| {
+        let first = seen.get(kind).copied().unwrap_or_default() + 1;
+        (first..=*count).map(|n| Moment::Event(kind.clone(), n))
+    });
+    let moments = Moments {
+        of_the_training: later_requests.chain(later_events).collect(),
+        requests: ids,
+        events,
+    };
+    (cluster, moments)
+}
+
+/// Runs the future on a runtime and a paused clock of its own.
+pub fn paused<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without threads")
+        .block_on(future)
+}
+
+/// Verifies every plan, on every core; prints what was done, and how each failing plan is replayed.
+#[track_caller]
+pub fn all(plans: &[Plan], verify: impl Fn(&Plan) + Sync) {
+    assert!(!plans.is_empty(), "there is nothing to explore");
+    let begin = Instant::now();
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(plan) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = std::panic::catch_unwind(AssertUnwindSafe(|| verify(plan)));
+                    if let Err(panic) = result {
+                        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                        failures.lock().unwrap().insert(plan.clone(), text);
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    eprintln!(
+        "{} plans in {:.1} s, {} failed",
+        plans.len(),
+        begin.elapsed().as_secs_f64(),
+        failures.len()
+    );
+    for (plan, text) in &failures {
+        eprintln!("LEGION_PLAN='{plan}' cargo test -p legion-operator --test it replay");
+        eprintln!("    {}", text.lines().next().unwrap_or_default());
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of {} plans failed",
+        failures.len(),
+        plans.len()
+    );
+}
