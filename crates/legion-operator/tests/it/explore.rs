@@ -4,6 +4,12 @@
 //! again, as a failing test prints it: `LEGION_PLAN='crash-after:create pods#1' cargo test -p legion-operator --test it
 //! replay`.
 
+#![allow(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "called by tests, where clippy.toml allows both"
+)]
+
 use std::{
     collections::BTreeMap,
     panic::AssertUnwindSafe,
@@ -25,7 +31,7 @@ use crate::support::{operator, requests};
 
 /// Virtual time in which every plan has ended and the pod of the last attempt is removed: 35 s of work, what the plan
 /// adds (a lost node, a suspension, a back-off), ten minutes that the pod is kept, and the wait for a resync.
-const LIFE: Duration = Duration::from_secs(2400);
+const LIFE: Duration = Duration::from_secs(1300);
 
 /// What can happen when.
 pub struct Moments {
