@@ -54,7 +54,11 @@ fn succeeded_as_it_is(training: &ModelTraining) {
 }
 
 async fn there(cluster: &Cluster) -> Option<ModelTraining> {
-    cluster.api::<ModelTraining>(NAMESPACE).get_opt("wine").await.unwrap()
+    cluster
+        .api::<ModelTraining>(NAMESPACE)
+        .get_opt("wine")
+        .await
+        .expect("the server answers")
 }
 
 fn verify(plan: &Plan, reference: &Value) {
