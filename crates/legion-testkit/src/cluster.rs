@@ -1,7 +1,13 @@
 //! A whole cluster in the test's process: API server, node, garbage collector and the process under test, on one paused
 //! clock.
 
-use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -47,6 +53,9 @@ impl<K> Object for K where
 {
 }
 
+/// The platform's CRDs: the same for every cluster, and much to generate.
+static CRDS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(legion_api::crd::all);
+
 /// The cluster.
 pub struct Cluster {
     /// The API server.
@@ -75,7 +84,7 @@ impl Cluster {
     /// A cluster with the CRDs, the namespaces and a node; the process is not started yet. `start` gets a client on which
     /// the faults of [`Cluster::chaos`] act.
     pub async fn new(start: StartProcess) -> Self {
-        Self::with_crds(start, legion_api::crd::all()).await
+        Self::with_crds(start, CRDS.clone()).await
     }
 
     /// [`Cluster::new`] with these CRDs.

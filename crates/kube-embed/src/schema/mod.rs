@@ -5,6 +5,7 @@
 
 pub mod builtin;
 mod cel;
+mod compiled;
 mod default;
 mod error;
 mod formats;
@@ -47,6 +48,10 @@ impl CrdSchema {
 
     /// As [`CrdSchema::compile`], with the path under which errors are reported.
     pub fn compile_at(schema: &Value, at: &str) -> Result<Self, Vec<FieldError>> {
+        compiled::shared(schema, || Self::compile_anew(schema, at))
+    }
+
+    fn compile_anew(schema: &Value, at: &str) -> Result<Self, Vec<FieldError>> {
         let mut errors = structural::check(schema, at);
         if !errors.is_empty() {
             return Err(errors);
