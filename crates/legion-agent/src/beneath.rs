@@ -22,6 +22,12 @@ pub(crate) enum Refused {
     /// Larger than allowed.
     #[error("is larger than its limit")]
     TooLarge,
+    /// This process may not open it.
+    #[error("may not be read; its mode must let its owner read it")]
+    Denied,
+    /// Longer than the system can open.
+    #[error("has a path that is too long")]
+    TooLong,
     /// The way leads out.
     #[error("lies outside of its directory")]
     Outside,
@@ -36,6 +42,8 @@ impl From<Errno> for Refused {
             Errno::NOENT => Self::Missing,
             Errno::LOOP => Self::Link,
             Errno::XDEV => Self::Outside,
+            Errno::ACCESS | Errno::PERM => Self::Denied,
+            Errno::NAMETOOLONG => Self::TooLong,
             // A socket, or a device without a driver.
             Errno::NXIO | Errno::NODEV => Self::Special,
             e => Self::Io(e),

@@ -17,6 +17,7 @@ mod retry;
 mod secrets;
 mod store;
 mod terminate;
+mod tls;
 mod tree;
 
 use legion_protocol::reason::{StepError, StepReason};

@@ -217,9 +217,9 @@ fn too_many(limits: Limits) -> StepError {
 fn hostile(path: &Path, why: Refused) -> StepError {
     let reason = match why {
         Refused::Missing => StepReason::ModelMissing,
-        Refused::TooLarge => StepReason::TooLarge,
+        Refused::TooLarge | Refused::TooLong => StepReason::TooLarge,
         Refused::Io(_) => StepReason::NodeFault,
-        Refused::Link | Refused::Special | Refused::Outside => StepReason::OutputHostile,
+        Refused::Link | Refused::Special | Refused::Outside | Refused::Denied => StepReason::OutputHostile,
     };
     StepError::new(reason, format!("{:?} in the trainer's output {why}", shown(path)))
 }

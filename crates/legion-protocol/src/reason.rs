@@ -61,6 +61,8 @@ reasons! {
     SourceChanged, Transient, "nothing: the changed content starts a run of its own";
     /// The ssh host key of the server is not known, or is not the known one.
     HostKeyUnverified, User, "put the server's host key into the key known_hosts of the Secret, or into spec.knownHosts of the connection";
+    /// The certificate of a server cannot be verified: nobody that this machine trusts has signed it, or it is not for this server.
+    CertificateUnverified, User, "add the certificate of the authority that signed the server's to the trust store of the agent's image (with legionctl local: of this machine), or correct the address";
     /// A Secret, or a key of it, is not there.
     SecretMissing, User, "create the Secret with the key that is named";
     /// A Secret holds a value that cannot be used.

@@ -17,6 +17,8 @@ use url::Url;
 
 const FIELD: &str = "spec.source.git";
 const REF_FIELD: &str = "spec.source.git.ref";
+/// The field that a missing credential is about.
+pub(super) const SECRET_FIELD: &str = "spec.source.git.connection";
 
 /// What a task says about a repository.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,10 @@ struct Git {
     directory: PathBuf,
     uri: String,
     schemes: Vec<&'static str>,
+    /// Whether the connection names a Secret.
+    has_secret: bool,
+    /// Certificates to trust instead of the system's.
+    authorities: Option<PathBuf>,
     environment: Vec<(&'static str, std::ffi::OsString)>,
     /// Key and host files and configuration, removed with this value.
     _private: Private,
@@ -95,13 +101,15 @@ impl Git {
         std::fs::create_dir_all(&private.0).map_err(make)?;
         std::fs::set_permissions(&private.0, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(make)?;
         let mut environment: Vec<(&'static str, std::ffi::OsString)> = Vec::new();
+        // Where git looks for configuration, curl for .netrc, and both for nothing else.
+        environment.push(("HOME", private.0.clone().into()));
         // Read by git as the user's configuration: a repository of a mounted volume may belong to another user.
         let config = private.0.join("config");
         places::write(&config, b"[safe]\n\tdirectory = *\n")?;
         environment.push(("GIT_CONFIG_GLOBAL", config.into()));
         if scheme == "ssh" {
             environment.push(("GIT_SSH_COMMAND", ssh(repository, secret, &private.0)?.into()));
-        } else if let (Some(secret), "https" | "http") = (secret, scheme) {
+        } else if let (Some(secret), "https") = (secret, scheme) {
             secret.require("password")?;
             let host = Url::parse(&uri).ok().and_then(|u| authority(&u)).unwrap_or_default();
             environment.push(("GIT_ASKPASS", askpass::program()));
@@ -116,6 +124,9 @@ impl Git {
             directory: to.to_owned(),
             uri,
             schemes,
+            has_secret: secret.is_some(),
+            // The variable that OpenSSL, Go and the agent's own TLS read; git has one of its own for it.
+            authorities: places::optional("SSL_CERT_FILE"),
             environment,
             _private: private,
         })
@@ -138,10 +149,15 @@ impl Git {
             "maintenance.auto=false",
             "advice.detachedHead=false",
             "init.defaultBranch=main",
+            // Only the first answer may lead elsewhere, and only to https: every other transport is off.
+            "http.followRedirects=initial",
             "http.lowSpeedLimit=1000",
             "http.lowSpeedTime=60",
         ] {
             command.args(["-c", setting]);
+        }
+        if let Some(file) = &self.authorities {
+            command.arg("-c").arg(format!("http.sslCAInfo={}", file.display()));
         }
         for scheme in &self.schemes {
             command.args(["-c", &format!("protocol.{scheme}.allow=always")]);
@@ -163,6 +179,7 @@ impl Git {
                 self.directory.parent().unwrap_or(Path::new("/")),
             )
             .env_remove("LEGION_TASK")
+            .env_remove("XDG_CONFIG_HOME")
             .env("LC_ALL", "C")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
@@ -286,6 +303,13 @@ impl Git {
         ]) {
             StepReason::HostKeyUnverified
         } else if said(&[
+            "certificate problem",
+            "certificate verif",
+            "no alternative certificate subject name",
+            "certificate subject name",
+        ]) {
+            StepReason::CertificateUnverified
+        } else if said(&[
             "Authentication failed",
             "could not read Username",
             "could not read Password",
@@ -317,7 +341,23 @@ impl Git {
         };
         let last: Vec<_> = words.lines().map(str::trim).filter(|l| !is_noise(l)).collect();
         let shown = bounded(&last[last.len().saturating_sub(3)..].join("; "), 400);
-        StepError::new(reason, format!("{}: git says: {shown}", self.uri)).field(FIELD)
+        let error = StepError::new(reason, format!("{}: git says: {shown}", self.uri)).field(FIELD);
+        if reason == StepReason::SourceAccessDenied && !self.has_secret {
+            return error.field(SECRET_FIELD).remedy(
+                "make a Secret with the keys username and password, a Connection of type git whose secretRef names it, \
+                 and name that connection in spec.source.git.connection",
+            );
+        }
+        error
+    }
+}
+
+/// The keys of a Secret without which a repository's transport does not work.
+pub(super) fn keys(uri: &str) -> &'static [&'static str] {
+    match address(uri) {
+        Ok((_, "https")) => &["password"],
+        Ok((_, "ssh")) => &["ssh-privatekey"],
+        _ => &[],
     }
 }
 
@@ -387,9 +427,7 @@ fn address(uri: &str) -> Result<(String, &'static str)> {
             if url.password().is_some() || (url.scheme() != "ssh" && !url.username().is_empty()) {
                 return Err(refused("holds credentials; put them into the Secret of a connection"));
             }
-            let scheme = ["https", "http", "ssh", "file"]
-                .into_iter()
-                .find(|s| *s == url.scheme());
+            let scheme = ["https", "ssh", "file"].into_iter().find(|s| *s == url.scheme());
             scheme
                 .map(|scheme| (uri.to_owned(), scheme))
                 .ok_or_else(|| refused("has a transport that is not allowed"))
@@ -431,6 +469,7 @@ mod tests {
             ("https://token@e.org/x.git", None),
             ("ext::sh -c true", None),
             ("git://e.org/x.git", None),
+            ("http://e.org/x.git", None),
             ("--upload-pack=x", None),
             ("/srv/x.git", None),
         ] {

@@ -178,16 +178,15 @@ fn refused(url: &Url, status: StatusCode) -> StepError {
 }
 
 fn unreachable(url: &Url, error: &reqwest::Error) -> StepError {
-    let reason = if error.is_redirect() {
+    // The outermost text only repeats the address; the cause is at the end of the chain.
+    let cause = crate::tls::root_cause(error);
+    let reason = if crate::tls::is_certificate(&cause) {
+        StepReason::CertificateUnverified
+    } else if error.is_redirect() {
         StepReason::DataAccessDenied
     } else {
         StepReason::DataUnreachable
     };
-    // The outermost text only repeats the address; the cause is at the end of the chain.
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
     StepError::new(reason, format!("{url}: {cause}")).field("spec.data")
 }
 

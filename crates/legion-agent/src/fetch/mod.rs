@@ -1,6 +1,7 @@
 //! The init container `fetch`.
 
 pub(crate) mod askpass;
+mod credentials;
 mod data;
 mod git;
 mod http;
@@ -67,7 +68,8 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
     for directory in [&source, &data, &output, &work.join("home"), &work.join("tmp")] {
         places::make(directory)?;
     }
-    let store = Output::open(&task.output)?;
+    let missing = credentials::missing(task)?;
+    let store = Output::open(&task.output).map_err(|error| missing.clone().unwrap_or(error))?;
     if already_published(task, &store)? {
         places::write(&run.join(files::SKIP), b"")?;
         report::line("this run has already published its result: nothing is fetched");
@@ -79,6 +81,9 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
             },
             FetchTail::default(),
         ));
+    }
+    if let Some(error) = missing {
+        return Err(error);
     }
     // An hour of training is not to end at a store that refuses its result.
     let probe = format!("{}/.probe-{}", task.output.path, task.training.attempt);

@@ -13,7 +13,7 @@ use legion_protocol::{digest, env};
 use std::path::Path;
 
 /// The slot of the source's secret and volume.
-const SLOT: &str = "source";
+pub(super) const SLOT: &str = "source";
 
 /// Brings the source into an empty directory.
 pub(super) fn fetch(task: &SourceTask, to: &Path, limits: Limits) -> Result<FetchSource> {
@@ -26,7 +26,7 @@ pub(super) fn fetch(task: &SourceTask, to: &Path, limits: Limits) -> Result<Fetc
             secret,
             known_hosts,
         } => {
-            let secret = Secret::of(secret, SLOT, "spec.source.git.connection")?;
+            let secret = Secret::of(secret, SLOT, git::SECRET_FIELD)?;
             let repository = Repository {
                 uri,
                 reference,

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(crate) struct Directory {
     root: PathBuf,
+    /// Its address, as users know it: the path of the mount means nothing to them.
+    uri: String,
 }
 
 /// A file that has not got its name yet.
@@ -21,13 +23,20 @@ pub(crate) struct Pending {
     file: File,
     partial: PathBuf,
     path: PathBuf,
+    address: String,
     done: bool,
 }
 
 impl Directory {
     /// The directory at a path, which need not exist yet.
-    pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub(crate) fn new(root: PathBuf, uri: &str) -> Self {
+        let uri = uri.trim_end_matches('/').to_owned();
+        Self { root, uri }
+    }
+
+    /// The address of an object.
+    fn address(&self, path: &str) -> String {
+        format!("{}/{path}", self.uri)
     }
 
     pub(super) fn probe(&self, path: &str) -> Result<()> {
@@ -37,16 +46,18 @@ impl Directory {
     }
 
     pub(super) fn start(&self, path: &str) -> Result<Pending> {
+        let address = self.address(path);
         let path = self.root.join(path);
         let parent = path.parent().unwrap_or(&self.root).to_owned();
-        std::fs::create_dir_all(&parent).map_err(|e| failed("cannot make the directory", &parent, &e))?;
+        std::fs::create_dir_all(&parent).map_err(|e| failed("cannot make the directory of", &address, &e))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
-        let file = File::create(&partial).map_err(|e| failed("cannot write", &partial, &e))?;
+        let file = File::create(&partial).map_err(|e| failed("cannot write", &address, &e))?;
         Ok(Pending {
             file,
             partial,
             path,
+            address,
             done: false,
         })
     }
@@ -54,7 +65,7 @@ impl Directory {
     /// Has the names of complete files beside `path` survive a crash: once for all of them, because it may take longer
     /// than writing them.
     pub(super) fn settle(&self, path: &str) -> Result<()> {
-        sync_parent(&self.root.join(path))
+        sync_parent(&self.root.join(path), &self.address(path))
     }
 
     pub(super) fn create(&self, path: &str, bytes: &[u8]) -> Result<Created> {
@@ -64,25 +75,22 @@ impl Directory {
     }
 
     pub(super) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let path = self.root.join(path);
-        let file = match File::open(&path) {
+        let cannot = |e: &std::io::Error| failed("cannot read", &self.address(path), e);
+        let file = match File::open(self.root.join(path)) {
             Ok(file) => file,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(failed("cannot read", &path, &e)),
+            Err(e) => return Err(cannot(&e)),
         };
         let mut bytes = Vec::new();
-        file.take(limit)
-            .read_to_end(&mut bytes)
-            .map_err(|e| failed("cannot read", &path, &e))?;
+        file.take(limit).read_to_end(&mut bytes).map_err(|e| cannot(&e))?;
         Ok(Some(bytes))
     }
 
     pub(super) fn size(&self, path: &str) -> Result<Option<u64>> {
-        let path = self.root.join(path);
-        match std::fs::metadata(&path) {
+        match std::fs::metadata(self.root.join(path)) {
             Ok(meta) => Ok(Some(meta.len())),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(failed("cannot read", &path, &e)),
+            Err(e) => Err(failed("cannot read", &self.address(path), &e)),
         }
     }
 }
@@ -91,12 +99,12 @@ impl Pending {
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file
             .write_all(bytes)
-            .map_err(|e| failed("cannot write", &self.partial, &e))
+            .map_err(|e| failed("cannot write", &self.address, &e))
     }
 
     pub(super) fn finish(mut self) -> Result<()> {
         self.sync()?;
-        std::fs::rename(&self.partial, &self.path).map_err(|e| failed("cannot write", &self.path, &e))?;
+        std::fs::rename(&self.partial, &self.path).map_err(|e| failed("cannot write", &self.address, &e))?;
         self.done = true;
         Ok(())
     }
@@ -111,29 +119,29 @@ impl Pending {
                 match std::fs::hard_link(&self.partial, &self.path) {
                     Ok(()) => {}
                     Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(Created::Exists),
-                    Err(e) => return Err(failed("cannot write", &self.path, &e)),
+                    Err(e) => return Err(failed("cannot write", &self.address, &e)),
                 }
-                return sync_parent(&self.path).map(|()| Created::New);
+                return sync_parent(&self.path, &self.address).map(|()| Created::New);
             }
-            Err(e) => return Err(failed("cannot write", &self.path, &e.into())),
+            Err(e) => return Err(failed("cannot write", &self.address, &e.into())),
         }
         self.done = true;
-        sync_parent(&self.path).map(|()| Created::New)
+        sync_parent(&self.path, &self.address).map(|()| Created::New)
     }
 
     fn sync(&self) -> Result<()> {
         self.file
             .sync_all()
-            .map_err(|e| failed("cannot write", &self.partial, &e))
+            .map_err(|e| failed("cannot write", &self.address, &e))
     }
 }
 
 /// Has the names in a directory survive a crash of the machine.
-fn sync_parent(path: &Path) -> Result<()> {
+fn sync_parent(path: &Path, address: &str) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     File::open(parent)
         .and_then(|d| d.sync_all())
-        .map_err(|e| failed("cannot write", parent, &e))
+        .map_err(|e| failed("cannot write", address, &e))
 }
 
 impl Drop for Pending {
@@ -145,19 +153,35 @@ impl Drop for Pending {
     }
 }
 
-fn failed(what: &str, path: &Path, error: &std::io::Error) -> StepError {
+fn failed(what: &str, address: &str, error: &std::io::Error) -> StepError {
+    let elsewhere = "or name another connection in spec.output";
     let (reason, remedy) = match error.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => (
+        ErrorKind::PermissionDenied => {
+            let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+            (
+                StepReason::OutputNotWritable,
+                format!("let the user {user} or the group {group} of the pod write there, {elsewhere}"),
+            )
+        }
+        ErrorKind::ReadOnlyFilesystem => (
             StepReason::OutputNotWritable,
-            "let the pod's user and group write there, or choose another connection for spec.output",
+            format!("make the volume of the connection writable, {elsewhere}"),
+        ),
+        ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::AlreadyExists
+        | ErrorKind::DirectoryNotEmpty
+        | ErrorKind::InvalidFilename => (
+            StepReason::OutputNotWritable,
+            format!("remove what lies in the way or change spec.output.pathTemplate, {elsewhere}"),
         ),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (
             StepReason::UploadFailed,
-            "make room on the volume of the output connection",
+            "make room on the volume of the output connection".to_owned(),
         ),
-        _ => (StepReason::UploadFailed, StepReason::UploadFailed.remedy()),
+        _ => (StepReason::UploadFailed, StepReason::UploadFailed.remedy().to_owned()),
     };
-    StepError::new(reason, format!("{what} {}: {error}", path.display()))
+    StepError::new(reason, format!("{what} {address}: {error}"))
         .field(FIELD)
         .remedy(remedy)
 }
@@ -169,7 +193,7 @@ mod tests {
     #[test]
     fn a_record_is_created_once() {
         let dir = tempfile::tempdir().unwrap();
-        let directory = Directory::new(dir.path().join("made"));
+        let directory = Directory::new(dir.path().join("made"), "file:///models");
         assert_eq!(directory.create("a/b.json", b"first").unwrap(), Created::New);
         assert_eq!(directory.create("a/b.json", b"second").unwrap(), Created::Exists);
         assert_eq!(directory.read("a/b.json", 100).unwrap().unwrap(), b"first");
@@ -180,7 +204,7 @@ mod tests {
     #[test]
     fn what_is_not_finished_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let directory = Directory::new(dir.path().to_owned());
+        let directory = Directory::new(dir.path().to_owned(), "file:///models");
         let mut pending = directory.start("model.tar").unwrap();
         pending.write(b"half").unwrap();
         drop(pending);
@@ -192,13 +216,13 @@ mod tests {
     fn a_file_in_the_way_is_named_with_its_remedy() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
-        let error = Directory::new(dir.path().join("file"))
+        let error = Directory::new(dir.path().join("file"), "file:///models/")
             .probe("run/model.tar")
             .unwrap_err();
         assert_eq!(
             (error.reason, error.field.as_str()),
             (StepReason::OutputNotWritable, FIELD)
         );
-        assert!(error.message.contains("file/run"), "{error}");
+        assert!(error.message.contains("file:///models/run/model.tar"), "{error}");
     }
 }

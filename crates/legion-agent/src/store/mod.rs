@@ -15,13 +15,19 @@ use sha2::{Digest as _, Sha256};
 use std::io::Write;
 
 /// The slot of the output's secret and volume.
-const SLOT: &str = "output";
+pub(crate) const SLOT: &str = "output";
 /// The field that errors of the output are about.
 pub(crate) const FIELD: &str = "spec.output";
 
-/// The output store.
+/// The output store. Its errors name the connection, which is what a user can change.
 #[derive(Debug)]
-pub(crate) enum Output {
+pub(crate) struct Output {
+    connection: String,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
     /// A mounted volume or a directory of the node.
     Directory(Directory),
     /// A bucket.
@@ -39,6 +45,7 @@ pub(crate) enum Created {
 
 /// An object on its way into the store, with its digest and size so far. Dropped, it leaves nothing behind.
 pub(crate) struct Upload<'a> {
+    output: &'a Output,
     sink: Sink<'a>,
     hash: Sha256,
     bytes: u64,
@@ -59,44 +66,61 @@ pub(crate) struct StoredObject {
 impl Output {
     /// Opens the store of a task. Nothing is asked of it yet.
     pub(crate) fn open(task: &OutputTask) -> Result<Self> {
-        match &task.store {
-            Store::S3 { secret, .. } => Ok(Self::Bucket(Bucket::open(
+        let place = match &task.store {
+            Store::S3 { secret, .. } => Place::Bucket(Bucket::open(
                 &task.store,
                 Secret::of(secret, SLOT, FIELD)?.as_ref(),
                 s3::Use::Output,
-            )?)),
-            Store::Volume { path } => Ok(Self::Directory(Directory::new(
+            )?),
+            Store::Volume { path } => Place::Directory(Directory::new(
                 places::storage(SLOT)?.join(places::relative(path, FIELD)?),
-            ))),
-            Store::Http { .. } => Err(StepError::new(
-                StepReason::OutputNotWritable,
-                format!(
-                    "the connection {:?} is of type http, which cannot be written to",
-                    task.connection
-                ),
-            )
-            .field(FIELD)
-            .remedy("use a connection of type s3, pvc or local for spec.output")),
+                &task.uri,
+            )),
+            Store::Http { .. } => {
+                return Err(StepError::new(
+                    StepReason::OutputNotWritable,
+                    format!(
+                        "the connection {:?} is of type http, which cannot be written to",
+                        task.connection
+                    ),
+                )
+                .field(FIELD)
+                .remedy("use a connection of type s3, pvc or local for spec.output"));
+            }
+        };
+        Ok(Self {
+            connection: task.connection.clone(),
+            place,
+        })
+    }
+
+    /// The same error with the connection's name.
+    fn named(&self, error: StepError) -> StepError {
+        StepError {
+            message: format!("the connection {:?}: {}", self.connection, error.message),
+            ..error
         }
     }
 
     /// Checks that objects can be written, by writing one.
     pub(crate) fn probe(&self, path: &str) -> Result<()> {
         places::relative(path, FIELD)?;
-        match self {
-            Self::Directory(directory) => directory.probe(path),
-            Self::Bucket(bucket) => bucket.probe(path),
+        match &self.place {
+            Place::Directory(directory) => directory.probe(path),
+            Place::Bucket(bucket) => bucket.probe(path),
         }
+        .map_err(|e| self.named(e))
     }
 
     /// Starts an object, replacing one of the same name at its end. `estimate` is about how long it will be.
     pub(crate) fn upload(&self, path: &str, estimate: u64) -> Result<Upload<'_>> {
         places::relative(path, FIELD)?;
-        let sink = match self {
-            Self::Directory(directory) => Sink::File(directory.start(path)?),
-            Self::Bucket(bucket) => Sink::Object(bucket.start(path, estimate)),
+        let sink = match &self.place {
+            Place::Directory(directory) => Sink::File(directory.start(path).map_err(|e| self.named(e))?),
+            Place::Bucket(bucket) => Sink::Object(bucket.start(path, estimate)),
         };
         Ok(Upload {
+            output: self,
             sink,
             hash: Sha256::new(),
             bytes: 0,
@@ -105,38 +129,41 @@ impl Output {
 
     /// Waits until complete objects beside `path` survive whatever happens to the store's machine.
     pub(crate) fn settle(&self, path: &str) -> Result<()> {
-        match self {
-            Self::Directory(directory) => directory.settle(path),
+        match &self.place {
+            Place::Directory(directory) => directory.settle(path).map_err(|e| self.named(e)),
             // An object is durable once its upload was answered.
-            Self::Bucket(_) => Ok(()),
+            Place::Bucket(_) => Ok(()),
         }
     }
 
     /// Stores a small object unless one of that name exists.
     pub(crate) fn create(&self, path: &str, bytes: &[u8]) -> Result<Created> {
         places::relative(path, FIELD)?;
-        match self {
-            Self::Directory(directory) => directory.create(path, bytes),
-            Self::Bucket(bucket) => bucket.create(path, bytes),
+        match &self.place {
+            Place::Directory(directory) => directory.create(path, bytes),
+            Place::Bucket(bucket) => bucket.create(path, bytes),
         }
+        .map_err(|e| self.named(e))
     }
 
     /// A small object; nothing when there is none.
     pub(crate) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         places::relative(path, FIELD)?;
-        match self {
-            Self::Directory(directory) => directory.read(path, limit),
-            Self::Bucket(bucket) => bucket.read(path, limit),
+        match &self.place {
+            Place::Directory(directory) => directory.read(path, limit),
+            Place::Bucket(bucket) => bucket.read(path, limit),
         }
+        .map_err(|e| self.named(e))
     }
 
     /// The size of an object; nothing when there is none.
     pub(crate) fn size(&self, path: &str) -> Result<Option<u64>> {
         places::relative(path, FIELD)?;
-        match self {
-            Self::Directory(directory) => directory.size(path),
-            Self::Bucket(bucket) => bucket.size(path),
+        match &self.place {
+            Place::Directory(directory) => directory.size(path),
+            Place::Bucket(bucket) => bucket.size(path),
         }
+        .map_err(|e| self.named(e))
     }
 }
 
@@ -144,9 +171,10 @@ impl Upload<'_> {
     /// Completes the object: only now does it exist under its name.
     pub(crate) fn finish(self) -> Result<StoredObject> {
         match self.sink {
-            Sink::File(pending) => pending.finish()?,
-            Sink::Object(pending) => pending.finish()?,
+            Sink::File(pending) => pending.finish(),
+            Sink::Object(pending) => pending.finish(),
         }
+        .map_err(|e| self.output.named(e))?;
         Ok(StoredObject {
             digest: digest::render(self.hash),
             bytes: self.bytes,
@@ -161,7 +189,7 @@ impl Write for Upload<'_> {
             Sink::File(pending) => pending.write(bytes),
             Sink::Object(pending) => pending.write(bytes),
         }
-        .map_err(std::io::Error::other)?;
+        .map_err(|e| std::io::Error::other(self.output.named(e)))?;
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         Ok(bytes.len())
@@ -172,10 +200,18 @@ impl Write for Upload<'_> {
     }
 }
 
-/// The error that travelled through an [`std::io::Error`], or one about reading what is packed.
+/// The error that travelled through an [`std::io::Error`], or one about reading what is packed. Whoever passed it on may
+/// have wrapped it in an error of its own.
 pub(crate) fn sink_error(error: &std::io::Error) -> StepError {
-    match error.get_ref().and_then(|e| e.downcast_ref::<StepError>()) {
-        Some(error) => error.clone(),
-        None => crate::node_fault("cannot pack", error),
+    let mut link: Option<&(dyn std::error::Error + 'static)> = error.get_ref().map(|e| e as _);
+    while let Some(cause) = link {
+        if let Some(error) = cause.downcast_ref::<StepError>() {
+            return error.clone();
+        }
+        link = match cause.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref()) {
+            Some(inner) => Some(inner as _),
+            None => cause.source(),
+        };
     }
+    crate::node_fault("cannot pack", error)
 }

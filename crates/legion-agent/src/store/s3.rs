@@ -3,7 +3,7 @@
 use super::Created;
 use super::runtime::block_on;
 use crate::secrets::Secret;
-use crate::{Result, tree};
+use crate::{Result, tls, tree};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use legion_protocol::reason::{StepError, StepReason};
@@ -135,17 +135,23 @@ impl Bucket {
                 (reason, "refuses the credentials".to_owned())
             }
             (error, usage) => {
-                let reason = match usage {
-                    Use::Output => StepReason::OutputUnreachable,
-                    Use::Source => StepReason::SourceUnreachable,
-                    Use::Data => StepReason::DataUnreachable,
+                let cause = tls::root_cause(error);
+                let reason = if tls::is_certificate(&cause) {
+                    StepReason::CertificateUnverified
+                } else {
+                    match (usage, is_refusal(&cause)) {
+                        (Use::Output, true) => StepReason::OutputNotWritable,
+                        (Use::Output, false) => StepReason::OutputUnreachable,
+                        (Use::Source, true) => StepReason::SourceNotFound,
+                        (Use::Source, false) => StepReason::SourceUnreachable,
+                        (Use::Data, true) => StepReason::DataNotFound,
+                        (Use::Data, false) => StepReason::DataUnreachable,
+                    }
                 };
+                // The chain's end is the server's word, or the system's about the connection.
                 (
                     reason,
-                    format!(
-                        "cannot be used: {}",
-                        legion_protocol::text::bounded(&error.to_string(), 300)
-                    ),
+                    format!("cannot be used: {}", legion_protocol::text::bounded(&cause, 300)),
                 )
             }
         };
@@ -277,6 +283,16 @@ impl Bucket {
             upload: None,
         }
     }
+}
+
+/// Whether a server's answer says that the request itself is wrong (4xx): it would get the same answer again. The
+/// status has no field of its own in the library's error.
+fn is_refusal(said: &str) -> bool {
+    let status = said
+        .split("non-2xx status code: ")
+        .nth(1)
+        .and_then(|rest| rest.get(..3));
+    status.is_some_and(|status| status.starts_with('4') && !matches!(status, "408" | "425" | "429"))
 }
 
 /// An object that is being read. An interruption is an error: the caller starts over, and nothing half-read is used.

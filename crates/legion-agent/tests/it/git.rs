@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-fn source(uri: &str, reference: &str) -> SourceTask {
+pub fn source(uri: &str, reference: &str) -> SourceTask {
     SourceTask::Git {
         uri: uri.into(),
         reference: reference.into(),
@@ -18,11 +18,11 @@ fn source(uri: &str, reference: &str) -> SourceTask {
     }
 }
 
-const AS: &str = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@e GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@e \
+pub const AS: &str = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@e GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@e \
                   GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1;";
 
 /// A repository with two commits on `main`, a tag on the first, and a branch.
-fn repository(pod: &Pod) -> (String, String, String) {
+pub fn repository(pod: &Pod) -> (String, String, String) {
     let at = pod.at("origin");
     std::fs::create_dir(&at).unwrap();
     let script = "git init -q -b main . && echo 1 > train.py && git add . && git commit -qm one && git tag v1

@@ -7,6 +7,7 @@ mod data;
 mod git;
 mod harness;
 mod hostile;
+mod https;
 mod publish;
 mod s3;
 mod source;

@@ -4,7 +4,7 @@ use crate::harness::{Pod, exit_code};
 use legion_protocol::digest;
 use legion_protocol::exit::ExitRecord;
 use legion_protocol::message::PublishOutcome;
-use legion_protocol::reason::StepReason;
+use legion_protocol::reason::{StepClass, StepReason};
 use legion_protocol::success::SuccessRecord;
 use legion_protocol::task::{SourceTask, Store};
 use std::process::Command;
@@ -162,6 +162,36 @@ fn the_next_attempt_repeats_what_the_first_published() {
     std::fs::write(pod.stored("model.tar"), "cut").unwrap();
     pod.fetch_ok(&task);
     assert!(!pod.at("run/skip").exists());
+}
+
+#[test]
+fn an_output_that_refuses_is_final_and_named() {
+    // No user may make a directory there.
+    let nobody_writes = "/sys/kernel";
+    let pod = Pod::new();
+    std::fs::remove_dir(pod.at("storage/output")).unwrap();
+    std::os::unix::fs::symlink(nobody_writes, pod.at("storage/output")).unwrap();
+    let published = pod.run(&exit_code(0), good);
+    published.error(StepReason::OutputNotWritable, "the connection \"models\": cannot make");
+    let error = published.message.error().unwrap();
+    assert_eq!(error.class(), StepClass::User, "trying again gives the same answer");
+    assert_eq!(error.field, "spec.output");
+    assert!(
+        error.message.contains("file:///models/default/wine/7f3a1c9e"),
+        "{error}"
+    );
+    assert!(error.remedy.contains("spec.output"), "{}", error.remedy);
+    // How the command ended is told all the same.
+    assert_eq!(published.message.head.exit, Some(exit_code(0)));
+
+    // What lies in the way of the record is found only at the very end.
+    let pod = Pod::new();
+    pod.write("storage/output/.legion", "a file");
+    let published = pod.run(&exit_code(0), good);
+    published.error(
+        StepReason::OutputNotWritable,
+        "file:///models/.legion/6f1a/7f3a1c9e.json",
+    );
 }
 
 #[test]

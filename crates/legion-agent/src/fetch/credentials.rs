@@ -1,0 +1,66 @@
+//! Whether every Secret of a task is mounted with the keys it needs: looked at before anything is transferred, because
+//! the volumes of Secrets are optional and hours may pass before the last one is used.
+
+use super::git;
+use crate::secrets::Secret;
+use crate::{Result, store};
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::task::{FetchTask, SourceTask, Store};
+
+/// What is missing, as one error that names every Secret and key; nothing when all are there.
+pub(super) fn missing(task: &FetchTask) -> Result<Option<StepError>> {
+    let mut found = Vec::new();
+    look(&task.output.store, store::SLOT, store::FIELD, &mut found)?;
+    match &task.source {
+        SourceTask::Git { uri, secret, .. } => {
+            let field = git::SECRET_FIELD;
+            if let Some(secret) = Secret::of(secret, super::source::SLOT, field)? {
+                keys(&secret, git::keys(uri), &mut found)?;
+            }
+        }
+        SourceTask::ObjectStore { store, .. } => {
+            look(store, super::source::SLOT, "spec.source.objectStore", &mut found)?;
+        }
+        SourceTask::ConfigMap { .. } | SourceTask::Volume { .. } => {}
+    }
+    for data in &task.data {
+        look(
+            &data.store,
+            &data.slot,
+            &format!("spec.data[{}]", data.name),
+            &mut found,
+        )?;
+    }
+    Ok(found.into_iter().reduce(|first, next| StepError {
+        message: format!("{}; {}", first.message, next.message),
+        remedy: format!("{}; {}", first.remedy, next.remedy),
+        ..first
+    }))
+}
+
+fn look(store: &Store, slot: &str, field: &str, found: &mut Vec<StepError>) -> Result<()> {
+    match store {
+        Store::S3 { secret, .. } => match Secret::of(secret, slot, field)? {
+            Some(secret) => keys(&secret, &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"], found),
+            None => Ok(()),
+        },
+        Store::Http { secret, .. } => match Secret::of(secret, slot, field)? {
+            Some(secret) if secret.get("token")?.is_some() => Ok(()),
+            Some(secret) if secret.get("username")?.is_some() => keys(&secret, &["password"], found),
+            Some(secret) => keys(&secret, &["token"], found),
+            None => Ok(()),
+        },
+        Store::Volume { .. } => Ok(()),
+    }
+}
+
+fn keys(secret: &Secret, keys: &[&str], found: &mut Vec<StepError>) -> Result<()> {
+    for key in keys {
+        match secret.require(key) {
+            Ok(_) => {}
+            Err(error) if error.reason == StepReason::SecretMissing => found.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
