@@ -37,7 +37,12 @@ const FAST: [Tier; 1] = [Tier {
     ]],
 }];
 
-const SLOW: [Tier; 4] = [
+const SLOW: [Tier; 5] = [
+    Tier {
+        name: "fetch and publish against an S3-compatible server",
+        needs: "Python 3.11, PyPI",
+        commands: &[&["cargo", "test", "--package", "legion-agent", "--", "--ignored"]],
+    },
     Tier {
         name: "toolchain conformance",
         needs: "Python 3.11, PyPI",

@@ -39,7 +39,8 @@ pub(crate) enum Refused {
 impl From<Errno> for Refused {
     fn from(e: Errno) -> Self {
         match e {
-            Errno::NOENT => Self::Missing,
+            // A file where the path wants a directory is nothing to be found either.
+            Errno::NOENT | Errno::NOTDIR => Self::Missing,
             Errno::LOOP => Self::Link,
             Errno::XDEV => Self::Outside,
             Errno::ACCESS | Errno::PERM => Self::Denied,
@@ -126,11 +127,7 @@ impl Root {
         let mut at = openat(&self.fd, ".", FLAGS | OFlags::DIRECTORY, Mode::empty())?;
         for component in path.components() {
             let Component::Normal(name) = component else { continue };
-            at = openat(&at, name, FLAGS, Mode::empty()).map_err(|e| match e {
-                // A link in the middle of the path: with O_NOFOLLOW it counts as "no directory".
-                Errno::NOTDIR => Refused::Link,
-                e => e.into(),
-            })?;
+            at = openat(&at, name, FLAGS, Mode::empty())?;
         }
         Ok(at)
     }
@@ -242,6 +239,7 @@ mod tests {
             assert_eq!(root.read(Path::new("sub/file"), 6).unwrap_err(), Refused::TooLarge);
             for (path, why) in [
                 ("nothing", Refused::Missing),
+                ("sub/file/below", Refused::Missing),
                 ("out", Refused::Link),
                 ("in", Refused::Link),
                 ("way/file", Refused::Link),

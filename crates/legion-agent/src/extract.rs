@@ -1,6 +1,7 @@
 //! Unpacking an archive that somebody else made: no traversal, no link out, no bomb, nothing special.
 
 use crate::beneath::{Root, shown};
+use crate::store::carried;
 use crate::tree::{self, Collector, Facts, Limits};
 use crate::{Result, node_fault, places};
 use legion_protocol::reason::{StepError, StepReason};
@@ -83,6 +84,10 @@ pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<Facts
 }
 
 fn unreadable(error: &std::io::Error) -> StepError {
+    // An archive that did not arrive says nothing about what is in it.
+    if let Some(error) = carried(error) {
+        return error;
+    }
     StepError::new(
         StepReason::ContentRefused,
         format!("the archive cannot be read: {error}"),

@@ -35,6 +35,8 @@ struct Packed {
     name: PathBuf,
     /// Size of a file; nothing for a directory.
     size: Option<u64>,
+    /// Which file it was when it was listed: it must be the same one when it is read.
+    inode: u64,
     executable: bool,
 }
 
@@ -89,6 +91,7 @@ impl Packing {
                             path: path.clone(),
                             name: name.clone(),
                             size: None,
+                            inode: stat.st_ino,
                             executable: true,
                         },
                         limits,
@@ -117,7 +120,7 @@ impl Packing {
         }
         if let Some((_, path)) = linked.into_values().find(|(outside, _)| *outside > 0) {
             let what = format!("{:?} is a hard link to a file outside of the output", shown(&path));
-            return Err(StepError::new(StepReason::OutputHostile, what));
+            return Err(StepError::new(StepReason::OutputHostile, what).remedy("copy the file instead of linking it"));
         }
         this.entries
             .sort_unstable_by(|a, b| a.name.as_os_str().as_bytes().cmp(b.name.as_os_str().as_bytes()));
@@ -168,7 +171,11 @@ impl Packing {
                     tar.append_data(&mut header, &entry.name, std::io::empty())
                 }
                 Some(size) => {
-                    let (file, _) = self.root.file(&entry.path, size).map_err(|e| hostile(&entry.path, e))?;
+                    let (file, stat) = self.root.file(&entry.path, size).map_err(|e| hostile(&entry.path, e))?;
+                    if stat.st_ino != entry.inode {
+                        let what = format!("{:?} was replaced while the output was packed", shown(&entry.path));
+                        return Err(StepError::new(StepReason::OutputHostile, what));
+                    }
                     header.set_entry_type(tar::EntryType::Regular);
                     header.set_size(size);
                     tar.append_data(
@@ -197,6 +204,7 @@ fn file(path: PathBuf, name: PathBuf, stat: &Stat) -> Packed {
         path,
         name,
         size: Some(u64::try_from(stat.st_size).unwrap_or(0)),
+        inode: stat.st_ino,
         executable: stat.st_mode & 0o100 != 0,
     }
 }

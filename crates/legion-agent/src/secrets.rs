@@ -4,6 +4,29 @@ use crate::{Result, places};
 use legion_protocol::env;
 use legion_protocol::reason::{StepError, StepReason};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+/// The values that were read, but for those that are no secrets.
+static READ: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Shortest value that is looked for in texts: anything shorter would hide words that happen to contain it.
+const MIN_BYTES: usize = 6;
+
+/// A text of somebody else's without any value that this process has read from a Secret: servers and programs quote what
+/// they are sent.
+pub(crate) fn hide(text: &str) -> String {
+    let read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    read.iter()
+        .fold(text.to_owned(), |text, value| text.replace(value, "***"))
+}
+
+fn remember(key: &str, value: &str) {
+    let public = ["username", "known_hosts", "AWS_ACCESS_KEY_ID"].contains(&key);
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if !public && value.len() >= MIN_BYTES && !read.iter().any(|known| known == value) {
+        read.push(value.to_owned());
+    }
+}
 
 /// Longest value that is accepted, in bytes; a Secret holds at most 1 MiB.
 const MAX_BYTES: u64 = 1 << 20;
@@ -49,7 +72,11 @@ impl Secret {
             Err(_) => return Ok(None),
         }
         match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()).filter(|t| !t.is_empty())),
+            Ok(text) => {
+                let value = text.trim_end_matches(['\n', '\r']);
+                remember(key, value);
+                Ok(Some(value.to_owned()).filter(|v| !v.is_empty()))
+            }
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Err(self.invalid(key, "is not UTF-8")),
             Err(e) => Err(self.invalid(key, &format!("cannot be read: {e}"))),
         }

@@ -1,6 +1,7 @@
 //! Trees of files: listing them in one order, bounded, and copying them in.
 
 use crate::beneath::{Root, shown};
+use crate::store::carried;
 use crate::{Result, node_fault};
 use legion_protocol::digest;
 use legion_protocol::reason::{StepError, StepReason};
@@ -154,7 +155,9 @@ pub(crate) fn copy_file(
     let mut bytes = 0u64;
     let mut buffer = vec![0; 256 << 10];
     loop {
-        let read = from.read(&mut buffer).map_err(|e| failed(&e))?;
+        let read = from
+            .read(&mut buffer)
+            .map_err(|e| carried(&e).unwrap_or_else(|| failed(&e)))?;
         if read == 0 {
             break;
         }

@@ -109,6 +109,8 @@ reasons! {
     Interrupted, Transient, "nothing: the attempt is repeated";
     /// The pod was not set up as the agent expects; a defect of Legion or of what changed the pod.
     TaskInvalid, User, "check that operator and agent have the same version and that nothing rewrote the pod";
+    /// A program that the agent needs is not there: git, or ssh for repositories that are reached by it.
+    ProgramMissing, User, "install git and an ssh client in the agent's image (with legionctl local: on this machine)";
     /// The disk of the workspace is full.
     WorkspaceFull, User, "raise spec.workspace.size";
     /// Reading or writing on the node failed.

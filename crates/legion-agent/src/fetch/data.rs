@@ -75,8 +75,7 @@ fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<Facts> {
             let path = task.remote_path.trim_end_matches('/');
             // One object when the name is one; everything below it otherwise.
             if !path.is_empty() && !task.remote_path.ends_with('/') && bucket.head(path)?.is_some() {
-                let (_, mut reader) = bucket.get(path)?;
-                let (digest, bytes) = tree::copy_file(&mut reader, to, limits.bytes, false)?;
+                let (digest, bytes) = source::object(&bucket, path, to, limits.bytes)?;
                 return Ok(Facts {
                     digest,
                     files: 1,

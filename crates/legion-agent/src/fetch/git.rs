@@ -5,7 +5,7 @@
 //! https and ssh for submodules) is allowed; links out of the tree are refused after the checkout.
 
 use super::askpass;
-use crate::secrets::Secret;
+use crate::secrets::{Secret, hide};
 use crate::tree::{self, Limits};
 use crate::{Result, node_fault, places, retry};
 use legion_protocol::message::FetchSource;
@@ -188,8 +188,11 @@ impl Git {
     /// Runs git and gives its output.
     fn run(&self, args: &[&str]) -> Result<String> {
         let output = self.command(args).output().map_err(|e| {
-            StepError::new(StepReason::NodeFault, format!("cannot run git: {e}"))
-                .remedy("use an agent image that contains git")
+            let reason = match e.kind() {
+                std::io::ErrorKind::NotFound => StepReason::ProgramMissing,
+                _ => StepReason::NodeFault,
+            };
+            StepError::new(reason, format!("cannot run git: {e}")).field(FIELD)
         })?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -225,8 +228,12 @@ impl Git {
             }
         }
         let is_hex = reference.len() >= 4 && reference.bytes().all(|b| b.is_ascii_hexdigit());
-        if is_hex && let Ok(commit) = self.bring_commit(reference) {
-            return Ok(commit);
+        if is_hex {
+            match self.bring_commit(reference) {
+                Err(error) if error.reason == StepReason::GitRefNotFound => {}
+                // What the network broke says nothing about the commit.
+                done => return done,
+            }
         }
         if reference.is_empty() {
             return Err(StepError::new(StepReason::GitRefNotFound, "the repository is empty").field(REF_FIELD));
@@ -325,6 +332,8 @@ impl Git {
             StepReason::WorkspaceFull
         } else if said(&["transport '"]) {
             StepReason::ContentRefused
+        } else if said(&["cannot run ssh", "ssh: not found", "ssh: command not found"]) {
+            StepReason::ProgramMissing
         } else {
             StepReason::SourceUnreachable
         };
@@ -340,7 +349,7 @@ impl Git {
                 || line.starts_with("@@@")
         };
         let last: Vec<_> = words.lines().map(str::trim).filter(|l| !is_noise(l)).collect();
-        let shown = bounded(&last[last.len().saturating_sub(3)..].join("; "), 400);
+        let shown = bounded(&hide(&last[last.len().saturating_sub(3)..].join("; ")), 400);
         let error = StepError::new(reason, format!("{}: git says: {shown}", self.uri)).field(FIELD);
         if reason == StepReason::SourceAccessDenied && !self.has_secret {
             return error.field(SECRET_FIELD).remedy(

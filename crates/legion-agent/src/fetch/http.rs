@@ -1,6 +1,6 @@
 //! Data from web servers.
 
-use crate::secrets::Secret;
+use crate::secrets::{Secret, hide};
 use crate::store::runtime::block_on;
 use crate::tree::{Facts, Limits};
 use crate::{Result, node_fault, retry};
@@ -187,7 +187,7 @@ fn unreachable(url: &Url, error: &reqwest::Error) -> StepError {
     } else {
         StepReason::DataUnreachable
     };
-    StepError::new(reason, format!("{url}: {cause}")).field("spec.data")
+    StepError::new(reason, hide(&format!("{url}: {cause}"))).field("spec.data")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::git::{self, Repository};
 use crate::secrets::Secret;
 use crate::store::s3::{Bucket, Use};
 use crate::tree::{self, Facts, Limits};
-use crate::{Result, extract, places};
+use crate::{Result, extract, places, retry};
 use legion_protocol::message::FetchSource;
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::SourceTask;
@@ -117,16 +117,27 @@ fn object_store(store: &Store, path: &str, to: &Path, limits: Limits) -> Result<
     let bucket = Bucket::open(store, secret.as_ref(), Use::Source)?;
     let gzip = path.ends_with(".tar.gz") || path.ends_with(".tgz");
     if gzip || path.ends_with(".tar") {
-        let (_, reader) = bucket.get(path)?;
-        let facts = if gzip {
-            extract::tar(flate2::read::GzDecoder::new(reader), to, limits)
-        } else {
-            extract::tar(reader, to, limits)
-        };
-        return facts.map_err(|e| e.field(FIELD));
+        return retry::transient(|| {
+            super::empty(to)?;
+            let (_, reader) = bucket.get(path)?;
+            if gzip {
+                extract::tar(flate2::read::GzDecoder::new(reader), to, limits)
+            } else {
+                extract::tar(reader, to, limits)
+            }
+            .map_err(|e| e.field(FIELD))
+        });
     }
     prefix(&bucket, path, to, limits)?.ok_or_else(|| {
         StepError::new(StepReason::SourceNotFound, format!("there is no object below {path:?}")).field(FIELD)
+    })
+}
+
+/// Downloads one object, from its beginning again when it is interrupted.
+pub(super) fn object(bucket: &Bucket, key: &str, to: &Path, limit: u64) -> Result<(String, u64)> {
+    retry::transient(|| {
+        let (_, mut reader) = bucket.get(key)?;
+        tree::copy_file(&mut reader, to, limit, false)
     })
 }
 
@@ -149,8 +160,7 @@ pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: Limits) -> 
         } else {
             format!("{base}/{name}")
         };
-        let (_, mut reader) = bucket.get(&key)?;
-        let (digest, bytes) = tree::copy_file(&mut reader, &target, size, false)?;
+        let (digest, bytes) = object(bucket, &key, &target, size)?;
         facts.add(relative, digest, bytes);
     }
     Ok(Some(facts.finish()))

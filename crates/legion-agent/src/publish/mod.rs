@@ -5,7 +5,7 @@ mod upload;
 mod wait;
 
 use crate::record::{self, Found};
-use crate::{Result, places, report, terminate};
+use crate::{Result, places, report, retry, terminate};
 use legion_protocol::env::files;
 use legion_protocol::exit::ExitRecord;
 use legion_protocol::message::{
@@ -92,7 +92,7 @@ fn publish(task: &PublishTask) -> Result<PublishMessage> {
 /// Repeats the facts of the attempt that published.
 fn repeat(task: &PublishTask) -> Result<PublishMessage> {
     let store = crate::store::Output::open(&task.output)?;
-    match record::find(&store, &task.output, &task.uid, &task.run_id)? {
+    match retry::patiently(|| record::find(&store, &task.output, &task.uid, &task.run_id))? {
         Found::Published(record) => Ok(repeated(*record)),
         Found::Nothing | Found::Stale => Err(StepError::new(
             StepReason::UploadFailed,

@@ -6,7 +6,7 @@ use crate::beneath::Root;
 use crate::pack::{Limits, Packing};
 use crate::record::{self, Found};
 use crate::store::{Created, Output, StoredObject, sink_error};
-use crate::{Result, places};
+use crate::{Result, places, retry};
 use legion_protocol::env::{self, objects};
 use legion_protocol::message::{Artifact, HeadError, PublishMessage, PublishOutcome, Stored};
 use legion_protocol::reason::{StepError, StepReason};
@@ -33,7 +33,7 @@ fn store(task: &PublishTask, run: &Root, exit: Option<legion_protocol::exit::Exi
     let store = Output::open(&task.output)?;
     // This step may run twice, and an attempt that was believed lost may have got to its end: what it published is not
     // overwritten.
-    let found = record::find(&store, &task.output, &task.uid, &task.run_id)?;
+    let found = retry::patiently(|| record::find(&store, &task.output, &task.uid, &task.run_id))?;
     if let Found::Published(record) = found {
         return Ok(repeated(*record));
     }
@@ -95,7 +95,7 @@ fn store(task: &PublishTask, run: &Root, exit: Option<legion_protocol::exit::Exi
 
 /// Writes the success record: only now has the run a result. One that proves nothing any more (`stale`) is replaced.
 fn finish(task: &PublishTask, store: &Output, message: PublishMessage, stale: bool) -> Result<PublishMessage> {
-    store.settle(&object(task, MODEL))?;
+    retry::patiently(|| store.settle(&object(task, MODEL)))?;
     let record = serde_json::to_vec(&success_record(task, &message)).map_err(|e| {
         StepError::new(
             StepReason::UploadFailed,
@@ -109,7 +109,7 @@ fn finish(task: &PublishTask, store: &Output, message: PublishMessage, stale: bo
         })?;
         return Ok(message);
     }
-    match store.create(&task.output.record, &record)? {
+    match retry::patiently(|| store.create(&task.output.record, &record))? {
         Created::New => Ok(message),
         // Another one was faster by a hair. The first one counts.
         Created::Exists => repeat(task),
@@ -120,11 +120,13 @@ fn put(
     store: &Output,
     path: &str,
     estimate: u64,
-    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    mut write: impl FnMut(&mut dyn Write) -> Result<()>,
 ) -> Result<StoredObject> {
-    let mut upload = store.upload(path, estimate)?;
-    write(&mut upload)?;
-    upload.finish()
+    retry::patiently(|| {
+        let mut upload = store.upload(path, estimate)?;
+        write(&mut upload)?;
+        upload.finish()
+    })
 }
 
 fn log_object(task: &PublishTask, store: &Output, log: &mut Log) -> Result<Option<Stored>> {

@@ -200,18 +200,23 @@ impl Write for Upload<'_> {
     }
 }
 
-/// The error that travelled through an [`std::io::Error`], or one about reading what is packed. Whoever passed it on may
-/// have wrapped it in an error of its own.
+/// The error that travelled through an [`std::io::Error`], or one about reading what is packed.
 pub(crate) fn sink_error(error: &std::io::Error) -> StepError {
+    carried(error).unwrap_or_else(|| crate::node_fault("cannot pack", error))
+}
+
+/// The error that travelled through an [`std::io::Error`], if one did. Whoever passed it on may have wrapped it in an
+/// error of its own.
+pub(crate) fn carried(error: &std::io::Error) -> Option<StepError> {
     let mut link: Option<&(dyn std::error::Error + 'static)> = error.get_ref().map(|e| e as _);
     while let Some(cause) = link {
         if let Some(error) = cause.downcast_ref::<StepError>() {
-            return error.clone();
+            return Some(error.clone());
         }
         link = match cause.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref()) {
             Some(inner) => Some(inner as _),
             None => cause.source(),
         };
     }
-    crate::node_fault("cannot pack", error)
+    None
 }

@@ -2,7 +2,7 @@
 
 use super::Created;
 use super::runtime::block_on;
-use crate::secrets::Secret;
+use crate::secrets::{Secret, hide};
 use crate::{Result, tls, tree};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -32,6 +32,55 @@ pub(crate) enum Use {
     Source,
     /// A data binding.
     Data,
+}
+
+/// What is wrong between here and a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// There is no such bucket or object.
+    Missing,
+    /// The credentials do not open it.
+    Denied,
+    /// The server would give the same answer again.
+    Refused,
+    /// The server's certificate cannot be verified.
+    Certificate,
+    /// Anything that may go away by itself.
+    Unreachable,
+}
+
+impl Trouble {
+    /// What a library's error says, and the words of it that are meant for people.
+    fn of(error: &Error) -> (Self, String) {
+        let cause = tls::root_cause(error);
+        let said = words(&cause);
+        let trouble = match error {
+            Error::NotFound { .. } => Self::Missing,
+            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Denied,
+            _ if ["ExpiredToken", "InvalidToken", "TokenRefreshRequired"].contains(&code(&cause).unwrap_or("")) => {
+                Self::Denied
+            }
+            _ if tls::is_certificate(&cause) => Self::Certificate,
+            _ if is_refusal(&cause) => Self::Refused,
+            _ => Self::Unreachable,
+        };
+        (trouble, said)
+    }
+
+    /// The reason for users.
+    fn reason(self, usage: Use) -> StepReason {
+        match (self, usage) {
+            (Self::Certificate, _) => StepReason::CertificateUnverified,
+            (Self::Unreachable, Use::Output) => StepReason::OutputUnreachable,
+            (Self::Unreachable, Use::Source) => StepReason::SourceUnreachable,
+            (Self::Unreachable, Use::Data) => StepReason::DataUnreachable,
+            (_, Use::Output) => StepReason::OutputNotWritable,
+            (Self::Denied, Use::Source) => StepReason::SourceAccessDenied,
+            (Self::Denied, Use::Data) => StepReason::DataAccessDenied,
+            (Self::Missing | Self::Refused, Use::Source) => StepReason::SourceNotFound,
+            (Self::Missing | Self::Refused, Use::Data) => StepReason::DataNotFound,
+        }
+    }
 }
 
 /// A bucket, below a prefix.
@@ -119,54 +168,36 @@ impl Bucket {
     }
 
     fn failed(&self, key: &Key, error: &Error) -> StepError {
+        let (trouble, said) = Trouble::of(error);
         let place = format!("s3://{}/{key}", self.name);
-        let (reason, what) = match (error, self.usage) {
-            (Error::NotFound { .. }, Use::Output) => {
-                (StepReason::OutputNotWritable, "does not accept objects".to_owned())
-            }
-            (Error::NotFound { .. }, Use::Source) => (StepReason::SourceNotFound, "does not exist".to_owned()),
-            (Error::NotFound { .. }, Use::Data) => (StepReason::DataNotFound, "does not exist".to_owned()),
-            (Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, usage) => {
-                let reason = match usage {
-                    Use::Output => StepReason::OutputNotWritable,
-                    Use::Source => StepReason::SourceAccessDenied,
-                    Use::Data => StepReason::DataAccessDenied,
-                };
-                (reason, "refuses the credentials".to_owned())
-            }
-            (error, usage) => {
-                let cause = tls::root_cause(error);
-                let reason = if tls::is_certificate(&cause) {
-                    StepReason::CertificateUnverified
-                } else {
-                    match (usage, is_refusal(&cause)) {
-                        (Use::Output, true) => StepReason::OutputNotWritable,
-                        (Use::Output, false) => StepReason::OutputUnreachable,
-                        (Use::Source, true) => StepReason::SourceNotFound,
-                        (Use::Source, false) => StepReason::SourceUnreachable,
-                        (Use::Data, true) => StepReason::DataNotFound,
-                        (Use::Data, false) => StepReason::DataUnreachable,
-                    }
-                };
-                // The chain's end is the server's word, or the system's about the connection.
-                (
-                    reason,
-                    format!("cannot be used: {}", legion_protocol::text::bounded(&cause, 300)),
-                )
-            }
+        let what = match trouble {
+            Trouble::Missing if self.usage == Use::Output => "does not accept objects",
+            Trouble::Missing => "does not exist",
+            Trouble::Denied => "refuses the credentials",
+            Trouble::Refused | Trouble::Certificate | Trouble::Unreachable => "cannot be used",
         };
         let field = match self.usage {
             Use::Output => super::FIELD,
             Use::Source => "spec.source.objectStore",
             Use::Data => "spec.data",
         };
-        StepError::new(reason, format!("{place} {what}")).field(field)
+        let reason = trouble.reason(self.usage);
+        let error = StepError::new(reason, hide(&format!("{place} {what}: {said}"))).field(field);
+        match said.as_str() {
+            text if trouble == Trouble::Refused && text.contains("region") => {
+                error.remedy("set spec.region of the connection to the bucket's region")
+            }
+            text if text.starts_with("NotImplemented") && self.usage == Use::Output => {
+                error.remedy("use a store that knows conditional writes (If-None-Match), as S3, MinIO and Ceph do")
+            }
+            _ => error,
+        }
     }
 
+    /// Tries what the success record needs: an object that is created only if it is not there.
     pub(super) fn probe(&self, path: &str) -> Result<()> {
+        self.create(path, b"?")?;
         let key = self.key(path)?;
-        block_on(async { self.store.put(&key, PutPayload::from_static(b"?")).await })?
-            .map_err(|e| self.failed(&key, &e))?;
         // Some policies allow writing and not deleting; one byte may stay.
         let _ = block_on(async { self.store.delete(&key).await })?;
         Ok(())
@@ -285,14 +316,41 @@ impl Bucket {
     }
 }
 
-/// Whether a server's answer says that the request itself is wrong (4xx): it would get the same answer again. The
-/// status has no field of its own in the library's error.
-fn is_refusal(said: &str) -> bool {
-    let status = said
-        .split("non-2xx status code: ")
-        .nth(1)
-        .and_then(|rest| rest.get(..3));
-    status.is_some_and(|status| status.starts_with('4') && !matches!(status, "408" | "425" | "429"))
+/// Whether a server's answer says that the request itself is wrong: it would get the same answer again. The status has
+/// no field of its own in the library's error.
+fn is_refusal(cause: &str) -> bool {
+    let Some(status) = cause.split_once(STATUS).and_then(|(_, rest)| rest.get(..3)) else {
+        // How S3 answers when the bucket lies in another region.
+        return cause.starts_with(BARE_REDIRECT);
+    };
+    // 501: the store does not know conditional writes.
+    (status.starts_with(['3', '4']) && !matches!(status, "408" | "425" | "429")) || status == "501"
+}
+
+/// What the library says before a server's status, and about a redirect that leads nowhere.
+const STATUS: &str = "non-2xx status code: ";
+const BARE_REDIRECT: &str = "Received redirect without LOCATION";
+
+/// The code in a server's answer, such as `NoSuchBucket`.
+fn code(cause: &str) -> Option<&str> {
+    element(cause, "Code")
+}
+
+fn element<'a>(document: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = document.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once('<')?.0)
+}
+
+/// What an error says that is meant for people: the code and message of a server's answer. Nothing else of the answer
+/// is quoted; S3 repeats what it was sent in there, a session token included.
+fn words(cause: &str) -> String {
+    let said = match (code(cause), element(cause, "Message"), cause.split_once(STATUS)) {
+        (Some(code), Some(message), _) => format!("{code}: {message}"),
+        (Some(code), None, _) => code.to_owned(),
+        (None, _, Some((_, rest))) => format!("the server answers {}", rest.split(": ").next().unwrap_or(rest)),
+        (None, _, None) => cause.to_owned(),
+    };
+    legion_protocol::text::bounded(&said, 300)
 }
 
 /// An object that is being read. An interruption is an error: the caller starts over, and nothing half-read is used.
@@ -386,6 +444,38 @@ impl Drop for Pending<'_> {
             // Parts of an abandoned upload cost money until somebody removes them. That they cannot be removed now has
             // no other remedy than the bucket's own rule for them.
             let _ = block_on(upload.abort());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_refusal, words};
+
+    #[test]
+    fn only_code_and_message_of_an_answer_are_quoted() {
+        let expired = "Server returned non-2xx status code: 400 Bad Request: <?xml version=\"1.0\"?><Error><Code>ExpiredToken\
+            </Code><Message>The provided token has expired.</Message><Token-0>FwoGZXIvYXdzEXAMPLE</Token-0></Error>";
+        assert_eq!(words(expired), "ExpiredToken: The provided token has expired.");
+        let proxy = "Server returned non-2xx status code: 502 Bad Gateway: <html>you sent: secret</html>";
+        assert_eq!(words(proxy), "the server answers 502 Bad Gateway");
+        assert_eq!(words("connection refused"), "connection refused");
+    }
+
+    #[test]
+    fn what_would_be_answered_again_is_not_tried_again() {
+        let answer = |status: &str| format!("Server returned non-2xx status code: {status}: ");
+        for (cause, refused) in [
+            (answer("400 Bad Request"), true),
+            (answer("405 Method Not Allowed"), true),
+            (answer("501 Not Implemented"), true),
+            (answer("301 Moved Permanently"), true),
+            ("Received redirect without LOCATION, this normally ...".to_owned(), true),
+            (answer("429 Too Many Requests"), false),
+            (answer("503 Service Unavailable"), false),
+            ("operation timed out".to_owned(), false),
+        ] {
+            assert_eq!(is_refusal(&cause), refused, "{cause}");
         }
     }
 }

@@ -1,11 +1,9 @@
 //! Data bindings from volumes and web servers.
 
-use crate::harness::Pod;
+use crate::harness::{self, Pod, answer};
 use legion_protocol::digest;
 use legion_protocol::reason::StepReason;
 use legion_protocol::task::{DataTask, FetchTask, SourceTask, Store};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::sync::mpsc;
 
@@ -118,25 +116,9 @@ fn wrong_bindings_are_named() {
     );
 }
 
-/// A web server that gives one scripted answer per connection and reports the requests.
+/// A web server that gives these answers, one per connection.
 fn serve(answers: Vec<Vec<u8>>) -> (String, mpsc::Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let (send, requests) = mpsc::channel();
-    std::thread::spawn(move || {
-        for answer in answers {
-            let (stream, _) = listener.accept().unwrap();
-            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            let head: Vec<_> = lines.map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
-            send.send(head.join("\n").to_lowercase()).unwrap();
-            (&stream).write_all(&answer).unwrap();
-        }
-    });
-    (address, requests)
-}
-
-fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n{body}").into_bytes()
+    harness::serve(move |n, _| answers.get(n).cloned())
 }
 
 fn http(uri: &str, secret: &str) -> DataTask {

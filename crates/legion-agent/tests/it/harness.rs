@@ -8,10 +8,11 @@ use legion_protocol::task::*;
 use legion_protocol::training::{Goal, ModelName, Objective, TrainingDocument};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
 use tempfile::TempDir;
 
 pub const UID: &str = "6f1a";
@@ -299,20 +300,51 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The address of an S3-compatible server that lives as long as the tests; nothing where it cannot be installed.
-pub fn s3_endpoint() -> Option<&'static str> {
-    static SERVER: OnceLock<Option<(String, Child)>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| {
-        let known = Command::new("python3")
-            .args(["-c", "import moto.server, boto3"])
-            .output();
-        if !known.is_ok_and(|o| o.status.success()) {
-            return None;
+/// A web server that gives one scripted answer per connection and reports the heads of the requests, in lower case.
+/// `answer` gets the number of the request, from 0, and its head; the server ends when it gives nothing.
+pub fn serve(
+    mut answer: impl FnMut(usize, &str) -> Option<Vec<u8>> + Send + 'static,
+) -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (send, requests) = mpsc::channel();
+    std::thread::spawn(move || {
+        for number in 0.. {
+            let (stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(&stream);
+            let lines = reader.by_ref().lines().map_while(Result::ok);
+            let head = lines
+                .take_while(|l| !l.is_empty())
+                .collect::<Vec<_>>()
+                .join("\n")
+                .to_lowercase();
+            let Some(answer) = answer(number, &head) else { return };
+            let length = head
+                .split("content-length: ")
+                .nth(1)
+                .and_then(|rest| rest.lines().next()?.parse().ok());
+            std::io::copy(&mut reader.take(length.unwrap_or(0)), &mut std::io::sink()).unwrap();
+            let _ = send.send(head);
+            // Whoever hung up has seen enough.
+            let _ = (&stream).write_all(&answer);
         }
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/s3_server.py");
+    });
+    (address, requests)
+}
+
+/// An HTTP answer.
+pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n{body}").into_bytes()
+}
+
+/// The address of an S3-compatible server that lives as long as the tests.
+pub fn s3_endpoint() -> &'static str {
+    static SERVER: OnceLock<(String, Child)> = OnceLock::new();
+    let (address, _) = SERVER.get_or_init(|| {
         // It ends when its standard input does, which is when this process ends.
         let mut child = Command::new("python3")
-            .arg(script)
+            .arg(fixture("s3_server.py"))
+            .env("PYTHONPATH", s3_server_packages())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -322,16 +354,33 @@ pub fn s3_endpoint() -> Option<&'static str> {
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut address)
             .unwrap();
-        assert!(
-            address.starts_with("http"),
-            "the S3 server did not start: see tests/fixtures/requirements.txt"
-        );
-        Some((address.trim().to_owned(), child))
+        assert!(address.starts_with("http"), "the S3 server did not start");
+        (address.trim().to_owned(), child)
     });
-    if server.is_none() {
-        println!("SKIPPED: python3 has no moto[server]; see tests/fixtures/requirements.txt");
+    address
+}
+
+/// A file of `tests/fixtures`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures")).join(name)
+}
+
+/// The Python packages that `requirements.txt` names: installed once for each content of that file, and complete when
+/// the directory has its name.
+fn s3_server_packages() -> PathBuf {
+    let requirements = std::fs::read(fixture("requirements.txt")).unwrap();
+    let key = &legion_protocol::digest::of_bytes(&requirements)["sha256:".len()..][..12];
+    let packages = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("s3-server-{key}"));
+    if !packages.exists() {
+        let building = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let install = format!(
+            "python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check --target packages -r '{}'",
+            fixture("requirements.txt").display()
+        );
+        sh(building.path(), &install);
+        std::fs::rename(building.path().join("packages"), &packages).unwrap();
     }
-    server.as_ref().map(|(address, _)| address.as_str())
+    packages
 }
 
 /// Runs a program of the test's own and gives its output.

@@ -146,6 +146,54 @@ fn a_hundred_thousand_files_are_packed_or_refused_in_bounded_time() {
 }
 
 #[test]
+fn names_that_are_no_text_are_packed_as_they_are_and_shown_as_text() {
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    let name = |bytes: &[u8]| std::ffi::OsString::from_vec(bytes.to_vec());
+    let odd = b"a\xff\n\x1b[31mb";
+    let pod = Pod::new();
+    let published = pod.run(&exit_code(0), |pod| {
+        good(pod);
+        std::fs::write(pod.at("work/output/model").join(name(odd)), "1").unwrap();
+        std::fs::write(
+            pod.at("work/output/model")
+                .join(name(&[b"x".as_slice(), &[0xfe; 200]].concat())),
+            "2",
+        )
+        .unwrap();
+    });
+    assert_eq!(
+        published.message.head.outcome,
+        PublishOutcome::Published,
+        "{}",
+        published.stderr
+    );
+    let mut archive = tar::Archive::new(File::open(pod.stored("model.tar")).unwrap());
+    let names: Vec<Vec<u8>> = archive
+        .entries()
+        .unwrap()
+        .map(|e| e.unwrap().path().unwrap().as_os_str().as_bytes().to_vec())
+        .collect();
+    assert!(
+        names.iter().any(|n| n == odd) && names.iter().any(|n| n.len() == 201),
+        "{names:?}"
+    );
+    // In a message it must neither end the line nor speak to a terminal.
+    model(StepReason::OutputHostile, "model/a\u{fffd}  [31mb", |pod| {
+        symlink("/etc", pod.at("work/output/model").join(name(odd))).unwrap();
+    });
+}
+
+#[test]
+fn a_file_where_the_result_document_wants_a_directory() {
+    model(StepReason::ModelMissing, "model/MLmodel/x", |pod| {
+        pod.write(
+            "run/result.json",
+            r#"{"protocol":1,"model":{"path":"model/MLmodel/x"}}"#,
+        );
+    });
+}
+
+#[test]
 fn a_missing_or_empty_model() {
     model(StepReason::ModelMissing, "\"model\"", |pod| {
         std::fs::remove_dir_all(pod.at("work/output/model")).unwrap()

@@ -1,7 +1,7 @@
 //! Sources over https: git's own HTTP backend behind real TLS, with a certificate that only the test's authority signs.
 
 use crate::git::{AS, repository, source};
-use crate::harness::{Fetched, Pod, sh};
+use crate::harness::{Fetched, Pod, fixture, sh};
 use legion_protocol::message::FetchMessage;
 use legion_protocol::reason::StepReason;
 use legion_protocol::task::{DataTask, FetchTask, SourceTask, Store};
@@ -25,11 +25,10 @@ impl Drop for Server {
 
 impl Server {
     fn start(pod: &Pod, name: &str, moved_to: &str) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/git_server.py");
         let log = format!("{name}.log");
         pod.write(&log, "");
         let mut child = Command::new("python3")
-            .arg(script)
+            .arg(fixture("git_server.py"))
             .args([pod.at(""), pod.at("server.pem"), pod.at("server.key"), pod.at(&log)])
             .arg(moved_to)
             .stdin(Stdio::piped())
