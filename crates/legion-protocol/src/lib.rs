@@ -38,9 +38,12 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("exit-record", schema::<exit::ExitRecord>()),
         ("fetch-task", schema::<task::FetchTask>()),
         ("publish-task", schema::<task::PublishTask>()),
-        ("fetch-message-head", schema::<message::FetchHead>()),
+        ("fetch-message-head", schema::<message::Framed<message::FetchHead>>()),
         ("fetch-message-tail", schema::<message::FetchTail>()),
-        ("publish-message-head", schema::<message::PublishHead>()),
+        (
+            "publish-message-head",
+            schema::<message::Framed<message::PublishHead>>(),
+        ),
         ("publish-message-tail", schema::<message::PublishTail>()),
         ("success-record", schema::<success::SuccessRecord>()),
     ]

@@ -25,7 +25,7 @@ pub const AS: &str = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@e GIT_COMMITTE
 pub fn repository(pod: &Pod) -> (String, String, String) {
     let at = pod.at("origin");
     std::fs::create_dir(&at).unwrap();
-    let script = "git init -q -b main . && echo 1 > train.py && git add . && git commit -qm one && git tag v1
+    let script = "git init -q -b main . && echo 1 > train.py && git add . && git commit -qm one && git tag v1 && git tag -am x v1-annotated
         git rev-parse HEAD; echo 2 > train.py; git commit -qam two; git rev-parse HEAD
         git checkout -qb feature/x; echo 3 > train.py; git commit -qam three; git checkout -q main";
     let out = sh(&at, &format!("{AS} {script}"));
@@ -42,6 +42,7 @@ fn branches_tags_and_commits_are_brought_in() {
         ("main", "2", Some(&second)),
         ("v1", "1", Some(&first)),
         ("refs/tags/v1", "1", Some(&first)),
+        ("v1-annotated", "1", Some(&first)),
         ("feature/x", "3", None),
         (first.as_str(), "1", Some(&first)),
         (&first[..8], "1", Some(&first)),
@@ -109,10 +110,12 @@ fn nothing_of_a_repository_runs() {
     // alias of a helper protocol as a submodule.
     sh(
         &origin,
-        &format!("{AS} echo '*.py filter=evil' > .gitattributes; git add .; git commit -qm filter"),
+        &format!(
+            "{AS} printf '*.py filter=evil\n*.bin filter=lfs\n' > .gitattributes; echo pointer > w.bin; git add .; git commit -qm filter"
+        ),
     );
     pod.write("scratch/.gitconfig", format!(
-        "[filter \"evil\"]\n\tsmudge = {touch}; cat\n\tclean = cat\n[init]\n\ttemplateDir = {}\n[core]\n\tfsmonitor = {touch}\n",
+        "[filter \"evil\"]\n\tsmudge = {touch}; cat\n\tclean = cat\n[filter \"lfs\"]\n\tprocess = {touch}\n\tsmudge = {touch}\n\trequired = true\n[init]\n\ttemplateDir = {}\n[core]\n\tfsmonitor = {touch}\n",
         pod.at("template").display()
     ));
     let hook = pod.write("template/hooks/post-checkout", format!("#!/bin/sh\n{touch}\n"));
@@ -128,6 +131,7 @@ fn nothing_of_a_repository_runs() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(pod.read("work/source/train.py").trim(), "2");
+    assert_eq!(pod.read("work/source/w.bin").trim(), "pointer");
     assert!(!canary.exists());
 
     // A submodule by a helper protocol is refused, not run.

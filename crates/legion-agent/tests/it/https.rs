@@ -145,11 +145,17 @@ fn a_private_repository_is_opened_by_its_secret_which_shows_nowhere() {
     let (pod, _, second) = pod();
     let server = Server::start(&pod, "server", "");
     let uri = server.uri("private/origin.git");
+    // Neither a credential helper of the user nor curl's file of passwords is asked.
+    let helper = format!("!touch {}; echo password=s3cr3t", pod.at("canary").display());
+    pod.write("scratch/.gitconfig", format!("[credential]\n\thelper = \"{helper}\"\n"));
+    pod.write("scratch/.netrc", "machine localhost login me password s3cr3t\n");
     refused(
         &fetch(&pod, &pod.fetch_task(source(&uri, "main"))),
         StepReason::SourceAccessDenied,
         &["spec.source.git.connection", "secretRef"],
     );
+    assert!(!pod.at("canary").exists());
+    sh(&pod.at("scratch"), "rm .gitconfig .netrc");
     refused(
         &fetch(&pod, &pod.fetch_task(with_secret(&uri, "main"))),
         StepReason::SecretMissing,
@@ -206,6 +212,23 @@ fn another_host_is_not_told_the_password() {
             .contains("/private/outer.git/git-upload-pack me:s3cr3t")
     );
     assert!(!pod.read(&other.log).contains("s3cr3t"));
+
+    // Nor does a repository that came over the network reach files of this machine.
+    let local = format!(
+        "{AS} git clone -q outer.git local; cd local; git config -f .gitmodules submodule.s.url file://{}
+         git commit -qam local; mv .git ../local.git",
+        pod.at("origin.git").display()
+    );
+    sh(&pod.at(""), &local);
+    let SourceTask::Git { uri, .. } = &mut task.source else {
+        unreachable!()
+    };
+    *uri = server.uri("private/local.git");
+    refused(
+        &fetch(&pod, &task),
+        StepReason::ContentRefused,
+        &["transport 'file' not allowed"],
+    );
 }
 
 #[test]

@@ -317,9 +317,11 @@ fn waiting_costs_little_and_ends_at_once() {
     };
     let (resident, own) = (kib("VmRSS:"), kib("RssAnon:"));
     println!("publish while it waits: {resident} KiB resident, {own} KiB of them its own");
-    // An unoptimised program has pages of code that an optimised one has not: there only what it allocated counts.
-    let counts = if cfg!(debug_assertions) { own } else { resident };
-    assert!(counts < 8 * 1024, "{counts} KiB");
+    // Most of it is pages of the program's own code, and an unoptimised program has twice as many: with --release 4.3 MiB
+    // were measured where this build has 8.8. What it allocated is the same, and is what would grow first.
+    let limit = if cfg!(debug_assertions) { 12 } else { 8 };
+    assert!(resident < limit * 1024, "{resident} KiB");
+    assert!(own < 1536, "{own} KiB of its own");
     assert_eq!(kib("Threads:"), 2, "no runtime is made for waiting");
     let ended = Instant::now();
     trainer.end(Some(&exit_code(0)));

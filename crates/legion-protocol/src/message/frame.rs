@@ -2,6 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{Read as _, Write as _};
 
@@ -65,18 +66,26 @@ pub enum MessageError {
     Version(u32),
 }
 
-#[derive(Serialize, Deserialize)]
-struct Framed<H> {
+/// The first line of a termination message: at most 700 bytes, and complete without what follows it.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "{H}Line")]
+pub(crate) struct Framed<H> {
+    /// Version of the message.
     v: u32,
+    /// What correctness needs.
     #[serde(flatten)]
     head: H,
+    /// The text after the line feed; absent when there is none. It is JSON, or `z1:` and the base64 of its raw deflate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tail: Option<Frame>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// How the text after the line feed was written: one that arrived otherwise was cut or altered.
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Frame {
+    /// Its length in bytes.
     bytes: usize,
+    /// Its CRC-32 (IEEE).
     crc32: u32,
 }
 

@@ -12,5 +12,6 @@ mod publish;
 
 pub use columns::MetricColumns;
 pub use fetch::{DataFact, FetchHead, FetchMessage, FetchOutcome, FetchSource, FetchTail};
+pub(crate) use frame::Framed;
 pub use frame::{Decoded, HEAD_LIMIT, MAX_TAIL, MessageError, Tail};
 pub use publish::{Artifact, Counts, HeadError, PublishHead, PublishMessage, PublishOutcome, PublishTail, Stored};

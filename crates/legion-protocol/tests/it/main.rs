@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
+use legion_protocol::events::Event;
 use legion_protocol::exit::{ExitError, ExitRecord};
 use legion_protocol::message::*;
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::result::{External, Notice};
+use legion_protocol::success::SuccessRecord;
 use legion_protocol::summary::{MetricSummary, NamedValue};
 use legion_protocol::{digest, task::message_budget, time};
 use proptest::prelude::*;
@@ -252,6 +254,69 @@ fn every_document_has_a_schema_with_descriptions() {
             schema.get("properties").or_else(|| schema.get("oneOf")).is_some(),
             "{name} has content"
         );
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(value).unwrap()
+}
+
+/// Holds a document to the schema that is published under a name.
+#[track_caller]
+fn holds(name: &str, document: &serde_json::Value) {
+    let schemas = legion_protocol::schemas();
+    let (_, schema) = schemas.iter().find(|(known, _)| *known == name).unwrap();
+    let validator = jsonschema::validator_for(schema).unwrap();
+    let problems: Vec<_> = validator
+        .iter_errors(document)
+        .map(|e| format!("{}: {e}", e.instance_path()))
+        .collect();
+    assert!(problems.is_empty(), "{name}: {problems:?} in {document}");
+    // A schema that accepts anything would have shown nothing.
+    assert!(!validator.is_valid(&serde_json::json!({"outcome": 1, "type": "x", "omitted": "y", "exitCode": "z"})));
+}
+
+#[test]
+fn what_is_written_holds_to_the_published_schemas() {
+    let mut message = large();
+    for budget in [0, 1536, 2457, 4096] {
+        let line = |text: String| serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        holds("publish-message-head", &line(message.encode(budget)));
+        let error = StepError::new(StepReason::SecretMissing, "x".repeat(900)).field("spec.source");
+        holds(
+            "fetch-message-head",
+            &line(FetchMessage::failed(error, 3).encode(budget)),
+        );
+    }
+    holds("publish-message-tail", &json(&message.tail));
+    holds("exit-record", &json(message.head.exit.as_ref().unwrap()));
+    let record = SuccessRecord {
+        version: 1,
+        namespace: "default".into(),
+        name: "wine".into(),
+        uid: "6f1a".into(),
+        run_id: "7f3a1c9e".into(),
+        sequence: 1,
+        attempt: 1,
+        path: "default/wine/7f3a1c9e".into(),
+        created_at: time::rfc3339_millis(0),
+        head: message.head.clone(),
+        facts: message.tail.clone(),
+    };
+    holds("success-record", &json(&record));
+    message.tail.metrics.clear();
+    message.head.exit.as_mut().unwrap().error = Some(ExitError {
+        reason: StepReason::CommandNotFound,
+        message: "no such command".into(),
+    });
+    holds("publish-message-tail", &json(&message.tail));
+    holds("exit-record", &json(message.head.exit.as_ref().unwrap()));
+    for line in [
+        r#"{"type":"metric","name":"loss","value":NaN,"step":3,"timestamp":1764000000000}"#,
+        r#"{"type":"param","name":"c","value":"0.5","child":"c1"}"#,
+        r#"{"type":"child","id":"c1"}"#,
+    ] {
+        holds("event", &json(&Event::parse(line.as_bytes()).unwrap()));
     }
 }
 
