@@ -57,7 +57,7 @@ const FLAGS: OFlags = OFlags::CLOEXEC
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY);
 
-/// A directory that is trusted to be what it is; what lies in it is not.
+/// A directory; what lies in it is not trusted.
 #[derive(Debug)]
 pub(crate) struct Root {
     fd: OwnedFd,
@@ -67,13 +67,23 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// Opens the directory.
+    /// Opens a directory whose name nobody can have given to something else, such as a mount.
     pub(crate) fn open(path: &Path) -> Result<Self, Refused> {
-        let fd = open(
-            path,
-            OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY,
-            Mode::empty(),
-        )?;
+        Self::with(path, OFlags::empty())
+    }
+
+    /// Opens a directory that somebody else may have replaced by a link.
+    pub(crate) fn open_untrusted(path: &Path) -> Result<Self, Refused> {
+        Self::with(path, OFlags::NOFOLLOW).map_err(|why| match std::fs::symlink_metadata(path) {
+            // With both flags a link counts as no directory, which is "missing" for anything else.
+            Ok(meta) if meta.is_symlink() => Refused::Link,
+            _ => why,
+        })
+    }
+
+    fn with(path: &Path, flags: OFlags) -> Result<Self, Refused> {
+        let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        let fd = open(path, flags, Mode::empty())?;
         let device = fstat(&fd)?.st_dev;
         let by_kernel = !matches!(
             openat2(

@@ -420,26 +420,26 @@ fn private_file(path: &Path, text: &str) -> Result<()> {
 
 /// The address in the form git gets, and its transport. Credentials in it would show in processes, messages and status.
 fn address(uri: &str) -> Result<(String, &'static str)> {
-    let refused = |why: &str| {
-        StepError::new(
-            StepReason::SourceNotFound,
-            format!("the address of the repository {why}"),
-        )
-        .field("spec.source.git.uri")
-        .remedy("use https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH or file:///PATH")
+    let about = |what: String| {
+        StepError::new(StepReason::SourceNotFound, what)
+            .field("spec.source.git.uri")
+            .remedy("use https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH or file:///PATH")
     };
+    let refused = |why: &str| about(format!("the address {:?} of the repository {why}", bounded(uri, 200)));
     if uri.starts_with('-') || uri.contains(['\n', '\0']) {
         return Err(refused("is not one"));
     }
     match Url::parse(uri) {
         Ok(url) => {
             if url.password().is_some() || (url.scheme() != "ssh" && !url.username().is_empty()) {
-                return Err(refused("holds credentials; put them into the Secret of a connection"));
+                // It is not shown.
+                let what = "the address of the repository holds credentials; put them into the Secret of a connection";
+                return Err(about(what.to_owned()));
             }
             let scheme = ["https", "ssh", "file"].into_iter().find(|s| *s == url.scheme());
-            scheme
-                .map(|scheme| (uri.to_owned(), scheme))
-                .ok_or_else(|| refused("has a transport that is not allowed"))
+            scheme.map(|scheme| (uri.to_owned(), scheme)).ok_or_else(|| {
+                refused("has a transport that is not allowed: nothing may run, and nothing may be changed on its way")
+            })
         }
         // USER@HOST:PATH, which is no URL.
         Err(_)

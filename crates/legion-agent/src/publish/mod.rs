@@ -82,10 +82,12 @@ fn publish(task: &PublishTask) -> Result<PublishMessage> {
     if run.join(files::SKIP).exists() {
         return repeat(task);
     }
+    // Before the wait: while there is no trainer the lock is what `fetch` made.
+    let lock = wait::lock(&run)?;
     wait::for_start(&run)?;
     // From here on there is something to save.
     terminate::prefer_finishing();
-    wait::for_end(&run)?;
+    wait::for_end(&lock)?;
     upload::publish(task, &run)
 }
 

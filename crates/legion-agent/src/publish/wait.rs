@@ -4,10 +4,10 @@
 use crate::{Result, node_fault};
 use legion_protocol::env::files;
 use legion_protocol::reason::{StepError, StepReason};
+use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
-use std::fs::File;
 use std::mem::MaybeUninit;
 use std::path::Path;
 
@@ -34,16 +34,21 @@ pub(super) fn for_start(run: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the trainer's PID 1 is gone, whatever ended it: the kernel releases its lock.
-pub(super) fn for_end(run: &Path) -> Result<()> {
+/// The lock of the trainer's PID 1. `fetch` made it; from its start on the trainer may have put anything in its place, so
+/// that it is opened without following a link or waiting for a FIFO's other end.
+pub(super) fn lock(run: &Path) -> Result<OwnedFd> {
     let path = run.join(files::LOCK);
-    let failed = |e: std::io::Error| node_fault(format_args!("cannot wait for {}", path.display()), &e);
-    let lock = File::open(&path).map_err(failed)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    open(&path, flags, Mode::empty()).map_err(|e| node_fault(format_args!("cannot open {}", path.display()), &e.into()))
+}
+
+/// Waits until the trainer's PID 1 is gone, whatever ended it: the kernel releases its lock.
+pub(super) fn for_end(lock: &OwnedFd) -> Result<()> {
     loop {
-        match flock(&lock, FlockOperation::LockShared) {
+        match flock(lock, FlockOperation::LockShared) {
             Ok(()) => return Ok(()),
             Err(Errno::INTR) => {}
-            Err(e) => return Err(failed(e.into())),
+            Err(e) => return Err(node_fault("cannot wait for the trainer's lock", &e.into())),
         }
     }
 }

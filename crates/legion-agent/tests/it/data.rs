@@ -207,3 +207,17 @@ fn a_token_is_sent_and_never_shown() {
     assert!(requests.recv().unwrap().contains("authorization: bearer t0ken"));
     assert!(!fetched.stderr.contains("t0ken") && !pod.read("termination-log").contains("t0ken"));
 }
+
+#[test]
+fn another_host_is_not_told_the_token() {
+    let pod = Pod::new();
+    pod.secret("data-0", "token", "t0ken-of-the-first");
+    let (other, asked) = serve(vec![answer("200 OK", "Content-Length: 3\r\n", "a,b")]);
+    let location = format!("Location: {other}/elsewhere\r\nContent-Length: 0\r\n");
+    let (uri, requests) = serve(vec![answer("302 Found", &location, "")]);
+    pod.fetch_ok(&with(&pod, vec![http(&uri, "web")]));
+    assert_eq!(pod.read("work/data/d"), "a,b");
+    assert!(requests.recv().unwrap().contains("t0ken-of-the-first"));
+    let told = asked.recv().unwrap();
+    assert!(told.starts_with("get /elsewhere") && !told.contains("t0ken"), "{told}");
+}

@@ -47,6 +47,30 @@ fn a_model_directory_that_is_a_link() {
 }
 
 #[test]
+fn an_output_directory_that_is_a_link_to_the_credentials() {
+    model(StepReason::OutputHostile, "symbolic link", |pod| {
+        std::fs::remove_dir_all(pod.at("work/output")).unwrap();
+        symlink(pod.at("secrets/output"), pod.at("work/output")).unwrap();
+        pod.write(
+            "run/result.json",
+            r#"{"protocol":1,"model":{"path":"AWS_SECRET_ACCESS_KEY"}}"#,
+        );
+    });
+}
+
+#[test]
+fn a_lock_that_was_replaced_by_a_fifo_keeps_nobody_waiting() {
+    let pod = Pod::new();
+    let trainer = pod.trainer();
+    std::fs::remove_file(pod.at("run/lock")).unwrap();
+    mknodat(CWD, pod.at("run/lock"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    trainer.start();
+    let published = pod.published(pod.start_publish(&pod.publish_task()));
+    assert_eq!(published.message.head.outcome, PublishOutcome::Failed);
+    drop(trainer);
+}
+
+#[test]
 fn a_hard_link_to_a_file_outside() {
     model(StepReason::OutputHostile, "hard link", |pod| {
         std::fs::hard_link(
