@@ -37,11 +37,27 @@ const FAST: [Tier; 1] = [Tier {
     ]],
 }];
 
-const SLOW: [Tier; 5] = [
+const SLOW: [Tier; 6] = [
     Tier {
         name: "fetch and publish against an S3-compatible server",
         needs: "Python 3.11, PyPI",
         commands: &[&["cargo", "test", "--package", "legion-agent", "--", "--ignored"]],
+    },
+    Tier {
+        name: "every single fault and disturbance of a training, through the real controllers",
+        needs: "nothing",
+        commands: &[&[
+            "cargo",
+            "test",
+            "--package",
+            "legion-operator",
+            "--test",
+            "it",
+            "--",
+            "--ignored",
+            "--nocapture",
+            "every_",
+        ]],
     },
     Tier {
         name: "toolchain conformance",

@@ -15,7 +15,7 @@ use legion_api::ModelTraining;
 use legion_plan::training::labels;
 use serde_json::{Value, json};
 
-use crate::manifests::{self, NAMESPACE};
+use crate::manifests::NAMESPACE;
 
 /// What befalls the training or its pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,10 +118,9 @@ impl Disturber {
             Disturbance::Trigger => self.change(&json!({"spec": {"trigger": "again"}})).await,
             Disturbance::Delete => self.delete_trainings().await.map(drop),
             Disturbance::Recreate => {
-                for name in self.delete_trainings().await? {
-                    self.trainings()
-                        .create(&PostParams::default(), &manifests::training(&name))
-                        .await?;
+                for training in self.delete_trainings().await? {
+                    let again = ModelTraining::new(&training.name_any(), training.spec);
+                    self.trainings().create(&PostParams::default(), &again).await?;
                 }
                 Ok(())
             }
@@ -186,15 +185,14 @@ impl Disturber {
         Ok(())
     }
 
-    /// The names of those that were there.
-    async fn delete_trainings(&self) -> Result<Vec<String>, kube::Error> {
+    /// Those that were there.
+    async fn delete_trainings(&self) -> Result<Vec<ModelTraining>, kube::Error> {
         let api = self.trainings();
-        let mut names = Vec::new();
-        for training in api.list(&ListParams::default()).await? {
+        let trainings = api.list(&ListParams::default()).await?.items;
+        for training in &trainings {
             gone_is_well(api.delete(&training.name_any(), &DeleteParams::background()).await)?;
-            names.push(training.name_any());
         }
-        Ok(names)
+        Ok(trainings)
     }
 }
 

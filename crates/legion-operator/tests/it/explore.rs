@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use legion_api::duration::Span;
 use legion_testkit::{
     cluster::Cluster,
     disturbance::Disturbance,
@@ -30,8 +31,11 @@ use legion_testkit::{
 use crate::support::{operator, requests};
 
 /// Virtual time in which every plan has ended and the pod of the last attempt is removed: 35 s of work, what the plan
-/// adds (a lost node, a suspension, a back-off), ten minutes that the pod is kept, and the wait for a resync.
-const LIFE: Duration = Duration::from_secs(1300);
+/// adds (a lost node, a suspension, a frozen watch, back-offs), and the time that the pod is kept.
+const LIFE: Duration = Duration::from_secs(600);
+
+/// How long pods are kept: long enough to be disturbed, and no longer.
+const KEPT: Duration = Duration::from_secs(60);
 
 /// What can happen when.
 pub struct Moments {
@@ -52,7 +56,9 @@ pub async fn live(plan: Option<&Plan>) -> (Cluster, Moments) {
     cluster.start();
     cluster.settle(Duration::from_secs(1)).await;
     let (earlier, events_before) = cluster.chaos.targets();
-    cluster.create(&manifests::training("wine")).await;
+    let mut training = manifests::training("wine");
+    training.spec.ttl_after_finished = Span::from_secs(KEPT.as_secs());
+    cluster.create(&training).await;
     cluster.settle(LIFE).await;
     let (ids, events) = cluster.chaos.targets();
     let calls = cluster.chaos.calls().len();
@@ -89,6 +95,12 @@ pub fn paused<T>(future: impl Future<Output = T>) -> T {
         .build()
         .expect("a runtime without threads")
         .block_on(future)
+}
+
+/// One plan in seven, for the fast tier: seven has no factor in common with the number of things that can happen at a moment,
+/// so that all of them are among the plans.
+pub fn sample(plans: &[Plan]) -> Vec<Plan> {
+    plans.iter().step_by(7).cloned().collect()
 }
 
 /// Verifies every plan, on every core; prints what was done, and how each failing plan is replayed.
