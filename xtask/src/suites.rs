@@ -39,7 +39,7 @@ const FAST: [Tier; 1] = [Tier {
 
 const SLOW: [Tier; 6] = [
     Tier {
-        name: "fetch and publish against an S3-compatible server",
+        name: "fetch and publish against S3-compatible and ssh servers",
         needs: "Python 3.11, PyPI",
         commands: &[&["cargo", "test", "--package", "legion-agent", "--", "--ignored"]],
     },

@@ -353,7 +353,7 @@ impl Git {
         let error = StepError::new(reason, format!("{}: git says: {shown}", self.uri)).field(FIELD);
         if reason == StepReason::SourceAccessDenied && !self.has_secret {
             return error.field(SECRET_FIELD).remedy(
-                "make a Secret with the keys username and password, a Connection of type git whose secretRef names it, \
+                "correct the address, or, if the repository is private, make a Secret with the keys username and password, a Connection of type git whose secretRef names it, \
                  and name that connection in spec.source.git.connection",
             );
         }

@@ -12,7 +12,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Mutex, OnceLock, mpsc};
 use tempfile::TempDir;
 
 pub const UID: &str = "6f1a";
@@ -344,7 +344,7 @@ pub fn s3_endpoint() -> &'static str {
         // It ends when its standard input does, which is when this process ends.
         let mut child = Command::new("python3")
             .arg(fixture("s3_server.py"))
-            .env("PYTHONPATH", s3_server_packages())
+            .env("PYTHONPATH", server_packages())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -367,10 +367,12 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// The Python packages that `requirements.txt` names: installed once for each content of that file, and complete when
 /// the directory has its name.
-fn s3_server_packages() -> PathBuf {
+pub fn server_packages() -> PathBuf {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let requirements = std::fs::read(fixture("requirements.txt")).unwrap();
     let key = &legion_protocol::digest::of_bytes(&requirements)["sha256:".len()..][..12];
-    let packages = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("s3-server-{key}"));
+    let packages = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("servers-{key}"));
     if !packages.exists() {
         let building = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let install = format!(
