@@ -23,7 +23,8 @@ pub struct Cli {
 /// Settings that every command takes.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Global {
-    /// Kubeconfig of the API to talk to; else $KUBECONFIG, else the local one where it is up, else ~/.kube/config.
+    /// Kubeconfig of the API to talk to; else that of --data-dir where it is up, else $KUBECONFIG, else that of the
+    /// local mode's own directory where it is up, else ~/.kube/config.
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig.
@@ -157,7 +158,7 @@ pub struct Logs {
     #[arg(long, short, default_value = "trainer", value_parser = ["trainer", "fetch", "publish"])]
     pub container: String,
     /// Only this many lines from the end.
-    #[arg(long, value_name = "LINES")]
+    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(i64).range(0..))]
     pub tail: Option<i64>,
 }
 

@@ -126,7 +126,7 @@ impl From<kube::Error> for CliError {
 }
 
 /// An error with all of its causes, where a cause says more than the error above it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

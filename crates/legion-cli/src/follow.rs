@@ -1,7 +1,7 @@
 //! Following a training: what it does, what it prints, and how long Legion's own part took.
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use crate::{
     client::Session,
     exit::{CliError, Code, Result},
-    kinds,
+    kinds, output,
     training::{self, State},
 };
 
@@ -92,8 +92,8 @@ impl Progress {
 
     fn print(&self, line: &str) {
         match &self.spinner {
-            Some(bar) => bar.suspend(|| write_stderr(line)),
-            None => write_stderr(line),
+            Some(bar) => bar.suspend(|| output::note(format_args!("{line}"))),
+            None => output::note(format_args!("{line}")),
         }
     }
 }
@@ -104,11 +104,6 @@ impl Drop for Progress {
             bar.finish_and_clear();
         }
     }
-}
-
-fn write_stderr(line: &str) {
-    // Whoever closed standard error does not want to read it.
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Follows a training until it has ended in a state that `accept` takes.

@@ -48,7 +48,7 @@ pub fn main() -> Code {
         Ok(code) => code,
         Err(error) => {
             if !error.message.is_empty() {
-                let _ = writeln!(std::io::stderr(), "legionctl: {error}");
+                output::note(format_args!("legionctl: {error}"));
             }
             error.code
         }

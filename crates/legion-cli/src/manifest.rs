@@ -23,8 +23,8 @@ pub struct Document {
     pub file: PathBuf,
     /// The object.
     pub value: Value,
-    /// Line of every field, by its path (`spec.source.git.uri`, `spec.data[0].name`).
-    lines: BTreeMap<String, u64>,
+    /// Line of every field, by the steps of its path.
+    lines: BTreeMap<Vec<String>, u64>,
     first_line: u64,
 }
 
@@ -36,20 +36,41 @@ impl Document {
         format!("{}/{}", text("/kind"), text("/metadata/name"))
     }
 
+    /// The value of a field: `spec.data[0].name`, `spec.hyperParameters[c]`.
+    #[must_use]
+    pub fn at(&self, path: &str) -> Option<&Value> {
+        steps(path)
+            .into_iter()
+            .try_fold(&self.value, |value, step| match value {
+                Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+                other => other.get(step),
+            })
+    }
+
     /// The line of a field, or of the nearest field around it.
     #[must_use]
     pub fn line(&self, path: &str) -> u64 {
-        let mut path = path.trim_start_matches('.');
-        loop {
-            if let Some(line) = self.lines.get(path) {
-                return *line;
-            }
-            match path.rfind(['.', '[']) {
-                Some(end) => path = &path[..end],
-                None => return self.first_line,
-            }
-        }
+        let steps: Vec<String> = steps(path).into_iter().map(ToOwned::to_owned).collect();
+        (1..=steps.len())
+            .rev()
+            .find_map(|end| self.lines.get(&steps[..end]).copied())
+            .unwrap_or(self.first_line)
     }
+}
+
+/// The steps of a field's path. What stands in brackets is an index or a key, which may hold dots.
+fn steps(path: &str) -> Vec<&str> {
+    let mut steps = Vec::new();
+    let mut rest = path.trim_start_matches('.');
+    while !rest.is_empty() {
+        let (step, more) = match rest.strip_prefix('[') {
+            Some(inner) => inner.split_once(']').unwrap_or((inner, "")),
+            None => rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len())),
+        };
+        steps.push(step);
+        rest = more.strip_prefix('.').unwrap_or(more);
+    }
+    steps
 }
 
 /// Reads every document of a file; `-` is standard input. Empty documents are left out.
@@ -62,8 +83,12 @@ pub fn read(path: &Path) -> Result<Vec<Document>> {
         text
     } else {
         fs::read_to_string(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => CliError::new(Code::NotFound, format!("{}: no such file", path.display())),
-            io::ErrorKind::InvalidData => CliError::new(Code::Invalid, format!("{}: not UTF-8 text", path.display())),
+            io::ErrorKind::NotFound => CliError::new(Code::NotFound, format!("{}: no such file", path.display()))
+                .remedy("name a manifest that exists, or `-` for standard input"),
+            io::ErrorKind::IsADirectory => CliError::new(Code::Invalid, format!("{}: a directory", path.display()))
+                .remedy("name the manifests in it one by one"),
+            io::ErrorKind::InvalidData => CliError::new(Code::Invalid, format!("{}: not UTF-8 text", path.display()))
+                .remedy("name a manifest in YAML or JSON"),
             _ => CliError::io(path.display(), error),
         })?
     };
@@ -73,19 +98,22 @@ pub fn read(path: &Path) -> Result<Vec<Document>> {
 /// The documents of a text.
 pub fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
     let trees: Vec<Spanned<Tree>> = serde_saphyr::from_multiple(text).map_err(|error| {
-        // The parser's own rendering shows the lines around the fault; the first line says all that a message needs.
-        let text = error.to_string();
-        CliError::new(
-            Code::Invalid,
-            format!("{}: not valid YAML: {}", path.display(), text.trim_end()),
-        )
+        // The parser's own rendering, which shows the lines around the fault, without its advice to programmers.
+        let text = error
+            .to_string()
+            .replace(", set DuplicateKeyPolicy in Options if acceptable", "")
+            .replace("<input>", &path.display().to_string());
+        let text = text.trim_end();
+        let text = text.strip_prefix("error: ").unwrap_or(text);
+        CliError::new(Code::Invalid, format!("{}: not valid YAML: {text}", path.display()))
+            .remedy("correct the place that the arrow shows")
     })?;
     trees
         .into_iter()
         .map(|tree| {
             let first_line = tree.referenced.line();
             let mut lines = BTreeMap::new();
-            let value = tree.value.flatten("", &mut lines);
+            let value = tree.value.flatten(&[], &mut lines);
             if !value.is_object() {
                 return Err(CliError::new(
                     Code::Invalid,
@@ -114,7 +142,7 @@ enum Tree {
 }
 
 impl Tree {
-    fn flatten(self, path: &str, lines: &mut BTreeMap<String, u64>) -> Value {
+    fn flatten(self, path: &[String], lines: &mut BTreeMap<Vec<String>, u64>) -> Value {
         match self {
             Self::Scalar(value) => value,
             Self::List(items) => Value::Array(
@@ -122,7 +150,7 @@ impl Tree {
                     .into_iter()
                     .enumerate()
                     .map(|(index, item)| {
-                        let path = format!("{path}[{index}]");
+                        let path = [path, &[index.to_string()]].concat();
                         lines.insert(path.clone(), item.referenced.line());
                         item.value.flatten(&path, lines)
                     })
@@ -131,11 +159,7 @@ impl Tree {
             Self::Map(entries) => {
                 let mut map = Map::new();
                 for (key, value) in entries {
-                    let path = if path.is_empty() {
-                        key.value.clone()
-                    } else {
-                        format!("{path}.{}", key.value)
-                    };
+                    let path = [path, std::slice::from_ref(&key.value)].concat();
                     lines.insert(path.clone(), key.referenced.line());
                     map.insert(key.value, value.flatten(&path, lines));
                 }
@@ -253,6 +277,12 @@ mod tests {
     #[test]
     fn a_key_that_stands_twice_is_refused() {
         let error = parse(Path::new("f.yaml"), "a: 1\na: 2\n").unwrap_err();
-        assert!(error.message.contains("duplicate"), "{error}");
+        assert!(
+            error
+                .message
+                .contains("f.yaml: not valid YAML: line 2 column 1: duplicate"),
+            "{error}"
+        );
+        assert!(!error.message.contains("Options"), "{error}");
     }
 }

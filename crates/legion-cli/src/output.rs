@@ -14,6 +14,12 @@ pub fn line(out: &mut dyn Write, text: fmt::Arguments<'_>) -> Result<()> {
     writeln!(out, "{text}").map_err(closed)
 }
 
+/// Prints a line to standard error: for people, beside what scripts read.
+pub fn note(text: fmt::Arguments<'_>) {
+    // Whoever closed standard error does not want to read it.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Prints bytes as they are.
 pub fn bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<()> {
     out.write_all(bytes).and_then(|()| out.flush()).map_err(closed)

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _};
 
 use legion_api::{ModelTraining, training::ModelTrainingStatus};
+use legion_protocol::events::Metric as Point;
 
-use crate::{columns, plot, stored, training, training::State};
+use crate::{columns, exit::Result, plot, training, training::State};
 
 /// Rows of one section that are shown; all of them are in the object and its series.
 const MAX_ROWS: usize = 40;
@@ -52,14 +53,14 @@ pub fn outcome(training: &ModelTraining) -> String {
     line
 }
 
-/// The whole report.
+/// The whole report; `series` is what plots are made of.
 #[must_use]
-pub fn render(training: &ModelTraining, width: usize) -> String {
+pub fn render(training: &ModelTraining, series: &Result<Vec<Point>>, width: usize) -> String {
     let mut text = format!("{}\n", outcome(training));
     let Some(status) = &training.status else { return text };
     failure(&mut text, status);
     pairs(&mut text, "", &facts(training, status));
-    metrics(&mut text, status, width);
+    metrics(&mut text, status, series, width);
     let parameters = status
         .parameters
         .iter()
@@ -225,17 +226,12 @@ fn pairs(text: &mut String, title: &str, pairs: &[(String, String)]) {
     }
 }
 
-fn metrics(text: &mut String, status: &ModelTrainingStatus, width: usize) {
+fn metrics(text: &mut String, status: &ModelTrainingStatus, stored: &Result<Vec<Point>>, width: usize) {
     if status.metrics.is_empty() {
         return;
     }
     let mut series: BTreeMap<&str, Vec<(i64, f64)>> = BTreeMap::new();
-    let points = status
-        .series
-        .as_ref()
-        .and_then(|stored| stored::series(&stored.uri).ok())
-        .unwrap_or_default();
-    for point in &points {
+    for point in stored.iter().flatten() {
         series.entry(&point.name).or_default().push((point.step, point.value));
     }
     let mut table = vec![
@@ -271,6 +267,9 @@ fn metrics(text: &mut String, status: &ModelTrainingStatus, width: usize) {
     }
     if status.metrics.len() > MAX_ROWS {
         let _ = writeln!(text, "... and {} more", status.metrics.len() - MAX_ROWS);
+    }
+    if let Err(error) = stored {
+        let _ = writeln!(text, "no plots: {error}");
     }
 }
 
@@ -336,6 +335,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::exit::{CliError, Code};
 
     #[test]
     fn numbers_are_rounded_for_reading_only_where_they_are_long() {
@@ -361,16 +361,15 @@ mod tests {
 
     #[test]
     fn a_finished_training_is_shown_with_score_metrics_plots_parameters_tags_and_places() {
-        let directory = tempfile::tempdir().unwrap();
-        let series = directory.path().join("series.jsonl");
-        let lines: String = [0.9, 0.95, 1.0]
-            .iter()
-            .enumerate()
-            .map(|(step, value)| {
-                format!("{{\"type\":\"metric\",\"name\":\"acc\",\"value\":{value},\"step\":{step}}}\n")
-            })
-            .collect();
-        std::fs::write(&series, lines).unwrap();
+        let points = [0.9, 0.95, 1.0].iter().zip(0..).map(|(value, step)| Point {
+            name: "acc".to_owned(),
+            value: *value,
+            step,
+            timestamp: None,
+            dataset: None,
+            model: None,
+            child: None,
+        });
         let training: ModelTraining = serde_json::from_value(json!({
             "apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining",
             "metadata": {"name": "wine", "generation": 1},
@@ -382,12 +381,18 @@ mod tests {
                 "metrics": [{"name": "acc", "value": "1.0", "step": 2, "count": 3, "min": "0.9", "max": "1.0"}],
                 "parameters": {"c": "0.5", "folds": "3"}, "tags": {"dataset": "sklearn-wine"},
                 "artifact": {"runId": "7f3a1c9e", "uri": "file:///x/model.tar", "digest": "sha256:ab", "sizeBytes": 20480, "format": "gppi/v1"},
-                "series": {"uri": format!("file://{}", series.display()), "points": 3},
+                "series": {"uri": "s3://models/series.jsonl", "points": 3},
                 "notices": [{"reason": "NoSignature", "message": "the model has no signature"}],
             },
         }))
         .unwrap();
-        let text = render(&training, 100).replace(&series.display().to_string(), "/series.jsonl");
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(render(&training, &Ok(points.collect()), 100));
+
+        let closed = CliError::new(Code::NotFound, "s3://models/series.jsonl: no credentials").remedy("set them");
+        let text = render(&training, &Err(closed), 100);
+        assert!(
+            text.contains("no plots: s3://models/series.jsonl: no credentials\n  remedy: set them\n"),
+            "{text}"
+        );
     }
 }

@@ -1,58 +1,279 @@
-//! Stored results that this machine can read: those of a directory (`file://`).
+//! Stored results: the log and the series of a training, read from where its output connection keeps them.
+//!
+//! - `file://`: a directory of this machine;
+//! - `pvc://`: a claim of the local API, whose directory is on this machine too;
+//! - `s3://`: with the credentials of this process's environment, as every S3 client takes them. The Secret that the
+//!   connection names is for pods: whoever may see a training need not be allowed to read it.
 
 use std::{
+    env,
     fs::File,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{self, Read as _},
     path::PathBuf,
+    time::Duration,
 };
 
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{Api, ResourceExt as _};
+use legion_api::{Connection, ModelTraining, connection::ConnectionSpec};
 use legion_protocol::events::{Event, Metric};
+use object_store::{ClientOptions, ObjectStoreExt as _, RetryConfig, aws::AmazonS3Builder, path::Path as Key};
 
-use crate::exit::{CliError, Code, Result};
+use crate::{
+    client::Session,
+    exit::{CliError, Code, Result},
+};
 
-/// Most points that are read for plots.
+/// Most bytes of a series that are read for plots; what follows would not fit into a line of blocks anyway.
+const MAX_SERIES: u64 = 64 << 20;
+/// Most points that are kept for plots.
 const MAX_POINTS: usize = 200_000;
 
-/// The file behind an address, where this machine can open it.
-#[must_use]
-pub fn path(uri: &str) -> Option<PathBuf> {
-    uri.strip_prefix("file://").map(PathBuf::from)
+/// The whole log of a training that has one.
+pub async fn log(session: &Session, training: &ModelTraining, uri: &str) -> Result<Vec<u8>> {
+    read(session, training, uri, u64::MAX).await
 }
 
-/// Opens a stored file, or says where it is.
-pub fn open(uri: &str) -> Result<File> {
-    let path = path(uri).ok_or_else(|| {
-        CliError::new(Code::NotFound, format!("{uri} cannot be read from this machine"))
-            .remedy("read it with the store's own client")
-    })?;
-    File::open(&path).map_err(|error| {
-        CliError::new(Code::NotFound, format!("{uri}: {error}")).remedy("the stored file was moved or deleted")
-    })
+/// The points of the main run's metrics, in the order in which they were logged; none when no series is stored.
+pub async fn series(session: &Session, training: &ModelTraining) -> Result<Vec<Metric>> {
+    let stored = training.status.as_ref().and_then(|status| status.series.as_ref());
+    let Some(stored) = stored else { return Ok(Vec::new()) };
+    Ok(points(&read(session, training, &stored.uri, MAX_SERIES).await?))
 }
 
-/// Reads a stored text.
-pub fn text(uri: &str) -> Result<Vec<u8>> {
+fn points(text: &[u8]) -> Vec<Metric> {
+    text.split(|byte| *byte == b'\n')
+        // Lines of other types, of later versions, and one that was cut have no points.
+        .filter_map(|line| match Event::parse(line) {
+            Ok(Event::Metric(point)) if point.child.is_none() => Some(point),
+            _ => None,
+        })
+        .take(MAX_POINTS)
+        .collect()
+}
+
+/// The first `limit` bytes of a stored file.
+async fn read(session: &Session, training: &ModelTraining, uri: &str, limit: u64) -> Result<Vec<u8>> {
+    match uri.split_once("://") {
+        Some(("file", path)) => file(uri, &PathBuf::from(path), limit),
+        Some(("pvc", rest)) => claim(session, training, uri, rest, limit).await,
+        Some(("s3", rest)) => object(session, training, uri, rest, limit).await,
+        _ => Err(CliError::new(
+            Code::NotFound,
+            format!("{uri}: legionctl reads file, pvc and s3 addresses only"),
+        )
+        .remedy("read it with the store's own client")),
+    }
+}
+
+fn file(uri: &str, path: &PathBuf, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(uri)?
-        .read_to_end(&mut bytes)
-        .map_err(|error| CliError::io(uri, error))?;
+    File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => gone(uri),
+            _ => CliError::io(uri, error),
+        })?;
     Ok(bytes)
 }
 
-/// The points of the main run's metrics, in the order in which they were logged.
-pub fn series(uri: &str) -> Result<Vec<Metric>> {
-    let mut points = Vec::new();
-    for line in BufReader::new(open(uri)?).split(b'\n') {
-        let line = line.map_err(|error| CliError::io(uri, error))?;
-        // Lines of other types, and of later versions, have no points.
-        if let Ok(Event::Metric(point)) = Event::parse(&line)
-            && point.child.is_none()
-        {
-            points.push(point);
-            if points.len() == MAX_POINTS {
-                break;
-            }
+fn gone(uri: &str) -> CliError {
+    CliError::new(Code::NotFound, format!("{uri}: no such file"))
+        .remedy("it was moved or deleted; `legionctl rerun NAME` trains again")
+}
+
+fn namespace<'a>(session: &'a Session, training: &'a ModelTraining) -> &'a str {
+    training.metadata.namespace.as_deref().unwrap_or(&session.namespace)
+}
+
+/// A claim of the local API is a directory of its node, named by the claim's uid.
+async fn claim(session: &Session, training: &ModelTraining, uri: &str, rest: &str, limit: u64) -> Result<Vec<u8>> {
+    let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(session.client.clone(), namespace(session, training));
+    let uid = claims.get_opt(name).await?.and_then(|claim| claim.uid());
+    let directory = session
+        .data_dir
+        .as_ref()
+        .zip(uid)
+        .map(|(data_dir, uid)| data_dir.node().join("claims").join(uid))
+        .filter(|directory| directory.is_dir());
+    match directory {
+        Some(directory) => file(uri, &directory.join(path), limit),
+        None => Err(CliError::new(
+            Code::NotFound,
+            format!("{uri}: the claim {name:?} is not on this machine, and nothing but a pod can read it"),
+        )
+        .remedy(format!(
+            "mount the claim {name:?} in a pod of namespace {:?} and read {path:?} there",
+            namespace(session, training)
+        ))),
+    }
+}
+
+async fn object(session: &Session, training: &ModelTraining, uri: &str, rest: &str, limit: u64) -> Result<Vec<u8>> {
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    let output = training.status.as_ref().and_then(|status| status.output.as_ref());
+    let connection = match output {
+        Some(output) => {
+            let connections: Api<Connection> = Api::namespaced(session.client.clone(), namespace(session, training));
+            // Where it is gone by now, the environment may know the store all the same.
+            connections.get_opt(&output.connection).await?.map(|found| found.spec)
+        }
+        None => None,
+    };
+    let environment: Vec<(String, String)> = env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty())
+        .collect();
+    let store = bucket_of(uri, bucket, connection.as_ref(), &environment)?
+        .build()
+        .map_err(|error| CliError::new(Code::Invalid, format!("{uri}: {error}")))?;
+    let key = Key::parse(key).map_err(|error| CliError::new(Code::Invalid, format!("{uri}: {error}")))?;
+    let failed = |error: object_store::Error| refused(uri, &error);
+    let mut chunks = store.get(&key).await.map_err(failed)?.into_stream();
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < limit
+        && let Some(chunk) = chunks.next().await
+    {
+        bytes.extend_from_slice(&chunk.map_err(failed)?);
+    }
+    bytes.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(bytes)
+}
+
+/// The client of a bucket: the connection says where it is, the environment who asks. The environment may also say
+/// another address, because the connection's own may be known inside of the cluster only.
+fn bucket_of(
+    uri: &str,
+    bucket: &str,
+    connection: Option<&ConnectionSpec>,
+    environment: &[(String, String)],
+) -> Result<AmazonS3Builder> {
+    let named = |names: &[&str]| {
+        let value = |name: &&str| environment.iter().find(|(found, _)| found == name);
+        names.iter().find_map(value).map(|(_, value)| value.clone())
+    };
+    let mut builder = AmazonS3Builder::new();
+    for (name, value) in environment {
+        // Variables of other programs are none of its settings.
+        if let Ok(setting) = name.to_ascii_lowercase().parse() {
+            builder = builder.with_config(setting, value);
         }
     }
-    Ok(points)
+    let region = named(&["AWS_REGION", "AWS_DEFAULT_REGION"])
+        .or_else(|| connection?.region.clone())
+        .unwrap_or_else(|| "us-east-1".to_owned());
+    let endpoint =
+        named(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]).or_else(|| connection?.endpoint.clone());
+    let client = ClientOptions::new()
+        .with_connect_timeout(Duration::from_secs(5))
+        .with_timeout(Duration::from_secs(60))
+        .with_allow_http(endpoint.as_deref().is_some_and(|url| url.starts_with("http://")));
+    let retry = RetryConfig {
+        max_retries: 2,
+        retry_timeout: Duration::from_secs(15),
+        ..RetryConfig::default()
+    };
+    builder = builder
+        .with_bucket_name(bucket)
+        .with_region(region)
+        .with_client_options(client)
+        .with_retry(retry);
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
+    }
+    let has_credentials = [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ]
+    .iter()
+    .any(|name| named(&[name]).is_some());
+    if has_credentials {
+        return Ok(builder);
+    }
+    match connection.and_then(|connection| connection.secret_ref.as_ref()) {
+        // Without one its pods need no credentials either. The client would look for a cloud's metadata server.
+        None if connection.is_some() => Ok(builder.with_skip_signature(true)),
+        _ => Err(CliError::new(
+            Code::NotFound,
+            format!("{uri}: reading it needs credentials, and AWS_ACCESS_KEY_ID is not set"),
+        )
+        .remedy(
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN where there is one), and \
+             AWS_ENDPOINT_URL where the store has another address from here than its Connection says",
+        )),
+    }
+}
+
+fn refused(uri: &str, error: &object_store::Error) -> CliError {
+    match error {
+        object_store::Error::NotFound { .. } => gone(uri),
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => CliError::new(
+            Code::Other,
+            format!("{uri}: the store refuses the credentials of this environment"),
+        )
+        .remedy("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a pair that may read it"),
+        _ => CliError::new(Code::NotFound, format!("{uri}: {error}"))
+            .remedy("set AWS_ENDPOINT_URL where the store has another address from here than its Connection says"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn connection(more: serde_json::Value) -> ConnectionSpec {
+        let mut spec = json!({"type": "s3", "uri": "s3://models"});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(spec).unwrap()
+    }
+
+    fn setting(builder: &AmazonS3Builder, name: &str) -> Option<String> {
+        builder.get_config_value(&name.parse().unwrap())
+    }
+
+    #[test]
+    fn without_credentials_the_variables_to_set_are_named_unless_the_store_is_open_to_all() {
+        let private = connection(json!({"secretRef": {"name": "keys"}}));
+        let error = bucket_of("s3://models/log.txt", "models", Some(&private), &[]).unwrap_err();
+        assert!(error.message.contains("s3://models/log.txt"), "{error}");
+        assert!(error.remedy.unwrap().contains("AWS_SECRET_ACCESS_KEY"));
+
+        let open = bucket_of("s3://models/log.txt", "models", Some(&connection(json!({}))), &[]).unwrap();
+        assert_eq!(setting(&open, "aws_skip_signature").as_deref(), Some("true"));
+    }
+
+    #[test]
+    fn the_environment_has_the_last_word_about_where_the_store_is() {
+        let spec = connection(
+            json!({"endpoint": "http://minio.storage:9000", "region": "eu-1", "secretRef": {"name": "keys"}}),
+        );
+        let key = ("AWS_ACCESS_KEY_ID".to_owned(), "me".to_owned());
+        let inside = bucket_of("", "models", Some(&spec), std::slice::from_ref(&key)).unwrap();
+        assert_eq!(
+            setting(&inside, "aws_endpoint").as_deref(),
+            Some("http://minio.storage:9000")
+        );
+        assert_eq!(setting(&inside, "aws_region").as_deref(), Some("eu-1"));
+        let url = ("AWS_ENDPOINT_URL".to_owned(), "https://s3.example.com/".to_owned());
+        let outside = bucket_of("", "models", Some(&spec), &[key, url]).unwrap();
+        assert_eq!(
+            setting(&outside, "aws_endpoint").as_deref(),
+            Some("https://s3.example.com")
+        );
+        assert_eq!(setting(&outside, "aws_access_key_id").as_deref(), Some("me"));
+    }
+
+    #[test]
+    fn points_are_those_of_the_main_run_and_a_cut_line_is_none() {
+        let text = b"{\"type\":\"metric\",\"name\":\"a\",\"value\":1,\"step\":2}\n{\"type\":\"param\",\"name\":\"p\",\"value\":\"x\"}\n{\"type\":\"metric\",\"name\":\"a\",\"value\":1,\"child\":\"c\"}\n{\"type\":\"metric\",\"na";
+        let points = points(text);
+        assert_eq!(points.len(), 1);
+        assert_eq!((points[0].name.as_str(), points[0].step), ("a", 2));
+    }
 }

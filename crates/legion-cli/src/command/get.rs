@@ -17,7 +17,7 @@ use crate::{
     client::Session,
     columns,
     exit::{CliError, Code, Result},
-    kinds, output, report,
+    kinds, output, report, stored,
 };
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
@@ -77,7 +77,8 @@ async fn one_report(session: &Session, get: &Get, kinds: &[ApiResource], out: &m
         .get_opt(name)
         .await?
         .ok_or_else(|| kinds::no_training(&session.namespace, name))?;
-    let text = report::render(&training, report::width());
+    let series = stored::series(session, &training).await;
+    let text = report::render(&training, &series, report::width());
     output::bytes(out, text.as_bytes())?;
     Ok(Code::Ok)
 }

@@ -34,7 +34,7 @@ pub async fn run(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<
         };
         return match pod {
             Some(pod) if begun(&pod, &logs.container) => copy(session, &pod, logs, out).await,
-            _ => from_store(&training, logs, out),
+            _ => from_store(session, &training, logs, out).await,
         };
     }
     follow(session, logs, out).await
@@ -46,6 +46,7 @@ async fn follow(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<C
     let config = watcher::Config::default().fields(&format!("metadata.name={}", logs.name));
     let mut events = watcher(trainings, config).default_backoff().boxed();
     let mut shown = None;
+    let mut told = None;
     while let Some(event) = events.next().await {
         let training = match event {
             Ok(watcher::Event::Apply(training) | watcher::Event::InitApply(training)) => training,
@@ -57,6 +58,14 @@ async fn follow(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<C
             }
         };
         let pod = training::pod(&training).map(ToOwned::to_owned);
+        // Who follows what has not begun sees what it waits for.
+        if let Some(condition) = training::succeeded(&training)
+            && pod.is_none()
+            && told.as_ref() != Some(&condition.message)
+        {
+            output::note(format_args!("{}: {}", condition.reason, condition.message));
+            told = Some(condition.message.clone());
+        }
         if let Some(name) = &pod
             && shown != pod
             && let Some(pod) = started(session, name, &logs.container).await?
@@ -66,7 +75,7 @@ async fn follow(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<C
         }
         if training::state(&training) != State::Open {
             if shown.is_none() || shown != pod {
-                from_store(&training, logs, out)?;
+                from_store(session, &training, logs, out).await?;
             }
             return Ok(Code::Ok);
         }
@@ -141,20 +150,29 @@ async fn copy(session: &Session, pod: &Pod, logs: &Logs, out: &mut dyn Write) ->
     }
 }
 
-fn from_store(training: &ModelTraining, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
+async fn from_store(session: &Session, training: &ModelTraining, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
     let log = training.status.as_ref().and_then(|status| status.log.as_ref());
-    let Some(log) = log.filter(|_| logs.container == "trainer") else {
+    if logs.container != "trainer" {
+        return Err(CliError::new(
+            Code::NotFound,
+            format!(
+                "modeltraining/{}: there is no pod with a log of {}",
+                logs.name, logs.container
+            ),
+        )
+        .remedy("the logs of fetch and publish are there as long as the pod is; the trainer's is stored"));
+    }
+    let Some(log) = log else {
         let why = training::succeeded(training).map_or_else(
             || "the operator has not seen it yet".to_owned(),
             |condition| format!("{}: {}", condition.reason, condition.message),
         );
-        return Err(CliError::new(
-            Code::NotFound,
-            format!("modeltraining/{} has no log of {}: {why}", logs.name, logs.container),
-        )
-        .remedy("a log begins with its step; `legionctl get mt` says how far the training is"));
+        return Err(
+            CliError::new(Code::NotFound, format!("modeltraining/{} has no log: {why}", logs.name))
+                .remedy("the log begins with the training code; `legionctl logs --follow` waits for it"),
+        );
     };
-    let text = stored::text(&log.uri)?;
+    let text = stored::log(session, training, &log.uri).await?;
     output::bytes(out, tail(&text, logs.tail))?;
     Ok(Code::Ok)
 }

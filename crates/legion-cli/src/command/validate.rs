@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::PathBuf};
 
-use legion_api::{GROUP, Problem};
+use legion_api::{GROUP, Problem, Reason};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -42,18 +42,70 @@ pub fn check(document: &Document) -> Vec<Finding> {
     } else {
         foreign(&document.value)
     };
-    problems
-        .into_iter()
-        .map(|problem| Finding {
-            file: document.file.clone(),
-            line: document.line(&problem.field),
-            object: document.title(),
-            reason: problem.reason.to_string(),
-            field: problem.field.trim_start_matches('.').to_owned(),
-            message: problem.message,
-            remedy: problem.remedy,
-        })
-        .collect()
+    problems.into_iter().map(|problem| finding(document, problem)).collect()
+}
+
+/// The problem with what only the document can tell: the line, the value, and where exactly to change it.
+fn finding(document: &Document, problem: Problem) -> Finding {
+    let mut field = problem.field.trim_start_matches('.').to_owned();
+    // A rule over the whole object cannot say which field it is about, except in its words.
+    if field.is_empty() && problem.message.starts_with("metadata.name ") {
+        field.push_str("metadata.name");
+    }
+    let line = document.line(&field);
+    let mut message = problem.message;
+    if let Some(value) = document.at(&field).and_then(shown)
+        // What somebody took for a place for credentials is not repeated.
+        && !message.contains("credentials")
+        && !message.contains(&value)
+    {
+        message.push_str(&format!(" (it is {value})"));
+    }
+    let mut remedy = problem.remedy;
+    if remedy == Reason::InvalidObject.remedy() {
+        let kind = document.value["kind"].as_str().unwrap_or_default().to_lowercase();
+        let file = document.file.display();
+        remedy = format!("correct {field} in line {line} of {file}; every field is in docs/reference/{kind}.md");
+    } else if let Some(known) = remedy.strip_prefix("known here: ") {
+        let written = field.rsplit('.').next().unwrap_or_default();
+        if let Some(meant) = nearest(written, known) {
+            remedy = format!("did you mean {meant}? {remedy}");
+        }
+    }
+    Finding {
+        file: document.file.clone(),
+        line,
+        object: document.title(),
+        reason: problem.reason.to_string(),
+        field,
+        message,
+        remedy,
+    }
+}
+
+/// A value in the width of a message: a scalar as it is, of a map only what is in it.
+fn shown(value: &Value) -> Option<String> {
+    const MOST: usize = 80;
+    let text = match value {
+        Value::Null => return None,
+        Value::Object(map) => {
+            let keys: Vec<&str> = map.keys().map(String::as_str).collect();
+            format!("a map of {}", keys.join(", "))
+        }
+        Value::Array(items) => format!("a list of {}", items.len()),
+        scalar => scalar.to_string(),
+    };
+    (text.chars().count() <= MOST).then_some(text)
+}
+
+/// The name among `known` that a slip of the fingers made `written` of.
+fn nearest<'a>(written: &str, known: &'a str) -> Option<&'a str> {
+    let distance = |name: &str| strsim::damerau_levenshtein(&written.to_lowercase(), &name.to_lowercase());
+    known
+        .split(", ")
+        .min_by_key(|name| distance(name))
+        // Half of the letters at most: beyond that it is another word.
+        .filter(|name| distance(name) * 2 <= name.chars().count())
 }
 
 /// What every object needs, whatever its kind.
@@ -82,10 +134,10 @@ pub fn run(files: &[PathBuf], format: Format, out: &mut dyn Write) -> Result<Cod
     for file in files {
         let documents = manifest::read(file)?;
         if documents.is_empty() {
-            return Err(CliError::new(
-                Code::Invalid,
-                format!("{}: no object in it", file.display()),
-            ));
+            return Err(
+                CliError::new(Code::Invalid, format!("{}: no object in it", file.display()))
+                    .remedy("write one; examples/wine/training.yaml is a whole training"),
+            );
         }
         count += documents.len();
         findings.extend(documents.iter().flat_map(check));
@@ -133,15 +185,67 @@ mod tests {
         let documents = manifest::parse(Path::new("wine.yaml"), text).unwrap();
         let findings = check(&documents[0]);
         assert!(
-            findings
-                .iter()
-                .any(|finding| finding.field == "spec.sauce" && finding.line == 7),
+            findings.iter().any(|finding| finding.field == "spec.sauce"
+                && finding.line == 7
+                && finding.remedy.starts_with("did you mean source? ")),
             "{findings:?}"
         );
         assert!(
             findings
                 .iter()
                 .all(|finding| finding.object == "ModelTraining/wine" && !finding.remedy.is_empty())
+        );
+    }
+
+    #[test]
+    fn a_problem_names_the_value_and_where_to_change_it() {
+        let text = "apiVersion: legion-platform.org/v1alpha1\nkind: ModelTraining\nmetadata: {name: wine}\nspec:\n  model: {name: wine, version: \"1\"}\n  toolchain: mlflow\n  source:\n    git: {uri: https://example.com/x.git}\n    configMap: {name: x}\n  data:\n    - {name: d, connection: c, localPath: ../x}\n  hyperParameters:\n    c: 0.5\n";
+        let found = |text: &str| {
+            let documents = manifest::parse(Path::new("wine.yaml"), text).unwrap();
+            check(&documents[0])
+        };
+        let findings = found(&text.replace("  hyperParameters:\n    c: 0.5\n", ""));
+        let of = |field: &str| findings.iter().find(|finding| finding.field == field).unwrap();
+        assert!(
+            of("spec.source").message.ends_with("(it is a map of configMap, git)"),
+            "{findings:?}"
+        );
+        let path = of("spec.data[0].localPath");
+        assert!(path.message.ends_with("(it is \"../x\")"), "{path:?}");
+        assert_eq!(
+            path.remedy,
+            "correct spec.data[0].localPath in line 11 of wine.yaml; every field is in docs/reference/modeltraining.md"
+        );
+
+        let findings = found(text);
+        assert_eq!(findings[0].field, "spec.hyperParameters[c]");
+        assert_eq!(findings[0].line, 13);
+        assert!(
+            findings[0].message.contains("0.5") && !findings[0].message.contains("(it is"),
+            "{findings:?}"
+        );
+
+        let secret = text
+            .replace("https://example.com", "https://me:secret@example.com")
+            .replace("    configMap: {name: x}\n", "")
+            .replace("c: 0.5", "c: half");
+        assert!(!found(&secret).is_empty());
+        assert!(
+            found(&secret)
+                .iter()
+                .all(|finding| !super::text(finding).contains("secret@"))
+        );
+
+        let long = text
+            .replace(
+                "{name: wine}\n",
+                "{name: a-name-of-more-than-forty-characters-is-too-long}\n",
+            )
+            .replace("c: 0.5", "c: half");
+        assert!(
+            found(&long)
+                .iter()
+                .any(|finding| finding.field == "metadata.name" && finding.message.contains("too-long"))
         );
     }
 

@@ -13,7 +13,7 @@ use crate::{
     args::{Format, Wait},
     client::Session,
     exit::{CliError, Code, Result},
-    kinds, output, report,
+    kinds, output, report, stored,
     training::{self, State},
 };
 
@@ -29,7 +29,8 @@ pub async fn run(session: &Session, wait: &Wait, out: &mut dyn Write) -> Result<
         match wait.output {
             Format::Json | Format::Yaml => output::structured(out, wait.output, training)?,
             Format::Report => {
-                let text = report::render(training, report::width());
+                let series = stored::series(session, training).await;
+                let text = report::render(training, &series, report::width());
                 output::bytes(out, text.as_bytes())?;
             }
             Format::Table => output::line(out, format_args!("{}", report::outcome(training)))?,

@@ -201,7 +201,15 @@ fn key(path: &str) -> String {
 /// The files of a project, without what running it leaves behind.
 fn read_source(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let failed = |path: &Path, error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => CliError::new(Code::NotFound, format!("{}: no such directory", path.display())),
+        std::io::ErrorKind::NotFound if path == root => CliError::new(
+            Code::NotFound,
+            format!("--source {}: no such directory", path.display()),
+        )
+        .remedy("name the project's directory"),
+        std::io::ErrorKind::NotADirectory => {
+            CliError::new(Code::Invalid, format!("--source {}: not a directory", path.display()))
+                .remedy("name the project's directory; the file to run in it is spec.entrypoint")
+        }
         _ => CliError::io(path.display(), error),
     };
     let mut files = BTreeMap::new();
@@ -238,10 +246,10 @@ fn read_source(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
         }
     }
     if files.is_empty() {
-        return Err(CliError::new(
-            Code::Invalid,
-            format!("--source {}: no file in it", root.display()),
-        ));
+        return Err(
+            CliError::new(Code::Invalid, format!("--source {}: no file in it", root.display()))
+                .remedy("name the project's directory"),
+        );
     }
     Ok(files)
 }

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use legion_api::ModelTraining;
 use legion_plan::training::ConfigMapContent;
+use legion_protocol::events::Metric;
 use legion_runtime::Shutdown;
 use serde_json::json;
 
@@ -20,7 +21,7 @@ use crate::{
     command::wait,
     exit::{CliError, Code, Result},
     follow::{self, Followed, Overhead, Progress},
-    manifest, output, report,
+    manifest, output, report, stored,
     training::{self, State},
 };
 
@@ -101,6 +102,7 @@ async fn start(global: &Global, progress: &Progress) -> Result<(Session, Option<
     let session = Session {
         client: server.client(&namespace),
         namespace,
+        data_dir: Some(server.data_dir().clone()),
     };
     progress.step(&format!("local API at {}", server.url()));
     Ok((session, Some(server)))
@@ -117,6 +119,8 @@ async fn failed(server: &mut Option<Server>) -> CliError {
 /// A training of the file, at its end.
 struct Ended {
     followed: Followed,
+    /// What the plots are made of.
+    series: Result<Vec<Metric>>,
     /// Nothing was started, because this run had ended before.
     unchanged: bool,
 }
@@ -124,10 +128,7 @@ struct Ended {
 async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress) -> Result<Vec<Ended>> {
     let mut all = Vec::new();
     for object in applied.iter().filter(|object| object.kind == "ModelTraining") {
-        let session = Session {
-            client: session.client.clone(),
-            namespace: object.namespace.clone().unwrap_or_else(|| session.namespace.clone()),
-        };
+        let session = session.in_namespace(object.namespace.as_deref());
         let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
         let current = api.get(&object.name).await?;
         let digest = source_digest(&session, &current).await?;
@@ -151,7 +152,13 @@ async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress)
         } else {
             follow::follow(&session, &object.name, progress, accept).await?
         };
-        all.push(Ended { followed, unchanged });
+        // Read while the API is up: it knows where a store is.
+        let series = stored::series(&session, &followed.training).await;
+        all.push(Ended {
+            followed,
+            series,
+            unchanged,
+        });
     }
     Ok(all)
 }
@@ -191,7 +198,7 @@ fn print(ended: &[Ended], format: Format, out: &mut dyn Write) -> Result<Code> {
         (Format::Report, _) => {
             for one in ended {
                 let training = &one.followed.training;
-                output::bytes(out, report::render(training, report::width()).as_bytes())?;
+                output::bytes(out, report::render(training, &one.series, report::width()).as_bytes())?;
                 if let Some(line) = overhead(&one.followed.overhead) {
                     output::line(out, format_args!("\n{line}"))?;
                 }
