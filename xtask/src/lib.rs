@@ -4,6 +4,7 @@
 //! `cargo xtask test` runs all tests, the fast tiers first. The same functions are called by this crate's tests, so that
 //! `cargo test` alone notices drift.
 
+pub mod cluster;
 pub mod generate;
 pub mod suites;
 

@@ -1,6 +1,10 @@
 //! Entry point of `cargo xtask`.
 
-#![allow(clippy::print_stdout, reason = "a command-line tool speaks through stdout")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool speaks through them"
+)]
 
 use std::process::ExitCode;
 
@@ -28,9 +32,22 @@ enum Command {
         #[arg(long)]
         fast: bool,
     },
+    /// A complete Kubernetes on this machine, for tests.
+    Cluster {
+        #[command(subcommand)]
+        action: xtask::cluster::Action,
+    },
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        // A person reads it: what happened and why, no stack.
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     let root = xtask::repository();
     match Cli::parse().command {
         Command::Gen { check } => {
@@ -45,5 +62,6 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Test { fast } => xtask::suites::run(&root, fast),
+        Command::Cluster { action } => xtask::cluster::act(&root, action),
     }
 }
