@@ -198,6 +198,12 @@ pub enum Toolchain {
         #[arg(long, value_name = "TEXT")]
         case: Option<String>,
     },
+    /// Checks a model directory against GPPI v1; prints every problem.
+    ValidateModel {
+        /// Directory of the model: it holds legion.model.yaml.
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
 }
 
 /// How to print.

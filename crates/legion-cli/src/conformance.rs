@@ -13,18 +13,24 @@ use legion_protocol::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::exit::{CliError, Code, Result};
+use crate::{
+    exit::{CliError, Code, Result},
+    gppi,
+};
 
 /// A case: what is run, and what is expected.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Case {
     /// Name of its directory.
     #[serde(skip)]
     pub name: String,
-    /// The project's directory; an empty project without it.
-    #[serde(skip)]
+    /// The project's directory, relative to the case's; `project` if that is there; an empty project otherwise.
+    #[serde(default)]
     pub project: Option<PathBuf>,
+    /// What lies in `$LEGION_DATA`: the case's directory `data`, if that is there.
+    #[serde(skip)]
+    pub data: Option<PathBuf>,
     /// What it shows, for people.
     pub description: String,
     /// What differs from the minimal training document.
@@ -33,6 +39,9 @@ pub struct Case {
     /// Environment variables of the command.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// TERM is sent to the command once its event stream holds this text.
+    #[serde(default)]
+    pub term_after: Option<String>,
     /// What is expected.
     pub expect: Expect,
 }
@@ -92,7 +101,21 @@ impl Case {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
-        case.project = Some(directory.join("project")).filter(|project| project.is_dir());
+        case.project = match case.project {
+            Some(named) => {
+                let project = directory.join(&named);
+                if !project.is_dir() {
+                    return Err(CliError::new(
+                        Code::Invalid,
+                        format!("{}: project: {} is not a directory", path.display(), named.display()),
+                    )
+                    .remedy("it is relative to the case's own directory"));
+                }
+                Some(project)
+            }
+            None => Some(directory.join("project")).filter(|project| project.is_dir()),
+        };
+        case.data = Some(directory.join("data")).filter(|data| data.is_dir());
         Ok(case)
     }
 }
@@ -104,6 +127,8 @@ pub struct Observed {
     pub exit_code: Option<i32>,
     /// `$LEGION_OUTPUT`.
     pub output: PathBuf,
+    /// The toolchain's format, for a result that names none.
+    pub format: String,
     /// The event stream.
     pub events: Vec<u8>,
     /// The result document, where there is one.
@@ -153,6 +178,9 @@ pub fn judge(expect: &Expect, observed: &Observed) -> Vec<String> {
         faults.push(format!("no notice {notice}; there were {:?}", stream.notices));
     }
     model(expect, result.as_ref(), observed, &mut faults);
+    if observed.exit_code == Some(0) {
+        published(result.as_ref(), observed, &mut faults);
+    }
     error(expect, result.as_ref(), &mut faults);
     for text in expect.log.iter().filter(|text| !observed.log.contains(*text)) {
         faults.push(format!("the log does not contain {text:?}"));
@@ -207,6 +235,54 @@ fn protocol(result: &ResultDocument, observed: &Observed, faults: &mut Vec<Strin
             faults.push(format!("path {path:?} of the result document {problem}"));
         }
     }
+}
+
+/// What would become the artifact: nothing that is refused there, and what its format asks for.
+fn published(result: Option<&ResultDocument>, observed: &Observed, faults: &mut Vec<String>) {
+    let described = result.and_then(|result| result.model.as_ref());
+    let path = described.map_or("model", |model| &model.path);
+    // A path that leaves the output has its fault already.
+    let Ok(directory) = below(&observed.output, Path::new(path)) else {
+        return;
+    };
+    if !directory.is_dir() {
+        if described.is_some() {
+            faults.push(format!(
+                "the result document names the model {path:?}, which is no directory"
+            ));
+        }
+        return;
+    }
+    faults.extend(special_files(&directory).into_iter().map(|(file, kind)| {
+        let file = file.strip_prefix(&observed.output).unwrap_or(&file);
+        format!(
+            "{} is a {kind}: a model holds regular files and directories only",
+            file.display()
+        )
+    }));
+    let format = described.map(|model| &model.format).filter(|format| !format.is_empty());
+    if format.unwrap_or(&observed.format) == gppi::FORMAT {
+        faults.extend(
+            gppi::validate(&directory)
+                .into_iter()
+                .map(|problem| format!("GPPI: {problem}")),
+        );
+    }
+}
+
+/// Everything below a directory that is neither a regular file nor a directory.
+fn special_files(directory: &Path) -> Vec<(PathBuf, &'static str)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(special_files(&entry.path())),
+            Ok(kind) if kind.is_symlink() => found.push((entry.path(), "link")),
+            Ok(kind) if !kind.is_file() => found.push((entry.path(), "special file")),
+            _ => {}
+        }
+    }
+    found.sort();
+    found
 }
 
 /// The path below the root, unless it leaves it or goes over a link.
@@ -335,6 +411,7 @@ mod tests {
         Observed {
             exit_code: Some(exit_code),
             output: output.to_owned(),
+            format: "files/v1".to_owned(),
             events: events.as_bytes().to_vec(),
             result: result.map(|text| text.as_bytes().to_vec()),
             log: "said something".to_owned(),
@@ -385,6 +462,45 @@ mod tests {
         ] {
             assert!(faults.contains(part), "{part:?} is not in:\n{faults}");
         }
+    }
+
+    #[test]
+    fn a_model_holds_what_an_artifact_may_hold() {
+        let output = tempfile::tempdir().unwrap();
+        fs::create_dir_all(output.path().join("m/deep")).unwrap();
+        fs::write(output.path().join("m/f"), "x").unwrap();
+        std::os::unix::fs::symlink("../f", output.path().join("m/deep/link")).unwrap();
+        let result = r#"{"protocol":1,"model":{"path":"m","format":"gppi/v1"}}"#;
+        let expected = expect("{exitCode: 0}");
+        let faults = judge(&expected, &observed(output.path(), 0, "", Some(result))).join("\n");
+        assert!(faults.contains("m/deep/link is a link"), "{faults}");
+        assert!(
+            faults.contains("GPPI: legion.model.yaml: there is no such file"),
+            "{faults}"
+        );
+        let missing = r#"{"protocol":1,"model":{"path":"n"}}"#;
+        let faults = judge(&expected, &observed(output.path(), 0, "", Some(missing))).join("\n");
+        assert!(faults.contains("the model \"n\", which is no directory"), "{faults}");
+    }
+
+    #[test]
+    fn a_case_may_share_a_project_and_names_one_that_is_not_there() {
+        let root = tempfile::tempdir().unwrap();
+        let case = root.path().join("case");
+        fs::create_dir_all(&case).unwrap();
+        fs::create_dir(root.path().join("shared")).unwrap();
+        let write = |project: &str| {
+            let text = format!("description: d\nproject: {project}\nexpect: {{exitCode: 0}}\n");
+            fs::write(case.join("case.yaml"), text).unwrap();
+        };
+        write("../shared");
+        assert_eq!(Case::read(&case).unwrap().project, Some(case.join("../shared")));
+        write("../missing");
+        let error = Case::read(&case).unwrap_err();
+        assert!(
+            error.message.contains("project: ../missing is not a directory"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod command;
 pub mod conformance;
 pub mod exit;
 pub mod follow;
+pub mod gppi;
 pub mod kinds;
 pub mod local;
 pub mod manifest;
@@ -68,6 +69,9 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Code> {
         }
         Command::Local(Local::Status { output }) => return local::status(global, *output, out),
         Command::Local(Local::Down) => return local::down(global, out),
+        Command::Toolchain(Toolchain::ValidateModel { directory }) => {
+            return command::toolchain::validate_model(directory, out);
+        }
         _ => {}
     }
     // The only fallible part: a provider was installed before, which is as good.
@@ -95,8 +99,9 @@ async fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Code> {
             command::toolchain::test(directory, case.as_deref(), out).await
         }
         // Answered before the runtime was started.
-        Command::Local(Local::Status { .. } | Local::Down) | Command::Validate(_) | Command::Completions { .. } => {
-            Ok(Code::Ok)
-        }
+        Command::Local(Local::Status { .. } | Local::Down)
+        | Command::Toolchain(Toolchain::ValidateModel { .. })
+        | Command::Validate(_)
+        | Command::Completions { .. } => Ok(Code::Ok),
     }
 }

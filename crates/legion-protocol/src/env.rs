@@ -32,6 +32,9 @@ pub const OUTPUT: &str = "LEGION_OUTPUT";
 pub const EVENTS: &str = "LEGION_EVENTS";
 /// The result document ([`crate::result`]).
 pub const RESULT: &str = "LEGION_RESULT";
+/// Directory that outlives the attempt, for what a toolchain can make again; absent where there is no such place. Its
+/// value belongs to the machine, so it comes with the image and not with the pod.
+pub const CACHE: &str = "LEGION_CACHE";
 /// Longest time the command may run, in seconds; absent or 0 means no limit.
 pub const TIMEOUT_SECONDS: &str = "LEGION_TIMEOUT_SECONDS";
 /// Time between TERM and KILL, in seconds.

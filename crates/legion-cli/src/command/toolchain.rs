@@ -1,8 +1,10 @@
-//! `legionctl toolchain test`: the conformance cases of `docs/toolchain-protocol.md`, without operator or cluster.
+//! `legionctl toolchain`: the conformance cases of `docs/toolchain-protocol.md`, and the check of a model directory; both
+//! without operator or cluster.
 
 use std::{
     fs,
     io::Write,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -11,18 +13,44 @@ use std::{
 use kube_embed::node::images::ImageEnvironment;
 use legion_plan::schema::Schema;
 use legion_protocol::{PROTOCOL_VERSION, env as names, training::TrainingDocument};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process, kill_process_group},
+};
 use serde_json::{Map, Value, json};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::{
     conformance::{Case, Observed, judge},
     exit::{CliError, Code, Result},
+    gppi,
     local::{Environment, PythonEnvironment, Toolchain, cache},
     output,
 };
 
 /// How long a case may take.
 const CASE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Checks a model directory against GPPI v1.
+pub fn validate_model(directory: &Path, out: &mut dyn Write) -> Result<Code> {
+    if !directory.is_dir() {
+        return Err(
+            CliError::new(Code::NotFound, format!("{}: no such directory", directory.display()))
+                .remedy("name the directory that holds legion.model.yaml; unpack an artifact's archive first"),
+        );
+    }
+    let problems = gppi::validate(directory);
+    for problem in &problems {
+        output::line(out, format_args!("{problem}"))?;
+    }
+    let verdict = match problems.len() {
+        0 => "is GPPI v1".to_owned(),
+        1 => "1 problem".to_owned(),
+        many => format!("{many} problems"),
+    };
+    output::line(out, format_args!("{}: {verdict}", directory.display()))?;
+    Ok(if problems.is_empty() { Code::Ok } else { Code::Failed })
+}
 
 /// Runs the cases whose names contain `filter`.
 pub async fn test(directory: &Path, filter: Option<&str>, out: &mut dyn Write) -> Result<Code> {
@@ -98,6 +126,8 @@ async fn environment(toolchain: &Toolchain) -> Result<ImageEnvironment> {
         toolchain.local.path.iter().map(|path| toolchain.directory.join(path)),
     );
     base.env = toolchain.local.env.clone().into_iter().collect();
+    base.env
+        .push((names::CACHE.to_owned(), toolchain.cache(&cache()).display().to_string()));
     if toolchain.local.environment == Environment::default() {
         return Ok(base);
     }
@@ -135,6 +165,9 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
     if let Some(project) = &case.project {
         copy(project, &place("work/source")).map_err(failed)?;
     }
+    if let Some(data) = &case.data {
+        copy(data, &place("work/data")).map_err(failed)?;
+    }
     fs::write(place("run/events.jsonl"), "").map_err(failed)?;
     let document = document(toolchain, case)?;
     let text = serde_json::to_vec_pretty(&document).map_err(|error| CliError::io("JSON", error))?;
@@ -163,15 +196,27 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)
+        // As in a pod: a toolchain may send a signal to all that it started.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| CliError::io(program.display(), error))?;
-    let Ok(status) = tokio::time::timeout(CASE_TIMEOUT, child.wait()).await else {
+    let _group = Group(process_id(&child));
+    let ended = async {
+        if let Some(text) = &case.term_after {
+            terminate(&mut child, &place("run/events.jsonl"), text.as_bytes()).await?;
+        }
+        child.wait().await
+    };
+    let Ok(status) = tokio::time::timeout(CASE_TIMEOUT, ended).await else {
         return Ok(vec![format!("not ended after {} s", CASE_TIMEOUT.as_secs())]);
     };
+    let status = status.map_err(failed)?;
     let observed = Observed {
-        exit_code: status.map_err(failed)?.code(),
+        // As a shell and the training's status have it.
+        exit_code: status.code().or_else(|| status.signal().map(|signal| 128 + signal)),
         output: place("work/output"),
+        format: document.format.clone(),
         events: fs::read(place("run/events.jsonl")).unwrap_or_default(),
         result: fs::read(place("run/result.json")).ok(),
         log: String::from_utf8_lossy(&fs::read(place("run/log")).map_err(failed)?).into_owned(),
@@ -191,6 +236,41 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
     Ok(faults)
 }
 
+/// Sends TERM once the event stream holds the text, as it is sent when a training is stopped.
+async fn terminate(child: &mut Child, events: &Path, text: &[u8]) -> std::io::Result<()> {
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        look.tick().await;
+        // One that ended by itself is judged by how it ended.
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        if fs::read(events)?.windows(text.len()).any(|window| window == text) {
+            break;
+        }
+    }
+    match process_id(child).map(|pid| kill_process(pid, Signal::TERM)) {
+        Some(Err(error)) if error != Errno::SRCH => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn process_id(child: &Child) -> Option<Pid> {
+    child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+}
+
+/// The processes of a case: what is left of them ends with it.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // Mostly there is nobody left, which is not an error.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
 /// The training document of a case: a minimal one, and what the case says over it.
 fn document(toolchain: &Toolchain, case: &Case) -> Result<TrainingDocument> {
     let mut document = json!({
@@ -199,7 +279,13 @@ fn document(toolchain: &Toolchain, case: &Case) -> Result<TrainingDocument> {
         "pod": "conformance-00c0ffee-1", "model": {"name": "conformance", "version": "1"},
         "format": toolchain.manifest["spec"]["format"], "entrypoint": "main", "source": {"kind": "ConfigMap"},
     });
+    let wrong = |text: String| CliError::new(Code::Invalid, format!("case {}: training{text}", case.name));
     if let (Some(document), Some(over)) = (document.as_object_mut(), case.training.as_object()) {
+        let known = document_fields();
+        if let Some(name) = over.keys().find(|name| !known.contains(name)) {
+            return Err(wrong(format!(".{name}: is no field of the training document"))
+                .remedy(format!("it has: {}", known.join(", "))));
+        }
         document.extend(over.clone());
     }
     let schema = &toolchain.manifest["spec"]["arguments"];
@@ -207,10 +293,28 @@ fn document(toolchain: &Toolchain, case: &Case) -> Result<TrainingDocument> {
         let schema = Schema::compile(schema)
             .map_err(|error| CliError::new(Code::Invalid, format!("spec.arguments: {error}")))?;
         let given = document["arguments"].as_object().cloned().unwrap_or_else(Map::new);
-        document["arguments"] = Value::Object(schema.with_defaults(&given));
+        let arguments = Value::Object(schema.with_defaults(&given));
+        if let Some(found) = schema.violations(&arguments).first() {
+            let dot = if found.path.is_empty() { "" } else { "." };
+            return Err(wrong(format!(".arguments{dot}{}: {}", found.path, found.message))
+                .remedy("the operator refuses such a training; the schema is spec.arguments of toolchain.yaml"));
+        }
+        document["arguments"] = arguments;
     }
-    serde_json::from_value(document)
-        .map_err(|error| CliError::new(Code::Invalid, format!("case {}: training: {error}", case.name)))
+    let document: TrainingDocument = serde_json::from_value(document).map_err(|error| wrong(format!(": {error}")))?;
+    if !document.args.is_empty() && toolchain.manifest["spec"]["acceptsArgs"] != true {
+        return Err(wrong(".args: the toolchain takes none".to_owned())
+            .remedy("remove it from the case, or set acceptsArgs in toolchain.yaml"));
+    }
+    Ok(document)
+}
+
+/// Names of the training document's fields.
+fn document_fields() -> Vec<String> {
+    let schemas = legion_protocol::schemas();
+    let document = schemas.iter().find(|(name, _)| *name == "training");
+    let fields = document.and_then(|(_, schema)| schema["properties"].as_object());
+    fields.into_iter().flat_map(Map::keys).cloned().collect()
 }
 
 fn command(
@@ -286,4 +390,148 @@ fn snapshot(root: &Path) -> std::io::Result<Vec<(PathBuf, u64, Option<std::time:
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const PROTOCOL: &str = include_str!("../../../../docs/toolchain-protocol.md");
+
+    /// The files of the page's smallest toolchain: each is named in the paragraph before its block.
+    fn smallest() -> Vec<(String, String)> {
+        let (_, section) = PROTOCOL.split_once("## The smallest one").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let mut parts = section.split("\n```");
+        let mut before = parts.next().unwrap();
+        let mut files = Vec::new();
+        while let (Some(block), Some(after)) = (parts.next(), parts.next()) {
+            let paragraph = before.trim().rsplit("\n\n").next().unwrap();
+            let name = paragraph.split('`').find(|text| text.starts_with("mean/")).unwrap();
+            let (_, text) = block.split_once('\n').unwrap();
+            files.push((name.to_owned(), format!("{text}\n")));
+            before = after;
+        }
+        files
+    }
+
+    fn lay_out(root: &Path) -> PathBuf {
+        for (name, text) in smallest() {
+            let path = root.join(&name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            if name.contains("/bin/") {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+        }
+        root.join("mean")
+    }
+
+    fn case(toolchain: &Path, text: &str) {
+        fs::write(toolchain.join("conformance/second-column/case.yaml"), text).unwrap();
+    }
+
+    async fn outcome(toolchain: &Path) -> (Code, String) {
+        let mut out = Vec::new();
+        let code = test(toolchain, None, &mut out).await.unwrap();
+        (code, String::from_utf8(out).unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_smallest_toolchain_of_the_page_keeps_the_protocol() {
+        let root = tempfile::tempdir().unwrap();
+        let toolchain = lay_out(root.path());
+        let (code, text) = outcome(&toolchain).await;
+        assert_eq!(code, Code::Ok, "{text}");
+        assert!(text.contains("toolchain mean: 1 passed; 0 failed"), "{text}");
+
+        case(
+            &toolchain,
+            "{description: d, training: {entrypoint: no.txt}, expect: {exitCode: 2, model: false, error: {reason: NoSuchFile, field: spec.entrypoint, contains: [no.txt]}}}",
+        );
+        let (code, text) = outcome(&toolchain).await;
+        assert_eq!(code, Code::Ok, "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_listed_below_the_case() {
+        let root = tempfile::tempdir().unwrap();
+        let toolchain = lay_out(root.path());
+        case(
+            &toolchain,
+            "{description: d, training: {entrypoint: numbers.txt}, expect: {exitCode: 0, metrics: {mean: {count: 3}}}}",
+        );
+        let (code, text) = outcome(&toolchain).await;
+        assert_eq!(code, Code::Failed);
+        assert!(text.contains("metric \"mean\" has 2 points, expected 3"), "{text}");
+    }
+
+    #[rstest::rstest]
+    #[case::field("{entryPoint: x}", "training.entryPoint: is no field", "entrypoint")]
+    #[case::argument("{arguments: {column: 0}}", "training.arguments.column: ", "spec.arguments")]
+    #[case::args("{args: [x]}", "training.args: the toolchain takes none", "acceptsArgs")]
+    #[case::kind("{model: x}", "training: ", "")]
+    #[tokio::test]
+    async fn a_case_that_the_operator_would_refuse_is_an_error_with_its_field(
+        #[case] training: &str,
+        #[case] message: &str,
+        #[case] remedy: &str,
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let toolchain = lay_out(root.path());
+        case(
+            &toolchain,
+            &format!("{{description: d, training: {training}, expect: {{exitCode: 0}}}}"),
+        );
+        let error = test(&toolchain, None, &mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.code, Code::Invalid);
+        assert!(
+            error.message.starts_with(&format!("case second-column: {message}")),
+            "{error}"
+        );
+        assert!(error.remedy.unwrap_or_default().contains(remedy));
+    }
+
+    #[tokio::test]
+    async fn a_signal_gives_the_code_that_a_shell_gives_and_ends_what_is_left() {
+        let root = tempfile::tempdir().unwrap();
+        let toolchain = lay_out(root.path());
+        let left = root.path().join("left");
+        let script = format!(
+            "#!/bin/sh\nsleep 600 & echo $! >{}\necho '{{\"type\":\"tag\",\"name\":\"ready\",\"value\":\"\"}}' >>\"$LEGION_EVENTS\"\nwait\n",
+            left.display()
+        );
+        fs::write(toolchain.join("bin/mean"), script).unwrap();
+        case(
+            &toolchain,
+            "{description: d, termAfter: ready, expect: {exitCode: 143}}",
+        );
+        let (code, text) = outcome(&toolchain).await;
+        assert_eq!(code, Code::Ok, "{text}");
+        let pid = Pid::from_raw(fs::read_to_string(left).unwrap().trim().parse().unwrap()).unwrap();
+        // Somebody has to reap it: a zombie counts as ended.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while rustix::process::test_kill_process(pid).is_ok() {
+            let state = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+            if state.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "still there: {state}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn a_model_directory_is_judged() {
+        let root = tempfile::tempdir().unwrap();
+        let mut out = Vec::new();
+        assert_eq!(validate_model(root.path(), &mut out).unwrap(), Code::Failed);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("legion.model.yaml: there is no such file"), "{text}");
+        assert!(text.ends_with(": 1 problem\n"), "{text}");
+        let error = validate_model(&root.path().join("gone"), &mut Vec::new()).unwrap_err();
+        assert_eq!(error.code, Code::NotFound);
+    }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use kube_embed::node::images::{Image, ImageEnvironment, ImageTable};
+use legion_protocol::env;
 
 use super::{
     python::PythonEnvironment,
@@ -45,6 +46,9 @@ fn entry(toolchain: &Toolchain, cache: &Path) -> Image {
         .collect();
     environment.path.splice(0..0, own);
     environment.env = toolchain.local.env.clone().into_iter().collect();
+    environment
+        .env
+        .push((env::CACHE.to_owned(), toolchain.cache(cache).display().to_string()));
     if toolchain.local.environment == Environment::default() {
         Image::Ready(environment)
     } else {

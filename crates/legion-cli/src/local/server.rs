@@ -52,7 +52,7 @@ impl Server {
     /// Starts everything; returns when the API answers and the operator runs.
     pub async fn start(data_dir: DataDir, lock: Lock, port: Option<u16>, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let programs = binaries::directory(say)?;
-        let toolchains = toolchains::read_all(&toolchains::directory()?)?;
+        let toolchains = toolchains::all()?;
         let outputs = data_dir.outputs();
         std::fs::create_dir_all(&outputs).map_err(|error| CliError::io(outputs.display(), error))?;
 

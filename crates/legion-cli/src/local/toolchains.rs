@@ -79,6 +79,22 @@ impl Toolchain {
             )
             .remedy("docs/toolchain-protocol.md describes the fields")
         })?;
+        if let Some(image) = document.value["spec"]["image"]
+            .as_str()
+            .filter(|image| *image != local.image)
+        {
+            return Err(CliError::new(
+                Code::Invalid,
+                format!(
+                    "{}: image is {:?}, and toolchain.yaml has {image:?}",
+                    local_path.display(),
+                    local.image
+                ),
+            )
+            .remedy(
+                "write the same image in both: trainings are given the one, and local.yaml says how it is entered",
+            ));
+        }
         Ok(Self {
             directory,
             manifest: document.value,
@@ -91,34 +107,70 @@ impl Toolchain {
     pub fn name(&self) -> &str {
         self.manifest["metadata"]["name"].as_str().unwrap_or_default()
     }
+
+    /// Where it keeps what it can make again, below the machine's cache directory.
+    #[must_use]
+    pub fn cache(&self, cache: &Path) -> PathBuf {
+        cache.join("toolchains").join(self.name())
+    }
 }
 
-/// Where the shipped toolchains are: `$LEGION_TOOLCHAINS`, else beside the binary, else in the repository that the binary
-/// was built from.
-pub fn directory() -> Result<PathBuf> {
-    if let Some(named) = env::var_os("LEGION_TOOLCHAINS").filter(|value| !value.is_empty()) {
-        return Ok(PathBuf::from(named));
+/// Every toolchain that this machine knows: those that `$LEGION_TOOLCHAINS` names, and the shipped ones beside them.
+///
+/// The variable lists directories as `PATH` does; each is a toolchain's own directory, or one that holds several. A name
+/// that was there before is not taken again, so that a shipped toolchain can be replaced.
+pub fn all() -> Result<Vec<Toolchain>> {
+    let named = env::var_os("LEGION_TOOLCHAINS").unwrap_or_default();
+    let named: Vec<PathBuf> = env::split_paths(&named)
+        .filter(|path| !path.as_os_str().is_empty())
+        .collect();
+    merged(&named, shipped())
+}
+
+fn merged(named: &[PathBuf], shipped: Option<PathBuf>) -> Result<Vec<Toolchain>> {
+    let mut found: BTreeMap<String, Toolchain> = BTreeMap::new();
+    for directory in named.iter().chain(&shipped) {
+        let several = if directory.join("toolchain.yaml").is_file() {
+            vec![Toolchain::read(directory)?]
+        } else {
+            read_all(directory)?
+        };
+        if several.is_empty() {
+            return Err(
+                CliError::new(Code::NotFound, format!("{}: no toolchain in it", directory.display())).remedy(
+                    "LEGION_TOOLCHAINS names directories that hold toolchain.yaml and local.yaml, or such directories",
+                ),
+            );
+        }
+        for toolchain in several {
+            found.entry(toolchain.name().to_owned()).or_insert(toolchain);
+        }
     }
-    let beside = env::current_exe()
-        .ok()
-        .and_then(|exe| Some(exe.parent()?.join("toolchains")));
-    let installed = env::current_exe()
-        .ok()
-        .and_then(|exe| Some(exe.parent()?.join("../share/legion/toolchains")));
+    if found.is_empty() {
+        return Err(CliError::new(Code::NotFound, "no directory of toolchains found")
+            .remedy("name one with LEGION_TOOLCHAINS; the repository of Legion has one"));
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Where the shipped toolchains are: beside the binary, else in the repository that the binary was built from.
+fn shipped() -> Option<PathBuf> {
+    let exe = env::current_exe().ok();
+    let beside = |path: &str| exe.as_ref().and_then(|exe| Some(exe.parent()?.join(path)));
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../toolchains");
-    [beside, installed, Some(repository)]
-        .into_iter()
-        .flatten()
-        .find(|path| path.is_dir())
-        .map(|path| path.canonicalize().unwrap_or(path))
-        .ok_or_else(|| {
-            CliError::new(Code::NotFound, "no directory of toolchains found")
-                .remedy("name one with LEGION_TOOLCHAINS; the repository of Legion has one")
-        })
+    [
+        beside("toolchains"),
+        beside("../share/legion/toolchains"),
+        Some(repository),
+    ]
+    .into_iter()
+    .flatten()
+    .find(|path| path.is_dir())
+    .map(|path| path.canonicalize().unwrap_or(path))
 }
 
 /// Every toolchain of a directory, by name.
-pub fn read_all(directory: &Path) -> Result<Vec<Toolchain>> {
+fn read_all(directory: &Path) -> Result<Vec<Toolchain>> {
     let entries = fs::read_dir(directory).map_err(|error| CliError::io(directory.display(), error))?;
     let mut toolchains = Vec::new();
     for entry in entries {
@@ -145,6 +197,32 @@ mod tests {
             assert_eq!(legion_api::validate::object(&toolchain.manifest, None), []);
             assert_eq!(toolchain.manifest["spec"]["image"], toolchain.local.image.as_str());
         }
+    }
+
+    #[test]
+    fn toolchains_of_others_stand_beside_the_shipped_ones_and_may_replace_them() {
+        let root = tempfile::tempdir().unwrap();
+        let toolchain = |directory: &Path, name: &str| {
+            fs::create_dir_all(directory).unwrap();
+            let manifest = format!(
+                "apiVersion: legion-platform.org/v1alpha1\nkind: ToolchainIntegration\nmetadata: {{name: {name}}}\n"
+            );
+            fs::write(directory.join("toolchain.yaml"), manifest).unwrap();
+            fs::write(directory.join("local.yaml"), "image: example/image:1\n").unwrap();
+        };
+        toolchain(&root.path().join("several/one"), "one");
+        toolchain(&root.path().join("mine"), "script");
+        toolchain(&root.path().join("shipped/script"), "script");
+        toolchain(&root.path().join("shipped/mlflow"), "mlflow");
+        let named = [root.path().join("several"), root.path().join("mine")];
+        let found = merged(&named, Some(root.path().join("shipped"))).unwrap();
+        let names: Vec<&str> = found.iter().map(Toolchain::name).collect();
+        assert_eq!(names, ["mlflow", "one", "script"]);
+        assert_eq!(found[2].directory, root.path().join("mine"));
+
+        fs::create_dir(root.path().join("empty")).unwrap();
+        let error = merged(&[root.path().join("empty")], None).unwrap_err();
+        assert!(error.message.contains("empty: no toolchain in it"), "{error}");
     }
 
     #[test]
