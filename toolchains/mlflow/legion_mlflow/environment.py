@@ -54,16 +54,19 @@ def choose(project: Project, context: Context, env: Mapping[str, str], events: E
         )
     uv = venv.find_uv()
     field = "spec.arguments.python" if context.argument("python") else ""
-    found = interpreter.find(context.argument("python") or wanted.python, venv.uv_environment(env), uv, field)
-    if wanted.python and found.version != wanted.python and wanted.python.count(".") == 2:
-        events.notice("OtherPythonPatch", f"the project asks for Python {wanted.python}; it runs with {found.version}")
-    directory = venv.prepare(wanted, found, _wheels(project, context), env, uv, events)
-    python = directory / "bin" / "python"
+    python = context.argument("python") or wanted.python
+    found = interpreter.find(python, venv.uv_environment(env), uv, field, venv.may_download_python(env))
+    if python and found.version != python and python.count(".") == 2:
+        events.notice(
+            "OtherPythonPatch", f"Python {python} is wanted and not there; the project runs with {found.version}"
+        )
+    directory = venv.prepare(wanted, found, _wheels(project, context), env, uv, context.work, events)
+    inside = directory / "bin" / "python"
     # A project that declares no MLflow may not use it; `mlflow run` then drives it from outside, and so do we.
     has_mlflow = subprocess.run(
-        [python, "-c", "import importlib.util,sys;sys.exit(importlib.util.find_spec('mlflow') is None)"]
+        [inside, "-c", "import importlib.util,sys;sys.exit(importlib.util.find_spec('mlflow') is None)"]
     )
-    return Environment(python if has_mlflow.returncode == 0 else own, python.parent, "project")
+    return Environment(inside if has_mlflow.returncode == 0 else own, inside.parent, "project")
 
 
 def _wheels(project: Project, context: Context) -> Path | None:
@@ -88,6 +91,6 @@ def command_environment(environment: Environment, env: Mapping[str, str]) -> dic
     if environment.source == "project":
         result["VIRTUAL_ENV"] = str(environment.bin.parent)
     # What an outer run left behind would make MLflow continue that one.
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "PYTHONHOME"):
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "PYTHONHOME"):
         result.pop(name, None)
     return result

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import which
 
 from legion_mlflow.refusal import Refusal
 
@@ -34,7 +33,7 @@ def own() -> Interpreter:
     return Interpreter(Path(base), "{}.{}.{}".format(*sys.version_info[:3]))
 
 
-def find(wanted: str | None, env: Mapping[str, str], uv: Path, field: str) -> Interpreter:
+def find(wanted: str | None, env: Mapping[str, str], uv: Path, field: str, may_download: bool) -> Interpreter:
     """The interpreter for a wanted version: exact first, then the same minor, then a download where it is allowed."""
     toolchain = own()
     if not wanted or wanted in (toolchain.version, toolchain.minor):
@@ -47,11 +46,15 @@ def find(wanted: str | None, env: Mapping[str, str], uv: Path, field: str) -> In
     for interpreter in found:
         if interpreter.minor == minor:
             return interpreter
-    if env.get("UV_PYTHON_DOWNLOADS", "") not in ("never", "manual") and not env.get("UV_OFFLINE"):
-        downloaded = _download(wanted, env, uv)
-        if isinstance(downloaded, Interpreter):
-            return downloaded
-        attempt = f"; downloading it failed: {downloaded}"
+    managed = _managed(wanted, env, uv)
+    if managed is not None:
+        return managed
+    if may_download:
+        words = _download(wanted, env, uv)
+        managed = _managed(wanted, env, uv)
+        if managed is not None:
+            return managed
+        attempt = f"; downloading it failed: {words}"
     else:
         attempt = "; downloading it is switched off"
     have = ", ".join(sorted({i.version for i in [*found, *_any_on_path(env)]}))
@@ -65,25 +68,29 @@ def find(wanted: str | None, env: Mapping[str, str], uv: Path, field: str) -> In
 
 
 def _on_path(minor: str, env: Mapping[str, str]) -> list[Interpreter]:
-    names = (f"python{minor}", "python3", "python")
-    return [i for i in (_ask(name, env) for name in names) if i is not None]
+    """Every interpreter on PATH with that minor, the one that its name promises it first."""
+    found = [i for i in (_ask(path, env) for path in _candidates(env, f"python{minor}", "python3", "python")) if i]
+    return [i for i in found if i.minor == minor]
 
 
 def _any_on_path(env: Mapping[str, str]) -> list[Interpreter]:
-    found = []
-    for directory in env.get("PATH", os.defpath).split(os.pathsep):
-        for candidate in sorted(Path(directory or ".").glob("python3.*")):
-            if candidate.name.replace("python3.", "").isdigit():
-                interpreter = _ask(str(candidate), env)
-                if interpreter is not None:
-                    found.append(interpreter)
-    return found
+    return [i for i in (_ask(path, env) for path in _candidates(env, "python3", "python3.*", "python")) if i]
 
 
-def _ask(name: str, env: Mapping[str, str]) -> Interpreter | None:
-    path = which(name, path=env.get("PATH"))
-    if path is None:
-        return None
+def _candidates(env: Mapping[str, str], *patterns: str) -> list[Path]:
+    """Programs on PATH with such names, each once however many links lead to it."""
+    found: dict[Path, Path] = {}
+    for pattern in patterns:
+        for directory in env.get("PATH", os.defpath).split(os.pathsep):
+            for path in sorted(Path(directory or ".").glob(pattern)):
+                version = path.name.replace("python3.", "")
+                if (version == path.name or version.isdigit()) and os.access(path, os.X_OK):
+                    # A shim is one program under many names; what it runs depends on the name.
+                    found.setdefault(path.resolve() if path.is_symlink() else path, path)
+    return list(found.values())
+
+
+def _ask(path: Path, env: Mapping[str, str]) -> Interpreter | None:
     try:
         answer = subprocess.run(
             [path, "-c", _ASK], capture_output=True, text=True, timeout=30, check=True, env=dict(env)
@@ -94,13 +101,15 @@ def _ask(name: str, env: Mapping[str, str]) -> Interpreter | None:
     return Interpreter(Path(executable), version)
 
 
-def _download(wanted: str, env: Mapping[str, str], uv: Path) -> Interpreter | str:
-    """The downloaded interpreter, or uv's words about why there is none."""
+def _download(wanted: str, env: Mapping[str, str], uv: Path) -> str:
+    """Lets uv download an interpreter; the answer is uv's words."""
     installed = subprocess.run([uv, "python", "install", wanted], capture_output=True, text=True, env=dict(env))
-    if installed.returncode != 0:
-        return " ".join(installed.stderr.split())[-400:]
-    located = subprocess.run(
-        [uv, "python", "find", "--managed-python", wanted], capture_output=True, text=True, env=dict(env)
-    )
-    path = Path(located.stdout.strip())
-    return _ask(str(path), env) or f"{path} does not run"
+    return " ".join(installed.stderr.split())[-400:]
+
+
+def _managed(wanted: str, env: Mapping[str, str], uv: Path) -> Interpreter | None:
+    """An interpreter that uv has downloaded already."""
+    command = [uv, "python", "find", "--managed-python", "--no-python-downloads", wanted]
+    found = subprocess.run(command, capture_output=True, text=True, env=dict(env))
+    path = found.stdout.strip()
+    return _ask(Path(path), env) if found.returncode == 0 and path else None

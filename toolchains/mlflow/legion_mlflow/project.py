@@ -34,6 +34,7 @@ class Project:
     root: Path
     file: Path | None = None
     entry_points: dict[str, dict[str, Parameter]] = field(default_factory=dict)
+    commands: dict[str, Any] = field(default_factory=dict)
     python_env: Path | None = None
     conda_env: Path | None = None
     docker: bool = False
@@ -48,7 +49,7 @@ def load(root: Path) -> Project:
     """Reads the MLproject, found as MLflow finds it: any capitalisation."""
     found = sorted(p for p in root.iterdir() if p.name.lower() == "mlproject" and p.is_file())
     project = Project(root, found[0] if found else None)
-    document = _read_yaml(project.file) if project.file else {}
+    document = read_mapping(project.file) if project.file else {}
     declared = [key for key in ENVIRONMENT_KEYS if document.get(key)]
     if len(declared) > 1:
         raise Refusal(
@@ -56,8 +57,11 @@ def load(root: Path) -> Project:
             f"{project.file.name} declares {' and '.join(declared)}, and a project has one environment",
             remedy="Keep one of them.",
         )
-    for name, entry in (document.get("entry_points") or {}).items():
-        project.entry_points[str(name)] = _parameters(entry or {})
+    for name, entry in _mapping(project, "entry_points", document.get("entry_points")).items():
+        where = f"entry_points.{name}"
+        entry = _mapping(project, where, entry or "nothing")
+        project.entry_points[str(name)] = _parameters(project, where, entry)
+        project.commands[str(name)] = entry.get("command")
     project.docker = "docker_env" in declared
     project.python_env = _environment_file(root, document, "python_env", "python_env.yaml")
     if project.python_env is None:
@@ -69,19 +73,30 @@ def load(root: Path) -> Project:
     return project
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file of the project, which holds a mapping."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Refusal("InvalidProject", f"{path.name} cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise Refusal("InvalidProject", f"{path.name} is not a mapping")
+        what = "is empty" if document is None else "is not a mapping"
+        raise Refusal("InvalidProject", f"{path.name} {what}", remedy="Write it as MLflow's documentation has it.")
     return document
 
 
-def _parameters(entry: dict[str, Any]) -> dict[str, Parameter]:
+def _mapping(project: Project, field_name: str, value: Any) -> dict[Any, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        assert project.file is not None, "fields come from a file"
+        raise Refusal("InvalidProject", f"{project.file.name} has {field_name}: {value!r}, which is not a mapping")
+    return value
+
+
+def _parameters(project: Project, where: str, entry: dict[str, Any]) -> dict[str, Parameter]:
     parameters = {}
-    for name, value in (entry.get("parameters") or {}).items():
+    for name, value in _mapping(project, f"{where}.parameters", entry.get("parameters")).items():
         if isinstance(value, dict):
             parameters[str(name)] = Parameter(str(value.get("type", "string")), value.get("default"))
         else:
@@ -142,6 +157,12 @@ def check(project: Project, context: Context, events: Events) -> None:
 
 def _entry_point(project: Project, name: str) -> dict[str, Parameter]:
     if name in project.entry_points:
+        if not isinstance(project.commands[name], str):
+            raise Refusal(
+                "InvalidProject",
+                f"MLproject has entry_points.{name}.command: {project.commands[name]!r}, which is not text",
+                remedy='Write there what the entry point runs: command: "python train.py".',
+            )
         return project.entry_points[name]
     scripts = sorted(p.name for p in project.root.iterdir() if p.suffix in SCRIPT_SUFFIXES and p.is_file())
     inside = (project.root / name).resolve().is_relative_to(project.root.resolve())

@@ -138,6 +138,12 @@ def pair_event(kind: str, name: str, value: str, child: str | None) -> dict[str,
     }
 
 
+def dataset_event(name: str, digest: str | None, source: str | None) -> dict[str, Any]:
+    """A data set that the project declared."""
+    bounded_source = bounded(source, MAX_VALUE) if source else None
+    return {"type": "dataset", "name": bounded(name, MAX_NAME), "digest": digest or None, "source": bounded_source}
+
+
 @dataclass
 class Result:
     """The result document, filled while the run goes on."""

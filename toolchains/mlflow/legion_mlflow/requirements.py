@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from legion_mlflow.project import Project
+from legion_mlflow.project import Project, read_mapping
 from legion_mlflow.refusal import Refusal
 
-_CONDA_PYTHON = re.compile(r"^python\s*(?:(==|=|>=|<=|>|<|!=)\s*([0-9][0-9.]*)\*?)?$")
-# What conda itself brings; a virtual environment has them or needs them for building only.
-_BUILD_TOOLS = ("pip", "setuptools", "wheel")
+# MLflow's own pattern: what matches becomes part of the virtual environment, every other conda package does not.
+_CONDA = re.compile(r"^(?P<package>python|pip|setuptools|wheel)(?P<operator><|>|<=|>=|=|==|!=)?(?P<version>[\d.]+)?$")
+# A requirement that is a place, not a name: `./lib`, `-e .`, `file:lib.whl`, `lib @ ./lib`.
+_PLACE = re.compile(r"^(?:-e|--editable|\.|/|file:|[^\s@;]+\s*@\s*(?:file:|\.|/))|\.(?:whl|tar\.gz|zip)(?:\s|$)")
+# The fields of a python_env.yaml.
+_PYTHON_ENV = ("python", "build_dependencies", "dependencies")
 _INCLUDE = re.compile(r"^(?:-r|--requirement|-c|--constraint)[ =]*(.+)$")
 
 
@@ -30,27 +30,36 @@ class Wanted:
 
     def content(self) -> list[bytes]:
         """Everything that decides what is installed: the file, and the files it includes."""
-        parts = [self.file.read_bytes()]
-        pending, seen = [(self.file.parent, line) for line in self.packages], set()
+        return [self.file.read_bytes(), *(text.encode() for _, text in self._included())]
+
+    def uses_project_files(self) -> bool:
+        """Whether something is installed from files of this machine, whose content the declaration does not tell."""
+        lines = [line for _, text in self._included() for line in text.splitlines()]
+        return any(
+            _PLACE.search(line.strip()) and ("://" not in line or "file://" in line) for line in self.packages + lines
+        )
+
+    def _included(self) -> list[tuple[Path, str]]:
+        """The requirement and constraint files that the packages name, each once, with their text."""
+        found: dict[Path, str] = {}
+        pending = [(self.file.parent, line) for line in self.packages]
         while pending:
             base, line = pending.pop()
             match = _INCLUDE.match(line.strip())
-            if not match:
+            included = base / match.group(1).strip() if match else None
+            if included is None or included in found or "://" in str(match.group(1)):
                 continue
-            included = base / match.group(1).strip()
-            if included in seen:
-                continue
-            seen.add(included)
             try:
-                text = included.read_text(encoding="utf-8")
-            except OSError as error:
+                found[included] = included.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
                 raise Refusal(
                     "InvalidProject",
-                    f"{self.file.name} includes {match.group(1)!r}, which cannot be read: {error.strerror}",
+                    f"{self.file.name} includes {match.group(1)!r}, which cannot be read: "
+                    f"{getattr(error, 'strerror', None) or error}",
+                    remedy="Paths in requirements are relative to the file that names them.",
                 ) from error
-            parts.append(text.encode())
-            pending.extend((included.parent, nested) for nested in text.splitlines())
-        return parts
+            pending.extend((included.parent, nested) for nested in found[included].splitlines())
+        return sorted(found.items())
 
 
 def read(project: Project) -> Wanted:
@@ -61,55 +70,59 @@ def read(project: Project) -> Wanted:
     return _conda_env(project.conda_env)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Refusal("InvalidProject", f"{path.name} cannot be read: {error}") from error
-    if not isinstance(document, dict):
-        raise Refusal("InvalidProject", f"{path.name} is not a mapping")
-    return document
-
-
 def _python_env(path: Path) -> Wanted:
-    document = _load(path)
-    python = document.get("python")
-    if isinstance(python, float):
+    document = read_mapping(path)
+    unknown = sorted(str(name) for name in document if name not in _PYTHON_ENV)
+    if unknown:
         raise Refusal(
             "InvalidProject",
-            f"{path.name} has python: {python}, which YAML reads as a number (3.10 becomes 3.1)",
+            f"{path.name} has {', '.join(unknown)}, which MLflow does not know",
+            remedy=f"It knows {', '.join(_PYTHON_ENV)}.",
+        )
+    python = document.get("python")
+    if python is not None and not isinstance(python, str):
+        raise Refusal(
+            "InvalidProject",
+            f"{path.name} has python: {python!r}, which YAML reads as something else than text (3.10 becomes 3.1)",
             remedy='Quote it: python: "3.11".',
         )
-    return Wanted(
-        path,
-        str(python) if python else None,
-        [str(line) for line in document.get("build_dependencies") or []],
-        [str(line) for line in document.get("dependencies") or []],
-    )
+    lists = {}
+    for name in _PYTHON_ENV[1:]:
+        lists[name] = document.get(name) or []
+        if not isinstance(lists[name], list):
+            raise Refusal(
+                "InvalidProject",
+                f"{path.name} has {name}: {lists[name]!r}, which is not a list",
+                remedy=f"Write {name} as a list, one requirement an entry.",
+            )
+    build, packages = ([str(line) for line in lists[name]] for name in _PYTHON_ENV[1:])
+    return Wanted(path, python or None, build, packages)
 
 
 def _conda_env(path: Path) -> Wanted:
-    """MLflow's conversion: the Python version and the pip section count, other conda packages are left out."""
+    """MLflow's conversion: Python, build tools and the pip section count, other conda packages are left out."""
     wanted = Wanted(path)
-    for entry in _load(path).get("dependencies") or []:
-        if isinstance(entry, dict):
-            wanted.packages += [str(line) for line in entry.get("pip") or []]
+    for entry in read_mapping(path).get("dependencies") or []:
+        if isinstance(entry, dict) and "pip" in entry:
+            wanted.packages = [str(line) for line in entry["pip"] or []]
             continue
-        text = str(entry).strip()
-        name = re.split(r"[\s=<>!\[]", text, maxsplit=1)[0]
-        match = _CONDA_PYTHON.match(text)
-        if match:
-            operator, version = match.groups()
-            if version and operator not in ("=", "=="):
+        match = _CONDA.match(str(entry))
+        if isinstance(entry, dict):
+            raise Refusal(
+                "InvalidProject", f"{path.name} has the dependency {entry!r}: neither a name nor a pip section"
+            )
+        if match is None:
+            wanted.ignored.append(str(entry))
+        elif match["package"] == "python" and not wanted.python:
+            # MLflow takes the version that is named for the one that is wanted, with these four.
+            if match["version"] is None or match["operator"] not in ("=", "==", ">=", "<="):
                 raise Refusal(
                     "InvalidProject",
-                    f"{path.name} asks for {text!r}, and an environment is made for one version of Python",
-                    remedy='Write it as "python=3.11".',
+                    f"{path.name} asks for {entry!r}, and an environment is made for one version of Python",
+                    remedy="Write it as python=3.11.",
                 )
-            wanted.python = version.rstrip(".") if version else None
-        elif name in _BUILD_TOOLS:
-            version = re.split(r"==?", text)
-            wanted.build.append(f"{name}=={version[-1]}" if len(version) > 1 else text)
+            wanted.python = match["version"].strip(".")
         else:
-            wanted.ignored.append(text)
+            operator = "==" if match["operator"] == "=" else match["operator"] or ""
+            wanted.build.append(match["package"] + operator + (match["version"] or ""))
     return wanted

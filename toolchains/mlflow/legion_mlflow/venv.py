@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -24,9 +25,26 @@ _FROM_PIP = {
     "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
     "PIP_EXTRA_INDEX_URL": "UV_INDEX",
     "PIP_FIND_LINKS": "UV_FIND_LINKS",
+    "PIP_CONSTRAINT": "UV_CONSTRAINT",
+    "PIP_TRUSTED_HOST": "UV_INSECURE_HOST",
     "PIP_CERT": "SSL_CERT_FILE",
+    "PIP_CLIENT_CERT": "SSL_CLIENT_CERT",
+    "PIP_PROXY": "ALL_PROXY",
+    "PIP_DEFAULT_TIMEOUT": "UV_HTTP_TIMEOUT",
 }
-_INDEX_SETTINGS = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
+# pip's settings that uv knows as options of its command line only.
+_SWITCHES = {"PIP_NO_INDEX": "--no-index", "PIP_PRE": "--prerelease=allow"}
+_LISTS = {"PIP_ONLY_BINARY": "--only-binary", "PIP_NO_BINARY": "--no-binary"}
+# What decides where packages come from, and so which versions an environment holds.
+_INDEX_SETTINGS = (
+    *("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY"),
+    *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_RESOLUTION", "UV_PRERELEASE", "UV_EXCLUDE_NEWER"),
+    *_SWITCHES,
+    *_LISTS,
+)
+# MLflow 2 accepts SQLAlchemy 2.1 and cannot open its SQL store with it.
+_SQLALCHEMY_FOR_MLFLOW_2 = "sqlalchemy<2.1"
+_FALSE = ("", "0", "false", "f", "no", "n", "off")
 
 
 def find_uv() -> Path:
@@ -52,25 +70,56 @@ def uv_environment(env: Mapping[str, str]) -> dict[str, str]:
     result = dict(env)
     for theirs, ours in _FROM_PIP.items():
         if env.get(theirs) and not env.get(ours):
-            result[ours] = env[theirs]
+            # pip separates several places with spaces, which a path of uv's list may hold.
+            result[ours] = ",".join(env[theirs].split()) if ours == "UV_FIND_LINKS" else env[theirs]
+    if env.get("LEGION_CACHE") and not env.get("UV_CACHE_DIR"):
+        result["UV_CACHE_DIR"] = str(Path(env["LEGION_CACHE"]) / "uv")
     result.pop("VIRTUAL_ENV", None)
     return result
 
 
+def is_set(env: Mapping[str, str], name: str) -> bool:
+    """Whether a switch is on, as pip and uv read one."""
+    return env.get(name, "").lower() not in _FALSE
+
+
+def may_download_python(env: Mapping[str, str]) -> bool:
+    """Whether uv may download an interpreter."""
+    return env.get("UV_PYTHON_DOWNLOADS", "") not in ("never", "manual") and not is_set(env, "UV_OFFLINE")
+
+
+def options(env: Mapping[str, str]) -> list[str]:
+    """pip's settings that are options of `uv pip install`."""
+    switches = [option for name, option in _SWITCHES.items() if is_set(env, name)]
+    lists = [f"{option}={part}" for name, option in _LISTS.items() for part in env.get(name, "").split(",") if part]
+    return switches + lists
+
+
 def cache_directory(env: Mapping[str, str]) -> Path:
-    """Where environments are kept: below LEGION_MLFLOW_CACHE, else the user's cache directory."""
-    if env.get("LEGION_MLFLOW_CACHE"):
-        return Path(env["LEGION_MLFLOW_CACHE"])
+    """Where environments are kept: in what outlives the attempt, if there is such a place, else in the home."""
+    if env.get("LEGION_CACHE"):
+        return Path(env["LEGION_CACHE"])
     home = env.get("XDG_CACHE_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".cache")
     return Path(home) / "legion-mlflow"
 
 
 def prepare(
-    wanted: Wanted, interpreter: Interpreter, wheels: Path | None, env: Mapping[str, str], uv: Path, events: Events
+    wanted: Wanted,
+    interpreter: Interpreter,
+    wheels: Path | None,
+    env: Mapping[str, str],
+    uv: Path,
+    own: Path,
+    events: Events,
 ) -> Path:
-    """The directory of a virtual environment with everything that is wanted, built unless it is there already."""
+    """The directory of a virtual environment with everything that is wanted, built unless it is there already.
+
+    `own` is a directory of this attempt alone.
+    """
     settings = uv_environment(env)
-    final = cache_directory(env) / "environments" / _key(wanted, interpreter, wheels, settings)
+    # What is installed from files of the project belongs to this attempt's copy of them.
+    cache = own if wanted.uses_project_files() else cache_directory(env)
+    final = cache / "environments" / _key(wanted, interpreter, wheels, settings)
     if (final / "bin" / "python").exists():
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +130,8 @@ def prepare(
         started = time.monotonic()
         events.progress(f"building the environment of {wanted.file.name} with Python {interpreter.version}")
         print(f"legion-mlflow: building the environment of {wanted.file.name}", file=sys.stderr, flush=True)
-        building = final.with_suffix(f".{os.getpid()}")
+        # One name, because the lock is held: what a killed attempt left is removed here.
+        building = final.with_suffix(".building")
         shutil.rmtree(building, ignore_errors=True)
         try:
             _build(building, wanted, interpreter, wheels, settings, uv)
@@ -116,7 +166,7 @@ def _build(
 ) -> None:
     # Relocatable, because it is renamed once it is whole.
     _run([uv, "venv", "--quiet", "--relocatable", "--python", interpreter.path, directory], env, wanted)
-    install = [uv, "pip", "install", "--quiet", "--python", directory / "bin" / "python"]
+    install = [uv, "pip", "install", "--quiet", "--python", directory / "bin" / "python", *options(env)]
     if wheels is not None:
         install += ["--find-links", wheels]
     if wanted.build:
@@ -131,6 +181,19 @@ def _build(
         _run([*install, "--requirement", listing], env, wanted)
     finally:
         listing.unlink(missing_ok=True)
+    if _has_old_mlflow_beside_new_sqlalchemy(directory):
+        # Not wanted by the project, which only left it open: where it cannot be had, the file store does as well.
+        with contextlib.suppress(Refusal):
+            _run([*install, _SQLALCHEMY_FOR_MLFLOW_2], env, wanted)
+
+
+def _has_old_mlflow_beside_new_sqlalchemy(directory: Path) -> bool:
+    ask = (
+        "from importlib.metadata import version as v\n"
+        "print(int(v('mlflow').split('.')[0]) < 3 and tuple(map(int, v('sqlalchemy').split('.')[:2])) >= (2, 1))"
+    )
+    asked = subprocess.run([directory / "bin" / "python", "-c", ask], capture_output=True, text=True)
+    return asked.stdout.strip() == "True"
 
 
 def _run(command: list[object], env: Mapping[str, str], wanted: Wanted) -> None:

@@ -37,7 +37,7 @@ def project(tmp_path: Path) -> Path:
 def train(project: Path, tmp_path: Path, **fields) -> Outcome:
     arguments = {"requireModel": False, "wheels": "wheels", **fields.pop("arguments", {})}
     work = tmp_path / f"work-{len(list(tmp_path.glob('work-*')))}"
-    env = {"LEGION_MLFLOW_CACHE": str(tmp_path / "cache"), "UV_OFFLINE": "1"}
+    env = {"LEGION_CACHE": str(tmp_path / "cache"), "UV_OFFLINE": "1"}
     return run(mlflow_command("3"), work, document(entrypoint="train.py", arguments=arguments, **fields), project, env)
 
 

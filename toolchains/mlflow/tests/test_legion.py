@@ -1,50 +1,129 @@
-"""The promise, kept by Legion as a whole: manifest, operator, pod, MLflow, publishing, status."""
+"""The promise: what `mlflow run` completes gives the same parameters, metrics, tags and model as a training.
+
+Each project is run both ways, with both generations of MLflow: by plain `mlflow run`, and by Legion as a whole
+(manifest, operator, pod, MLflow, publishing, status).
+"""
 
 import json
 import math
 import os
+import shutil
 import subprocess
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from comparison import of_events, plain, same_model
+from comparison import Plain, of_events, plain, same_model
 from harness import REPOSITORY, interpreter
 
+# What `./test` installs for MLflow 2.22, as a project declares it; SQLAlchemy is left to the toolchain.
+MLFLOW_2 = ["mlflow==2.22.5", "scikit-learn==1.9.1", "pandas==2.3.3"]
 
-@pytest.fixture
-def legionctl() -> str:
-    """The built `legionctl`; `cargo xtask test` names it."""
-    path = os.environ.get("LEGIONCTL")
-    if not path:
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A project, and how it is trained."""
+
+    name: str
+    version: str
+    project: Path
+    spec: dict = field(default_factory=dict)
+
+    @property
+    def entry(self) -> str:
+        return self.spec.get("entrypoint", "main")
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        return self.spec.get("hyperParameters", {})
+
+    @property
+    def arguments(self) -> dict:
+        return self.spec.get("arguments", {})
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.version}"
+
+
+def example(name: str, version: str = "3") -> Case:
+    directory = REPOSITORY / "examples" / name
+    spec = yaml.safe_load((directory / "example.yaml").read_text())["spec"]
+    return Case(name, version, directory / "project", spec)
+
+
+def steps(version: str) -> Case:
+    spec = {"model": {"name": "steps", "version": "1"}, "toolchain": "mlflow", "entrypoint": "main"}
+    spec["hyperParameters"] = {"c": "0.50", "more": "1.10"}
+    spec["objective"] = {"metric": "odd", "goal": "Maximize"}
+    return Case("steps", version, Path(__file__).parent / "projects" / "steps", spec)
+
+
+CASES = [
+    *(example("wine"), example("diabetes"), example("grid-search"), steps("3")),
+    *(steps("2"), example("grid-search", "2")),
+]
+
+
+@pytest.fixture(scope="session")
+def plainly(tmp_path_factory, request):
+    """What plain `mlflow run` makes of each case: one after the other, while Legion trains on the other processor."""
+    named = {item.callspec.params["case"] for item in request.session.items if "plainly" in item.fixturenames}
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield {
+            case: pool.submit(
+                plain,
+                case.version,
+                tmp_path_factory.mktemp("plain") / "work",
+                case.project,
+                case.entry,
+                case.parameters,
+            )
+            for case in CASES
+            if case in named
+        }
+
+
+@pytest.fixture(scope="session")
+def legion(tmp_path_factory):
+    """Trains a manifest by the built `legionctl`, which `cargo xtask test` names; gives back the training's status."""
+    legionctl = os.environ.get("LEGIONCTL")
+    if not legionctl:
         pytest.skip("LEGIONCTL is not set: Legion itself is NOT compared; set it to a built legionctl")
-    return path
+    data = tmp_path_factory.mktemp("data")
+
+    def train(manifest: Path) -> dict:
+        command = [legionctl, "local", "run", "-f", str(manifest), "--output", "json", "--data-dir", str(data)]
+        done = subprocess.run(command, cwd=manifest.parent, capture_output=True, text=True, timeout=1800)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["status"]
+
+    return train
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", ["wine", "diabetes", "grid-search"])
-def test_same_as_mlflow_run(example: str, legionctl: str, tmp_path: Path) -> None:
-    directory = REPOSITORY / "examples" / example
-    spec = yaml.safe_load((directory / "example.yaml").read_text())["spec"]
-    expected = plain(
-        "3", tmp_path / "plain", directory / "project", spec["entrypoint"], spec.get("hyperParameters", {})
-    )
-    status = train(legionctl, directory / "training.yaml", tmp_path)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_legion_gives_what_mlflow_run_gives(case: Case, legion, plainly, tmp_path: Path) -> None:
+    status = legion(manifest(case, tmp_path))
+    expected: Plain = plainly[case].result()
 
     main = expected.logged.main
-    # In status a text is one line.
-    assert status.get("parameters", {}) == {k: v.replace("\n", " ") for k, v in main["params"].items()}
-    assert status["tags"] == main["tags"]
+    assert status.get("parameters", {}) == one_line(main["params"])
+    assert status["tags"] == one_line(main["tags"])
     assert status["omitted"] == {"metrics": 0, "parameters": 0, "tags": 0}
-    assert {m["name"]: summary(m) for m in status["metrics"]} == {
-        name: summary_of(points) for name, points in main["metrics"].items()
-    }
+    found = {metric["name"]: metric for metric in status["metrics"]}
+    assert found.keys() == main["metrics"].keys()
+    for name, points in main["metrics"].items():
+        summarized(found[name], points)
     name, score = status["score"].split("=")
-    assert name == spec["objective"]["metric"]
+    assert name == case.spec["objective"]["metric"]
     # Four significant digits of the last value.
     assert math.isclose(float(score), float(max(main["metrics"][name])[1]), rel_tol=1e-3)
+    assert status["external"]["version"].startswith("3." if case.version == "3" else "2.22.")
+    assert status["environment"]["from"] == ("toolchain" if case.version == "3" else "project")
 
     logged = of_events(json.loads(line) for line in place(status["series"]).read_text().splitlines())
     assert logged.main == main
@@ -52,19 +131,37 @@ def test_same_as_mlflow_run(example: str, legionctl: str, tmp_path: Path) -> Non
 
     with tarfile.open(place(status["artifact"])) as archive:
         archive.extractall(tmp_path / "artifact", filter="data")
-    same_model(tmp_path / "artifact" / "model", expected, "3")
+    same_model(tmp_path / "artifact" / "model", expected, case.version)
     validate = [interpreter("3"), "-m", "legion_mlflow", "validate-gppi", str(tmp_path / "artifact")]
     assert subprocess.run(validate, cwd=tmp_path).returncode == 0
-    assert status["artifact"]["signature"] is True
-    assert status["artifact"]["model"] == spec.get("arguments", {}).get("model", "model")
+    assert status["artifact"]["signature"] is (case.name != "steps")
+    assert status["artifact"]["model"] == case.arguments.get("model", "model")
 
 
-def train(legionctl: str, manifest: Path, tmp_path: Path) -> dict:
-    """Trains through operator and pod; returns the status."""
-    command = [legionctl, "local", "run", "-f", str(manifest), "--output", "json", "--data-dir", str(tmp_path / "data")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["status"]
+def manifest(case: Case, tmp_path: Path) -> Path:
+    """The case as a user applies it: an example's own manifest, or one with the same project in a ConfigMap."""
+    shipped = case.project.parent / "training.yaml"
+    if case.version == "3" and shipped.exists():
+        return shipped
+    project = tmp_path / "project"
+    shutil.copytree(case.project, project)
+    if case.version == "2":
+        (project / "python_env.yaml").write_text(yaml.safe_dump({"dependencies": MLFLOW_2}))
+        if not (project / "MLproject").exists():
+            (project / "MLproject").write_text("python_env: python_env.yaml\n")
+    name = f"{case.name}-{case.version}"
+    source = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+    source["data"] = {path.name: path.read_text() for path in project.iterdir()}
+    training = {"apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining", "metadata": {"name": name}}
+    training["spec"] = {**case.spec, "source": {"configMap": {"name": name}}}
+    path = tmp_path / "training.yaml"
+    path.write_text(yaml.safe_dump_all([source, training]))
+    return path
+
+
+def one_line(pairs: dict[str, str]) -> dict[str, str]:
+    """Texts as status shows them."""
+    return {name: " ".join(value.split("\n")) for name, value in pairs.items()}
 
 
 def place(published: dict) -> Path:
@@ -72,19 +169,14 @@ def place(published: dict) -> Path:
     return Path(urlsplit(published["uri"]).path)
 
 
-def summary(metric: dict) -> list:
-    """What status says of one metric: the last step and value, how many points, their bounds."""
-    if metric["name"].endswith("_time"):
-        return [metric["step"], metric["count"]]
-    return [metric["step"], metric["count"], *(float(metric[k]) for k in ("value", "min", "max"))]
-
-
-def summary_of(points: list) -> list:
-    """The same of a series without its times; in the examples no step of a metric is logged twice."""
-    steps = [step for step, _ in points]
-    assert len(set(steps)) == len(steps)
+def summarized(metric: dict, points: list) -> None:
+    """Status says of one metric what its points say; of a step that was logged twice their order in time decides."""
+    assert metric["count"] == len(points)
     step, last = max(points)
+    assert metric["step"] == step
     if last == "measured":
-        return [step, len(points)]
-    values = [float(value) for _, value in points]
-    return [step, len(points), float(last), min(values), max(values)]
+        return
+    if len([point for point in points if point[0] == step]) == 1:
+        assert float(metric["value"]) == float(last) or last == metric["value"] == "NaN"
+    values = [float(value) for _, value in points if value != "NaN"]
+    assert (float(metric["min"]), float(metric["max"])) == (min(values), max(values))

@@ -1,13 +1,10 @@
-"""Which model is taken, how it is locked, and what GPPI v1 refuses."""
+"""Which model is taken, and how it is locked."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
-import yaml
 from harness import document
 
-from legion_mlflow import gppi
 from legion_mlflow.inside import lock, models
 from legion_mlflow.protocol import Context
 from legion_mlflow.refusal import Refusal
@@ -63,59 +60,3 @@ def test_the_lock_holds_the_closure_and_keeps_what_is_not_installed() -> None:
     assert {"pytest", "pluggy", "iniconfig"} <= set(names)
     assert "no-such-package==1.0" in locked and "./local dir" in locked
     assert len(names) == len(set(names))
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
-    (tmp_path / "lock").mkdir()
-    (tmp_path / "lock" / "requirements.txt").write_text("a==1\n")
-    files = ("lock/requirements.txt", "model/MLmodel")
-    digest = {name: "sha256:" + hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in files}
-    change(tmp_path, format="gppi/v1", identity={"name": "m"}, files=digest)
-    change(tmp_path, loader={"type": "mlflow-pyfunc", "path": "model"}, lock={"path": "lock/requirements.txt"})
-    return tmp_path
-
-
-def change(root: Path, **fields) -> None:
-    path = root / "legion.model.yaml"
-    document = yaml.safe_load(path.read_text()) if path.exists() else {}
-    path.write_text(yaml.safe_dump({**document, **fields}))
-
-
-def test_a_good_directory_has_no_problem(root: Path) -> None:
-    assert gppi.validate(root) == []
-
-
-@pytest.mark.parametrize(
-    ("fields", "problem"),
-    [
-        ({"format": "gppi/v2"}, "format: is 'gppi/v2'"),
-        ({"identity": {}}, "identity.name: is missing"),
-        ({"colour": "red"}, "colour: is not a field"),
-        ({"loader": {"type": "pickle"}}, "loader.type: is 'pickle'"),
-        ({"loader": {"type": "mlflow-pyfunc", "path": "../x"}}, "loader.path: '../x'"),
-        ({"loader": {"type": "module", "path": "model"}}, "loader.entrypoint: is missing"),
-        ({"schema": {"inputs": 3}}, "schema.inputs: is not a list"),
-        ({"lock": {"path": "elsewhere"}}, "lock.path: 'elsewhere'"),
-        ({"files": {"../x": "sha256:0"}}, "files.../x: leaves the directory"),
-    ],
-)
-def test_a_bad_descriptor_names_the_field(root: Path, fields: dict, problem: str) -> None:
-    change(root, **fields)
-    assert any(found.startswith(problem) for found in gppi.validate(root)), gppi.validate(root)
-
-
-def test_changed_added_and_linked_files_are_found(root: Path) -> None:
-    (root / "lock" / "requirements.txt").write_text("a==2\n")
-    (root / "added").write_text("")
-    (root / "link").symlink_to("/etc/passwd")
-    problems = "\n".join(gppi.validate(root))
-    assert "files.lock/requirements.txt: is sha256:" in problems
-    assert "files: added is not listed" in problems
-    assert "files: link is a link" in problems
-
-
-def test_no_descriptor(tmp_path: Path) -> None:
-    assert gppi.validate(tmp_path) == [f"legion.model.yaml: there is no such file in {tmp_path}"]

@@ -105,6 +105,11 @@ def test_args_and_docker_are_refused_with_a_remedy(root: Path) -> None:
         ("- a list", "not a mapping"),
         ("python_env: a.yaml\nconda_env: b.yaml", "one environment"),
         ("python_env: missing.yaml", "missing.yaml"),
+        ("", "MLproject is empty"),
+        ("entry_points: [main]", "entry_points: ['main'], which is not a mapping"),
+        ("entry_points: {main: python train.py}", "entry_points.main: 'python train.py'"),
+        ("entry_points: {main: {parameters: [c]}}", "entry_points.main.parameters: ['c']"),
+        ("entry_points: {main: {parameters: {}}}", "entry_points.main.command: None"),
     ],
 )
 def test_a_broken_mlproject_is_named(root: Path, text: str, words: str) -> None:
@@ -123,3 +128,8 @@ def test_environment_files_are_found_as_mlflow_finds_them(root: Path) -> None:
     (root / "MLproject").write_text(ML_PROJECT + "conda_env: conda.yaml\n")
     assert project.load(root).conda_env == root / "conda.yaml"
     assert project.load(root).python_env is None
+
+
+def test_an_entry_point_that_is_not_used_may_be_broken(root: Path) -> None:
+    (root / "MLproject").write_text("entry_points: {main: {command: 'true'}, other: {parameters: {}}}")
+    assert check(root) == []

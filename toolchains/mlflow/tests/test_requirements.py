@@ -28,9 +28,21 @@ def test_python_env(tmp_path: Path) -> None:
     assert (wanted.python, wanted.build, wanted.packages) == ("3.11", ["pip"], ["-r requirements.txt", "a==1"])
 
 
-def test_an_unquoted_python_version_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=r"3\.10 becomes 3\.1"):
-        python_env(tmp_path, "python: 3.10")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("python: 3.10", "3.10 becomes 3.1"),
+        ("python: 3", "Quote it"),
+        ("dependencies: numpy", "dependencies: 'numpy', which is not a list"),
+        ("build_dependencies: {pip: 1}", "build_dependencies: {'pip': 1}"),
+        ("packages: [numpy]\npip: []", "packages, pip, which MLflow does not know"),
+        ("", "python_env.yaml is empty"),
+    ],
+)
+def test_a_python_env_that_mlflow_cannot_read_is_refused_by_its_field(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        python_env(tmp_path, text)
+    assert words in f"{caught.value.message} {caught.value.remedy}"
 
 
 def test_conda_follows_mlflow_and_lists_what_it_leaves_out(tmp_path: Path) -> None:
@@ -41,9 +53,11 @@ def test_conda_follows_mlflow_and_lists_what_it_leaves_out(tmp_path: Path) -> No
     assert wanted.ignored == ["numpy=2.1", "gcc_linux-64"]
 
 
-def test_a_range_of_pythons_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=r"python>=3\.9"):
-        conda_env(tmp_path, "dependencies: ['python>=3.9']")
+@pytest.mark.parametrize("entry", ["python", "python<3.12", "python!=3.9"])
+def test_an_environment_has_one_version_of_python(tmp_path: Path, entry: str) -> None:
+    with pytest.raises(Refusal, match=entry):
+        conda_env(tmp_path, f"dependencies: ['{entry}']")
+    assert conda_env(tmp_path, "dependencies: ['python>=3.9']").python == "3.9"
 
 
 def test_included_files_are_part_of_the_content(tmp_path: Path) -> None:
@@ -58,6 +72,15 @@ def test_included_files_are_part_of_the_content(tmp_path: Path) -> None:
         wanted.content()
 
 
+@pytest.mark.parametrize("line", ["./lib", "-e .", "lib @ file:///lib", "file:lib.whl", "wheels/a-1-py3-none-any.whl"])
+def test_what_is_installed_from_the_project_is_not_kept_for_others(tmp_path: Path, line: str) -> None:
+    (tmp_path / "requirements.txt").write_text(f"numpy==2.1\n{line}\n")
+    wanted = python_env(tmp_path, "dependencies: [-r requirements.txt]")
+    assert wanted.uses_project_files()
+    (tmp_path / "requirements.txt").write_text("numpy==2.1\nhttps://host/a-1-py3-none-any.whl\n")
+    assert not wanted.uses_project_files()
+
+
 def fake_python(directory: Path, name: str, version: str) -> Path:
     path = directory / name
     path.write_text(f"#!/bin/sh\necho {version}\necho {path}\n")
@@ -67,7 +90,7 @@ def fake_python(directory: Path, name: str, version: str) -> Path:
 
 def find(wanted: str | None, path: Path) -> interpreter.Interpreter:
     env = {"PATH": f"{path}{os.pathsep}/usr/bin:/bin", "UV_PYTHON_DOWNLOADS": "never"}
-    return interpreter.find(wanted, env, Path("/bin/false"), "spec.arguments.python")
+    return interpreter.find(wanted, env, Path("/bin/false"), "spec.arguments.python", may_download=False)
 
 
 def test_the_toolchains_own_interpreter_comes_first(tmp_path: Path) -> None:

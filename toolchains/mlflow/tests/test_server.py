@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from comparison import contents
 from harness import document, interpreter, mlflow_command, run
 
 PROJECT = """
@@ -102,7 +103,9 @@ def test_the_users_server_gets_the_run_and_dead_attempts_are_closed(server: str,
     external = got.result["external"]
     assert external["uri"].startswith(f"{server}/#/experiments/") and external["otherRuns"] == 1
     assert (external["experiment"], external["name"]) == ("shared", "case-7f3a1c9e-2")
-    assert (got.model / "model" / "MLmodel").is_file()
+    # Byte-identical to what MLflow wrote.
+    stored = [contents(path.parent) for path in (tmp_path / "server").rglob("MLmodel")]
+    assert stored and contents(got.model / "model") in stored
     assert (got.work / "output" / "files" / "reports" / "one.txt").read_text() == "report"
     listed = ask(LIST, server)
     assert "RUN case-7f3a1c9e-1 KILLED" in listed and "RUN case-7f3a1c9e-2 FINISHED" in listed

@@ -35,6 +35,9 @@ class _Attempt:
         self.process: Any = None
         self.terminated = False
         self.store: Store | None = None
+        # MLflow's own variable is taken out of the command's environment, where the id of the experiment is enough.
+        named = os.environ.pop("MLFLOW_EXPERIMENT_NAME", "")
+        self.experiment = context.argument("experiment") or named or "Default"
 
     def execute(self) -> int:
         """The whole attempt, from the store to the model."""
@@ -44,6 +47,12 @@ class _Attempt:
             import mlflow
 
             self.store = open_store(self.context.work, self.context.training.get("attempt", 1), os.environ)
+            if self.store.ignored:
+                self.events.notice(
+                    "TrackingUriIgnored",
+                    f"MLFLOW_TRACKING_URI is {self.store.ignored}: only an http address is used, and the run has a "
+                    "store of its own",
+                )
             client, experiment = self._connect(mlflow)
             code = self._run_project(client, experiment)
             runs = self.harvester.finish()
@@ -69,8 +78,15 @@ class _Attempt:
     def _on_signal(self, number: int, _frame: Any) -> None:
         # The run is harvested and ends with its command; MLflow itself would die here and leave the command behind.
         self.terminated = True
-        if self.process is not None and self.process.poll() is None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        if os.getpgrp() != os.getpid():
             self.process.send_signal(number)
+            return
+        # MLflow runs a command through bash, which dies of the signal and keeps it from what it runs itself.
+        handler = signal.signal(number, signal.SIG_IGN)
+        os.killpg(0, number)
+        signal.signal(number, handler)
 
     def _connect(self, mlflow: Any) -> tuple[Any, str]:
         """The client and the id of the experiment."""
@@ -78,20 +94,20 @@ class _Attempt:
 
         assert self.store is not None, "opened before"
         mlflow.set_tracking_uri(self.store.uri)
-        name = self.context.argument("experiment")
         try:
             client = mlflow.MlflowClient()
-            found = client.get_experiment_by_name(name or "Default")
+            found = client.get_experiment_by_name(self.experiment)
             if found is not None:
                 return client, found.experiment_id
             location = None
             if self.store.directory is not None:
                 location = str(self.store.directory / "artifacts" / "experiment")
-            return client, client.create_experiment(name or "Default", artifact_location=location)
+            return client, client.create_experiment(self.experiment, artifact_location=location)
         except (MlflowException, OSError) as error:
             raise Refusal(
                 "TrackingServerUnavailable",
-                f"the tracking server {self.store.uri} does not answer: {str(error)[:300]}",
+                f"the tracking server {self.store.address} does not answer: "
+                + str(error).replace(self.store.uri, self.store.address)[:300],
                 "spec.env",
                 "Check MLFLOW_TRACKING_URI and its credentials in spec.env; without it the run has a store of its own.",
             ) from error
@@ -153,13 +169,13 @@ class _Attempt:
         info = runs[0].info
         uri = ""
         if not self.store.is_private:
-            uri = f"{self.store.uri}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
+            uri = f"{self.store.address.rstrip('/')}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
         self.result.external = {
             "system": "mlflow",
             "version": version,
             "id": info.run_id,
             "name": info.run_name or "",
-            "experiment": self.context.argument("experiment") or "Default",
+            "experiment": self.experiment,
             "uri": uri,
             "otherRuns": len(runs) - 1,
         }

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, ViewType
 
 from legion_mlflow.inside.store import Store
-from legion_mlflow.protocol import Events, metric_event, pair_event
+from legion_mlflow.protocol import Events, dataset_event, metric_event, pair_event
 
 PARENT_TAG = "mlflow.parentRunId"
 # Tags that MLflow and Legion keep for themselves. They belong into the series and not into status, which is what the
@@ -114,7 +114,7 @@ class Harvester:
             dataset = used.dataset
             if (dataset.name, dataset.digest) not in self._datasets:
                 self._datasets.add((dataset.name, dataset.digest))
-                batch.append({"type": "dataset", "name": dataset.name[:60], "digest": dataset.digest})
+                batch.append(dataset_event(dataset.name, dataset.digest, dataset.source))
 
     def _add_metrics(self, run: Run, child: str | None, batch: list[dict[str, Any]], whole: bool) -> None:
         # The private list holds the latest point with its step and time; the public mapping has values only.

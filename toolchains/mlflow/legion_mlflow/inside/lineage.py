@@ -7,6 +7,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import RunTag
 
+from legion_mlflow.inside.harvest import PARENT_TAG
+
 
 def mark(client: MlflowClient, run_id: str, training: dict[str, Any]) -> None:
     """Names the run after its pod and sets the tags that lead back, before the project's command starts."""
@@ -37,6 +39,9 @@ def close_dead_attempts(client: MlflowClient, experiment: str, run_id: str, trai
         f"tags.`legion.run` = '{training.get('runId', '')}' and tags.`legion.training` = '{training.get('name', '')}' "
         f"and tags.`legion.namespace` = '{training.get('namespace', '')}' and attributes.status = 'RUNNING'"
     )
-    for run in client.search_runs([experiment], query):
-        if run.info.run_id != run_id:
-            client.set_terminated(run.info.run_id, "KILLED")
+    dead = [run for run in client.search_runs([experiment], query) if run.info.run_id != run_id]
+    for run in dead:
+        client.set_terminated(run.info.run_id, "KILLED")
+        # The runs below carry no tag of Legion's: the project made them.
+        below = f"tags.`{PARENT_TAG}` = '{run.info.run_id}' and attributes.status = 'RUNNING'"
+        dead += client.search_runs([experiment], below)

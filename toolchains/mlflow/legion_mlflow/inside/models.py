@@ -39,29 +39,29 @@ def candidates(client: Any, runs: list[Any], origin: str) -> list[Candidate]:
 
 def _logged_models(client: Any, runs: list[Any]) -> list[Candidate]:
     """MLflow 3: logged models are entities of their own."""
-    wanted = {run.info.run_id for run in runs}
-    experiments = sorted({run.info.experiment_id for run in runs})
-    found, token = [], None
-    while experiments:
-        page = client.search_logged_models(experiments, page_token=token)
-        for model in page:
-            if model.source_run_id in wanted:
-                status = getattr(model.status, "name", str(model.status))
-                # The tracking server may keep artifacts elsewhere: the model's own location is what counts.
-                found.append(
-                    Candidate(
-                        model.name,
-                        model.model_id,
-                        model.source_run_id,
-                        status,
-                        model.artifact_location,
-                        model.creation_timestamp,
-                    )
-                )
-        token = page.token
-        if not token:
-            break
+    found = []
+    for run in runs:
+        token = None
+        while True:
+            query = f"source_run_id = '{run.info.run_id}'"
+            page = client.search_logged_models([run.info.experiment_id], filter_string=query, page_token=token)
+            found += [_entity(model) for model in page]
+            token = page.token
+            if not token:
+                break
     return found
+
+
+def _entity(model: Any) -> Candidate:
+    # The tracking server may keep artifacts elsewhere: the model's own location is what counts.
+    return Candidate(
+        model.name,
+        model.model_id,
+        model.source_run_id,
+        getattr(model.status, "name", str(model.status)),
+        model.artifact_location,
+        model.creation_timestamp,
+    )
 
 
 def _from_history(run: Any) -> list[Candidate]:

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 
 @dataclass
@@ -19,11 +20,24 @@ class Store:
     uri: str
     # Directory of a store that only this attempt uses; None for a server.
     directory: Path | None
+    # A store that the user named and that is not used.
+    ignored: str = ""
 
     @property
     def is_private(self) -> bool:
         """Whether everything in the store belongs to this attempt."""
         return self.directory is not None
+
+    @property
+    def address(self) -> str:
+        """The address as it may be shown: without name and password."""
+        return without_credentials(self.uri)
+
+
+def without_credentials(uri: str) -> str:
+    """A URI without the name and password that it may hold."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def open_store(work: Path, attempt: int, env: dict[str, str]) -> Store:
@@ -49,7 +63,7 @@ def open_store(work: Path, attempt: int, env: dict[str, str]) -> Store:
         uri = (directory / "runs").as_uri()
     env["MLFLOW_TRACKING_URI"] = uri
     env.pop("MLFLOW_REGISTRY_URI", None)
-    return Store(uri, directory)
+    return Store(uri, directory, ignored=without_credentials(named))
 
 
 def _sqlite_works() -> bool:
