@@ -1,6 +1,6 @@
 //! The command line's grammar. `docs/reference/legionctl.md` and the shell completions are generated from it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
@@ -197,6 +197,9 @@ pub enum Toolchain {
         /// Only the cases whose names contain this.
         #[arg(long, value_name = "TEXT")]
         case: Option<String>,
+        /// How many cases run at once; as many as there are processors without it.
+        #[arg(long, value_name = "N")]
+        jobs: Option<NonZeroUsize>,
     },
     /// Checks a model directory against GPPI v1; prints every problem.
     ValidateModel {

@@ -95,8 +95,8 @@ async fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Code> {
         }
         Command::Local(Local::Up(up)) => local::up(global, up, out).await,
         Command::Local(Local::Run(run)) => local::run(global, run, out).await,
-        Command::Toolchain(Toolchain::Test { directory, case }) => {
-            command::toolchain::test(directory, case.as_deref(), out).await
+        Command::Toolchain(Toolchain::Test { directory, case, jobs }) => {
+            command::toolchain::test(directory, case.as_deref(), *jobs, out).await
         }
         // Answered before the runtime was started.
         Command::Local(Local::Status { .. } | Local::Down)

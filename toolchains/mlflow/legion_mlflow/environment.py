@@ -53,9 +53,9 @@ def choose(project: Project, context: Context, env: Mapping[str, str], events: E
             + ", ".join(wanted.ignored),
         )
     uv = venv.find_uv()
-    field = "spec.arguments.python" if context.argument("python") else ""
+    where = "spec.arguments.python" if context.argument("python") else wanted.file.name
     python = context.argument("python") or wanted.python
-    found = interpreter.find(python, venv.uv_environment(env), uv, field, venv.may_download_python(env))
+    found = interpreter.find(python, venv.uv_environment(env), uv, where, venv.may_download_python(env))
     if python and found.version != python and python.count(".") == 2:
         events.notice(
             "OtherPythonPatch", f"Python {python} is wanted and not there; the project runs with {found.version}"

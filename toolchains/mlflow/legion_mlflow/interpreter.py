@@ -33,8 +33,11 @@ def own() -> Interpreter:
     return Interpreter(Path(base), "{}.{}.{}".format(*sys.version_info[:3]))
 
 
-def find(wanted: str | None, env: Mapping[str, str], uv: Path, field: str, may_download: bool) -> Interpreter:
-    """The interpreter for a wanted version: exact first, then the same minor, then a download where it is allowed."""
+def find(wanted: str | None, env: Mapping[str, str], uv: Path, where: str, may_download: bool) -> Interpreter:
+    """The interpreter for a wanted version: exact first, then the same minor, then a download where it is allowed.
+
+    `where` is what wants it: a file of the project, or a field of the training.
+    """
     toolchain = own()
     if not wanted or wanted in (toolchain.version, toolchain.minor):
         return toolchain
@@ -60,8 +63,8 @@ def find(wanted: str | None, env: Mapping[str, str], uv: Path, field: str, may_d
     have = ", ".join(sorted({i.version for i in [*found, *_any_on_path(env)]}))
     raise Refusal(
         "PythonNotAvailable",
-        f"the project wants Python {wanted}, and there is {have}{attempt}",
-        field,
+        f"{where} wants Python {wanted}, and there is {have}{attempt}",
+        where if where.startswith("spec.") else "spec.source",
         "Use a toolchain image that has it (spec.image), set spec.arguments.python to a version that is there, or "
         "spec.arguments.environment to toolchain.",
     )

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from legion_mlflow.protocol import Context, Events
-from legion_mlflow.refusal import Refusal
+from legion_mlflow.refusal import InvalidProject, Refusal
 
 # What MLflow runs as an entry point without an MLproject that names it.
 SCRIPT_SUFFIXES = (".py", ".sh", ".R")
@@ -52,8 +52,7 @@ def load(root: Path) -> Project:
     document = read_mapping(project.file) if project.file else {}
     declared = [key for key in ENVIRONMENT_KEYS if document.get(key)]
     if len(declared) > 1:
-        raise Refusal(
-            "InvalidProject",
+        raise InvalidProject(
             f"{project.file.name} declares {' and '.join(declared)}, and a project has one environment",
             remedy="Keep one of them.",
         )
@@ -78,10 +77,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Refusal("InvalidProject", f"{path.name} cannot be read: {error}") from error
+        raise InvalidProject(f"{path.name} cannot be read: {error}") from error
     if not isinstance(document, dict):
         what = "is empty" if document is None else "is not a mapping"
-        raise Refusal("InvalidProject", f"{path.name} {what}", remedy="Write it as MLflow's documentation has it.")
+        raise InvalidProject(f"{path.name} {what}", remedy="Write it as MLflow's documentation has it.")
     return document
 
 
@@ -90,7 +89,7 @@ def _mapping(project: Project, field_name: str, value: Any) -> dict[Any, Any]:
         return {}
     if not isinstance(value, dict):
         assert project.file is not None, "fields come from a file"
-        raise Refusal("InvalidProject", f"{project.file.name} has {field_name}: {value!r}, which is not a mapping")
+        raise InvalidProject(f"{project.file.name} has {field_name}: {value!r}, which is not a mapping")
     return value
 
 
@@ -109,7 +108,7 @@ def _environment_file(root: Path, document: dict[str, Any], key: str, default: s
     if named:
         path = root / str(named)
         if not path.is_file():
-            raise Refusal("InvalidProject", f"MLproject names the {key} {named!r}, and there is no such file")
+            raise InvalidProject(f"MLproject names the {key} {named!r}, and there is no such file")
         return path
     if any(document.get(other) for other in ENVIRONMENT_KEYS):
         return None
@@ -158,8 +157,7 @@ def check(project: Project, context: Context, events: Events) -> None:
 def _entry_point(project: Project, name: str) -> dict[str, Parameter]:
     if name in project.entry_points:
         if not isinstance(project.commands[name], str):
-            raise Refusal(
-                "InvalidProject",
+            raise InvalidProject(
                 f"MLproject has entry_points.{name}.command: {project.commands[name]!r}, which is not text",
                 remedy='Write there what the entry point runs: command: "python train.py".',
             )

@@ -16,3 +16,10 @@ class Refusal(Exception):
     def document(self) -> dict[str, str]:
         """The ``error`` of a result document."""
         return {"reason": self.reason, "field": self.field, "message": self.message, "remedy": self.remedy}
+
+
+class InvalidProject(Refusal):
+    """A file of the project that is not what MLflow reads."""
+
+    def __init__(self, message: str, remedy: str = "Write it as MLflow's documentation has it.") -> None:
+        super().__init__("InvalidProject", message, "spec.source", remedy)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from legion_mlflow.project import Project, read_mapping
-from legion_mlflow.refusal import Refusal
+from legion_mlflow.refusal import InvalidProject
 
 # MLflow's own pattern: what matches becomes part of the virtual environment, every other conda package does not.
 _CONDA = re.compile(r"^(?P<package>python|pip|setuptools|wheel)(?P<operator><|>|<=|>=|=|==|!=)?(?P<version>[\d.]+)?$")
@@ -52,8 +52,7 @@ class Wanted:
             try:
                 found[included] = included.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise Refusal(
-                    "InvalidProject",
+                raise InvalidProject(
                     f"{self.file.name} includes {match.group(1)!r}, which cannot be read: "
                     f"{getattr(error, 'strerror', None) or error}",
                     remedy="Paths in requirements are relative to the file that names them.",
@@ -74,15 +73,13 @@ def _python_env(path: Path) -> Wanted:
     document = read_mapping(path)
     unknown = sorted(str(name) for name in document if name not in _PYTHON_ENV)
     if unknown:
-        raise Refusal(
-            "InvalidProject",
+        raise InvalidProject(
             f"{path.name} has {', '.join(unknown)}, which MLflow does not know",
             remedy=f"It knows {', '.join(_PYTHON_ENV)}.",
         )
     python = document.get("python")
     if python is not None and not isinstance(python, str):
-        raise Refusal(
-            "InvalidProject",
+        raise InvalidProject(
             f"{path.name} has python: {python!r}, which YAML reads as something else than text (3.10 becomes 3.1)",
             remedy='Quote it: python: "3.11".',
         )
@@ -90,8 +87,7 @@ def _python_env(path: Path) -> Wanted:
     for name in _PYTHON_ENV[1:]:
         lists[name] = document.get(name) or []
         if not isinstance(lists[name], list):
-            raise Refusal(
-                "InvalidProject",
+            raise InvalidProject(
                 f"{path.name} has {name}: {lists[name]!r}, which is not a list",
                 remedy=f"Write {name} as a list, one requirement an entry.",
             )
@@ -108,16 +104,13 @@ def _conda_env(path: Path) -> Wanted:
             continue
         match = _CONDA.match(str(entry))
         if isinstance(entry, dict):
-            raise Refusal(
-                "InvalidProject", f"{path.name} has the dependency {entry!r}: neither a name nor a pip section"
-            )
+            raise InvalidProject(f"{path.name} has the dependency {entry!r}: neither a name nor a pip section")
         if match is None:
             wanted.ignored.append(str(entry))
         elif match["package"] == "python" and not wanted.python:
             # MLflow takes the version that is named for the one that is wanted, with these four.
             if match["version"] is None or match["operator"] not in ("=", "==", ">=", "<="):
-                raise Refusal(
-                    "InvalidProject",
+                raise InvalidProject(
                     f"{path.name} asks for {entry!r}, and an environment is made for one version of Python",
                     remedy="Write it as python=3.11.",
                 )

@@ -211,6 +211,7 @@ def _run(command: list[object], env: Mapping[str, str], wanted: Wanted) -> None:
             "EnvironmentFailed",
             f"the environment that {wanted.file.name} declares cannot be built. uv says: "
             + " ".join(done.stdout.split())[-700:],
-            remedy=f"Correct {wanted.file.name} in the project's source; with a private index set UV_DEFAULT_INDEX in "
+            "spec.source",
+            f"Correct {wanted.file.name} in the project's source; with a private index set UV_DEFAULT_INDEX in "
             "spec.env, without network put the wheels into the source and name them in spec.arguments.wheels.",
         )

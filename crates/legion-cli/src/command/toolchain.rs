@@ -4,12 +4,15 @@
 use std::{
     fs,
     io::Write,
+    num::NonZeroUsize,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::Stdio,
+    thread,
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube_embed::node::images::ImageEnvironment;
 use legion_plan::schema::Schema;
 use legion_protocol::{PROTOCOL_VERSION, env as names, training::TrainingDocument};
@@ -52,8 +55,13 @@ pub fn validate_model(directory: &Path, out: &mut dyn Write) -> Result<Code> {
     Ok(if problems.is_empty() { Code::Ok } else { Code::Failed })
 }
 
-/// Runs the cases whose names contain `filter`.
-pub async fn test(directory: &Path, filter: Option<&str>, out: &mut dyn Write) -> Result<Code> {
+/// Runs the cases whose names contain `filter`, `jobs` of them at once; as many as there are processors without a number.
+pub async fn test(
+    directory: &Path,
+    filter: Option<&str>,
+    jobs: Option<NonZeroUsize>,
+    out: &mut dyn Write,
+) -> Result<Code> {
     let toolchain = Toolchain::read(directory)?;
     let problems = legion_api::validate::object(&toolchain.manifest, None);
     if let Some(problem) = problems.first() {
@@ -66,17 +74,24 @@ pub async fn test(directory: &Path, filter: Option<&str>, out: &mut dyn Write) -
     let environment = environment(&toolchain).await?;
     let began = Instant::now();
     let mut failed = 0;
-    for case in &cases {
-        let started = Instant::now();
-        let faults = run(&toolchain, &environment, case).await?;
+    let jobs = jobs
+        .or(thread::available_parallelism().ok())
+        .map_or(1, NonZeroUsize::get);
+    let mut ended = stream::iter(&cases)
+        .map(|case| {
+            let (toolchain, environment) = (&toolchain, &environment);
+            async move {
+                let started = Instant::now();
+                let faults = run(toolchain, environment, case).await?;
+                Ok::<_, CliError>((case, started.elapsed(), faults))
+            }
+        })
+        .buffered(jobs);
+    while let Some((case, time, faults)) = ended.try_next().await? {
         let verdict = if faults.is_empty() { "ok" } else { "FAILED" };
         output::line(
             out,
-            format_args!(
-                "case {} ... {verdict} ({:.1} s)",
-                case.name,
-                started.elapsed().as_secs_f64()
-            ),
+            format_args!("case {} ... {verdict} ({:.1} s)", case.name, time.as_secs_f64()),
         )?;
         for fault in &faults {
             output::line(out, format_args!("  {fault}"))?;
@@ -223,7 +238,10 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
     };
     let mut faults = judge(&case.expect, &observed);
     if snapshot(&toolchain.directory).map_err(failed)? != before {
-        faults.push(format!("files below {} were changed", toolchain.directory.display()));
+        faults.push(format!(
+            "files below {} were changed while it ran",
+            toolchain.directory.display()
+        ));
     }
     if !faults.is_empty() {
         let lines: Vec<&str> = observed.log.lines().collect();
@@ -435,7 +453,7 @@ mod tests {
 
     async fn outcome(toolchain: &Path) -> (Code, String) {
         let mut out = Vec::new();
-        let code = test(toolchain, None, &mut out).await.unwrap();
+        let code = test(toolchain, None, None, &mut out).await.unwrap();
         (code, String::from_utf8(out).unwrap())
     }
 
@@ -485,7 +503,7 @@ mod tests {
             &toolchain,
             &format!("{{description: d, training: {training}, expect: {{exitCode: 0}}}}"),
         );
-        let error = test(&toolchain, None, &mut Vec::new()).await.unwrap_err();
+        let error = test(&toolchain, None, None, &mut Vec::new()).await.unwrap_err();
         assert_eq!(error.code, Code::Invalid);
         assert!(
             error.message.starts_with(&format!("case second-column: {message}")),
