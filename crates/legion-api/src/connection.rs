@@ -25,6 +25,7 @@ pub const DEFAULT_OUTPUT_ANNOTATION: &str = "legion-platform.org/default-output"
     doc = "Connection says where sources, data or outputs are, and which Secret opens them.",
     crates(kube_core = "::kube_core"),
     selectable = ".spec.type",
+    selectable = ".spec.secretRef.name",
     printcolumn(
         name = "Type",
         type_ = "string",

@@ -108,8 +108,24 @@ fn brief(text: &str, foreign: bool) -> String {
     }
 }
 
-/// Bounds that embedded Kubernetes types lack: CEL's cost estimate needs them.
+/// What pods accept as a quantity, but for negative ones. Said here too, or a wrong one would be refused only when the pod
+/// is created.
+const QUANTITY: &str = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
+
+/// Bounds that embedded Kubernetes types lack: CEL's cost estimate needs them, and users of quantities.
 fn bound_foreign(object: &mut Map<String, Value>) {
+    // Nothing else in these CRDs is a number or a text.
+    if object.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+        object.insert("pattern".into(), json!(QUANTITY));
+        object.insert("minimum".into(), json!(0));
+        if object
+            .get("description")
+            .and_then(Value::as_str)
+            .is_some_and(|text| text.starts_with("Quantity is"))
+        {
+            object.insert("description".into(), json!("A quantity, such as 500m, 2 or 1.5Gi."));
+        }
+    }
     let is_env_var = object
         .get("properties")
         .is_some_and(|p| p.get("valueFrom").is_some() && p.get("name").is_some());

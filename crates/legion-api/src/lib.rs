@@ -16,6 +16,7 @@ pub mod names;
 pub mod problem;
 pub mod reason;
 pub mod resources;
+pub mod rules;
 pub mod toolchain;
 pub mod training;
 pub mod validate;

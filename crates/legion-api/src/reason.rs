@@ -106,7 +106,7 @@ reasons! {
     /// An image cannot be pulled.
     ImageNotPulled: Waiting, "check the image reference and spec.imagePullSecrets";
     /// A volume or its object is not there yet.
-    VolumeNotMounted: Waiting, "see the pod's events for the volume that is missing";
+    VolumeNotMounted: Waiting, "make the volume or claim available, or change what names it; the pod's events tell more";
     /// A container cannot be created as configured.
     ContainerNotCreated: Waiting, "see the pod's events for the setting that is refused";
     /// A ResourceQuota of the namespace refuses the pod; tried again on a timer and when a pod of the namespace ends.
@@ -117,6 +117,8 @@ reasons! {
     PodNameTaken: Waiting, "delete or rename the pod that is not Legion's";
     /// The node of the running pod does not answer; the pod is waited for.
     NodeLost: Waiting, "bring the node back, or delete its Node object; with `kubectl delete pod --force` the run goes on elsewhere";
+    /// The API server fails at what the operator asks, for a reason that should pass; tried again with back-off.
+    ApiUnavailable: Waiting, "see the message; if it stays, look at the API server and at the webhooks that it calls";
     /// The API server does not let the operator do what it must.
     Forbidden: Waiting, "grant the operator what the message names (the chart's RBAC does)";
 

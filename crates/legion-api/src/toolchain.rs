@@ -88,7 +88,7 @@ pub struct ToolchainIntegrationSpec {
     #[schemars(length(max = 256))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
-        validation = Rule::new("self.all(e, !e.name.startsWith('LEGION_'))").message("names that begin with LEGION_ are Legion's own")
+        validation = crate::rules::no_reserved_env()
     )]
     pub env: Vec<EnvVar>,
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::{Resource as _, ResourceExt as _};
-use legion_plan::{Action, ApiError, Outcome, StepResult, training::labels};
+use legion_plan::{Action, Outcome, StepResult, training::labels};
 use legion_protocol::env;
 use legion_runtime::retry::Class;
 
@@ -96,7 +96,7 @@ async fn create<K: Kind>(
         }
         Class::Forbidden | Class::Invalid | Class::Gone => {
             tracing::warn!(pod = %pod_key, %error, "the pod is refused");
-            Ok(StepResult::Refused(refusal(error)))
+            Ok(StepResult::Refused(error.answer()))
         }
         Class::Transient | Class::Throttled(_) | Class::Conflict | Class::Bug => Err(error),
     }
@@ -119,24 +119,9 @@ async fn delete(shared: &Shared, key: &Key, name: &str, uid: &str, why: &str) ->
         }
         Err(error) if matches!(error.class, Class::Forbidden | Class::Invalid) => {
             tracing::warn!(pod = %pod_key, %error, "the pod cannot be deleted");
-            Ok(StepResult::Refused(refusal(error)))
+            Ok(StepResult::Refused(error.answer()))
         }
         Err(error) => Err(error),
-    }
-}
-
-fn refusal(error: CallError) -> ApiError {
-    match error.status {
-        Some(status) => ApiError {
-            code: status.code,
-            reason: status.reason,
-            message: status.message,
-        },
-        None => ApiError {
-            code: 0,
-            reason: String::new(),
-            message: error.message,
-        },
     }
 }
 

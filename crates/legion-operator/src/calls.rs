@@ -2,12 +2,13 @@
 
 use std::{fmt::Debug, time::Duration};
 
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Event};
 use kube::{
     Api, Client, Resource,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::Status,
 };
+use legion_plan::ApiError;
 use legion_runtime::{
     lease::Leadership,
     retry::{Class, classify},
@@ -50,6 +51,20 @@ impl CallError {
                 message: other.to_string(),
                 status: None,
             },
+        }
+    }
+
+    /// As the planner is told.
+    #[must_use]
+    pub fn answer(&self) -> ApiError {
+        let (code, reason) = self
+            .status
+            .as_ref()
+            .map_or_else(Default::default, |status| (status.code, status.reason.clone()));
+        ApiError {
+            code,
+            reason,
+            message: self.message.clone(),
         }
     }
 
@@ -172,6 +187,32 @@ impl Calls {
 
     fn untyped<K: Object>(&self, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<K>(&()))
+    }
+
+    /// The last event that tells of a volume of this pod that cannot be mounted, in the kubelet's words.
+    ///
+    /// # Errors
+    /// When the server does not say.
+    pub async fn mount_failure(&self, pod: &Key, uid: &str) -> Result<Option<String>, CallError> {
+        let what = format!("list events of Pod {pod}");
+        let params = ListParams::default()
+            .fields(&format!("involvedObject.uid={uid},type=Warning"))
+            .limit(100);
+        let events = self.read(what, self.api::<Event>(&pod.namespace).list(&params)).await?;
+        let told_at = |event: &Event| {
+            let last = event.last_timestamp.as_ref().map(|at| at.0);
+            let series = event
+                .series
+                .as_ref()
+                .and_then(|series| series.last_observed_time.as_ref());
+            last.max(series.or(event.event_time.as_ref()).map(|at| at.0))
+        };
+        let of_volumes = |event: &Event| {
+            let reason = event.reason.as_deref().unwrap_or_default();
+            matches!(reason, "FailedMount" | "FailedAttachVolume" | "FailedMapVolume")
+        };
+        let last = events.items.into_iter().filter(of_volumes).max_by_key(told_at);
+        Ok(last.and_then(|event| event.message))
     }
 
     /// Creates an object.

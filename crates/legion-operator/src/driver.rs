@@ -12,7 +12,7 @@ use std::{
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::Resource as _;
-use legion_plan::Plan;
+use legion_plan::{Plan, StepResult};
 use legion_runtime::{
     Shutdown,
     retry::{Backoff, Class, fraction},
@@ -28,6 +28,8 @@ const RESYNC: Duration = Duration::from_secs(3600);
 const SLOW: Duration = Duration::from_secs(60);
 /// How often a pod is read whose label somebody took away, so that no watch tells what becomes of it.
 const POLL: Duration = Duration::from_secs(15);
+/// So often in a row may a request fail before the status speaks of it: with the back-off between, less than five seconds.
+const PATIENCE: u32 = 3;
 /// A plan that still asks for more after so many rounds of reading will always do.
 const MAX_READS: usize = 8;
 
@@ -139,21 +141,24 @@ impl<K: Kind> Driver<K> {
         };
         let mut world = K::observe(shared, key, object.clone());
         let now = shared.clock.now();
-        let mut plan = self.decide(key, &mut world, now).await?;
+        let (mut plan, mut unread) = self.decide(key, &mut world, now).await?;
         let mut acted = act::<K>(shared, key, &world, &plan.actions).await;
         if let Some(pod) = acted.unseen.take() {
             // The decision was made without it.
             K::found(&mut world, pod);
-            plan = self.decide(key, &mut world, now).await?;
+            (plan, unread) = self.decide(key, &mut world, now).await?;
             acted = act::<K>(shared, key, &world, &plan.actions).await;
+        }
+        if let Some(error) = acted.stopped.as_ref().filter(|error| self.is_worth_a_word(key, error)) {
+            acted.outcome.results.push(StepResult::Failed(error.answer()));
         }
         if let Some(patch) = K::settle(&world, &plan, &acted.outcome, now) {
             self.write_status(key, &object, &patch.body).await?;
-            for event in &plan.events {
+            for event in &patch.events {
                 events::publish::<K>(shared, &object, event, now).await;
             }
         }
-        match acted.stopped {
+        match acted.stopped.or(unread) {
             Some(error) => Err(error),
             None => {
                 let poll = K::is_unwatched(&world).then_some(POLL);
@@ -165,18 +170,43 @@ impl<K: Kind> Driver<K> {
         }
     }
 
-    async fn decide(&self, key: &Key, world: &mut K::World, now: Timestamp) -> Result<Plan<K::Status>, CallError> {
+    /// Whether a failed request is told in the status: one that will not pass by itself, or has failed again and again. A
+    /// single answer of a server that restarts is no news.
+    fn is_worth_a_word(&self, key: &Key, error: &CallError) -> bool {
+        match error.class {
+            Class::Forbidden | Class::Invalid => true,
+            Class::Transient | Class::Throttled(_) => {
+                self.failures().get(key).copied().unwrap_or_default().saturating_add(1) >= PATIENCE
+            }
+            Class::Conflict | Class::AlreadyExists | Class::Gone | Class::Bug => false,
+        }
+    }
+
+    /// Decides, after reading what the decision asks for. Also gives back the error of a read without which something
+    /// could be decided: it is to be tried again.
+    async fn decide(
+        &self,
+        key: &Key,
+        world: &mut K::World,
+        now: Timestamp,
+    ) -> Result<(Plan<K::Status>, Option<CallError>), CallError> {
+        let mut unread = None;
         for _ in 0..MAX_READS {
             let plan = K::decide(world, &self.shared.settings, now);
             if plan.needs.is_empty() {
                 for why in &plan.why {
                     tracing::debug!(why = %why);
                 }
-                return Ok(plan);
+                return Ok((plan, unread));
             }
             for need in &plan.needs {
                 tracing::debug!(?need, "read");
-                K::read(&self.shared, key, world, need).await?;
+                if let Err(error) = K::read(&self.shared, key, world, need).await {
+                    if !self.is_worth_a_word(key, &error) || !K::unreadable(world, need, &error) {
+                        return Err(error);
+                    }
+                    unread = Some(error);
+                }
             }
         }
         Err(CallError {

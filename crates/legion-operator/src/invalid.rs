@@ -2,12 +2,10 @@
 //!
 //! They must not stall the others, and their users must be told.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource as _, core::error_boundary::InvalidObject};
-use legion_api::{
-    Problem, Reason,
-    condition::{READY, RECONCILING, STALLED, SUCCEEDED, Truth, condition},
-};
+use legion_api::{Problem, Reason};
+use legion_plan::conditions::{self, State};
 use serde_json::json;
 
 use crate::{calls::CallError, key::Key, kind::Kind, shared::Shared};
@@ -36,35 +34,13 @@ pub async fn report<K: Kind>(shared: &Shared, key: &Key, invalid: &InvalidObject
     // Conditions that cannot be read either count as not there.
     let previous: Vec<Condition> =
         serde_json::from_value(live.data["status"]["conditions"].clone()).unwrap_or_default();
-    let now = Time(shared.clock.now());
-    let truths: &[(&str, Truth)] = if K::IS_RUN {
-        &[
-            (SUCCEEDED, Truth::False),
-            (READY, Truth::False),
-            (RECONCILING, Truth::False),
-            (STALLED, Truth::True),
-        ]
+    let state = State::new(Reason::InvalidObject, problem.to_string());
+    let conditions_of = if K::IS_RUN {
+        conditions::for_run
     } else {
-        &[
-            (READY, Truth::False),
-            (RECONCILING, Truth::False),
-            (STALLED, Truth::True),
-        ]
+        conditions::for_ready
     };
-    let conditions: Vec<Condition> = truths
-        .iter()
-        .map(|(type_, truth)| {
-            condition(
-                &previous,
-                type_,
-                *truth,
-                Reason::InvalidObject,
-                &problem.to_string(),
-                generation,
-                &now,
-            )
-        })
-        .collect();
+    let conditions = conditions_of(&previous, &state, generation, shared.clock.now());
     if conditions == previous {
         return Ok(());
     }

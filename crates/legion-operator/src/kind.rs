@@ -46,6 +46,12 @@ pub trait Kind: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// What [`Kind::read`] was asked for cannot be read. Returns whether something can be decided without it.
+    fn unreadable(world: &mut Self::World, need: &Need, error: &CallError) -> bool {
+        let _ = (world, need, error);
+        false
+    }
+
     /// Decides.
     fn decide(world: &Self::World, settings: &Settings, now: Timestamp) -> Plan<Self::Status>;
 

@@ -13,6 +13,8 @@ use legion_plan::{
     training::{self, ConfigMapContent, ConfigMapView, connection_names, is_default_output},
 };
 
+use legion_runtime::retry::Class;
+
 use crate::{cache::Cache, calls::CallError, key::Key, kind::Kind, queue::Queue, shared::Shared};
 
 /// ToolchainIntegration.
@@ -134,6 +136,7 @@ impl Kind for Trainings {
                 .filter_map(|pod| shared.pods.get(pod))
                 .collect(),
             probed: BTreeMap::new(),
+            mounts: BTreeMap::new(),
             training,
         }
     }
@@ -159,12 +162,35 @@ impl Kind for Trainings {
                     _ => ConfigMapView::Absent,
                 };
             }
+            Need::Mounts { pod, uid } => {
+                let word = shared.calls.mount_failure(&key.sibling(pod), uid).await?;
+                world.mounts.insert(uid.clone(), word);
+            }
             Need::Pod { name } => {
                 let found = shared.calls.get::<Pod>(&key.sibling(name)).await?;
                 world.probed.insert(name.clone(), found.map(Arc::new));
             }
         }
         Ok(())
+    }
+
+    fn unreadable(world: &mut training::World, need: &Need, error: &CallError) -> bool {
+        match need {
+            Need::ConfigMap { .. } => {
+                world.config_map = ConfigMapView::Unreadable {
+                    forbidden: error.class == Class::Forbidden,
+                    message: error.message.clone(),
+                };
+                true
+            }
+            // It can be said without the cause.
+            Need::Mounts { uid, .. } => {
+                world.mounts.insert(uid.clone(), None);
+                true
+            }
+            // Whether that pod still runs decides everything: nothing can be said until it is known.
+            Need::Pod { .. } => false,
+        }
     }
 
     fn decide(world: &training::World, settings: &Settings, now: Timestamp) -> Plan<ModelTrainingStatus> {

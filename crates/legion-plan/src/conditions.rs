@@ -15,13 +15,17 @@ pub(crate) fn seconds(at: Timestamp) -> Time {
 
 /// What conditions are made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct State {
+pub struct State {
+    /// Why.
     pub reason: Reason,
+    /// In words.
     pub message: String,
 }
 
 impl State {
-    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+    /// A reason in words.
+    #[must_use]
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
@@ -46,20 +50,22 @@ impl State {
 }
 
 /// Conditions of a kind whose own truth is `Ready`.
-pub(crate) fn for_ready(previous: &[Condition], state: &State, generation: i64, now: Timestamp) -> Vec<Condition> {
+#[must_use]
+pub fn for_ready(previous: &[Condition], state: &State, generation: i64, now: Timestamp) -> Vec<Condition> {
     let now = seconds(now);
-    let (ready, reconciling, stalled) = match state.reason.kind() {
-        ReasonKind::Success => (Truth::True, Truth::False, Truth::False),
-        ReasonKind::Progress | ReasonKind::Waiting => (Truth::False, Truth::True, Truth::False),
-        ReasonKind::Invalid | ReasonKind::Failure => (Truth::False, Truth::False, Truth::True),
+    // Nothing is ever under way here: what is not usable stays so until its user changes it.
+    let (ready, stalled) = match state.reason.kind() {
+        ReasonKind::Success => (Truth::True, Truth::False),
+        _ => (Truth::False, Truth::True),
     };
-    [(READY, ready), (RECONCILING, reconciling), (STALLED, stalled)]
+    [(READY, ready), (RECONCILING, Truth::False), (STALLED, stalled)]
         .map(|(type_, truth)| condition(previous, type_, truth, state.reason, &state.message, generation, &now))
         .into()
 }
 
 /// Conditions of a kind whose own truth is `Succeeded`: a run.
-pub(crate) fn for_run(previous: &[Condition], state: &State, generation: i64, now: Timestamp) -> Vec<Condition> {
+#[must_use]
+pub fn for_run(previous: &[Condition], state: &State, generation: i64, now: Timestamp) -> Vec<Condition> {
     let (succeeded, reconciling) = match (state.reason.kind(), state.reason) {
         (ReasonKind::Success, _) => (Truth::True, Truth::False),
         // Nothing is under way while a training is suspended, and nothing has failed.

@@ -20,7 +20,7 @@ pub struct Plan<S> {
     pub write: Write,
     /// What is wrong, in the words that conditions and APIs use.
     pub problems: Vec<Problem>,
-    /// Events to publish, if and only if the status is written.
+    /// Events to publish with the status that is planned.
     pub events: Vec<EventNote>,
     /// When to look again although nothing happens.
     pub requeue_at: Option<Timestamp>,
@@ -74,6 +74,14 @@ pub enum Need {
     ConfigMap {
         /// Its name.
         name: String,
+    },
+    /// Why the volumes of a pod are not mounted, which a kubelet tells in events only: put the answer into
+    /// `World::mounts`.
+    Mounts {
+        /// The pod's name.
+        pod: String,
+        /// Its uid.
+        uid: String,
     },
     /// A live GET of a pod that the watch no longer shows (losing a label looks like a deletion): put the answer into
     /// `World::probed`.
@@ -144,9 +152,11 @@ pub enum StepResult {
     NotYet,
     /// A pod of that name exists and is not ours.
     NameTaken,
-    /// The API server refused for good, until something changes: 403, 400, 422, 404 of the namespace. Errors that pass
-    /// (429, 5xx, timeouts, lost connections) are the driver's to retry and do not appear here.
+    /// The API server refused for good, until something changes: 403, 400, 422, 404 of the namespace.
     Refused(ApiError),
+    /// It failed again and again for a reason that should pass (429, 5xx, timeouts, lost connections). The driver goes on
+    /// trying; what fails only once or twice does not appear here.
+    Failed(ApiError),
 }
 
 /// An answer of the API server that is no success.
@@ -166,6 +176,8 @@ pub struct ApiError {
 pub struct StatusPatch {
     /// The body of the patch.
     pub body: Value,
+    /// Events to publish once it is written.
+    pub events: Vec<EventNote>,
 }
 
 /// The patch that makes `old` into `new`; `None` when they are equal ignoring time.
@@ -186,6 +198,7 @@ pub(crate) fn status_patch<S: Serialize + PartialEq>(
     let status = merge_diff(&old, &new);
     Some(StatusPatch {
         body: json!({ "metadata": { "resourceVersion": resource_version }, "status": status }),
+        events: Vec::new(),
     })
 }
 

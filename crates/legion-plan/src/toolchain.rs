@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::EnvVar;
 use legion_api::{
     Problem, Reason, ToolchainIntegration, ToolchainIntegrationSpec, ToolchainIntegrationStatus,
+    rules::{RESERVED_ENV_PREFIX, reserved_env_message},
     toolchain::ToolchainRevision,
 };
 
@@ -44,13 +46,20 @@ pub fn problems(spec: &ToolchainIntegrationSpec) -> Vec<Problem> {
             add(field, error);
         }
     }
-    for variable in spec.env.iter().filter(|variable| variable.name.starts_with("LEGION_")) {
-        add(
-            "spec.env",
-            format!("{:?} begins with LEGION_, which is Legion's own", variable.name),
-        );
-    }
+    problems.extend(reserved_env(&spec.env));
     problems
+}
+
+/// The variables that are Legion's own, among those that a user sets. The CRD refuses them; one that forbade nothing yet
+/// may have let them in.
+pub(crate) fn reserved_env(env: &[EnvVar]) -> impl Iterator<Item = Problem> {
+    env.iter()
+        .enumerate()
+        .filter(|(_, variable)| variable.name.starts_with(RESERVED_ENV_PREFIX))
+        .map(|(index, variable)| {
+            let message = format!("{:?}: {}", variable.name, reserved_env_message());
+            Problem::new(Reason::InvalidSpec, format!("spec.env[{index}].name"), message)
+        })
 }
 
 /// Decides about a toolchain.

@@ -78,7 +78,7 @@ pub struct ConfigMapItem {
     /// Path of the file, relative to the source root.
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(
-        validation = Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..' || part == '')").message("must be a relative path below the source root, without \"..\"")
+        validation = crate::rules::file_below("the source root")
     )]
     pub path: String,
 }
@@ -94,7 +94,7 @@ pub struct ObjectStoreSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(
-        validation = Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..')").message("must be relative to the connection's uri, without \"..\"")
+        validation = crate::rules::path_below("the connection's uri")
     )]
     pub path: Option<String>,
 }
@@ -110,7 +110,7 @@ pub struct VolumeSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(
-        validation = Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..')").message("must be relative to the volume's root, without \"..\"")
+        validation = crate::rules::path_below("the volume's root")
     )]
     pub path: Option<String>,
 }

@@ -39,6 +39,7 @@ pub const PLACEHOLDERS: [&str; 5] = ["namespace", "training", "model", "version"
     selectable = ".spec.source.configMap.name",
     selectable = ".spec.source.git.connection",
     selectable = ".spec.source.objectStore.connection",
+    selectable = ".spec.source.volume.claimName",
     selectable = ".spec.output.connection",
     printcolumn(
         name = "Succeeded",
@@ -122,7 +123,7 @@ pub struct ModelTrainingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(
-        validation = Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..')").message("must be a relative path below the source root, without \"..\"")
+        validation = crate::rules::path_below("the source root")
     )]
     pub work_dir: Option<String>,
 
@@ -169,7 +170,7 @@ pub struct ModelTrainingSpec {
     #[schemars(length(max = 256))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
-        validation = Rule::new("self.all(e, !e.name.startsWith('LEGION_'))").message("names that begin with LEGION_ are Legion's own")
+        validation = crate::rules::no_reserved_env()
     )]
     pub env: Vec<EnvVar>,
 
@@ -324,14 +325,14 @@ pub struct DataBinding {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(
-        validation = Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..')").message("must be relative to the connection's uri, without \"..\"")
+        validation = crate::rules::path_below("the connection's uri")
     )]
     pub remote_path: Option<String>,
     /// Where it is put, relative to the project's directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(
-        validation = Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..')").message("must be a relative path below the project's directory, without \"..\"")
+        validation = crate::rules::path_below("the project's directory")
     )]
     pub local_path: Option<String>,
     /// What one file must hash to: `sha256:` and 64 hexadecimal digits. Checked before training.

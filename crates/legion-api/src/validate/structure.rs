@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::{Problem, Reason};
 
@@ -35,8 +35,10 @@ impl Checker<'_> {
             return;
         }
         if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
-            if !(value.is_string() || value.is_i64() || value.is_u64()) {
-                self.invalid(path, value, "must be an integer or a string");
+            match value {
+                Value::String(text) => self.string(schema, value, text, path),
+                Value::Number(number) if is_whole(number) => self.number(schema, value, path),
+                _ => self.invalid(path, value, "must be an integer or a string"),
             }
             return;
         }
@@ -44,9 +46,7 @@ impl Checker<'_> {
             ("object", Value::Object(_)) => self.object(schema, value, path, root),
             ("array", Value::Array(_)) => self.array(schema, value, path),
             ("string", Value::String(text)) => self.string(schema, value, text, path),
-            ("integer", Value::Number(number)) if number.is_i64() || number.is_u64() => {
-                self.number(schema, value, path)
-            }
+            ("integer", Value::Number(number)) if is_whole(number) => self.number(schema, value, path),
             ("number", Value::Number(_)) => self.number(schema, value, path),
             ("boolean", Value::Bool(_)) | ("", _) => {}
             (expected, _) => self.invalid(path, value, &format!("must be of type {expected}")),
@@ -169,6 +169,13 @@ impl Checker<'_> {
             );
         }
     }
+}
+
+/// Whether the API server takes a number for an integer: it does so for 2.0 and 2e9, too.
+fn is_whole(number: &Number) -> bool {
+    // Beyond this a double no longer tells neighbors apart.
+    let is_exact = |value: f64| value.fract() == 0.0 && value.abs() < 9.0e15;
+    number.is_i64() || number.is_u64() || number.as_f64().is_some_and(is_exact)
 }
 
 fn join(path: &str, name: &str) -> String {

@@ -1,6 +1,6 @@
 //! One table of accept and reject cases, judged twice: by offline validation and by the embedded API server's schema.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube_embed::schema::CrdSchema;
 use serde::Deserialize;
@@ -119,9 +119,91 @@ fn judge(case: &Case, by: &str, errors: &[(String, String)], failures: &mut Vec<
     }
 }
 
+fn cases() -> Vec<Case> {
+    serde_saphyr::from_str(include_str!("cases.yaml")).unwrap()
+}
+
+/// Every CEL rule of the CRDs refuses something in the table: a rule that nothing breaks may as well not be there.
+#[test]
+fn every_rule_refuses_a_case() {
+    let mut rules = BTreeSet::new();
+    for (kind, schema) in crate::crds::schemas() {
+        crate::crds::walk(&schema, &kind, &mut |path, node| {
+            for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+                rules.insert((
+                    kind.clone(),
+                    path.to_owned(),
+                    rule["message"].as_str().unwrap().to_owned(),
+                ));
+            }
+        });
+    }
+    let refused: Vec<(String, String, String)> = cases()
+        .iter()
+        .map(build)
+        .flat_map(|(object, old)| {
+            let kind = object["kind"].as_str().unwrap().to_owned();
+            let problems = legion_api::validate::object(&object, old.as_ref());
+            problems
+                .into_iter()
+                .map(move |problem| (kind.clone(), problem.field, problem.message))
+        })
+        .collect();
+    let unbroken: Vec<_> = rules
+        .iter()
+        .filter(|(kind, path, message)| {
+            // `ModelTraining.spec.data[].localPath` is told of as `spec.data[0].localPath`, or by the rule's own field path.
+            let field = path
+                .trim_start_matches(kind.as_str())
+                .trim_start_matches('.')
+                .replace("[]", "[0]");
+            !refused
+                .iter()
+                .any(|(of, at, told)| of == kind && at.starts_with(&field) && told.contains(message))
+        })
+        .collect();
+    assert!(unbroken.is_empty(), "nothing in the table breaks {unbroken:#?}");
+}
+
+/// Every field of a spec is given in a case that is accepted: none is there that nobody could set.
+#[test]
+fn every_field_is_accepted_somewhere() {
+    let accepted: Vec<Value> = cases()
+        .iter()
+        .filter(|case| case.reject.is_none())
+        .map(|case| build(case).0)
+        .collect();
+    let mut missing = Vec::new();
+    for (kind, schema) in crate::crds::schemas() {
+        let mut of_spec = |path: &str, field: &str| {
+            let pointer = format!("/{path}/{field}");
+            let given = accepted
+                .iter()
+                .any(|object| object["kind"] == kind.as_str() && object.pointer(&pointer).is_some());
+            if !given {
+                missing.push(format!("{kind}{pointer}"));
+            }
+        };
+        let spec = &schema["properties"]["spec"];
+        for (field, schema) in spec["properties"].as_object().unwrap() {
+            of_spec("spec", field);
+            // One level further, where the type is ours.
+            if field != "affinity" {
+                let item = schema.get("items").map(|item| (format!("spec/{field}/0"), item));
+                let (path, schema) = item.unwrap_or((format!("spec/{field}"), schema));
+                let ours = !matches!(field.as_str(), "env" | "tolerations");
+                for inner in schema["properties"].as_object().into_iter().flatten().filter(|_| ours) {
+                    of_spec(&path, inner.0);
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no accepted case gives {missing:#?}");
+}
+
 #[test]
 fn both_validators_give_the_verdicts_of_the_table() {
-    let cases: Vec<Case> = serde_saphyr::from_str(include_str!("cases.yaml")).unwrap();
+    let cases = cases();
     assert!(cases.len() >= 60, "only {} cases", cases.len());
     let served_schemas: BTreeMap<String, CrdSchema> = legion_api::crd::all()
         .into_iter()

@@ -1,10 +1,11 @@
 //! What the API server will accept as a CRD, and what it costs.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use legion_api::crd;
 use serde_json::{Value, json};
 
 /// Calls `visit` with every schema node below `schema` and its path.
-fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
+pub fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
     visit(path, schema);
     for (name, inner) in schema
         .get("properties")
@@ -21,7 +22,7 @@ fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
     }
 }
 
-fn schemas() -> Vec<(String, Value)> {
+pub fn schemas() -> Vec<(String, Value)> {
     let schema = |crd: &Value| crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
     crd::all()
         .into_iter()
@@ -134,13 +135,135 @@ fn names_columns_and_selectable_fields_are_as_documented() {
         found,
         [
             row("ti", "legion", "TYPE IMAGE FORMAT READY AGE", ".spec.type"),
-            row("conn", "legion", "TYPE URI READY AGE", ".spec.type"),
+            row(
+                "conn",
+                "legion",
+                "TYPE URI READY AGE",
+                ".spec.type .spec.secretRef.name"
+            ),
             row(
                 "mt",
                 "legion",
                 "SUCCEEDED REASON SCORE MODEL ATTEMPT DURATION AGE",
-                ".spec.toolchain .spec.model.name .spec.source.configMap.name .spec.source.git.connection .spec.source.objectStore.connection .spec.output.connection"
+                ".spec.toolchain .spec.model.name .spec.source.configMap.name .spec.source.git.connection .spec.source.objectStore.connection .spec.source.volume.claimName .spec.output.connection"
             ),
+        ]
+    );
+}
+
+#[test]
+fn wide_columns_are_as_documented() {
+    let wide = |crd: &CustomResourceDefinition| {
+        let columns = crd.spec.versions[0].additional_printer_columns.iter().flatten();
+        let wide = columns.filter(|column| column.priority.is_some_and(|priority| priority > 0));
+        wide.map(|column| column.name.to_uppercase())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let found: Vec<String> = crd::all().iter().map(wide).collect();
+    assert_eq!(found, ["REASON", "REASON", "VERSION TOOLCHAIN RUN MESSAGE"]);
+}
+
+/// The schema node that a simple JSON path leads to; a filter on a list counts as one of its items.
+fn at_path<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {
+    let mut node = schema;
+    for part in path
+        .split('.')
+        .filter(|part| !part.is_empty() && !part.starts_with("type=="))
+    {
+        let name = part.split('[').next().unwrap_or(part);
+        node = node.get("properties")?.get(name)?;
+        if part.contains('[') {
+            node = node.get("items")?;
+        }
+    }
+    Some(node)
+}
+
+#[test]
+fn columns_and_selectable_fields_lead_to_fields_that_they_can_show() {
+    let mut faults = Vec::new();
+    for ((kind, schema), crd) in schemas().into_iter().zip(crd::all()) {
+        let version = &crd.spec.versions[0];
+        for column in version.additional_printer_columns.iter().flatten() {
+            // `.status.conditions[?(@.type=="Ready")].status`: the dot inside the filter is none of the path's.
+            let path = column.json_path.replace("[?(@.", "[.").replace(")]", "");
+            let node = at_path(&schema, &path);
+            let is_age = column.json_path == ".metadata.creationTimestamp" && column.type_ == "date";
+            if !is_age && node.is_none_or(|node| node["type"] != column.type_.as_str()) {
+                faults.push(format!(
+                    "{kind}: column {} shows {}: {node:?}",
+                    column.name, column.json_path
+                ));
+            }
+            if column.description.is_none() && !is_age {
+                faults.push(format!("{kind}: column {} has no description", column.name));
+            }
+        }
+        let selectable: Vec<&str> = version
+            .selectable_fields
+            .iter()
+            .flatten()
+            .map(|field| field.json_path.as_str())
+            .collect();
+        // More than eight are refused by the API server.
+        if selectable.len() > 8 {
+            faults.push(format!("{kind}: {} selectable fields", selectable.len()));
+        }
+        for path in selectable {
+            let kind_of_field = at_path(&schema, path).map(|node| node["type"].clone());
+            if kind_of_field != Some(json!("string")) {
+                faults.push(format!("{kind}: {path} is {kind_of_field:?}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn every_default_and_every_list_that_merges_is_as_documented() {
+    let (mut defaults, mut lists) = (Vec::new(), Vec::new());
+    for (kind, schema) in schemas() {
+        walk(&schema, &kind, &mut |path, node| {
+            // Those of the status are for objects of older versions.
+            if let Some(default) = node.get("default").filter(|_| !path.contains(".status.")) {
+                defaults.push(format!("{path} = {default}"));
+            }
+            if node["x-kubernetes-list-type"] == "map" && path.matches('.').count() == 2 {
+                lists.push(format!("{path} {}", node["x-kubernetes-list-map-keys"]));
+            }
+        });
+    }
+    (defaults.sort(), lists.sort());
+    assert_eq!(
+        defaults,
+        [
+            r#"Connection.status = {"observedGeneration":-1}"#,
+            r#"ModelTraining.spec.entrypoint = "main""#,
+            r#"ModelTraining.spec.gracePeriod = "1m""#,
+            r#"ModelTraining.spec.output.pathTemplate = "{namespace}/{training}/{runId}""#,
+            "ModelTraining.spec.retries = 0",
+            "ModelTraining.spec.source.git.submodules = false",
+            r#"ModelTraining.spec.startTimeout = "1h""#,
+            "ModelTraining.spec.suspend = false",
+            r#"ModelTraining.spec.timeout = "24h""#,
+            r#"ModelTraining.spec.ttlAfterFinished = "10m""#,
+            r#"ModelTraining.status = {"observedGeneration":-1}"#,
+            "ToolchainIntegration.spec.acceptsArgs = false",
+            "ToolchainIntegration.spec.securityContext.readOnlyRootFilesystem = false",
+            r#"ToolchainIntegration.status = {"observedGeneration":-1}"#,
+        ]
+    );
+    assert_eq!(
+        lists,
+        [
+            r#"Connection.status.conditions ["type"]"#,
+            r#"ModelTraining.spec.data ["name"]"#,
+            r#"ModelTraining.spec.env ["name"]"#,
+            r#"ModelTraining.spec.imagePullSecrets ["name"]"#,
+            r#"ModelTraining.status.conditions ["type"]"#,
+            r#"ToolchainIntegration.spec.env ["name"]"#,
+            r#"ToolchainIntegration.status.conditions ["type"]"#,
         ]
     );
 }

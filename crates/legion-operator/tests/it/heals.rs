@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use legion_api::{Connection, ToolchainIntegration};
-use legion_testkit::{cluster::Cluster, manifests};
+use legion_api::{
+    Connection, ToolchainIntegration,
+    condition::{SUCCEEDED, find},
+};
+use legion_protocol::reason::StepReason;
+use legion_testkit::{agent::Behaviour, cluster::Cluster, manifests};
+use serde_json::{Value, json};
 
-use crate::support::{LIMIT, logs, operator, reason, succeeded};
+use crate::support::{LIMIT, furnished, logs, operator, reason, succeeded};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Part {
@@ -94,4 +99,115 @@ async fn each_missing_referent_is_named() {
         succeeded(cluster.wait_for("wine", "True", LIMIT).await);
         cluster.shutdown().await;
     }
+}
+
+fn connection(name: &str, spec: Value) -> Connection {
+    serde_json::from_value(json!({
+        "apiVersion": "legion-platform.org/v1alpha1", "kind": "Connection",
+        "metadata": {"name": name, "namespace": manifests::NAMESPACE}, "spec": spec,
+    }))
+    .expect("a connection")
+}
+
+/// All that is missing is named at once, each with its field; what appears is no longer named.
+#[tokio::test(start_paused = true)]
+async fn missing_connections_are_named_one_and_all() {
+    logs();
+    let mut cluster = Cluster::new(operator()).await;
+    cluster.furnish().await;
+    cluster.start();
+    let mut training = manifests::training("wine");
+    training.spec.source = serde_json::from_value(json!({"git": {"connection": "code"}})).unwrap();
+    training.spec.data = serde_json::from_value(json!([{"name": "train", "connection": "lake"}])).unwrap();
+    training.spec.output = serde_json::from_value(json!({"connection": "store"})).unwrap();
+    cluster.create(&training).await;
+    let mut missing = vec![
+        (
+            "spec.source.git.connection",
+            "code",
+            json!({"type": "git", "uri": "https://example.org/wine.git"}),
+        ),
+        (
+            "spec.data[0].connection",
+            "lake",
+            json!({"type": "s3", "uri": "s3://lake"}),
+        ),
+        (
+            "spec.output.connection",
+            "store",
+            json!({"type": "s3", "uri": "s3://store"}),
+        ),
+    ];
+    let fields: Vec<_> = missing.iter().map(|(field, ..)| *field).collect();
+    while !missing.is_empty() {
+        cluster.settle(Duration::from_secs(60)).await;
+        let status = cluster.training("wine").await.status.unwrap();
+        let told = find(&status.conditions, SUCCEEDED).unwrap();
+        assert_eq!(told.reason, "ConnectionNotFound");
+        let still = fields.len() - missing.len();
+        for (n, field) in fields.iter().enumerate() {
+            assert_eq!(told.message.contains(field), n >= still, "{field}: {}", told.message);
+        }
+        let (_, name, spec) = missing.remove(0);
+        assert!(told.message.contains(&format!("{name:?}")), "{}", told.message);
+        cluster.create(&connection(name, spec)).await;
+    }
+    succeeded(cluster.wait_for("wine", "True", LIMIT).await);
+    cluster.shutdown().await;
+}
+
+/// The operator may not read Secrets: `fetch` finds out, again and again until it is there.
+#[tokio::test(start_paused = true)]
+async fn a_missing_secret_is_named_and_waited_for() {
+    let cluster = furnished().await;
+    let missing = Behaviour {
+        fetch_error: Some(StepReason::SecretMissing),
+        ..Behaviour::default()
+    };
+    cluster.agents.behave([missing]);
+    cluster.create(&manifests::training("wine")).await;
+    // Many more attempts than any other fault is given.
+    cluster.settle(Duration::from_secs(4 * 3600)).await;
+    let status = cluster.training("wine").await.status.unwrap();
+    let told = find(&status.conditions, SUCCEEDED).unwrap();
+    assert_eq!(
+        (told.status.as_str(), told.reason.as_str()),
+        ("Unknown", "SecretMissing")
+    );
+    assert!(told.message.contains("create the Secret"), "{}", told.message);
+    assert!(status.run.unwrap().attempt > 10);
+    cluster.agents.behave([Behaviour::default()]);
+    let training = succeeded(cluster.wait_for("wine", "True", LIMIT).await);
+    assert_eq!(training.status.unwrap().failure, None);
+    assert_eq!(cluster.history.violations(), Vec::<String>::new());
+    cluster.shutdown().await;
+}
+
+/// A toolchain that cannot be used is named with its own fault, and so it is on the toolchain itself.
+#[tokio::test(start_paused = true)]
+async fn a_toolchain_that_is_mended_is_used() {
+    let cluster = furnished().await;
+    let broken = json!({"spec": {"arguments": {"type": "objct"}}});
+    let toolchains = cluster.api::<ToolchainIntegration>(manifests::PLATFORM);
+    let merge = |body| async {
+        let params = kube::api::PatchParams::default();
+        toolchains
+            .patch("mlflow", &params, &kube::api::Patch::Merge(body))
+            .await
+            .unwrap()
+    };
+    merge(broken).await;
+    cluster.settle(Duration::from_secs(1)).await;
+    cluster.create(&manifests::training("wine")).await;
+    cluster.settle(Duration::from_secs(10)).await;
+    assert_eq!(reason(&cluster.training("wine").await), "ToolchainNotReady");
+    let status = toolchains.get("mlflow").await.unwrap().status.unwrap();
+    assert!(
+        status.conditions[0].message.contains("spec.arguments"),
+        "{:?}",
+        status.conditions
+    );
+    merge(json!({"spec": {"arguments": {"type": "object"}}})).await;
+    succeeded(cluster.wait_for("wine", "True", LIMIT).await);
+    cluster.shutdown().await;
 }

@@ -7,6 +7,7 @@ mod happy;
 mod heals;
 mod lease;
 mod malformed;
+mod outage;
 mod pods;
 mod quiet;
 mod support;

@@ -38,7 +38,7 @@ pub(super) fn is_settled(world: &World) -> bool {
     let same_source = || match &world.config_map {
         _ if config_map_name(&world.training).is_none() => true,
         // It was removed after the run: that is no new content.
-        ConfigMapView::Absent => true,
+        ConfigMapView::Absent | ConfigMapView::Unreadable { .. } => true,
         ConfigMapView::Seen { resource_version } => run.source_version.as_ref() == Some(resource_version),
         ConfigMapView::Read(content) => content.digest.as_ref().ok() == run.source_digest.as_ref(),
     };
@@ -123,6 +123,19 @@ fn source(world: &World, run: Option<&RunStatus>) -> Result<Source, Unavailable>
         ConfigMapView::Absent => {
             let message = format!("there is no ConfigMap {name:?} in namespace {:?}", world.namespace());
             Err(missing("spec.source.configMap.name", message))
+        }
+        ConfigMapView::Unreadable { forbidden, message } => {
+            let reason = if *forbidden {
+                Reason::Forbidden
+            } else {
+                Reason::ApiUnavailable
+            };
+            let message = format!("the ConfigMap {name:?} cannot be read: {message}");
+            Err(Unavailable::Missing(Problem::new(
+                reason,
+                "spec.source.configMap.name",
+                message,
+            )))
         }
         ConfigMapView::Seen { resource_version } => match run {
             Some(run) if run.source_version.as_ref() == Some(resource_version) => Ok(Source {

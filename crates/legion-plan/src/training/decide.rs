@@ -262,7 +262,25 @@ impl<'a> Decision<'a> {
         if let Some(end) = end_of(&pod) {
             return self.ended(end, inputs.as_ref());
         }
-        let doing = waiting::doing(&pod, self.told(), self.now);
+        let mut doing = waiting::doing(&pod, self.told(), self.now);
+        if doing.unmounted
+            && let Some(uid) = &pod.pod.metadata.uid
+        {
+            match self.world.mounts.get(uid) {
+                Some(Some(word)) => doing = doing.explained(pod.name(), word),
+                Some(None) => {}
+                None => {
+                    let need = Need::Mounts {
+                        pod: pod.name().to_owned(),
+                        uid: uid.clone(),
+                    };
+                    return Plan {
+                        needs: vec![need],
+                        ..Plan::default()
+                    };
+                }
+            }
+        }
         if pod.trainer_started_at().is_none()
             && !pod.is_terminating()
             && let Some(end) = self.late(&pod, &doing).or_else(|| self.outdated(&pod, &doing))
@@ -431,10 +449,12 @@ impl<'a> Decision<'a> {
             "run {} needs attempt {}, and no other pod runs",
             self.run.id, self.run.attempt
         ));
-        self.plan.actions.push(Action::CreatePod {
+        // Before the removal of pods that have ended: should that fail, the run must not wait for it.
+        let create = Action::CreatePod {
             pod: Box::new(pod),
             only_at,
-        });
+        };
+        self.plan.actions.insert(0, create);
         self.plan.retry_at = self.now.checked_add(self.settings.refusal_retry).ok();
         let now = self.now;
         self.say_since(
@@ -617,9 +637,14 @@ impl<'a> Decision<'a> {
             state.reason,
             Reason::PodCreated | Reason::Starting | Reason::Fetching | Reason::Publishing | Reason::Unschedulable
         );
-        // A status that already speaks of this generation must not tell of the run before.
-        let misleads = self.new && self.world.status().observed_generation == Some(self.world.generation());
-        let since_known = since.filter(|since| passes && !misleads && *since <= self.now);
+        // A status that already speaks of this generation must not tell of the run before; and a change that starts no run
+        // is answered at once, because nothing would tell how long it has been waiting for its answer.
+        let misleads = self.new == (self.world.status().observed_generation == Some(self.world.generation()));
+        // The first word about a run must not wait for more than one such state, however quickly they follow each other.
+        let first = self.run.started_at.as_ref().map(|at| at.0).filter(|_| self.new);
+        let since_known = since
+            .map(|since| first.map_or(since, |first| first.min(since)))
+            .filter(|since| passes && !misleads && *since <= self.now);
         if let Some(at) = since_known.and_then(|since| since.checked_add(self.settings.status_delay).ok())
             && at > self.now
         {
@@ -649,8 +674,10 @@ impl<'a> Decision<'a> {
             || matches!(state.reason.kind(), ReasonKind::Invalid | ReasonKind::Failure)
             || state.reason == Reason::Retrying;
         if noteworthy && told != Some((state.reason, state.message.as_str())) {
+            // An attempt that follows on request is no cause for concern.
+            let by_request = state.reason == Reason::Retrying && self.status.failure.is_none();
             self.plan.events.push(EventNote {
-                warning: true,
+                warning: !by_request,
                 reason: state.reason,
                 message: state.message.clone(),
             });

@@ -99,7 +99,11 @@ pub(super) fn show_published(
         }
     };
     if let Some(tail) = tail {
-        status.metrics = tail.metrics.iter().take(MAX_METRICS).map(metric).collect();
+        // `publish` keeps the same bound; another version of it may not. The objective is shown whatever its place.
+        let is_objective = |summary: &&MetricSummary| Some(summary.name.as_str()) == objective;
+        let others = tail.metrics.iter().filter(|summary| !is_objective(summary));
+        let shown = tail.metrics.iter().filter(is_objective).chain(others).take(MAX_METRICS);
+        status.metrics = shown.map(metric).collect();
         let pairs = |pairs: &[legion_protocol::summary::NamedValue]| {
             pairs
                 .iter()
@@ -129,7 +133,10 @@ pub(super) fn show_published(
             from: of_environment("from"),
             lock: of_environment("lock"),
         });
-        status.log = tail.log.as_ref().map(stored);
+        status.log = tail.log.as_ref().map(|log| StoredFile {
+            truncated: Some(log.truncated),
+            ..stored(log)
+        });
         status.files = tail.files.as_ref().map(stored);
         status.series = tail.series.as_ref().map(|series| StoredSeries {
             uri: series.uri.clone(),

@@ -213,6 +213,7 @@ impl<'a> Resolver<'a> {
         {
             self.problem(Reason::InvalidSpec, "spec.image", format!("{image:?} {error}"));
         }
+        self.problems.extend(toolchain::reserved_env(&spec.env));
         let tool = &found.spec;
         let input = ToolInput {
             namespace: namespace.to_owned(),

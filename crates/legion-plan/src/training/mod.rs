@@ -33,7 +33,7 @@ pub use world::{
 
 use crate::{
     conditions::{self, State, seconds},
-    plan::{Action, Outcome, Plan, StatusPatch, StepResult, Write, status_patch},
+    plan::{Action, EventNote, Outcome, Plan, StatusPatch, StepResult, Write, status_patch},
 };
 
 /// What it means that a pod which was to be created exists already.
@@ -72,6 +72,10 @@ pub fn settle(
     let refused = match created {
         None | Some((_, Some(StepResult::Created(_)))) => None,
         Some((name, Some(StepResult::Refused(error)))) => Some(refusal::state_of(error, name)),
+        Some((name, Some(StepResult::Failed(error)))) => Some(State::new(
+            Reason::ApiUnavailable,
+            format!("pod {name} cannot be created at present: {}", error.message),
+        )),
         Some((name, Some(StepResult::NameTaken))) => Some(State::new(
             Reason::PodNameTaken,
             format!("a pod named {name} exists that is not Legion's"),
@@ -83,7 +87,8 @@ pub fn settle(
         if matches!(plan.write, Write::NotBefore(at) if now < at) {
             return None;
         }
-        return status_patch(version, old, wanted);
+        let events = plan.events.clone();
+        return status_patch(version, old, wanted).map(|patch| StatusPatch { events, ..patch });
     };
     let mut status = wanted.clone();
     let generation = training.metadata.generation.unwrap_or_default();
@@ -100,7 +105,15 @@ pub fn settle(
             since: seconds(now),
         }));
     }
-    status_patch(version, old, &status)
+    let event = EventNote {
+        warning: true,
+        reason: state.reason,
+        message: state.message,
+    };
+    status_patch(version, old, &status).map(|patch| StatusPatch {
+        events: vec![event],
+        ..patch
+    })
 }
 
 /// When to look again although nothing happens.
@@ -109,7 +122,7 @@ pub fn requeue(plan: &Plan<ModelTrainingStatus>, outcome: &Outcome, _: Timestamp
     let held_up = outcome.results.iter().any(|result| {
         matches!(
             result,
-            StepResult::NotYet | StepResult::NameTaken | StepResult::Refused(_)
+            StepResult::NotYet | StepResult::NameTaken | StepResult::Refused(_) | StepResult::Failed(_)
         )
     });
     match (plan.requeue_at, plan.retry_at.filter(|_| held_up)) {

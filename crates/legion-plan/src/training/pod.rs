@@ -296,13 +296,13 @@ impl Attempt<'_> {
             variable("HOME", &format!("{}/home", at::WORK)),
             variable("TMPDIR", &format!("{}/tmp", at::WORK)),
         ]);
-        // Of equal names the last counts: the training's win over the toolchain's, and nobody wins over Legion's own.
+        // Of equal names the last counts: the training's win over the toolchain's. Legion's own were refused in both.
         let given = tool
             .env
             .iter()
             .filter(|base| !spec.env.iter().any(|over| over.name == base.name))
             .chain(&spec.env);
-        for more in given.filter(|more| !more.name.starts_with("LEGION_")) {
+        for more in given {
             variables.retain(|variable| variable.name != more.name);
             variables.push(more.clone());
         }
@@ -471,6 +471,24 @@ impl Slot<'_> {
         });
         secret.into_iter().chain(storage).collect()
     }
+}
+
+/// The field of the training that a volume of its pod comes from.
+pub(super) fn field_of_volume(volume: &str) -> Option<String> {
+    let fixed = match volume {
+        "work" => "spec.workspace",
+        "shm" => "spec.sharedMemory",
+        "config-source" => "spec.source.configMap",
+        _ => match volume
+            .strip_prefix("storage-")
+            .or_else(|| volume.strip_prefix("secret-"))?
+        {
+            "source" => "spec.source",
+            "output" => "spec.output",
+            data => return data.strip_prefix("data-").map(|index| format!("spec.data[{index}]")),
+        },
+    };
+    Some(fixed.to_owned())
 }
 
 fn some_list<T: Clone>(list: &[T]) -> Option<Vec<T>> {

@@ -7,8 +7,10 @@ use legion_api::Reason;
 use super::containers::{Containers, terminated};
 use crate::conditions::State;
 
-/// How long after a pod was given to its node its volumes may take before it is worth a word.
-const VOLUME_PATIENCE_SECONDS: i64 = 60;
+/// How long after a pod was given to its node its volumes may take before it is worth a look at its events.
+const VOLUME_PATIENCE_SECONDS: i64 = 20;
+/// How often the events of a pod that waits for its volumes are looked at.
+const MOUNT_POLL_SECONDS: i64 = 60;
 /// How long after the end of its grace period a pod may still be there before its node counts as lost.
 const LOST_PATIENCE_SECONDS: i64 = 60;
 
@@ -20,6 +22,8 @@ pub(super) struct Doing {
     pub since: Option<Timestamp>,
     /// When it may turn into something else by the mere passing of time.
     pub until: Option<Timestamp>,
+    /// Whether it waits for volumes, and only its events say for which.
+    pub unmounted: bool,
 }
 
 impl Doing {
@@ -28,7 +32,16 @@ impl Doing {
             state: State::new(reason, message),
             since,
             until: None,
+            unmounted: false,
         }
+    }
+
+    /// The same with the kubelet's word about a volume that it cannot mount.
+    pub(super) fn explained(mut self, pod: &str, word: &str) -> Self {
+        let fields: Vec<String> = word.split('"').filter_map(super::pod::field_of_volume).collect();
+        let field = fields.first().map_or_else(String::new, |field| format!("{field}: "));
+        self.state.message = format!("{field}a volume of pod {pod} cannot be mounted: {word}");
+        self
     }
 }
 
@@ -217,8 +230,11 @@ fn starting(containers: &Containers<'_>, now: Timestamp) -> Doing {
     let patience =
         scheduled.and_then(|at| Timestamp::from_second(at.as_second().saturating_add(VOLUME_PATIENCE_SECONDS)).ok());
     if sandbox.is_some() && patience.is_some_and(|patience| patience <= now) {
-        let message = format!("the volumes or the network of pod {name} are not ready for more than a minute");
-        return Doing::new(Reason::VolumeNotMounted, message, scheduled);
+        let message = format!("the volumes or the network of pod {name} are not ready");
+        let mut doing = Doing::new(Reason::VolumeNotMounted, message, scheduled);
+        doing.until = Timestamp::from_second(now.as_second().saturating_add(MOUNT_POLL_SECONDS)).ok();
+        doing.unmounted = true;
+        return doing;
     }
     let mut doing = Doing::new(
         Reason::Starting,

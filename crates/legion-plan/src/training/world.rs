@@ -35,6 +35,9 @@ pub struct World {
     pub pods: Vec<Arc<Pod>>,
     /// Answers of live GETs that [`crate::Need::Pod`] asked for, in this pass: the pod, or `None` when there is none.
     pub probed: BTreeMap<String, Option<Arc<Pod>>>,
+    /// What [`crate::Need::Mounts`] asked for, in this pass: the last message about a volume that cannot be mounted, or
+    /// `None` when there is none; by the pod's uid.
+    pub mounts: BTreeMap<String, Option<String>>,
 }
 
 impl World {
@@ -50,6 +53,7 @@ impl World {
             config_map: ConfigMapView::Absent,
             pods: Vec::new(),
             probed: BTreeMap::new(),
+            mounts: BTreeMap::new(),
         }
     }
 
@@ -104,6 +108,13 @@ pub enum ConfigMapView {
     },
     /// Its content was read.
     Read(ConfigMapContent),
+    /// Its content cannot be read: the API server does not let the operator, or has failed again and again.
+    Unreadable {
+        /// Whether the operator lacks the right, which does not pass by itself.
+        forbidden: bool,
+        /// What the API server says.
+        message: String,
+    },
 }
 
 /// What a decision needs of a ConfigMap's content. Small: the driver may keep it, by resourceVersion and items, instead

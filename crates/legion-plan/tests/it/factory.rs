@@ -8,7 +8,7 @@ use k8s_openapi::{
         ConfigMap, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
         ContainerStatus, Pod, PodCondition, PodStatus,
     },
-    apimachinery::pkg::apis::meta::v1::Time,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use legion_api::{Connection, ModelTraining, ToolchainIntegration};
 use legion_plan::{
@@ -347,4 +347,21 @@ pub fn end(pod: &mut Pod, trainer: ContainerState, code: i32, message: &PublishM
 pub fn succeed(pod: &mut Pod, seconds: i64) {
     let message = publish_message(PublishOutcome::Published, Some(exit(0)), None);
     end(pod, ended(0, "Completed", "", seconds - 1), 0, &message, seconds);
+}
+
+/// What kstatus makes of a custom resource: the order of its looks, as in `sigs.k8s.io/cli-utils/pkg/kstatus/status`
+/// (`checkGenericProperties`, then the condition `Ready`). Flux, Argo CD's checks and `kubectl wait` go by the same fields.
+pub fn kstatus(generation: Option<i64>, observed: Option<i64>, conditions: &[Condition]) -> &'static str {
+    let is = |type_: &str, status: &str| conditions.iter().any(|c| c.type_ == type_ && c.status == status);
+    let outdated = observed.is_some_and(|observed| Some(observed) != generation);
+    if outdated || is("Reconciling", "True") {
+        "InProgress"
+    } else if is("Stalled", "True") {
+        "Failed"
+    } else if is("Ready", "False") || is("Ready", "Unknown") {
+        "InProgress"
+    } else {
+        // Also without any condition: what says nothing counts as done.
+        "Current"
+    }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use legion_api::{ModelTrainingStatus, Reason, condition::SUCCEEDED};
+use legion_api::{ModelTrainingStatus, Reason, ReasonKind, condition::SUCCEEDED};
 use legion_plan::{
     Action, ApiError, Outcome, Plan, Settings, StatusPatch, StepResult, Write, connection,
     training::{ConfigMapView, World, decide, settle},
@@ -19,8 +19,9 @@ use serde_json::{Value, json};
 
 use crate::{
     factory::{
-        self, after, condition, connection, created, end, ended, exit, fetch_failed, fetched, phase, publish_message,
-        running, schedule, set, settings, status, stored, succeed, time, toolchain, train, training, waiting, world,
+        self, after, condition, connection, created, end, ended, exit, fetch_failed, fetched, kstatus, phase,
+        publish_message, running, schedule, set, settings, status, stored, succeed, time, toolchain, train, training,
+        waiting, world,
     },
     universe::merge,
 };
@@ -242,9 +243,8 @@ fn cases() -> Vec<(Reason, Case)> {
                 status(pod).conditions = Some(vec![condition("PodScheduled", "False", "Unschedulable", message, 1)]);
             }),
         ),
-        (
-            R::VolumeNotMounted,
-            pod(90, |pod| {
+        (R::VolumeNotMounted, {
+            let mut case = pod(90, |pod| {
                 schedule(pod, 1);
                 status(pod).conditions.as_mut().unwrap().push(condition(
                     "PodReadyToStartContainers",
@@ -253,8 +253,13 @@ fn cases() -> Vec<(Reason, Case)> {
                     "",
                     1,
                 ));
-            }),
-        ),
+            });
+            let uid = case.world.pods[0].metadata.uid.clone().unwrap();
+            let word =
+                "MountVolume.SetUp failed for volume \"storage-output\" : hostPath /proc/models cannot be created";
+            case.world.mounts = BTreeMap::from([(uid, Some(word.to_owned()))]);
+            case
+        }),
         (
             R::ImageNotPulled,
             stuck(
@@ -286,6 +291,17 @@ fn cases() -> Vec<(Reason, Case)> {
                 403,
                 "pods is forbidden: User \"legion\" cannot create resource \"pods\" in API group \"\"",
             ),
+        ),
+        (
+            R::ApiUnavailable,
+            Case {
+                answer: Some(StepResult::Failed(ApiError {
+                    code: 500,
+                    message: "failed calling webhook \"mutate.example.com\"".into(),
+                    ..ApiError::default()
+                })),
+                ..case(world(training(json!({}))), 0)
+            },
         ),
         (
             R::PodNameTaken,
@@ -459,6 +475,13 @@ fn view(case: &Case) -> (Option<String>, Value) {
         .map(|c| (c.type_.as_str(), c.status.as_str()))
         .collect();
     let told = status.conditions.iter().find(|condition| condition.type_ == SUCCEEDED);
+    let generation = case.world.training.metadata.generation;
+    if patch.is_some() {
+        assert_eq!(status.observed_generation, generation);
+        for condition in &status.conditions {
+            assert_eq!(condition.observed_generation, generation, "{condition:?}");
+        }
+    }
     let view = json!({
         "actions": actions,
         "written": patch.is_some(),
@@ -466,6 +489,10 @@ fn view(case: &Case) -> (Option<String>, Value) {
         "lookAgainIn": plan.requeue_at.map(|at| at.as_second() - case.at.as_second()),
         "message": told.map(|told| &told.message),
         "conditions": conditions,
+        "kstatus": kstatus(world.training.metadata.generation, status.observed_generation, &status.conditions),
+        "events": patch.iter().flat_map(|patch| &patch.events).map(|event| {
+            format!("{} {}", if event.warning { "Warning" } else { "Normal" }, event.reason)
+        }).collect::<Vec<_>>(),
         "run": {
             "attempt": run.attempt, "failures": run.failures, "disruptions": run.disruptions,
             "rejections": run.rejections, "stepFailures": run.step_failures, "result": run.result, "waiting": run.waiting.map(|w| w.reason),
@@ -481,6 +508,12 @@ fn every_reason_is_reached_and_says_what_it_should() {
     for (reason, case) in cases() {
         let (told, view) = view(&case);
         assert_eq!(told.as_deref(), Some(reason.as_str()), "{view:#}");
+        let for_tools = match reason.kind() {
+            ReasonKind::Success => "Current",
+            ReasonKind::Progress | ReasonKind::Waiting => "InProgress",
+            ReasonKind::Invalid | ReasonKind::Failure => "Failed",
+        };
+        assert_eq!(view["kstatus"], for_tools, "{reason}");
         views.insert(reason.as_str(), view);
     }
     insta::assert_yaml_snapshot!("decisions", views);

@@ -66,6 +66,9 @@ pub struct Universe {
     /// How often the training code of a run ran to a published end.
     published: BTreeMap<String, u32>,
     wake: Option<Timestamp>,
+    /// When the present generation was first looked at without the status speaking of it yet. A pod that somebody takes
+    /// away before the first word takes this with it: nothing is left that could tell.
+    unspoken: Option<(Option<i64>, Timestamp)>,
     pub writes: u32,
     pub creations: u32,
 }
@@ -86,6 +89,7 @@ impl Universe {
             failed: Vec::new(),
             published: BTreeMap::new(),
             wake: None,
+            unspoken: None,
             writes: 0,
             creations: 0,
         }
@@ -145,6 +149,7 @@ impl Universe {
     /// Another content of the ConfigMap.
     pub fn edit_source(&mut self) {
         self.script += 1;
+        self.unspoken = None;
     }
 
     pub fn advance(&mut self, seconds: i64) {
@@ -171,6 +176,9 @@ impl Universe {
                     Need::Pod { name } => {
                         let found = self.pods.get(name).map(|pod| Arc::new(pod.pod.clone()));
                         world.probed.insert(name.clone(), found);
+                    }
+                    Need::Mounts { uid, .. } => {
+                        world.mounts.insert(uid.clone(), None);
                     }
                     Need::ConfigMap { .. } => {
                         let source = self.training.spec.source.config_map.as_ref().unwrap();
@@ -200,7 +208,11 @@ impl Universe {
                 "a wake-up in the past would spin: {plan:#?}"
             );
         }
+        let lost = patch.is_some() && self.conflict;
         let wrote = patch.is_some_and(|patch| self.write(&patch));
+        if !lost {
+            self.check_that_it_speaks();
+        }
         self.check();
         acted || wrote
     }
@@ -302,6 +314,31 @@ impl Universe {
         true
     }
 
+    /// The status speaks of a generation within five seconds of the first look at it.
+    fn check_that_it_speaks(&mut self) {
+        let generation = self.training.metadata.generation;
+        if self.status().observed_generation == generation {
+            self.unspoken = None;
+            return;
+        }
+        let first = match self.unspoken {
+            Some((seen, first)) if seen == generation => first,
+            _ => self.now,
+        };
+        self.unspoken = Some((generation, first));
+        let limit = first.checked_add(SignedDuration::from_secs(5)).unwrap();
+        assert!(
+            self.now < limit,
+            "it was seen at {first} and is not spoken of at {}",
+            self.now
+        );
+        assert!(
+            self.wake.is_some_and(|at| at <= limit),
+            "it is looked at again at {:?}, later than {limit}",
+            self.wake
+        );
+    }
+
     /// What must hold at every moment.
     fn check(&self) {
         let mut running: BTreeMap<String, Vec<&str>> = BTreeMap::new();
@@ -341,6 +378,7 @@ impl Universe {
         match sim.stage {
             Stage::Created if terminating => {
                 self.pods.remove(&name);
+                self.unspoken = None;
             }
             Stage::Created => {
                 factory::schedule(pod, at);
@@ -399,6 +437,7 @@ impl Universe {
         sim.stage = Stage::Over;
         if sim.pod.metadata.deletion_timestamp.is_some() {
             self.pods.remove(name);
+            self.unspoken = None;
         }
     }
 
@@ -426,8 +465,12 @@ impl Universe {
             factory::phase(&mut sim.pod, "Failed");
             sim.stage = Stage::Over;
             // What has ended and is being deleted goes at once; nobody may have seen its end.
+            let before = self.pods.len();
             self.pods
                 .retain(|_, sim| sim.stage != Stage::Over || sim.pod.metadata.deletion_timestamp.is_none());
+            if self.pods.len() < before {
+                self.unspoken = None;
+            }
         }
     }
 
@@ -444,6 +487,7 @@ impl Universe {
 
     pub fn delete_by_somebody(&mut self, index: usize) {
         if let Some(name) = self.pick(index) {
+            self.unspoken = None;
             self.delete(&name);
         }
     }
@@ -452,6 +496,7 @@ impl Universe {
     pub fn lose(&mut self, index: usize) {
         if let Some(name) = self.pick(index) {
             self.pods.remove(&name);
+            self.unspoken = None;
         }
     }
 
