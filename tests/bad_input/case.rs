@@ -1,11 +1,71 @@
 //! A case: a manifest that is wrong in one way, and how it has to end.
 
-use std::path::Path;
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
 
+use legion_tests::local::{Local, succeeded};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::local::Local;
+/// A local Legion, and a directory for what the cases need.
+pub struct Bench {
+    pub local: Local,
+}
+
+impl Bench {
+    /// Starts it.
+    pub fn up() -> Self {
+        let local = Local::new().unwrap();
+        local.up().unwrap();
+        let bench = Self { local };
+        std::fs::create_dir(bench.files()).unwrap();
+        bench
+    }
+
+    /// The directory.
+    pub fn files(&self) -> PathBuf {
+        self.local.path().join("files")
+    }
+
+    /// Runs a command with a file as its last argument.
+    fn legionctl(&self, arguments: &[&str], file: &Path) -> Output {
+        let file = file.to_str().unwrap();
+        self.local.output(&[arguments, &[file]].concat()).unwrap()
+    }
+
+    /// `local run` until it says a text, then interrupted: its exit code, the training as it was then, and what was said.
+    fn run_until(&self, file: &Path, text: &str, name: &str) -> (Option<i32>, Value, String) {
+        let run = ["local", "run", "--timeout", "5m", "-f", file.to_str().unwrap()];
+        let mut child = self
+            .local
+            .legionctl(&run)
+            .unwrap()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        for line in lines.by_ref() {
+            said.push_str(&line);
+            said.push('\n');
+            if line.contains(text) {
+                break;
+            }
+        }
+        let training = self.local.training(name).unwrap();
+        // It was not waited for yet, so that the id is still its own.
+        let _ = kill_process(Pid::from_child(&child), Signal::INT);
+        said.extend(lines.map(|line| line + "\n"));
+        (child.wait().unwrap().code(), training, said)
+    }
+}
 
 /// One row of the table.
 #[derive(Debug, Deserialize)]
@@ -81,13 +141,13 @@ pub struct Outcome {
 
 impl Case {
     /// Runs it.
-    pub fn run(&self, local: &Local) -> Outcome {
-        let file = local.files().join(format!("{}.yaml", self.name));
-        std::fs::write(&file, self.manifest(&local.files())).unwrap();
+    pub fn run(&self, bench: &Bench) -> Outcome {
+        let file = bench.files().join(format!("{}.yaml", self.name));
+        std::fs::write(&file, self.manifest(&bench.files())).unwrap();
         match self.expect.end {
-            End::Rejected => rejected(local, &file),
-            End::Waits => self.waits(local, &file),
-            End::Failed | End::Succeeded => ended(local, &file),
+            End::Rejected => rejected(bench, &file),
+            End::Waits => self.waits(bench, &file),
+            End::Failed | End::Succeeded => ended(bench, &file),
         }
     }
 
@@ -126,9 +186,9 @@ impl Case {
     }
 
     /// It waits for something that never comes: `local run` says for what, until it is interrupted.
-    fn waits(&self, local: &Local, file: &Path) -> Outcome {
+    fn waits(&self, bench: &Bench, file: &Path) -> Outcome {
         let reason = self.expect.reason.as_deref().unwrap_or_default();
-        let (exit_code, training, said) = local.run_until(file, &format!("{reason}: "), &self.name);
+        let (exit_code, training, said) = bench.run_until(file, &format!("{reason}: "), &self.name);
         Outcome::of(exit_code, training, said)
     }
 
@@ -187,9 +247,9 @@ impl Case {
 }
 
 /// `validate` and `local run` refuse it alike.
-fn rejected(local: &Local, file: &Path) -> Outcome {
-    let validate = local.legionctl(&["validate", "-o", "json"], file);
-    let run = local.legionctl(&["local", "run", "-o", "json", "-f"], file);
+fn rejected(bench: &Bench, file: &Path) -> Outcome {
+    let validate = bench.legionctl(&["validate", "-o", "json"], file);
+    let run = bench.legionctl(&["local", "run", "-o", "json", "-f"], file);
     let findings: Value = serde_json::from_slice(&validate.stdout).unwrap_or_default();
     let finding = &findings[0];
     let text = |name: &str| finding[name].as_str().unwrap_or_default().to_owned();
@@ -208,8 +268,8 @@ fn rejected(local: &Local, file: &Path) -> Outcome {
 }
 
 /// Trains to the end.
-fn ended(local: &Local, file: &Path) -> Outcome {
-    let output = local.legionctl(
+fn ended(bench: &Bench, file: &Path) -> Outcome {
+    let output = bench.legionctl(
         &["local", "run", "--timeout", "10m", "--quiet", "-o", "json", "-f"],
         file,
     );
@@ -223,13 +283,8 @@ fn ended(local: &Local, file: &Path) -> Outcome {
 
 impl Outcome {
     fn of(exit_code: Option<i32>, mut training: Value, said: String) -> Self {
+        let condition = succeeded(&training).clone();
         let status = training["status"].take();
-        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-        let condition = conditions
-            .iter()
-            .find(|condition| condition["type"] == "Succeeded")
-            .cloned()
-            .unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let end = match text(&condition["status"]).as_str() {
             "True" => Some(End::Succeeded),

@@ -6,7 +6,6 @@
 )]
 
 mod case;
-mod local;
 mod table;
 
 use std::{
@@ -17,8 +16,8 @@ use std::{
     },
 };
 
-use case::{Case, Outcome};
-use local::Local;
+use case::{Bench, Case, Outcome};
+use legion_tests::local::until;
 
 /// How many cases run at once: most of a case's time is spent in waiting for processes.
 const AT_ONCE: usize = 3;
@@ -36,8 +35,8 @@ fn mlflow_cases_name_field_value_and_remedy() {
 /// Runs the cases in one local Legion, and compares how they end with what they expect and with the document's section.
 fn run(section: &str, cases: &str) {
     let cases: Vec<Case> = serde_saphyr::from_str(cases).unwrap();
-    let local = Local::up();
-    provide(&local.files());
+    let bench = Bench::up();
+    provide(&bench.files());
     let next = AtomicUsize::new(0);
     let ended: Mutex<Vec<(usize, Outcome)>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -46,7 +45,7 @@ fn run(section: &str, cases: &str) {
                 while let Some((index, case)) =
                     Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, cases.get(i)?)))
                 {
-                    let outcome = case.run(&local);
+                    let outcome = case.run(&bench);
                     ended
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -66,12 +65,28 @@ fn run(section: &str, cases: &str) {
         .filter(|case| case.is_open())
         .map(|case| case.name.as_str())
         .collect();
-    faults.extend(local.left_behind(&waiting));
-    local.down();
-    faults.extend(local.left_behind(&[]));
+    faults.extend(left_behind(&bench, &waiting));
+    faults.extend(bench.local.down().err().map(|error| format!("{error:#}")));
     let rows: Vec<(&Case, &Outcome)> = ended.iter().map(|(index, outcome)| (&cases[*index], outcome)).collect();
-    faults.extend(table::compare(section, &rows));
+    faults.extend(table::compare(section, &rows, bench.local.path()));
     assert!(faults.is_empty(), "{} faults\n{}", faults.len(), faults.join("\n"));
+}
+
+/// Processes of pods that stay although their trainings have ended; those of the named trainings may.
+fn left_behind(bench: &Bench, waiting: &[&str]) -> Option<String> {
+    let left = || {
+        let mut processes = bench.local.processes();
+        processes.retain(|process| {
+            let pod = process.pod.as_deref();
+            pod.is_some_and(|pod| !waiting.iter().any(|name| pod.starts_with(name)))
+        });
+        processes
+    };
+    // What a pod leaves behind is ended a moment after its training's end is known.
+    let gone = until("the processes of ended trainings are gone", || {
+        Ok(left().is_empty().then_some(()))
+    });
+    gone.err().map(|error| format!("{error:#}: {:?}", left()))
 }
 
 /// What the cases find in their directory: a git repository, a store with one file, and a file where a directory is wanted.

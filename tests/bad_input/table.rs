@@ -11,7 +11,7 @@ const CELL: usize = 300;
 static FILE: Mutex<()> = Mutex::new(());
 
 /// Compares the section with what was seen, or writes it with `UPDATE=1`.
-pub fn compare(section: &str, rows: &[(&Case, &Outcome)]) -> Option<String> {
+pub fn compare(section: &str, rows: &[(&Case, &Outcome)], data: &Path) -> Option<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/bad-input.md");
     let _one = FILE.lock().unwrap();
     let text = fs::read_to_string(&path).unwrap();
@@ -19,7 +19,7 @@ pub fn compare(section: &str, rows: &[(&Case, &Outcome)]) -> Option<String> {
     let end = format!("<!-- end {section} -->");
     let (before, rest) = text.split_once(&begin).unwrap();
     let (committed, after) = rest.split_once(&end).unwrap();
-    let seen = render(rows);
+    let seen = render(rows, data);
     if env::var_os("UPDATE").is_some_and(|value| value == "1") {
         fs::write(&path, format!("{before}{begin}{seen}{end}{after}")).unwrap();
         return None;
@@ -35,7 +35,7 @@ pub fn compare(section: &str, rows: &[(&Case, &Outcome)]) -> Option<String> {
     })
 }
 
-fn render(rows: &[(&Case, &Outcome)]) -> String {
+fn render(rows: &[(&Case, &Outcome)], data: &Path) -> String {
     let mut text =
         "\n| input | exit code | ends as | field | message | remedy |\n|---|---|---|---|---|---|\n".to_owned();
     for (case, outcome) in rows {
@@ -59,8 +59,8 @@ fn render(rows: &[(&Case, &Outcome)]) -> String {
             code,
             format!("{end}: `{}`", outcome.reason),
             field,
-            cell(&outcome.message),
-            cell(&outcome.remedy),
+            cell(&outcome.message, data),
+            cell(&outcome.remedy, data),
         ];
         // Writing to a String cannot fail.
         let _ = writeln!(text, "| {} |", cells.join(" | "));
@@ -70,11 +70,11 @@ fn render(rows: &[(&Case, &Outcome)]) -> String {
 }
 
 /// A text as a cell: one line, cut, without what differs from run to run.
-fn cell(text: &str) -> String {
+fn cell(text: &str, data: &Path) -> String {
     // How many versions of a program a machine has differs too.
     let words: Vec<String> = text
         .split_whitespace()
-        .map(masked)
+        .map(|word| masked(word, data))
         .filter(|word| word != "X.Y.Z,")
         .collect();
     let line = words.join(" ").replace('|', "\\|").replace('<', "&lt;");
@@ -85,19 +85,11 @@ fn cell(text: &str) -> String {
 }
 
 /// A word without paths and versions of this machine, and without ids of runs.
-fn masked(word: &str) -> String {
+fn masked(word: &str, data: &Path) -> String {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
-    let word = word.replace(&*repository.to_string_lossy(), "REPOSITORY");
-    let temporary = env::temp_dir();
-    let temporary = temporary.to_string_lossy();
-    let mut text = word;
-    if let Some(start) = text.find(&*temporary) {
-        // The temporary directory and the random name in it.
-        let rest = &text[start + temporary.len()..];
-        let rest = rest.trim_start_matches('/');
-        let rest = rest.find('/').map_or("", |end| &rest[end..]);
-        text = format!("{}DIR{rest}", &text[..start]);
-    }
+    let mut text = word
+        .replace(&*repository.to_string_lossy(), "REPOSITORY")
+        .replace(&*data.to_string_lossy(), "DIR");
     if let Some((before, after)) = text.split_once("/node/pods/") {
         let after = after.split_once('/').map_or("", |(_, after)| after);
         text = format!("{before}/node/pods/POD/{after}");

@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
@@ -95,6 +95,8 @@ pub struct Process {
     pub pid: i32,
     /// Its command line.
     pub command: String,
+    /// The pod that it belongs to, where it is one of a pod.
+    pub pod: Option<String>,
 }
 
 /// A data directory of the local mode. Dropping it kills whatever still belongs to it, and deletes it.
@@ -132,6 +134,11 @@ impl Local {
         Ok(command)
     }
 
+    /// Runs `legionctl` to its end, however it ends.
+    pub fn output(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        Ok(self.legionctl(arguments)?.output()?)
+    }
+
     /// Runs `legionctl` and returns what it printed and its exit code.
     pub fn exits(&self, arguments: &[&str]) -> anyhow::Result<(String, Option<i32>)> {
         let output = self.legionctl(arguments)?.stderr(Stdio::inherit()).output()?;
@@ -150,6 +157,20 @@ impl Local {
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// `local run` of a file: the exit code, the training (null when none was printed), and what was said beside it.
+    pub fn train(&self, file: &Path) -> anyhow::Result<(Option<i32>, Value, String)> {
+        let file = file.to_str().context("a path in UTF-8")?;
+        let output = self.output(&["local", "run", "-f", file, "-o", "json"])?;
+        let training = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        Ok((output.status.code(), training, String::from_utf8(output.stderr)?))
+    }
+
+    /// A training as the API holds it now; null where there is none.
+    pub fn training(&self, name: &str) -> anyhow::Result<Value> {
+        let output = self.output(&["get", "mt", name, "-o", "json"])?;
+        Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
     }
 
     /// Starts the local mode in the background; returns when it is ready.
@@ -186,11 +207,21 @@ impl Local {
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let text = |pid: i32, file: &str| {
+            // One that ends meanwhile has nothing to say.
+            let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
         pids.filter(|pid| *pid != own && self.owns(*pid))
-            .map(|pid| Process {
-                pid,
-                command: String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
-                    .replace('\0', " "),
+            .map(|pid| {
+                let environment = text(pid, "environ");
+                let value = |name: &str| environment.split('\0').find_map(|variable| variable.strip_prefix(name));
+                let pod = value("KUBE_EMBED_CONTAINER=").and_then(|_| value("HOSTNAME="));
+                Process {
+                    pid,
+                    command: text(pid, "cmdline").replace('\0', " "),
+                    pod: pod.map(str::to_owned),
+                }
             })
             .collect()
     }
@@ -235,4 +266,25 @@ impl Drop for Local {
             thread::sleep(LOOK_EVERY);
         }
     }
+}
+
+/// Everything that a process printed.
+#[must_use]
+pub fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// The `Succeeded` condition of a training; null where there is none.
+#[must_use]
+pub fn succeeded(training: &Value) -> &Value {
+    training["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|condition| condition["type"] == "Succeeded")
+        .unwrap_or(&Value::Null)
 }

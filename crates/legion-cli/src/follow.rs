@@ -25,6 +25,8 @@ use crate::{
 
 /// Label of a training's pods.
 const TRAINING_LABEL: &str = "legion-platform.org/training";
+/// Label of a run's pods.
+const RUN_LABEL: &str = "legion-platform.org/run";
 
 /// How a followed training ended.
 pub struct Followed {
@@ -106,15 +108,16 @@ impl Drop for Progress {
     }
 }
 
-/// Follows a training until it has ended in a state that `accept` takes.
+/// Follows a training until it has ended in a state that `accept` takes. What an earlier run has left is no news.
 pub async fn follow(
     session: &Session,
-    name: &str,
+    current: &ModelTraining,
     progress: &Progress,
     accept: impl Fn(&ModelTraining) -> bool,
 ) -> Result<Followed> {
+    let name = &current.name_any();
     let mut streams = Streams::open(session, name);
-    let mut view = View::default();
+    let mut view = View::after(current);
     let (lines, mut printed) = mpsc::unbounded_channel::<String>();
     let mut readers = JoinSet::new();
     loop {
@@ -201,6 +204,8 @@ impl Streams {
 /// What was seen so far of the current attempt.
 #[derive(Default)]
 struct View {
+    /// Id of the run that had ended before.
+    past: Option<String>,
     said: Option<(String, String)>,
     pod: Option<String>,
     /// Whether the pod was seen before its first container began: only then are its times known.
@@ -215,7 +220,19 @@ struct View {
 }
 
 impl View {
+    /// Of a training whose next end is waited for.
+    fn after(training: &ModelTraining) -> Self {
+        let has_ended = training::succeeded(training).is_some_and(|condition| condition.status != "Unknown");
+        Self {
+            past: training::run_id(training).filter(|_| has_ended).map(ToOwned::to_owned),
+            ..Self::default()
+        }
+    }
+
     fn training(&mut self, training: &ModelTraining) -> Option<String> {
+        if self.past.is_some() && self.past.as_deref() == training::run_id(training) {
+            return None;
+        }
         let condition = training::succeeded(training)?;
         let said = (condition.reason.clone(), condition.message.clone());
         if self.said.as_ref() == Some(&said) {
@@ -229,14 +246,17 @@ impl View {
     fn pod(&mut self, pod: &Pod, now: Instant) -> Vec<String> {
         let name = pod.name_any();
         let mut steps = Vec::new();
+        if self.past.is_some() && self.past.as_ref() == pod.labels().get(RUN_LABEL) {
+            return steps;
+        }
         if self.pod.as_ref() != Some(&name) {
             // An earlier attempt's pod may linger and change: the later name wins.
             if self.pod.as_ref().is_some_and(|current| later(current, &name)) {
                 return steps;
             }
-            let said = self.said.take();
             *self = Self {
-                said,
+                past: self.past.take(),
+                said: self.said.take(),
                 pod: Some(name.clone()),
                 created: Some(now),
                 ..Self::default()
@@ -443,5 +463,36 @@ mod tests {
         view.pod(&pod("t-7f-10", "", ""), now);
         assert!(view.pod(&pod("t-7f-9", "ended", "ended"), now).is_empty());
         assert_eq!(view.pod.as_deref(), Some("t-7f-10"));
+    }
+    #[test]
+    fn what_the_run_before_has_left_is_no_news() {
+        let training = |run: &str, succeeded: &str| -> ModelTraining {
+            serde_json::from_value(json!({
+                "metadata": {"name": "t"},
+                "spec": {"model": {"name": "m", "version": "1"}, "toolchain": "script", "source": {"git": {"uri": "https://example.com/x.git"}}},
+                "status": {
+                    "run": {"id": run, "sequence": 1, "generation": 1, "attempt": 1},
+                    "conditions": [{"type": "Succeeded", "status": succeeded, "reason": "R", "message": run, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                },
+            }))
+            .unwrap()
+        };
+        let of_run = |run: &str| {
+            let mut pod = pod(&format!("t-{run}-1"), "ended", "ended");
+            pod.metadata.labels = Some([(RUN_LABEL.to_owned(), run.to_owned())].into());
+            pod
+        };
+        let now = Instant::now();
+        let mut view = View::after(&training("7f", "True"));
+        assert_eq!(view.training(&training("7f", "True")), None);
+        assert!(view.pod(&of_run("7f"), now).is_empty());
+        assert!(!view.begins_log(&of_run("7f")));
+        assert_eq!(view.training(&training("80", "Unknown")).as_deref(), Some("R: 80"));
+        assert_eq!(view.pod(&of_run("80"), now), ["pod t-80-1"]);
+        assert!(view.pod(&of_run("7f"), now).is_empty(), "also when it is seen last");
+
+        // A run that goes on is followed.
+        let mut view = View::after(&training("7f", "Unknown"));
+        assert_eq!(view.pod(&of_run("7f"), now), ["pod t-7f-1"]);
     }
 }

@@ -195,3 +195,27 @@ fn no_second_tls_provider_and_no_library_of_the_system() {
         );
     }
 }
+
+/// Every crate that is compiled, with its features.
+fn compiled(edges: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--workspace", "--offline", "--locked", "--edges", edges])
+        .args(["--prefix", "none", "--no-dedupe", "--format", "{p} with {f}"])
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn programs_and_tests_are_made_of_the_same_compiled_crates() {
+    let (programs, tests) = (compiled("normal,build"), compiled("normal,build,dev"));
+    let twice: Vec<_> = programs.difference(&tests).collect();
+    assert!(
+        programs.len() > 100 && twice.is_empty(),
+        "compiled once for programs and once more, with what dev-dependencies ask for, for tests; and so is what depends on \
+         it. Ask for the same features in Cargo.toml: {twice:#?}"
+    );
+}

@@ -150,7 +150,7 @@ async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress)
                 overhead: Overhead::default(),
             }
         } else {
-            follow::follow(&session, &object.name, progress, accept).await?
+            follow::follow(&session, &current, progress, accept).await?
         };
         // Read while the API is up: it knows where a store is.
         let series = stored::series(&session, &followed.training).await;
