@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use legion_api::{
     Connection, ToolchainIntegration,
     condition::{SUCCEEDED, find},
@@ -209,5 +209,34 @@ async fn a_toolchain_that_is_mended_is_used() {
     );
     merge(json!({"spec": {"arguments": {"type": "object"}}})).await;
     succeeded(cluster.wait_for("wine", "True", LIMIT).await);
+    cluster.shutdown().await;
+}
+
+/// The kubelet says in events only which volume it cannot mount: the status names it, and the field that it comes from.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_not_there_is_named_and_waited_for() {
+    let cluster = furnished().await;
+    cluster
+        .create(&connection("disk", json!({"type": "pvc", "uri": "pvc://models"})))
+        .await;
+    let mut training = manifests::training("wine");
+    training.spec.output = serde_json::from_value(json!({"connection": "disk"})).unwrap();
+    cluster.create(&training).await;
+    cluster.settle(Duration::from_secs(30)).await;
+    let training = cluster.training("wine").await;
+    assert_eq!(reason(&training), "VolumeNotMounted");
+    let message = &training.status.unwrap().conditions[0].message;
+    for word in ["spec.output: ", "persistentvolumeclaim \"models\" not found"] {
+        assert!(message.contains(word), "{message}");
+    }
+    let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "models", "namespace": manifests::NAMESPACE},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }))
+    .unwrap();
+    cluster.create(&claim).await;
+    let training = succeeded(cluster.wait_for("wine", "True", LIMIT).await);
+    assert_eq!(training.status.unwrap().run.unwrap().attempt, 1, "the same pod goes on");
     cluster.shutdown().await;
 }

@@ -263,6 +263,13 @@ impl<'a> Decision<'a> {
             return self.ended(end, inputs.as_ref());
         }
         let mut doing = waiting::doing(&pod, self.told(), self.now);
+        if doing.state.reason == Reason::VolumeNotMounted
+            && let Some(field) = inputs
+                .as_ref()
+                .and_then(|inputs| inputs.field_of_claim_in(&doing.state.message))
+        {
+            doing.state.message.insert_str(0, &format!("{field}: "));
+        }
         if doing.unmounted
             && let Some(uid) = &pod.pod.metadata.uid
         {

@@ -129,6 +129,20 @@ impl Inputs {
         }
     }
 
+    /// The field of the training that a claim comes from, if `text` speaks of that claim in quotes.
+    pub(super) fn field_of_claim_in(&self, text: &str) -> Option<String> {
+        let is_named =
+            |mount: Option<&Mount>| matches!(mount, Some(Mount::Claim(claim)) if text.contains(&format!("{claim:?}")));
+        if is_named(self.source.mount.as_ref()) {
+            return Some("spec.source.volume.claimName".to_owned());
+        }
+        if is_named(self.output.mount.as_ref()) {
+            return Some("spec.output".to_owned());
+        }
+        let index = self.data.iter().position(|data| is_named(data.mount.as_ref()))?;
+        Some(format!("spec.data[{index}]"))
+    }
+
     /// The commit of a git source, once it is known.
     pub(super) fn commit(&self) -> Option<&str> {
         match &self.source.task {

@@ -518,6 +518,37 @@ fn volumes_that_are_not_mounted_are_explained_by_the_events_of_the_pod() {
     }
 }
 
+/// The scheduler is the one that notices a missing claim: with the field that it comes from.
+#[rstest]
+#[case::output("models", json!({}), "spec.output: ")]
+#[case::data("train", json!({"data": [{"name": "d", "connection": "nas"}]}), "spec.data[0]: ")]
+#[case::source("code", json!({"source": {"volume": {"claimName": "code"}}}), "spec.source.volume.claimName: ")]
+#[case::somebody_elses("injected", json!({}), "no node can take pod")]
+fn a_claim_that_is_missing_is_named_with_its_field(
+    #[case] claim: &str,
+    #[case] spec: serde_json::Value,
+    #[case] begins: &str,
+) {
+    let mut world = world(training(spec));
+    let nas = factory::connection("nas", json!({"type": "pvc", "uri": "pvc://train"}));
+    world.connections = BTreeMap::from([("nas".to_owned(), nas)]);
+    look(&mut world, 0);
+    change(&mut world, |pod| {
+        let message = format!("persistentvolumeclaim {claim:?} not found");
+        status(pod).conditions = Some(vec![condition("PodScheduled", "False", "Unschedulable", &message, 1)]);
+    });
+    look(&mut world, 7);
+    let status = status_of(&world);
+    let told = find(&status.conditions, SUCCEEDED).unwrap();
+    assert_eq!(told.reason, "VolumeNotMounted");
+    assert!(
+        told.message.starts_with(begins) && told.message.contains(claim),
+        "{}",
+        told.message
+    );
+    assert!(!look(&mut world, 20).written, "once");
+}
+
 #[test]
 fn a_refused_pod_is_tried_again_on_a_timer() {
     let world = world(training(json!({})));
