@@ -185,6 +185,9 @@ impl Training {
     /// Waits for the end, and returns the training and the exit code that goes with it.
     pub fn end(&self) -> anyhow::Result<(Value, Option<i32>)> {
         let (text, code) = self.local.exits(&["wait", NAME, "--timeout", "3m", "-o", "json"])?;
+        if text.is_empty() {
+            anyhow::bail!("exit code {code:?}; now: {:#}", self.local.training(NAME)?);
+        }
         let training = serde_json::from_str(&text).with_context(|| format!("exit code {code:?}: {text:?}"))?;
         Ok((training, code))
     }
