@@ -191,6 +191,15 @@ impl ApiError {
         Self::new(410, "Expired", message)
     }
 
+    /// 406: the client takes nothing that this server gives.
+    pub fn not_acceptable() -> Self {
+        Self::new(
+            406,
+            "NotAcceptable",
+            "only the following media types are accepted: application/json",
+        )
+    }
+
     /// 413: the body is over the limit.
     pub fn too_large(limit: usize) -> Self {
         Self::new(
@@ -227,6 +236,14 @@ impl ApiError {
         error
     }
 
+    /// 500: an applied object that does not fit its schema, with which Kubernetes says it without a reason.
+    pub fn untyped_patch(resource: &ResourceInfo, namespace: &str, name: &str, why: impl std::fmt::Display) -> Self {
+        let (version, kind) = (resource.api_version(), &resource.kind);
+        let message =
+            format!("failed to create typed patch object ({namespace}/{name}; {version}, Kind={kind}): {why}");
+        Self::new(500, "", message)
+    }
+
     /// 500: the fault is ours.
     pub fn internal(message: impl std::fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
@@ -254,6 +271,11 @@ impl ApiError {
             "reason": self.reason,
             "code": self.code,
         });
+        if self.reason.is_empty()
+            && let Some(status) = status.as_object_mut()
+        {
+            status.remove("reason");
+        }
         if *self.details != Details::default() {
             status["details"] = json!(&*self.details);
         }

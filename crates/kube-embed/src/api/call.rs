@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Response, header};
+use http::{Method, Response, header};
 use serde_json::{Value, json};
 
 use super::body::{self, ResponseBody};
 use super::negotiate::{self, Representation};
 use super::query::Query;
-use super::registry::Resource;
+use super::registry::{Registry, Resource};
 use super::selector::Selector;
 use super::{ApiServer, meta, protobuf, table};
 use crate::resource::Subresource;
+use crate::schema::FieldError;
 use crate::status::ApiError;
 use crate::store::{CommitError, Key, Object};
 
@@ -50,6 +51,14 @@ impl Call {
             .ok_or_else(|| self.not_found())
     }
 
+    /// Whether the resource is still served as it was when the request came.
+    pub(super) fn is_current(&self, registry: &Registry) -> bool {
+        let info = &self.resource.info;
+        registry
+            .find(&info.group, &info.version, &info.plural)
+            .is_some_and(|now| Arc::ptr_eq(now, &self.resource))
+    }
+
     pub(super) fn selector(&self) -> Result<Selector, ApiError> {
         Selector::parse(
             &self.resource.info,
@@ -64,6 +73,33 @@ impl Call {
             Some(manager) => manager,
             None if self.agent.is_empty() => "unknown",
             None => &self.agent,
+        }
+    }
+
+    /// A field manager is remembered with every object that it writes, so its name has a limit.
+    pub(super) fn check_manager(&self, method: &Method) -> Result<(), ApiError> {
+        const LIMIT: usize = 128;
+        if self.query.get("fieldManager").is_none_or(|m| m.len() <= LIMIT) {
+            return Ok(());
+        }
+        let kind = match *method {
+            Method::POST => "CreateOptions",
+            Method::PUT => "UpdateOptions",
+            _ => "PatchOptions",
+        };
+        let error = FieldError::too_long("fieldManager", LIMIT as u64);
+        Err(ApiError::invalid("meta.k8s.io", kind, "", &[error]))
+    }
+
+    /// Which part of each object the rows of a table carry.
+    pub(super) fn check_include(&self) -> Result<(), ApiError> {
+        match self.query.get("includeObject") {
+            Some(other) if self.accept == Representation::Table && !matches!(other, "None" | "Metadata" | "Object") => {
+                Err(ApiError::bad_request(format!(
+                    "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+                )))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -102,7 +138,7 @@ impl Call {
     /// Answers with an object in the representation asked for, once it is durable.
     pub(super) async fn reply(&self, status: u16, object: &Object) -> Reply {
         self.server.durable(object.version()).await?;
-        let served = self.resource.served(object.value());
+        let served = self.resource.served(object);
         Ok(match self.accept {
             Representation::Object => body::full(status, "application/json", self.resource.bytes(object)),
             Representation::Metadata => body::json(status, &negotiate::partial(&served)),

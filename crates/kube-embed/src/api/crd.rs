@@ -7,7 +7,7 @@ use crate::clock;
 use crate::resource::{NameRule, PrinterColumn, ResourceInfo, Subresource};
 use crate::schema::{CrdSchema, FieldError};
 
-/// Removed once the objects of a deleted CRD are gone.
+/// Holds back a CRD that is being deleted until its objects are gone.
 pub(super) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// What the resources of a CRD depend on: when this is equal, nothing has to be compiled again.

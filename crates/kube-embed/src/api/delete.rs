@@ -77,7 +77,7 @@ impl Call {
     pub(super) async fn delete_collection(&self, body: &Bytes) -> Reply {
         let options = self.delete_options(body)?;
         let selector = self.selector()?;
-        let filter = |object: &Object| selector.matches(object.value());
+        let filter = |object: &Object| selector.matches(&self.resource.served(object));
         let query = ListQuery {
             namespace: self.namespace.as_deref(),
             after: None,
@@ -128,33 +128,30 @@ impl Call {
         if self.query.dry_run()? {
             options.dry_run = vec!["All".into()];
         }
-        let fault = |field: &str, value: Value, rule: &str| {
-            Err(ApiError::invalid(
-                "meta.k8s.io",
-                "DeleteOptions",
-                "",
-                &[FieldError::invalid(field, value, rule)],
-            ))
-        };
-        if options.grace_period_seconds.is_some_and(|s| s < 0) {
-            return fault(
-                "gracePeriodSeconds",
-                json!(options.grace_period_seconds),
-                "must not be negative",
-            );
-        }
+        let fault = |error| Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[error]));
         match options.propagation_policy.as_deref() {
+            Some(policy) if options.orphan_dependents.is_some() => {
+                return fault(FieldError::invalid(
+                    "propagationPolicy",
+                    json!(policy),
+                    "orphanDependents and deletionPropagation cannot be both set",
+                ));
+            }
             None | Some("Background" | "Foreground" | "Orphan") => {}
             Some(other) => {
-                return fault(
+                return fault(FieldError::not_supported(
                     "propagationPolicy",
-                    json!(other),
-                    "must be Background, Foreground or Orphan",
-                );
+                    other,
+                    ["Foreground", "Background", "Orphan"],
+                ));
             }
         }
         if options.dry_run.iter().any(|d| d != "All") {
-            return fault("dryRun", json!(options.dry_run), "the only supported value is All");
+            return fault(FieldError::invalid(
+                "dryRun",
+                json!(options.dry_run),
+                "the only supported value is All",
+            ));
         }
         Ok(options)
     }
@@ -215,6 +212,9 @@ impl Call {
                 "Orphan" => finalizers.push("orphan"),
                 _ => {}
             }
+        }
+        if self.resource.is_crd() && !meta::is_deleting(live) && !finalizers.contains(&crd::CLEANUP) {
+            finalizers.push(crd::CLEANUP);
         }
         let held = !finalizers.is_empty();
         if finalizers != meta::finalizers(live) {

@@ -25,14 +25,7 @@ pub(super) fn on_create(info: &ResourceInfo, object: &mut Value) {
         }
         ("", "PersistentVolumeClaim") => object["status"] = json!({"phase": "Pending"}),
         ("", "Secret") => merge_string_data(object),
-        ("apiextensions.k8s.io", _) => {
-            let mut finalizers: Vec<Value> = meta::finalizers(object).into_iter().map(|f| json!(f)).collect();
-            if !finalizers.iter().any(|f| f == crd::CLEANUP) {
-                finalizers.push(json!(crd::CLEANUP));
-            }
-            meta::set(object, "finalizers", Some(json!(finalizers)));
-            crd::default(object);
-        }
+        ("apiextensions.k8s.io", _) => crd::default(object),
         _ => {}
     }
 }

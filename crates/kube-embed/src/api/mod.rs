@@ -22,13 +22,14 @@ mod table;
 mod watch;
 mod write;
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::sync::watch as watch_channel;
 use tokio_util::sync::CancellationToken;
 
 use self::body::ResponseBody;
@@ -59,7 +60,7 @@ pub(crate) struct Options {
 pub struct ApiServer {
     store: Arc<Store>,
     options: Options,
-    registry: RwLock<Arc<Registry>>,
+    registry: watch_channel::Sender<Arc<Registry>>,
     /// Held while the registry is built anew, so that an older state of the CRDs never replaces a newer one.
     reloading: Mutex<()>,
     logs: Mutex<Option<Arc<dyn PodLogs>>>,
@@ -74,7 +75,7 @@ impl ApiServer {
         let server = Self {
             store,
             options,
-            registry: RwLock::new(Arc::new(registry)),
+            registry: watch_channel::Sender::new(Arc::new(registry)),
             reloading: Mutex::new(()),
             logs: Mutex::new(None),
         };
@@ -134,14 +135,14 @@ impl ApiServer {
     }
 
     fn registry(&self) -> Arc<Registry> {
-        Arc::clone(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.registry.borrow())
     }
 
     /// Serves what the stored CRDs define now.
     fn reload_crds(&self) {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Registry::with_crds(&self.registry(), &self.store);
-        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        self.registry.send_replace(Arc::new(next));
     }
 
     /// Writes the status of a CRD that is about to be stored.
@@ -260,6 +261,13 @@ impl ApiServer {
             .split('/')
             .next()
             .unwrap_or_default();
+        let accept = match subresource {
+            // A log is text, whatever the client says that it takes.
+            Some(Subresource::Log) => negotiate::Representation::default(),
+            _ => {
+                negotiate::representation(text(&parts.headers, header::ACCEPT)).ok_or_else(ApiError::not_acceptable)?
+            }
+        };
         Ok(Call {
             server: Arc::clone(self),
             resource,
@@ -267,7 +275,7 @@ impl ApiServer {
             name: target.name.unwrap_or_default(),
             subresource,
             query: Query::parse(parts.uri.query()),
-            accept: negotiate::representation(text(&parts.headers, header::ACCEPT)),
+            accept,
             content_type: text(&parts.headers, header::CONTENT_TYPE).to_owned(),
             agent: agent.chars().take(128).collect(),
         })
@@ -277,8 +285,12 @@ impl ApiServer {
 impl Call {
     async fn dispatch(self, method: &Method, body: Bytes) -> Reply {
         let reads = *method == Method::GET;
+        if !reads {
+            self.check_manager(method)?;
+        }
+        self.check_include()?;
         match (method.as_str(), self.name.is_empty(), self.subresource) {
-            ("GET", _, None) if self.query.flag("watch")? => self.watch().await,
+            ("GET", true, None) if self.query.flag("watch")? => self.watch().await,
             ("GET", true, _) => self.list().await,
             ("GET", false, None | Some(Subresource::Status)) => self.get().await,
             ("GET", false, Some(Subresource::Log)) => self.log().await,

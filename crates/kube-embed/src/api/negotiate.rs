@@ -15,24 +15,24 @@ pub(super) enum Representation {
     Metadata,
 }
 
-/// The first clause of `Accept` that can be served. Anything else gets plain JSON: clients that cannot read that say so.
-pub(super) fn representation(accept: &str) -> Representation {
-    accept
-        .split(',')
-        .find_map(|clause| {
-            let mut parts = clause.split(';').map(str::trim);
-            let media_type = parts.next().unwrap_or_default();
-            if !matches!(media_type, "application/json" | "*/*" | "application/*") {
-                return None;
-            }
-            match parts.find_map(|p| p.strip_prefix("as=")) {
-                None => Some(Representation::Object),
-                Some("Table") => Some(Representation::Table),
-                Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Representation::Metadata),
-                Some(_) => None,
-            }
-        })
-        .unwrap_or_default()
+/// The first clause of `Accept` that can be served; none of them may be.
+pub(super) fn representation(accept: &str) -> Option<Representation> {
+    if accept.trim().is_empty() {
+        return Some(Representation::default());
+    }
+    accept.split(',').find_map(|clause| {
+        let mut parts = clause.split(';').map(str::trim);
+        let media_type = parts.next().unwrap_or_default();
+        if !matches!(media_type, "application/json" | "*/*" | "application/*") {
+            return None;
+        }
+        match parts.find_map(|p| p.strip_prefix("as=")) {
+            None => Some(Representation::Object),
+            Some("Table") => Some(Representation::Table),
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Representation::Metadata),
+            Some(_) => None,
+        }
+    })
 }
 
 /// Whether `Accept` asks for aggregated discovery (`v2`).
@@ -74,8 +74,9 @@ mod tests {
                 Representation::Table,
             ),
         ] {
-            assert_eq!(representation(accept), want, "{accept}");
+            assert_eq!(representation(accept), Some(want), "{accept}");
         }
+        assert_eq!(representation("application/vnd.kubernetes.protobuf, text/csv"), None);
         assert!(aggregated_discovery(
             "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
         ));

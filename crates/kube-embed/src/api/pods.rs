@@ -64,7 +64,7 @@ impl Call {
         Ok(response)
     }
 
-    /// The container that is meant; a pod with one container needs no name.
+    /// The container that is meant; a pod with one main container needs no name.
     fn container(&self, pod: &Value) -> Result<String, ApiError> {
         let names = |list: &str| -> Vec<&str> {
             meta::at(pod, &["spec", list])
@@ -81,7 +81,7 @@ impl Call {
             (Some(given), _) => Err(ApiError::bad_request(format!(
                 "container {given} is not valid for pod {name}"
             ))),
-            (None, [only]) if init.is_empty() => Ok((*only).to_owned()),
+            (None, [only]) => Ok((*only).to_owned()),
             (None, _) => Err(ApiError::bad_request(format!(
                 "a container name must be specified for pod {name}, choose one of: [{}]",
                 [init, main].concat().join(" ")

@@ -96,7 +96,7 @@ impl Call {
             None => asked.filter(|v| exact && *v > 0),
         };
         let selector = self.selector()?;
-        let filter = |object: &Object| selector.matches(object.value());
+        let filter = |object: &Object| selector.matches(&self.resource.served(object));
         let listed = self
             .server
             .store
@@ -170,8 +170,7 @@ impl Call {
                 )
             }
             Representation::Table => {
-                let served: Vec<Cow<'_, Value>> =
-                    listed.items.iter().map(|o| self.resource.served(o.value())).collect();
+                let served: Vec<Cow<'_, Value>> = listed.items.iter().map(|o| self.resource.served(o)).collect();
                 body::json(
                     200,
                     &table::table(info, served.iter().map(|v| &**v), metadata, self.table_options()),
@@ -207,7 +206,7 @@ pub(super) fn bookmark(call: &Call, version: u64, initial_end: bool) -> Value {
 
 /// An object as a watch event shows it.
 pub(super) fn event_object(call: &Call, object: &Object) -> Value {
-    let served = call.resource.served(object.value());
+    let served = call.resource.served(object);
     match call.accept {
         Representation::Object => served.into_owned(),
         Representation::Metadata => negotiate::partial(&served),

@@ -98,23 +98,44 @@ impl Resource {
         &*self.collection == CRDS
     }
 
-    /// An object in the served form.
-    pub(super) fn served<'a>(&self, stored: &'a Value) -> Cow<'a, Value> {
+    /// An object in the served form. One that was stored under another schema is shown with the defaults of this one,
+    /// and without what this one does not know.
+    pub(super) fn served<'a>(&self, object: &'a Object) -> Cow<'a, Value> {
+        let stored = object.value();
         match self.conversion {
             Conversion::None => Cow::Borrowed(stored),
             Conversion::NewEvents => Cow::Owned(events::to_new(stored)),
-            Conversion::VersionOnly if stored["apiVersion"] == self.api_version.as_str() => Cow::Borrowed(stored),
             Conversion::VersionOnly => {
-                let mut value = stored.clone();
+                let same_version = stored["apiVersion"] == self.api_version.as_str();
+                let schema = self.schema.as_ref().map_or(0, CrdSchema::id);
+                if same_version && object.fits(schema) {
+                    return Cow::Borrowed(stored);
+                }
+                let mut value = (**stored).clone();
                 value["apiVersion"] = json!(self.api_version);
+                self.prune(&mut value);
+                self.default(&mut value);
+                if same_version && value == **stored {
+                    object.note_fit(schema);
+                    return Cow::Borrowed(stored);
+                }
                 Cow::Owned(value)
             }
         }
     }
 
+    /// Remembers that this object was written in this form, so that no reader has to look.
+    pub(super) fn written(&self, object: &Object) {
+        if let Some(schema) = &self.schema
+            && self.api_version == self.stored_api_version
+        {
+            object.note_fit(schema.id());
+        }
+    }
+
     /// An object's JSON in the served form; the stored bytes where these are the same.
     pub(super) fn bytes(&self, object: &Object) -> Bytes {
-        match self.served(object.value()) {
+        match self.served(object) {
             Cow::Borrowed(_) => object.bytes().clone(),
             Cow::Owned(value) => Bytes::from(value.to_string()),
         }
@@ -122,7 +143,7 @@ impl Resource {
 
     /// Whether the stored bytes can be sent as they are.
     pub(super) fn is_stored_form(&self, object: &Object) -> bool {
-        matches!(self.served(object.value()), Cow::Borrowed(_))
+        matches!(self.served(object), Cow::Borrowed(_))
     }
 
     /// An object in the stored form.

@@ -4,6 +4,7 @@
 //! events where they are, and one that reads too slowly finds that they are gone (410).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use super::call::{Call, Reply};
 use super::negotiate::Representation;
 use super::query::VersionMatch;
 use super::read::{bookmark, event_object, list_options};
+use super::registry::Registry;
 use super::selector::Selector;
 use crate::status::ApiError;
 use crate::store::{Event, EventKind, ListQuery, Object, frame};
@@ -33,6 +35,7 @@ struct Watcher {
     call: Call,
     selector: Selector,
     changes: Receiver<u64>,
+    registry: Receiver<Arc<Registry>>,
     cursor: u64,
     ready: VecDeque<Bytes>,
     bookmarks: bool,
@@ -45,16 +48,7 @@ struct Watcher {
 
 impl Call {
     pub(super) async fn watch(self) -> Reply {
-        let mut selector_fields = self.query.get("fieldSelector").map(str::to_owned);
-        if !self.name.is_empty() {
-            // A watch of one object by its path is a watch of the collection with a selector.
-            selector_fields = Some(format!("metadata.name={}", self.name));
-        }
-        let selector = Selector::parse(
-            &self.resource.info,
-            self.query.get("labelSelector"),
-            selector_fields.as_deref(),
-        )?;
+        let selector = self.selector()?;
         let asked = self.query.version()?;
         let bookmarks = self.query.flag("allowWatchBookmarks")?;
         let matching = self.query.version_match()?;
@@ -83,6 +77,7 @@ impl Call {
         let changes = store
             .subscribe(&self.resource.collection)
             .ok_or_else(ApiError::no_such_path)?;
+        let registry = self.server.registry.subscribe();
         let current = store.version();
         if let Some(asked) = asked.filter(|v| *v > current && initial.is_some()) {
             return Err(ApiError::rv_too_large(asked, current));
@@ -91,6 +86,7 @@ impl Call {
         let mut watcher = Watcher {
             selector,
             changes,
+            registry,
             cursor: asked.unwrap_or(0),
             ready: VecDeque::new(),
             bookmarks,
@@ -124,7 +120,7 @@ impl Watcher {
     async fn start(&mut self, with_objects: bool, mark_end: bool) -> Result<(), ApiError> {
         let call = &self.call;
         let selector = &self.selector;
-        let filter = |object: &Object| with_objects && selector.matches(object.value());
+        let filter = |object: &Object| with_objects && selector.matches(&call.resource.served(object));
         let query = ListQuery {
             namespace: call.namespace.as_deref(),
             after: None,
@@ -155,7 +151,9 @@ impl Watcher {
             if let Some(line) = self.ready.pop_front() {
                 return Some(line);
             }
-            if self.ended {
+            // Under another schema the events would look different: the client begins again where it is, as it has to
+            // with a Kubernetes API server.
+            if self.ended || !self.call.is_current(&self.registry.borrow_and_update()) {
                 return None;
             }
             self.changes.borrow_and_update();
@@ -190,6 +188,7 @@ impl Watcher {
                 biased;
                 () = stopping.cancelled() => return None,
                 changed = self.changes.changed() => self.ended = changed.is_err(),
+                changed = self.registry.changed() => self.ended = changed.is_err(),
                 () = tokio::time::sleep_until(self.deadline) => {
                     self.ended = true;
                     self.bookmark();
@@ -224,11 +223,9 @@ impl Watcher {
         let kind = if self.selector.is_everything() {
             event.kind
         } else {
-            let before = event
-                .previous
-                .as_ref()
-                .is_some_and(|o| self.selector.matches(o.value()));
-            let after = event.kind != EventKind::Deleted && self.selector.matches(event.object.value());
+            let selected = |object: &Object| self.selector.matches(&self.call.resource.served(object));
+            let before = event.previous.as_ref().is_some_and(|o| selected(o));
+            let after = event.kind != EventKind::Deleted && selected(&event.object);
             match (before, after) {
                 (false, false) => return None,
                 (false, true) => EventKind::Added,

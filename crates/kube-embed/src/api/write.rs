@@ -4,6 +4,7 @@
 //! live one is still the same. A patch that loses that race is computed again, as it says what to change and not
 //! what to replace; so does an update without a resourceVersion.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -137,8 +138,11 @@ impl Call {
             }
             Arc::new(Object::transient(key, stored))
         } else {
-            self.commit(&key, Expect::Absent, Change::Put(stored))
-                .map_err(|e| self.refused(&e))?
+            let object = self
+                .commit(&key, Expect::Absent, Change::Put(stored))
+                .map_err(|e| self.refused(&e))?;
+            self.resource.written(&object);
+            object
         };
         let mut response = self.reply(201, &object).await?;
         warn(&mut response, &warnings);
@@ -167,20 +171,33 @@ impl Call {
                 self.name
             )));
         }
-        let strict = self.resource.info.custom || self.resource.info.kind == "Lease";
-        if meta::version(&given).is_empty() && strict {
-            return Err(ApiError::invalid(
-                &self.resource.info.group,
-                &self.resource.info.kind,
-                &self.name,
-                &[FieldError::invalid(
-                    "metadata.resourceVersion",
-                    json!(0),
-                    "must be specified for an update",
-                )],
-            ));
-        }
-        self.modify(|_| Ok(given.clone()), true).await
+        let info = &self.resource.info;
+        let strict = info.custom || info.kind == "Lease";
+        let (uid, version) = (meta::uid(&given), meta::version(&given));
+        self.modify(
+            |live| {
+                if !uid.is_empty() && uid != meta::uid(live) {
+                    let actual = meta::uid(live);
+                    return Err(ApiError::conflict(
+                        info,
+                        &self.name,
+                        format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {actual}"),
+                    ));
+                }
+                if version.is_empty() && strict {
+                    let rule = "must be specified for an update";
+                    return Err(ApiError::invalid(
+                        &info.group,
+                        &info.plural,
+                        &self.name,
+                        &[FieldError::invalid("metadata.resourceVersion", json!(0), rule)],
+                    ));
+                }
+                Ok(given.clone())
+            },
+            true,
+        )
+        .await
     }
 
     pub(super) async fn patch(self, body: Bytes) -> Reply {
@@ -238,12 +255,21 @@ impl Call {
             }
             _ => {}
         }
+        self.check_applied(&mut applied)?;
+        if self.subresource.is_none()
+            && self.resource.info.has(Subresource::Status)
+            && let Some(fields) = applied.as_object_mut()
+        {
+            // It is not written here, so nobody can be in conflict about it.
+            fields.remove("status");
+        }
         let force = self.query.flag("force")?;
         let now = self.server.clock().now();
         let subresource = self.subresource.map(Subresource::as_str).unwrap_or_default();
         let conflict = |error: ApplyError| match error {
             ApplyError::Conflict(Conflicts { message, causes }) => ApiError::apply_conflict(message, causes),
-            ApplyError::Malformed(why) => ApiError::bad_request(why),
+            ApplyError::Reserved(why) => ApiError::bad_request(why),
+            ApplyError::Malformed(why) => self.untyped(&why),
         };
         for _ in 0..ATTEMPTS {
             let exists = self.server.store.get(&self.resource.collection, &self.key()).is_some();
@@ -294,11 +320,32 @@ impl Call {
         Err(ApiError::modified(&self.resource.info, &self.name))
     }
 
+    /// Fields that the schema does not have cannot be applied, whatever `fieldValidation` says.
+    fn check_applied(&self, applied: &mut Value) -> Result<(), ApiError> {
+        let unknown = self.resource.prune(applied);
+        match unknown.as_slice() {
+            [] => Ok(()),
+            [one] => Err(self.untyped(&format!(".{one}: field not declared in schema"))),
+            many => {
+                let lines: Vec<String> = many
+                    .iter()
+                    .map(|path| format!("  .{path}: field not declared in schema"))
+                    .collect();
+                Err(self.untyped(&format!("errors:\n{}", lines.join("\n"))))
+            }
+        }
+    }
+
+    fn untyped(&self, why: &str) -> ApiError {
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        ApiError::untyped_patch(&self.resource.info, namespace, &self.name, why)
+    }
+
     /// Replaces the object with what `change` makes of it.
     pub(super) async fn modify(&self, change: impl Fn(&Value) -> Result<Value, ApiError>, track: bool) -> Reply {
         for _ in 0..ATTEMPTS {
             let live = self.live()?;
-            let served = self.resource.served(live.value());
+            let served = self.resource.served(&live);
             let mut new = change(&served)?;
             let asked = meta::version(&new);
             if !asked.is_empty() && asked != meta::version(&served) {
@@ -306,10 +353,11 @@ impl Call {
             }
             let (uid, given) = (meta::uid(&served), meta::uid(&new));
             if !given.is_empty() && given != uid {
-                return Err(ApiError::conflict(
-                    &self.resource.info,
+                return Err(ApiError::invalid(
+                    &self.resource.info.group,
+                    &self.resource.info.kind,
                     &self.name,
-                    format!("Precondition failed: UID in precondition: {given}, UID in object meta: {uid}"),
+                    &[FieldError::invalid("metadata.uid", json!(given), "field is immutable")],
                 ));
             }
             self.check_type(&new)?;
@@ -322,7 +370,14 @@ impl Call {
             }
             let warnings = self.prune(&mut new)?;
             let object = match self.next(&served, new, track)? {
-                Next::Same => live,
+                Next::Same if !self.is_outdated(&live, &served) => live,
+                Next::Same if self.query.dry_run()? => live,
+                // Nothing changes in what is shown, but what is stored is of an older schema: every write renews it.
+                Next::Same => match self.commit(&self.key(), Expect::Version(live.version()), self.renewed(&served)) {
+                    Ok(object) => object,
+                    Err(CommitError::Changed) => continue,
+                    Err(error) => return Err(self.refused(&error)),
+                },
                 Next::Change(Change::Put(value)) if self.query.dry_run()? => {
                     Arc::new(Object::transient(self.key(), self.resource.stored(value)))
                 }
@@ -337,6 +392,7 @@ impl Call {
                     let removed = matches!(change, Change::Remove(_));
                     match self.commit(&self.key(), Expect::Version(live.version()), change) {
                         Ok(object) => {
+                            self.resource.written(&object);
                             if removed {
                                 self.server.after_removal(&self.resource);
                             }
@@ -352,6 +408,17 @@ impl Call {
             return Ok(response);
         }
         Err(ApiError::modified(&self.resource.info, &self.name))
+    }
+
+    /// Whether an object would be stored otherwise today.
+    fn is_outdated(&self, live: &Object, served: &Cow<'_, Value>) -> bool {
+        self.resource.info.custom
+            && matches!(served, Cow::Owned(_))
+            && !meta::same_content(live.value(), &self.resource.stored((**served).clone()))
+    }
+
+    fn renewed(&self, served: &Value) -> Change {
+        Change::Put(self.resource.stored(served.clone()))
     }
 
     /// Turns the wanted object into the next one: what the writer may not change stays as it is.

@@ -38,7 +38,9 @@ pub struct Conflicts {
 pub enum ApplyError {
     /// Other managers own fields with other values: 409 with reason `Conflict`.
     Conflict(Conflicts),
-    /// The applied object cannot be merged: 400.
+    /// The applied object sets what an applier may not set: 400.
+    Reserved(String),
+    /// The applied object does not fit the schema.
     Malformed(String),
 }
 
@@ -106,8 +108,9 @@ impl<'a> Merge<'a> {
         entries.retain(|e| !e.fields.is_empty() || e.same_writer(&self.writer));
     }
 
-    /// Removes what the writer applied last time and does not apply now, unless somebody else owns it.
-    fn prune(&self, merged: Value, entries: &[Entry], last: &FieldSet) -> Value {
+    /// Removes what the writer applied last time and does not apply now, unless somebody else owns it. `applied` is
+    /// everything that it applies now, also what nobody can own: an object keeps its name when its last label goes.
+    fn prune(&self, merged: Value, entries: &[Entry], last: &FieldSet, applied: &FieldSet) -> Value {
         if last.is_empty() {
             return merged;
         }
@@ -116,7 +119,7 @@ impl<'a> Merge<'a> {
         let last = named(last);
         let pruned = walk::without(&merged, &last, self.node);
         // What went with a removed struct or item although others own parts of it comes back.
-        let owned = entries.iter().fold(FieldSet::default(), |sum, e| sum.union(&e.fields));
+        let owned = entries.iter().fold(applied.clone(), |sum, e| sum.union(&e.fields));
         let kept = named(&walk::fields_of(&pruned, self.node)).union(&named(&owned));
         let pruned = walk::without(&merged, &all.difference(&kept), self.node);
         // What nobody owns was not this writer's to remove.
@@ -140,7 +143,7 @@ pub fn server_side_apply(
         .pointer("/metadata/managedFields")
         .is_some_and(|m| m.as_array().is_none_or(|m| !m.is_empty()))
     {
-        return Err(ApplyError::Malformed("metadata.managedFields must be nil".into()));
+        return Err(ApplyError::Reserved("metadata.managedFields must be nil".into()));
     }
     let mut applied = applied.clone();
     managed::strip(&mut applied);
@@ -214,7 +217,8 @@ fn apply_once(
     force: bool,
 ) -> Result<(Value, Vec<Entry>), Failure> {
     let merged = walk::merge(before, applied, merge.node, "").map_err(Failure::Malformed)?;
-    let set = merge.ownable(&walk::fields_of(applied, merge.node));
+    let all = walk::fields_of(applied, merge.node);
+    let set = merge.ownable(&all);
     let last = match merge.position(&entries) {
         Some(i) => {
             entries[i].api_version.clone_from(&merge.writer.api_version);
@@ -228,7 +232,7 @@ fn apply_once(
             FieldSet::default()
         }
     };
-    let merged = merge.prune(merged, &entries, &last);
+    let merged = merge.prune(merged, &entries, &last, &all);
     let comparison = walk::compare(before, &merged, merge.node);
     let conflicts = merge.conflicts(&entries, &comparison.changed());
     if !force && !conflicts.is_empty() {

@@ -244,10 +244,12 @@ fn seen(resource: &ApiResource, object: &DynamicObject) -> Option<jiff::Timestam
     }
     let event: KubeEvent = object.clone().try_parse().ok()?;
     let series = event.series.and_then(|s| s.last_observed_time).map(|t| t.0);
-    let times = [series, event.last_timestamp.map(|t| t.0), event.event_time.map(|t| t.0)];
-    times
-        .into_iter()
-        .flatten()
-        .max()
-        .or_else(|| event.metadata.creation_timestamp.map(|t| t.0))
+    // An event may tell of something long past; it is kept an hour all the same.
+    let times = [
+        series,
+        event.last_timestamp.map(|t| t.0),
+        event.event_time.map(|t| t.0),
+        event.metadata.creation_timestamp.map(|t| t.0),
+    ];
+    times.into_iter().flatten().max()
 }

@@ -22,6 +22,7 @@ mod validate;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
@@ -35,7 +36,11 @@ use node::{Compiler, Node};
 #[derive(Clone, Debug)]
 pub struct CrdSchema {
     root: Arc<Node>,
+    id: u64,
 }
+
+/// Schemas are numbered as they are compiled; no two of a process share a number, and none has 0.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl CrdSchema {
     /// Compiles `openAPIV3Schema`, or tells why Kubernetes would not take it: not structural, outside
@@ -61,10 +66,18 @@ impl CrdSchema {
         errors.extend(compiler.into_errors());
         check_defaults(&root, at, &mut errors);
         if errors.is_empty() {
-            Ok(Self { root: Arc::new(root) })
+            Ok(Self {
+                root: Arc::new(root),
+                id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            })
         } else {
             Err(errors)
         }
+    }
+
+    /// What tells this schema from all others of this process.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Removes fields that the schema does not know and returns their paths, sorted.

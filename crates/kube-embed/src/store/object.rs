@@ -1,5 +1,6 @@
 //! Stored objects and events, with their bytes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -31,6 +32,8 @@ pub struct Object {
     version: u64,
     value: Arc<Value>,
     bytes: OnceLock<Bytes>,
+    /// The schema that was last found to leave the object as it is; 0 for none.
+    schema: AtomicU64,
 }
 
 impl Object {
@@ -43,6 +46,7 @@ impl Object {
             version,
             value: Arc::new(value),
             bytes: OnceLock::new(),
+            schema: AtomicU64::new(0),
         }
     }
 
@@ -53,6 +57,7 @@ impl Object {
             version: 0,
             value: Arc::new(value),
             bytes: OnceLock::new(),
+            schema: AtomicU64::new(0),
         }
     }
 
@@ -76,6 +81,16 @@ impl Object {
         // A `Value` always serialises: its keys are strings and its numbers finite.
         self.bytes
             .get_or_init(|| Bytes::from(serde_json::to_vec(&self.value).unwrap_or_default()))
+    }
+
+    /// Whether the object is as this schema wants it, as far as is known: it has its defaults, and nothing unknown.
+    pub(crate) fn fits(&self, schema: u64) -> bool {
+        self.schema.load(Ordering::Relaxed) == schema
+    }
+
+    /// Remembers that the object is as this schema wants it.
+    pub(crate) fn note_fit(&self, schema: u64) {
+        self.schema.store(schema, Ordering::Relaxed);
     }
 
     /// Whether the object is marked for deletion.

@@ -1,5 +1,6 @@
 //! CustomResourceDefinitions: accepted, changed, deleted.
 
+use kube_embed::Embedded;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -121,5 +122,104 @@ async fn a_name_that_is_taken_is_not_served() {
     assert_eq!(
         get(&server, "/apis/demo.io/v1/namespaces/default/wotsits").await.status,
         404
+    );
+}
+
+/// The CRD of the widgets as a later release has it: one field more, with a default, and one less.
+async fn upgrade(server: &Embedded) {
+    let mut next = get(server, &format!("{CRDS}/widgets.demo.io")).await.ok();
+    let spec = &mut next["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    spec["weight"] = json!({"type": "integer", "default": 5});
+    spec.as_object_mut().unwrap().remove("colour");
+    next["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".spec.weight"}]);
+    put(server, &format!("{CRDS}/widgets.demo.io"), next).await.ok();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stored_under_an_older_schema_is_shown_as_the_new_one_wants_it() {
+    let server = server_with_widgets().await;
+    let before = post(&server, WIDGETS, widget("a", 1)).await.ok();
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    let path = format!("{WIDGETS}/a");
+    upgrade(&server).await;
+
+    let wanted = json!({"size": 1, "weight": 5});
+    let shown = get(&server, &path).await.ok();
+    assert_eq!(shown["spec"], wanted);
+    assert_eq!(version(&shown), version(&before), "reading writes nothing");
+    assert_eq!(get(&server, WIDGETS).await.ok()["items"][0]["spec"], wanted);
+    let selected = get(&server, &format!("{WIDGETS}?fieldSelector=spec.weight%3D5"))
+        .await
+        .ok();
+    assert_eq!(selected["items"].as_array().unwrap().len(), 1);
+    let first = get(&server, &format!("{WIDGETS}?watch=1&timeoutSeconds=1")).await.ok();
+    assert_eq!(first["object"]["spec"], wanted);
+
+    // The first write stores it so, even one that says nothing new; the spec is not another one for that.
+    let renewed = patch(&server, &path, json!({})).await.ok();
+    assert_ne!(version(&renewed), version(&before));
+    assert_eq!(renewed["metadata"]["generation"], 1);
+    assert_eq!(renewed["spec"], wanted);
+    let again = patch(&server, &path, json!({})).await.ok();
+    assert_eq!(version(&again), version(&renewed));
+}
+
+#[tokio::test]
+async fn defaults_reach_what_a_server_before_this_one_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || {
+        let storage = kube_embed::Storage::Disk(directory.path().to_owned());
+        Embedded::builder().storage(storage).build()
+    };
+    let server = open().await.unwrap();
+    post(&server, CRDS, widget_crd()).await.ok();
+    post(&server, WIDGETS, widget("a", 1)).await.ok();
+    upgrade(&server).await;
+    server.shutdown().await;
+    drop(server);
+    let server = open().await.unwrap();
+    let shown = get(&server, &format!("{WIDGETS}/a")).await.ok();
+    assert_eq!(shown["spec"], json!({"size": 1, "weight": 5}));
+    server.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_ends_when_the_schema_changes_and_not_before() {
+    let server = server_with_widgets().await;
+    let made = post(&server, WIDGETS, widget("a", 1)).await.ok();
+    let from = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = format!("{WIDGETS}?watch=1&resourceVersion={from}");
+    let watch = get(&server, &path);
+    let changes = async {
+        // A change of the CRD that leaves the schema alone.
+        let note = json!({"metadata": {"annotations": {"note": "x"}}});
+        patch(&server, &format!("{CRDS}/widgets.demo.io"), note).await.ok();
+        patch(&server, &format!("{WIDGETS}/a"), json!({"spec": {"size": 2}}))
+            .await
+            .ok();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        upgrade(&server).await;
+    };
+    let began = tokio::time::Instant::now();
+    let (events, ()) = tokio::join!(watch, changes);
+    assert_eq!(events.ok()["object"]["spec"]["size"], 2);
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(60),
+        "it did not wait for its time to run out"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_crd_that_is_being_deleted_has_a_finalizer() {
+    let server = server_with_widgets().await;
+    let path = format!("{CRDS}/widgets.demo.io");
+    assert!(get(&server, &path).await.ok()["metadata"].get("finalizers").is_none());
+    let mut held = widget("held", 1);
+    held["metadata"]["finalizers"] = json!(["demo.io/hold"]);
+    post(&server, WIDGETS, held).await.ok();
+    let marked = delete(&server, &path, Value::Null).await.ok();
+    assert_eq!(
+        marked["metadata"]["finalizers"],
+        json!(["customresourcecleanup.apiextensions.k8s.io"])
     );
 }

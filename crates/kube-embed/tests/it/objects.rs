@@ -1,6 +1,7 @@
 //! Create, update, patch: what is stored, what is refused, and how.
 
 use http::Method;
+use kube_embed::Embedded;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -306,4 +307,97 @@ async fn both_forms_of_events_are_one_object() {
         .ok();
     assert_eq!(new["note"], "it happened");
     assert_eq!(new["regarding"]["name"], "a");
+}
+
+async fn apply(server: &Embedded, path: &str, manager: &str, body: Value) -> Answer {
+    let path = format!("{path}?fieldManager={manager}");
+    let apply = "application/apply-patch+yaml";
+    raw(server, Method::PATCH, &path, apply, "application/json", body).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_applier_may_give_up_its_last_label() {
+    let server = server_with_widgets().await;
+    let path = format!("{WIDGETS}/a");
+    let mut labelled = widget("a", 1);
+    labelled["metadata"]["labels"] = json!({"x": "y"});
+    labelled["metadata"]["annotations"] = json!({"mine": "1"});
+    let made = apply(&server, &path, "one", labelled).await.ok();
+    patch(&server, &path, json!({"metadata": {"annotations": {"theirs": "2"}}}))
+        .await
+        .ok();
+    let bare = apply(&server, &path, "one", widget("a", 1)).await.ok();
+    assert!(bare["metadata"].get("labels").is_none(), "{bare}");
+    assert_eq!(bare["metadata"]["annotations"], json!({"theirs": "2"}));
+    assert_eq!(bare["metadata"]["name"], "a");
+    assert_eq!(bare["metadata"]["uid"], made["metadata"]["uid"]);
+    let again = apply(&server, &path, "one", widget("a", 1)).await.ok();
+    assert_eq!(again, bare);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_apply_of_the_object_says_nothing_about_its_status() {
+    let server = server_with_widgets().await;
+    let path = format!("{WIDGETS}/a");
+    apply(&server, &path, "one", widget("a", 1)).await.ok();
+    let seen = json!({"apiVersion": "demo.io/v1", "kind": "Widget", "status": {"seen": 1}});
+    apply(&server, &format!("{path}/status"), "two", seen).await.ok();
+    let mut with_status = widget("a", 2);
+    with_status["status"] = json!({"seen": 9});
+    let applied = apply(&server, &path, "one", with_status).await.ok();
+    assert_eq!(
+        (&applied["spec"]["size"], &applied["status"]["seen"]),
+        (&json!(2), &json!(1))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_the_schema_cannot_be_applied() {
+    let server = server_with_widgets().await;
+    let path = format!("{WIDGETS}/a");
+    let mut typo = widget("a", 1);
+    typo["spec"]["sise"] = json!(1);
+    let answer = apply(&server, &path, "one", typo).await;
+    assert_eq!(answer.status, 500);
+    assert_eq!(
+        answer.body["message"],
+        "failed to create typed patch object (default/a; demo.io/v1, Kind=Widget): .spec.sise: field not declared in schema"
+    );
+    assert!(answer.body.get("reason").is_none());
+    assert_eq!(get(&server, &path).await.status, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_uid_is_another_object() {
+    let server = server_with_widgets().await;
+    let path = format!("{WIDGETS}/a");
+    let made = post(&server, WIDGETS, widget("a", 1)).await.ok();
+    let immutable = "metadata.uid: Invalid value: \"other\": field is immutable";
+    let patched = patch(&server, &path, json!({"metadata": {"uid": "other"}})).await;
+    assert_eq!(patched.refused().0, 422);
+    assert!(patched.refused().2.contains(immutable), "{}", patched.refused().2);
+    let mut other = widget("a", 1);
+    other["metadata"]["uid"] = json!("other");
+    let applied = apply(&server, &path, "one", other.clone()).await;
+    assert!(applied.refused().2.contains(immutable), "{}", applied.refused().2);
+    other["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    assert_eq!(put(&server, &path, other).await.refused().0, 409);
+    let missing = put(&server, &format!("{WIDGETS}/z"), widget("z", 1)).await;
+    assert_eq!(missing.refused().0, 404, "before it is asked for a version");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_field_manager_has_a_short_name() {
+    let server = server().await;
+    let long = "m".repeat(129);
+    let answer = post(&server, &format!("{MAPS}?fieldManager={long}"), config_map("a")).await;
+    assert_eq!(answer.refused().0, 422);
+    assert!(
+        answer.refused().2.contains("fieldManager: Too long"),
+        "{}",
+        answer.refused().2
+    );
+    post(&server, &format!("{MAPS}?fieldManager={}", &long[1..]), config_map("a"))
+        .await
+        .ok();
 }

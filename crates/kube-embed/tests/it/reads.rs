@@ -134,6 +134,31 @@ async fn nonsense_parameters_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_we_have_is_told_so() {
+    let server = server().await;
+    post(&server, MAPS, config_map("a")).await.ok();
+    let ask = |accept: &'static str, query: &str| {
+        let path = format!("{MAPS}{query}");
+        let server = server.clone();
+        async move { raw(&server, Method::GET, &path, "", accept, Value::Null).await }
+    };
+    assert_eq!(
+        ask("application/vnd.kubernetes.protobuf", "").await.refused().1,
+        "NotAcceptable"
+    );
+    ask("application/vnd.kubernetes.protobuf, application/json", "")
+        .await
+        .ok();
+    ask("*/*", "").await.ok();
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    assert_eq!(ask(table, "?includeObject=Some").await.refused().0, 400);
+    assert_eq!(
+        ask(table, "?includeObject=None").await.ok()["rows"][0]["object"],
+        Value::Null
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn selectors_choose() {
     let server = server_with_widgets().await;
     for (name, colour) in [("a", "red"), ("b", "grey"), ("c", "red")] {

@@ -20,6 +20,8 @@ pub(super) fn columns(info: &ResourceInfo) -> &'static [Column] {
             ("Age", "string", 0),
             ("IP", "string", 1),
             ("Node", "string", 1),
+            ("Nominated Node", "string", 1),
+            ("Readiness Gates", "string", 1),
         ],
         "ConfigMap" => &[("Name", "string", 0), ("Data", "integer", 0), ("Age", "string", 0)],
         "Secret" => &[
@@ -83,6 +85,9 @@ pub(super) fn cells(info: &ResourceInfo, object: &Value, now: Timestamp) -> Vec<
                 old,
                 or_none(&["status", "podIP"]),
                 or_none(&["spec", "nodeName"]),
+                or_none(&["status", "nominatedNodeName"]),
+                // Nothing here looks at readiness gates.
+                json!("<none>"),
             ]
         }
         "ConfigMap" => vec![

@@ -3,6 +3,8 @@
 mod builtin;
 mod jsonpath;
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -38,7 +40,7 @@ pub(super) fn table<'a>(
             .chain(
                 custom
                     .iter()
-                    .map(|c| definition(&c.name, &c.type_, &c.format, &c.description, c.priority)),
+                    .map(|c| definition(&c.name, &c.type_, &c.format, &description(c), c.priority)),
             )
             .collect()
     } else {
@@ -63,7 +65,7 @@ pub(super) fn table<'a>(
             };
             let mut row = json!({"cells": cells});
             match options.include {
-                Include::None => {}
+                Include::None => row["object"] = Value::Null,
                 Include::Metadata => row["object"] = negotiate::partial(object),
                 Include::Object => row["object"] = object.clone(),
             }
@@ -78,6 +80,19 @@ pub(super) fn table<'a>(
 
 fn definition(name: &str, type_: &str, format: &str, description: &str, priority: i32) -> Value {
     json!({"name": name, "type": type_, "format": format, "description": description, "priority": priority})
+}
+
+/// What a CRD's column says of itself, or where it comes from.
+fn description(column: &PrinterColumn) -> Cow<'_, str> {
+    if column.description.is_empty() {
+        format!(
+            "Custom resource definition column (in JSONPath format): {}",
+            column.json_path
+        )
+        .into()
+    } else {
+        column.description.as_str().into()
+    }
 }
 
 /// A cell of a CRD's column; null when there is nothing to show.
