@@ -4,7 +4,6 @@
 //! live one is still the same. A patch that loses that race is computed again, as it says what to change and not
 //! what to replace; so does an update without a resourceVersion.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -411,10 +410,10 @@ impl Call {
     }
 
     /// Whether an object would be stored otherwise today.
-    fn is_outdated(&self, live: &Object, served: &Cow<'_, Value>) -> bool {
+    fn is_outdated(&self, live: &Object, served: &Value) -> bool {
         self.resource.info.custom
-            && matches!(served, Cow::Owned(_))
-            && !meta::same_content(live.value(), &self.resource.stored((**served).clone()))
+            && !std::ptr::eq(served, &**live.value())
+            && !meta::same_content(live.value(), &self.resource.stored(served.clone()))
     }
 
     fn renewed(&self, served: &Value) -> Change {

@@ -1,9 +1,8 @@
 //! `x-kubernetes-validations`: rules in Kubernetes' dialect of CEL.
 //!
 //! Expressions are parsed once per schema by the `cel` crate with Kubernetes' extension functions
-//! from `kube-cel`. When a custom resource is defined, rules are checked against the schema as far as
-//! `scope` goes; there is no cost budget; a rule that goes wrong at run
-//! time refuses the object, as upstream does.
+//! from `kube-cel`. When a custom resource is defined, rules are type-checked against the schema (`scope`); there is no
+//! cost budget; a rule that goes wrong at run time refuses the object, as upstream does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +17,8 @@ use super::error::{FieldError, FieldReason};
 use super::formats::{Format, date_time, go_duration};
 use super::node::{Additional, JsonType, Node};
 use super::path::Path;
+use super::scope;
+use super::types::Type;
 use super::validate::Correlation;
 
 /// A compiled rule.
@@ -38,21 +39,32 @@ impl Rule {
     pub(crate) fn compile(raw: &Value, node: &Node, at: &str) -> Result<Self, FieldError> {
         let text = |name: &str| raw.get(name).and_then(Value::as_str).filter(|s| !s.trim().is_empty());
         let optional_old_self = raw.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false);
-        let checked = |field: &str, source: &str, prefix: &str| {
-            parse(source)
-                .and_then(|expression| super::scope::check(&expression, node, optional_old_self).map(|()| expression))
-                .map_err(|e| {
-                    FieldError::invalid(
-                        format!("{at}.{field}"),
-                        raw.clone(),
-                        format!("{prefix}compilation failed: {e}"),
-                    )
-                })
+        let refused = |field: &str, why: String| FieldError::invalid(format!("{at}.{field}"), raw.clone(), why);
+        let checked = |source: &str, gives: &'static str| {
+            let expression = parse(source).map_err(|e| format!("compilation failed: {e}"))?;
+            let found =
+                scope::check(&expression, node, optional_old_self).map_err(|e| format!("compilation failed: {e}"))?;
+            if found.join(&Type::Simple(gives)).is_some() {
+                Ok(expression)
+            } else {
+                Err(format!("must evaluate to a {gives}"))
+            }
         };
         let source = text("rule").unwrap_or("true").trim().to_owned();
-        let expression = checked("rule", &source, "")?;
+        let expression = checked(&source, "bool").map_err(|e| {
+            let subject = if e.starts_with("must") { "cel expression " } else { "" };
+            refused("rule", format!("{subject}{e}"))
+        })?;
+        if raw
+            .get("messageExpression")
+            .and_then(Value::as_str)
+            .is_some_and(|m| !m.is_empty() && m.trim().is_empty())
+        {
+            let rule = "messageExpression must be non-empty if specified";
+            return Err(FieldError::required(format!("{at}.messageExpression"), rule));
+        }
         let message_expression = text("messageExpression")
-            .map(|m| checked("messageExpression", m, "messageExpression "))
+            .map(|m| checked(m, "string").map_err(|e| refused("messageExpression", format!("messageExpression {e}"))))
             .transpose()?;
         let uses_old_self = expression.references().has_variable("oldSelf");
         if raw.get("optionalOldSelf").is_some_and(Value::is_boolean) && !uses_old_self {

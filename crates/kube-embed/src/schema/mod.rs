@@ -15,9 +15,12 @@ mod prune;
 mod regexp;
 mod scope;
 mod structural;
+mod typeinfo;
 mod types;
 mod validate;
 
+#[cfg(test)]
+mod scope_tests;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +31,7 @@ use serde_json::Value;
 
 pub use builtin::Gvk;
 pub use error::{FieldError, FieldReason, aggregate};
-pub use types::TypeInfo;
+pub use typeinfo::TypeInfo;
 
 use node::{Compiler, Node};
 

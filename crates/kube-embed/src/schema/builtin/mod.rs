@@ -12,7 +12,7 @@ mod validation;
 use serde_json::Value;
 
 use super::error::FieldError;
-use super::types::TypeInfo;
+use super::typeinfo::TypeInfo;
 use definitions::find;
 
 pub use metadata::{validate_name, validate_object_meta};
