@@ -2,6 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
+use super::meta;
+use crate::schema::FieldError;
+
+/// The longest note of an event.
+const NOTE_LIMIT: usize = 1024;
+
 /// Core name, `events.k8s.io` name.
 const RENAMED: &[(&str, &str)] = &[
     ("involvedObject", "regarding"),
@@ -31,6 +37,48 @@ pub(super) fn to_core(new: &Value) -> Value {
             .find(|(_, new)| *new == field)
             .map_or(field, |(core, _)| core)
     })
+}
+
+/// What an event of `events.k8s.io` needs beyond its schema. Events of the core group are not held to it.
+pub(super) fn check(event: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    if old.is_some() {
+        return Vec::new();
+    }
+    let text = |field: &str| meta::text(event, &[field]);
+    let mut errors = Vec::new();
+    if text("eventTime").is_empty() {
+        errors.push(FieldError::required("eventTime", ""));
+    } else {
+        for (field, limit) in [
+            ("reportingController", None),
+            ("reportingInstance", Some(128)),
+            ("action", Some(128)),
+            ("reason", Some(128)),
+        ] {
+            let value = text(field);
+            if value.is_empty() {
+                errors.push(FieldError::required(field, ""));
+            } else if let Some(limit) = limit.filter(|l| value.len() > *l) {
+                errors.push(FieldError::invalid(
+                    field,
+                    "",
+                    format!("can have at most {limit} characters"),
+                ));
+            }
+        }
+        if text("note").len() > NOTE_LIMIT {
+            let rule = format!("can have at most {NOTE_LIMIT} characters");
+            errors.push(FieldError::invalid("note", "", rule));
+        }
+    }
+    if !matches!(text("type"), "Normal" | "Warning") {
+        errors.push(FieldError::invalid(
+            "type",
+            "",
+            format!("has invalid value: {}", text("type")),
+        ));
+    }
+    errors
 }
 
 fn convert<'a>(event: &'a Value, api_version: &str, rename: impl Fn(&'a str) -> &'a str) -> Value {

@@ -506,6 +506,9 @@ impl Call {
         if self.resource.is_crd() {
             errors.extend(super::crd::check(new, old));
         }
+        if info.group == "events.k8s.io" {
+            errors.extend(super::events::check(new, old));
+        }
         if errors.is_empty() {
             Ok(())
         } else {

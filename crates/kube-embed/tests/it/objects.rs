@@ -307,6 +307,45 @@ async fn both_forms_of_events_are_one_object() {
         .ok();
     assert_eq!(new["note"], "it happened");
     assert_eq!(new["regarding"]["name"], "a");
+    let path = "/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector=regarding.name%3Da";
+    assert_eq!(get(&server, path).await.ok()["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_the_new_form_is_complete() {
+    let server = server().await;
+    let path = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let event = json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"},
+        "eventTime": "2026-01-01T00:00:00.000000Z", "action": "Testing", "reason": "Because", "type": "Normal",
+        "reportingController": "tests", "reportingInstance": "tests-0",
+    });
+    for (field, value, expected) in [
+        ("eventTime", Value::Null, "eventTime: Required value"),
+        ("action", json!(""), "action: Required value"),
+        (
+            "reason",
+            json!("r".repeat(129)),
+            "reason: Invalid value: \"\": can have at most 128 characters",
+        ),
+        ("reportingInstance", json!(""), "reportingInstance: Required value"),
+        (
+            "type",
+            json!("Bad"),
+            "type: Invalid value: \"\": has invalid value: Bad",
+        ),
+    ] {
+        let mut wrong = event.clone();
+        wrong[field] = value;
+        let answer = post(&server, path, wrong).await;
+        let (code, _, message) = answer.refused();
+        assert_eq!(code, 422);
+        assert!(
+            message.ends_with(&format!(" \"e\" is invalid: {expected}")),
+            "{field}: {message}"
+        );
+    }
+    post(&server, path, event).await.ok();
 }
 
 async fn apply(server: &Embedded, path: &str, manager: &str, body: Value) -> Answer {

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{Api, LogParams, PostParams};
 use serde_json::json;
 
-use super::cluster::{ended, phase, pod, processes, sh};
+use super::cluster::{ended, phase, pod, processes, sh, waiting};
 
 /// Pids of processes whose environment holds this text.
 pub(super) fn processes_with(marker: &str) -> Vec<i32> {
@@ -44,6 +44,31 @@ async fn exits_are_told_as_they_happened() {
             "{name}"
         );
     }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_there_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let cluster = processes(&dir.path().join("node"), |_| {}).await;
+    let volume = json!({"name": "data", "hostPath": {"path": data, "type": "Directory"}});
+    let spec = json!({"volumes": [volume], "containers": [sh("main", "exit 0")]});
+    cluster.create(&pod("p", spec)).await;
+    let event = cluster.event("p", "FailedMount").await;
+    assert_eq!(
+        event.message.unwrap(),
+        format!(
+            "MountVolume.SetUp failed for volume \"data\" : hostPath type check failed: {} is not a directory",
+            data.display()
+        )
+    );
+    assert_eq!(event.type_.as_deref(), Some("Warning"));
+    let stuck = cluster.get("p").await;
+    assert_eq!(event.involved_object.uid, stuck.uid());
+    assert_eq!(waiting(&stuck, "main").0, "ContainerCreating");
+    std::fs::create_dir(&data).unwrap();
+    cluster.phase("p", "Succeeded").await;
     cluster.stop().await;
 }
 
