@@ -41,7 +41,7 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    /// Whether an object (as it is stored) is selected.
+    /// Whether an object (as it is served) is selected.
     pub(super) fn matches(&self, object: &Value) -> bool {
         let labels = meta::at(object, &["metadata", "labels"]);
         self.labels.iter().all(|(key, requirement)| {
@@ -96,12 +96,7 @@ fn parse_fields(resource: &ResourceInfo, text: &str) -> Result<Vec<(Vec<String>,
         if !known {
             return Err(ApiError::bad_request(format!("field label not supported: {path}")));
         }
-        // events.k8s.io calls the object `regarding`; stored is the core form.
-        let stored = match path.strip_prefix("regarding.") {
-            Some(rest) if resource.kind == "Event" => format!("involvedObject.{rest}"),
-            _ => path.to_owned(),
-        };
-        out.push((stored.split('.').map(str::to_owned).collect(), unescape(value), equal));
+        out.push((path.split('.').map(str::to_owned).collect(), unescape(value), equal));
     }
     Ok(out)
 }

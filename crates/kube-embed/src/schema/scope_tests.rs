@@ -24,21 +24,21 @@ fn rules_are_type_checked_as_the_api_server_does() {
             "sub": {"type": "object", "properties": {"x": {"type": "integer"}}},
         }, "x-kubernetes-validations": [{"rule": rule}]})
     };
+    let mut wrong = Vec::new();
     for (rule, refusal) in CEL_VERDICTS {
-        let outcome = CrdSchema::compile(&spec_schema(spec(rule)));
-        match (outcome, refusal) {
-            (Ok(_), None) => {}
-            (Ok(_), Some(refusal)) => panic!("{rule}: accepted, but {refusal}"),
-            (Err(errors), None) => panic!("{rule}: {:?}", rendered(&errors)),
-            (Err(errors), Some(refusal)) => {
-                let found = rendered(&errors);
-                assert!(
-                    found.iter().any(|e| e.ends_with(refusal)),
-                    "{rule}: {found:?}, not {refusal}"
-                );
-            }
+        let found = match CrdSchema::compile(&spec_schema(spec(rule))) {
+            Ok(_) => Vec::new(),
+            Err(errors) => rendered(&errors),
+        };
+        let right = match refusal {
+            None => found.is_empty(),
+            Some(refusal) => found.iter().any(|e| e.contains(refusal)),
+        };
+        if !right {
+            wrong.push(format!("{rule}: {found:?}, not {refusal:?}"));
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
