@@ -255,12 +255,17 @@ impl Call {
             _ => {}
         }
         self.check_applied(&mut applied)?;
-        if self.subresource.is_none()
-            && self.resource.info.has(Subresource::Status)
-            && let Some(fields) = applied.as_object_mut()
-        {
-            // It is not written here, so nobody can be in conflict about it.
-            fields.remove("status");
+        // What is not written here, nobody can be in conflict about.
+        if let Some(fields) = applied.as_object_mut() {
+            match self.subresource {
+                Some(Subresource::Status) => {
+                    fields.retain(|field, _| matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+                }
+                None if self.resource.info.has(Subresource::Status) => {
+                    fields.remove("status");
+                }
+                _ => {}
+            }
         }
         let force = self.query.flag("force")?;
         let now = self.server.clock().now();

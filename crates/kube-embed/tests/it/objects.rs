@@ -375,7 +375,7 @@ async fn an_applier_may_give_up_its_last_label() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_apply_of_the_object_says_nothing_about_its_status() {
+async fn an_apply_of_the_object_says_nothing_about_its_status_nor_the_other_way_round() {
     let server = server_with_widgets().await;
     let path = format!("{WIDGETS}/a");
     apply(&server, &path, "one", widget("a", 1)).await.ok();
@@ -388,6 +388,11 @@ async fn an_apply_of_the_object_says_nothing_about_its_status() {
         (&applied["spec"]["size"], &applied["status"]["seen"]),
         (&json!(2), &json!(1))
     );
+    let mut with_spec = widget("a", 9);
+    with_spec["status"] = json!({"seen": 3});
+    let applied = apply(&server, &format!("{path}/status"), "two", with_spec).await.ok();
+    let (size, seen) = (&applied["spec"]["size"], &applied["status"]["seen"]);
+    assert_eq!((size, seen), (&json!(2), &json!(3)));
 }
 
 #[tokio::test(start_paused = true)]
