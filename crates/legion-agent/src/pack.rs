@@ -136,7 +136,8 @@ impl Packing {
                 "with {:?} ({size} bytes) it is more than {most} bytes of files",
                 shown(&entry.path)
             );
-            return Err(StepError::new(StepReason::TooLarge, what));
+            return Err(StepError::new(StepReason::TooLarge, what)
+                .remedy("write less into it; a sparse file counts with its whole length"));
         }
         self.entries.push(entry);
         if self.entries.len() as u64 > limits.entries {

@@ -234,7 +234,8 @@ fn every_default_and_every_list_that_merges_is_as_documented() {
             }
         });
     }
-    (defaults.sort(), lists.sort());
+    defaults.sort();
+    lists.sort();
     assert_eq!(
         defaults,
         [

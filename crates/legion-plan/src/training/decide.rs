@@ -262,7 +262,11 @@ impl<'a> Decision<'a> {
         if let Some(end) = end_of(&pod) {
             return self.ended(end, inputs.as_ref());
         }
-        let mut doing = waiting::doing(&pod, self.told(), self.now);
+        let image_field = match self.world.training.spec.image {
+            Some(_) => "spec.image",
+            None => "spec.toolchain",
+        };
+        let mut doing = waiting::doing(&pod, image_field, self.told(), self.now);
         if doing.state.reason == Reason::VolumeNotMounted
             && let Some(field) = inputs
                 .as_ref()

@@ -235,7 +235,9 @@ impl<'a> Ending<'a> {
                 "train",
                 error.reason.as_str(),
                 error.message.clone(),
-            );
+            )
+            // Whose command it is.
+            .field("spec.toolchain");
             if let Some(failure) = &mut end.failure {
                 failure.remedy = Some(error.reason.remedy().to_owned());
             }
@@ -264,6 +266,7 @@ impl<'a> Ending<'a> {
                 "TrainerFailed",
                 format!("the training code {how}"),
             )
+            .field("spec.source")
         };
         let mut end = end;
         if let Some(failure) = &mut end.failure {
@@ -544,7 +547,13 @@ fn step_failure(step: &str, error: Option<StepError>, end: &ContainerStateTermin
     };
     let mut end = End::new(verdict, reason, step, error.reason.as_str(), error.message.clone());
     if let Some(failure) = &mut end.failure {
-        failure.field = Some(error.field.clone()).filter(|field| !field.is_empty());
+        failure.field = match (&reason, error.reason) {
+            _ if !error.field.is_empty() => Some(error.field.clone()),
+            // `publish` knows no manifest: what it found wrong was written by the toolchain, or by the training code.
+            (Reason::OutputInvalid, S::ProtocolViolation) => Some("spec.toolchain".to_owned()),
+            (Reason::OutputInvalid, _) => Some("spec.source".to_owned()),
+            _ => None,
+        };
         let remedy = if error.remedy.is_empty() {
             error.reason.remedy()
         } else {

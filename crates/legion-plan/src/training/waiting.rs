@@ -46,8 +46,13 @@ impl Doing {
 }
 
 /// What an attempt that has not ended is doing. `previous` is the message of the condition when it had the same reason:
-/// the kubelet gives the cause of a failed pull only every other time.
-pub(super) fn doing(containers: &Containers<'_>, previous: Option<(Reason, &str)>, now: Timestamp) -> Doing {
+/// the kubelet gives the cause of a failed pull only every other time. `image_field` is where the trainer's image comes from.
+pub(super) fn doing(
+    containers: &Containers<'_>,
+    image_field: &str,
+    previous: Option<(Reason, &str)>,
+    now: Timestamp,
+) -> Doing {
     let name = containers.name();
     if let Some(lost) = lost(containers, now) {
         return lost;
@@ -67,7 +72,10 @@ pub(super) fn doing(containers: &Containers<'_>, previous: Option<(Reason, &str)
         }
     } else if !containers.is_scheduled() {
         unscheduled(containers)
-    } else if let Some(stuck) = containers.all().find_map(|container| stuck(container, previous)) {
+    } else if let Some(stuck) = containers
+        .all()
+        .find_map(|container| stuck(container, image_field, previous))
+    {
         stuck
     } else {
         starting(containers, now)
@@ -155,7 +163,7 @@ fn scheduler_words(message: &str) -> String {
     }
 }
 
-fn stuck(container: &ContainerStatus, previous: Option<(Reason, &str)>) -> Option<Doing> {
+fn stuck(container: &ContainerStatus, image_field: &str, previous: Option<(Reason, &str)>) -> Option<Doing> {
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let detail = waiting.message.as_deref().unwrap_or_default();
     let name = &container.name;
@@ -167,7 +175,16 @@ fn stuck(container: &ContainerStatus, previous: Option<(Reason, &str)>) -> Optio
         | "ImageInspectError"
         | "RegistryUnavailable"
         | "SignatureValidationFailed" => {
-            let head = format!("image {:?} of container {name:?} cannot be pulled", container.image);
+            // The images of the other containers are settings of the operator, not of a manifest.
+            let field = if name == super::pod::TRAINER {
+                format!("{image_field}: ")
+            } else {
+                String::new()
+            };
+            let head = format!(
+                "{field}image {:?} of container {name:?} cannot be pulled",
+                container.image
+            );
             let cause = pull_cause(detail);
             if cause.is_empty() {
                 if let Some((Reason::ImageNotPulled, before)) = previous.filter(|(_, before)| before.starts_with(&head))
