@@ -173,7 +173,7 @@ impl Call {
 pub(super) fn decode(content_type: &str, bytes: &Bytes) -> Result<Value, ApiError> {
     const KNOWN: &str = "application/json, application/yaml";
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    let value: Value = match media_type {
+    let mut value: Value = match media_type {
         "" | "application/json" | "*/*" => serde_json::from_slice(bytes)
             .map_err(|e| ApiError::bad_request(format!("the body is no valid JSON: {e}")))?,
         "application/yaml" | "application/apply-patch+yaml" => std::str::from_utf8(bytes)
@@ -194,7 +194,27 @@ pub(super) fn decode(content_type: &str, bytes: &Bytes) -> Result<Value, ApiErro
     if value.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
         return Err(ApiError::bad_request("metadata must be an object"));
     }
+    write_whole_numbers_as_integers(&mut value);
     Ok(value)
+}
+
+/// Turns `2.0` and `2e3` into `2` and `2000`: Kubernetes takes them where an integer is wanted, and as its own encoder
+/// writes them without a point, no client ever sees another form.
+pub(super) fn write_whole_numbers_as_integers(value: &mut Value) {
+    /// Up to here every integer is a double of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            if let Some(whole) = number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() <= EXACT) {
+                #[expect(clippy::cast_possible_truncation, reason = "a whole number within the exact range")]
+                let whole = whole as i64;
+                *value = Value::from(whole);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(write_whole_numbers_as_integers),
+        Value::Object(fields) => fields.values_mut().for_each(write_whole_numbers_as_integers),
+        _ => {}
+    }
 }
 
 /// Adds warnings, which kubectl and client libraries show.
@@ -204,5 +224,20 @@ pub(super) fn warn(response: &mut Response<ResponseBody>, warnings: &[String]) {
         if let Ok(value) = header::HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(header::WARNING, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_integers_however_they_are_written() {
+        let body = Bytes::from_static(br#"{"a": 2.0, "b": [1e3, 0.5, "2.0"], "c": {"d": -3.0, "e": 1e300}}"#);
+        let value = decode("application/json", &body).unwrap();
+        assert_eq!(
+            value.to_string(),
+            r#"{"a":2,"b":[1000,0.5,"2.0"],"c":{"d":-3,"e":1e+300}}"#
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::call::{Call, Reply, warn};
+use super::call::{Call, Reply, warn, write_whole_numbers_as_integers};
 use super::query::FieldValidation;
 use super::{kinds, meta};
 use crate::apply::{self, ApplyError, Conflicts};
@@ -218,8 +218,9 @@ impl Call {
                 "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
             ));
         }
-        let patch: Value = serde_json::from_slice(&body)
+        let mut patch: Value = serde_json::from_slice(&body)
             .map_err(|e| ApiError::bad_request(format!("the patch is no valid JSON: {e}")))?;
+        write_whole_numbers_as_integers(&mut patch);
         self.modify(
             |live| {
                 let patched = match kind {
