@@ -55,6 +55,15 @@ def example(name: str, version: str = "3") -> Case:
     return Case(name, version, directory / "project", spec)
 
 
+def package_settings() -> list[dict[str, str]]:
+    """How this machine reaches the package index: a pod has none of the machine's own variables."""
+    named = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+    settings = {k: v for k, v in os.environ.items() if k.upper() in named or k.startswith(("UV_", "PIP_"))}
+    # What `./test` has downloaded for its own environments is not downloaded again.
+    settings.setdefault("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv"))
+    return [{"name": name, "value": value} for name, value in sorted(settings.items())]
+
+
 def steps(version: str) -> Case:
     spec = {"model": {"name": "steps", "version": "1"}, "toolchain": "mlflow", "entrypoint": "main"}
     spec["hyperParameters"] = {"c": "0.50", "more": "1.10"}
@@ -153,7 +162,7 @@ def manifest(case: Case, tmp_path: Path) -> Path:
     source = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
     source["data"] = {path.name: path.read_text() for path in project.iterdir()}
     training = {"apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining", "metadata": {"name": name}}
-    training["spec"] = {**case.spec, "source": {"configMap": {"name": name}}}
+    training["spec"] = {**case.spec, "source": {"configMap": {"name": name}}, "env": package_settings()}
     path = tmp_path / "training.yaml"
     path.write_text(yaml.safe_dump_all([source, training]))
     return path

@@ -72,6 +72,8 @@ def _copy_model(model: Candidate, store: Store, target: Path) -> None:
             for entry in downloaded.iterdir():
                 entry.rename(target / entry.name)
             downloaded.rmdir()
+        # MLflow leaves it there when it downloads by id; what was logged has no such file.
+        (target / "registered_model_meta").unlink(missing_ok=True)
 
 
 def _lock(root: Path) -> str:
