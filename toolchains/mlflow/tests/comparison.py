@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,8 @@ class Plain:
 
 def plain(version: str, work: Path, project: Path, entry: str, parameters: dict[str, str]) -> Plain:
     """Runs the project with `mlflow run` alone."""
-    work.mkdir()
+    # A copy, because MLflow writes beside the project's files.
+    project = shutil.copytree(project, work / "project")
     python = interpreter(version)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "LEGION_"))}
     env["PATH"] = f"{Path(python).parent}{os.pathsep}{env['PATH']}"
@@ -94,7 +97,9 @@ def same_model(model: Path, wanted: Plain, version: str) -> None:
     assert "MLmodel" in mine
     assert any(_normal_model(mine) == _normal_model(contents(theirs)) for theirs in wanted.models)
     load = [interpreter(version), "-W", "ignore", "-c", f"import mlflow; mlflow.pyfunc.load_model({str(model)!r})"]
-    checked(load, model, dict(os.environ))
+    # Not in the model's directory: MLflow 2 makes a store where it is loaded.
+    with tempfile.TemporaryDirectory() as elsewhere:
+        checked(load, Path(elsewhere), dict(os.environ))
 
 
 def contents(directory: Path) -> dict[str, bytes]:

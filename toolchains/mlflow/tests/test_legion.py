@@ -21,7 +21,10 @@ from comparison import Plain, of_events, plain, same_model
 from harness import REPOSITORY, interpreter
 
 # What `./test` installs for MLflow 2.22, as a project declares it; SQLAlchemy is left to the toolchain.
-MLFLOW_2 = ["mlflow==2.22.5", "scikit-learn==1.9.1", "pandas==2.3.3"]
+MLFLOW_2 = {
+    "build_dependencies": ["pip==25.3", "setuptools==80.9.0"],
+    "dependencies": ["mlflow==2.22.5", "scikit-learn==1.9.1", "pandas==2.3.3"],
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +158,7 @@ def manifest(case: Case, tmp_path: Path) -> Path:
     project = tmp_path / "project"
     shutil.copytree(case.project, project)
     if case.version == "2":
-        (project / "python_env.yaml").write_text(yaml.safe_dump({"dependencies": MLFLOW_2}))
+        (project / "python_env.yaml").write_text(yaml.safe_dump(MLFLOW_2))
         if not (project / "MLproject").exists():
             (project / "MLproject").write_text("python_env: python_env.yaml\n")
     name = f"{case.name}-{case.version}"
