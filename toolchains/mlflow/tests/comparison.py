@@ -36,23 +36,26 @@ class Plain:
     models: list[Path]
 
 
-def plain(version: str, work: Path, project: Path, entry: str, parameters: dict[str, str]) -> Plain:
-    """Runs the project with `mlflow run` alone."""
+def plain(
+    version: str, store: Path, experiment: str, work: Path, project: Path, entry: str, parameters: dict[str, str]
+) -> Plain:
+    """Runs the project with `mlflow run` alone, in a store that may hold others: MLflow needs long to make one."""
     # A copy, because MLflow writes beside the project's files.
     project = shutil.copytree(project, work / "project")
     python = interpreter(version)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "LEGION_"))}
     env["PATH"] = f"{Path(python).parent}{os.pathsep}{env['PATH']}"
     env |= {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{work}/plain.db",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{store}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONWARNINGS": "ignore",
     }
-    command = [python, "-m", "mlflow", "run", "--env-manager=local", "-e", entry, str(project)]
+    command = [python, "-m", "mlflow", "run", "--env-manager=local", "-e", entry]
+    command += ["--experiment-name", experiment, str(project)]
     for name, value in parameters.items():
         command += ["-P", f"{name}={value}"]
     checked(command, work, env)
-    dump = [python, str(Path(__file__).parent / "dump.py"), env["MLFLOW_TRACKING_URI"], str(work)]
+    dump = [python, str(Path(__file__).parent / "dump.py"), env["MLFLOW_TRACKING_URI"], experiment, str(work)]
     found = json.loads(checked(dump, work, env).split("DUMP", 1)[1])
     (main,) = (r for r in found["runs"] if r["parent"] is None)
     children = [r for r in found["runs"] if r["parent"]]

@@ -1,4 +1,4 @@
-"""Prints the runs and the models of a tracking store as JSON. Runs in the interpreter whose MLflow wrote the store."""
+"""Prints the runs of an experiment and the models below a directory as JSON, with the MLflow that wrote them."""
 
 import json
 import math
@@ -15,9 +15,9 @@ def text(number: float) -> str:
 
 
 client = MlflowClient(tracking_uri=sys.argv[1])
-experiments = [e.experiment_id for e in client.search_experiments()]
+experiment = client.get_experiment_by_name(sys.argv[2])
 runs = []
-for run in client.search_runs(experiments):
+for run in client.search_runs([experiment.experiment_id]):
     metrics = {}
     for name in run.data.metrics:
         points = {(m.step, m.timestamp, text(m.value)) for m in client.get_metric_history(run.info.run_id, name)}
@@ -30,5 +30,5 @@ for run in client.search_runs(experiments):
             "metrics": metrics,
         }
     )
-models = [str(p.parent) for p in Path(sys.argv[2]).rglob("MLmodel")]
+models = [str(p.parent) for p in Path(sys.argv[3]).rglob("MLmodel")]
 print("DUMP" + json.dumps({"runs": runs, "models": models}))

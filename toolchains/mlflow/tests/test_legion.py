@@ -84,11 +84,14 @@ CASES = [
 def plainly(tmp_path_factory, request):
     """What plain `mlflow run` makes of each case: one after the other, while Legion trains on the other processor."""
     named = {item.callspec.params["case"] for item in request.session.items if "plainly" in item.fixturenames}
+    stores = tmp_path_factory.mktemp("stores")
     with ThreadPoolExecutor(max_workers=1) as pool:
         yield {
             case: pool.submit(
                 plain,
                 case.version,
+                stores / f"mlflow-{case.version}.db",
+                str(case),
                 tmp_path_factory.mktemp("plain") / "work",
                 case.project,
                 case.entry,
