@@ -51,12 +51,7 @@ pub(super) fn delete(layout: &Layout) -> anyhow::Result<()> {
 
 /// A program in the namespace.
 pub(super) fn command(layout: &Layout, program: &str) -> Command {
-    let mut command = Command::new("nsenter");
-    command
-        .arg(format!("--net={}", path(layout).display()))
-        .arg("--")
-        .arg(program);
-    command
+    inside(layout, &[program.to_owned()])
 }
 
 /// A program with its arguments in the namespace.
