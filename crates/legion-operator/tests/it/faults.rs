@@ -109,7 +109,7 @@ fn explore(choose: impl FnOnce(Vec<Plan>) -> Vec<Plan>) {
 }
 
 #[test]
-fn one_fault_in_seven_ends_the_same() {
+fn one_fault_in_nineteen_ends_the_same() {
     explore(|plans| explore::sample(&plans));
 }
 
