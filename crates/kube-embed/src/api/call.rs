@@ -76,6 +76,11 @@ impl Call {
         }
     }
 
+    /// Whether a selector takes an object, which it sees as it is served.
+    pub(super) fn selects(&self, selector: &Selector, object: &Object) -> bool {
+        selector.is_everything() || selector.matches(&self.resource.served(object))
+    }
+
     /// A field manager is remembered with every object that it writes, so its name has a limit.
     pub(super) fn check_manager(&self, method: &Method) -> Result<(), ApiError> {
         const LIMIT: usize = 128;

@@ -77,7 +77,7 @@ impl Call {
     pub(super) async fn delete_collection(&self, body: &Bytes) -> Reply {
         let options = self.delete_options(body)?;
         let selector = self.selector()?;
-        let filter = |object: &Object| selector.matches(&self.resource.served(object));
+        let filter = |object: &Object| self.selects(&selector, object);
         let query = ListQuery {
             namespace: self.namespace.as_deref(),
             after: None,

@@ -96,7 +96,7 @@ impl Call {
             None => asked.filter(|v| exact && *v > 0),
         };
         let selector = self.selector()?;
-        let filter = |object: &Object| selector.matches(&self.resource.served(object));
+        let filter = |object: &Object| self.selects(&selector, object);
         let listed = self
             .server
             .store

@@ -120,7 +120,7 @@ impl Watcher {
     async fn start(&mut self, with_objects: bool, mark_end: bool) -> Result<(), ApiError> {
         let call = &self.call;
         let selector = &self.selector;
-        let filter = |object: &Object| with_objects && selector.matches(&call.resource.served(object));
+        let filter = |object: &Object| with_objects && call.selects(selector, object);
         let query = ListQuery {
             namespace: call.namespace.as_deref(),
             after: None,
@@ -223,7 +223,7 @@ impl Watcher {
         let kind = if self.selector.is_everything() {
             event.kind
         } else {
-            let selected = |object: &Object| self.selector.matches(&self.call.resource.served(object));
+            let selected = |object: &Object| self.call.selects(&self.selector, object);
             let before = event.previous.as_ref().is_some_and(|o| selected(o));
             let after = event.kind != EventKind::Deleted && selected(&event.object);
             match (before, after) {

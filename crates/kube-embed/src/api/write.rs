@@ -374,22 +374,16 @@ impl Call {
                 )));
             }
             let warnings = self.prune(&mut new)?;
-            let object = match self.next(&served, new, track)? {
-                Next::Same if !self.is_outdated(&live, &served) => live,
-                Next::Same if self.query.dry_run()? => live,
-                // Nothing changes in what is shown, but what is stored is of an older schema: every write renews it.
-                Next::Same => match self.commit(&self.key(), Expect::Version(live.version()), self.renewed(&served)) {
-                    Ok(object) => object,
-                    Err(CommitError::Changed) => continue,
-                    Err(error) => return Err(self.refused(&error)),
-                },
-                Next::Change(Change::Put(value)) if self.query.dry_run()? => {
+            let change = match self.next(&served, new, track)? {
+                Next::Same => self.renewal(&live, &served),
+                Next::Change(change) => Some(change),
+            };
+            let object = match change {
+                None => live,
+                Some(Change::Put(value) | Change::Remove(value)) if self.query.dry_run()? => {
                     Arc::new(Object::transient(self.key(), self.resource.stored(value)))
                 }
-                Next::Change(Change::Remove(value)) if self.query.dry_run()? => {
-                    Arc::new(Object::transient(self.key(), self.resource.stored(value)))
-                }
-                Next::Change(change) => {
+                Some(change) => {
                     let change = match change {
                         Change::Put(value) => Change::Put(self.resource.stored(value)),
                         Change::Remove(value) => Change::Remove(self.resource.stored(value)),
@@ -415,15 +409,14 @@ impl Call {
         Err(ApiError::modified(&self.resource.info, &self.name))
     }
 
-    /// Whether an object would be stored otherwise today.
-    fn is_outdated(&self, live: &Object, served: &Value) -> bool {
-        self.resource.info.custom
-            && !std::ptr::eq(served, &**live.value())
-            && !meta::same_content(live.value(), &self.resource.stored(served.clone()))
-    }
-
-    fn renewed(&self, served: &Value) -> Change {
-        Change::Put(self.resource.stored(served.clone()))
+    /// What a write does that changes nothing in what is shown: an object that is stored as an older schema wanted it is
+    /// renewed by every write.
+    fn renewal(&self, live: &Object, served: &Value) -> Option<Change> {
+        if !self.resource.info.custom || std::ptr::eq(served, &**live.value()) {
+            return None;
+        }
+        let renewed = self.resource.stored(served.clone());
+        (!meta::same_content(live.value(), &renewed)).then_some(Change::Put(renewed))
     }
 
     /// Turns the wanted object into the next one: what the writer may not change stays as it is.

@@ -197,6 +197,7 @@ async fn a_watch_ends_when_the_schema_changes_and_not_before() {
         patch(&server, &format!("{WIDGETS}/a"), json!({"spec": {"size": 2}}))
             .await
             .ok();
+        // Of virtual time, which passes only when all is at rest: the watch has seen both changes.
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         upgrade(&server).await;
     };
