@@ -17,7 +17,7 @@ use std::{
 };
 
 use case::{Bench, Case, Outcome};
-use legion_tests::local::until;
+use legion_tests::local::{git, until};
 
 /// How many cases run at once: most of a case's time is spent in waiting for processes.
 const AT_ONCE: usize = 3;
@@ -91,19 +91,7 @@ fn left_behind(bench: &Bench, waiting: &[&str]) -> Option<String> {
 
 /// What the cases find in their directory: a git repository, a store with one file, and a file where a directory is wanted.
 fn provide(files: &Path) {
-    let git = |arguments: &[&str]| {
-        let output = std::process::Command::new("git")
-            .current_dir(files.join("repository"))
-            .args(["-c", "user.name=test", "-c", "user.email=test@example.com"])
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "git {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    };
+    let git = |arguments: &[&str]| git(&files.join("repository"), arguments).unwrap();
     let write = |path: &str, content: &str| {
         let path = files.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use legion_tests::local::{Local, repository, succeeded, text};
+use legion_tests::local::{Local, git, repository, succeeded, text};
 use rstest::rstest;
 use serde_json::Value;
 
@@ -66,16 +66,7 @@ fn metrics(status: &Value) -> Vec<Value> {
 
 /// Makes a repository of `examples/` as it is now, and returns the commit on its branch `main`.
 fn commit_of_examples(directory: &Path) -> String {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git")
-            .current_dir(directory)
-            .args(["-c", "user.name=test", "-c", "user.email=test@example.com"])
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "git {arguments:?}: {}", text(&output));
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let git = |arguments: &[&str]| git(directory, arguments).unwrap();
     git(&["init", "--quiet", "--initial-branch", "main"]);
     let copied = Command::new("cp")
         .arg("-r")

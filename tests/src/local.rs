@@ -147,14 +147,13 @@ impl Local {
 
     /// Runs `legionctl`, which must do what it is told, and returns what it printed.
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.legionctl(arguments)?.output()?;
+        let output = self.output(arguments)?;
         ensure!(
             output.status.success(),
-            "legionctl {}: {}\n{}{}",
+            "legionctl {}: {}\n{}",
             arguments.join(" "),
             output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
+            text(&output)
         );
         Ok(String::from_utf8(output.stdout)?)
     }
@@ -266,6 +265,17 @@ impl Drop for Local {
             thread::sleep(LOOK_EVERY);
         }
     }
+}
+
+/// Runs git in a directory, as somebody, and returns what it printed.
+pub fn git(directory: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new("git")
+        .current_dir(directory)
+        .args(["-c", "user.name=test", "-c", "user.email=test@example.com"])
+        .args(arguments)
+        .output()?;
+    ensure!(output.status.success(), "git {arguments:?}: {}", text(&output));
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Everything that a process printed.

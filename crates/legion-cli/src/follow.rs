@@ -14,6 +14,7 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use legion_api::ModelTraining;
+use legion_plan::training::labels;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
@@ -22,11 +23,6 @@ use crate::{
     kinds, output,
     training::{self, State},
 };
-
-/// Label of a training's pods.
-const TRAINING_LABEL: &str = "legion-platform.org/training";
-/// Label of a run's pods.
-const RUN_LABEL: &str = "legion-platform.org/run";
 
 /// How a followed training ended.
 pub struct Followed {
@@ -183,7 +179,7 @@ impl Streams {
                 Ok(watcher::Event::Delete(_)) => Some(None),
                 Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => None,
             });
-        let by_label = watcher::Config::default().labels(&format!("{TRAINING_LABEL}={name}"));
+        let by_label = watcher::Config::default().labels(&format!("{}={name}", labels::TRAINING));
         let pods = watcher(Api::<Pod>::namespaced(client.clone(), namespace), by_label)
             .default_backoff()
             .applied_objects()
@@ -246,7 +242,7 @@ impl View {
     fn pod(&mut self, pod: &Pod, now: Instant) -> Vec<String> {
         let name = pod.name_any();
         let mut steps = Vec::new();
-        if self.past.is_some() && self.past.as_ref() == pod.labels().get(RUN_LABEL) {
+        if self.past.is_some() && self.past.as_ref() == pod.labels().get(labels::RUN) {
             return steps;
         }
         if self.pod.as_ref() != Some(&name) {
@@ -464,6 +460,7 @@ mod tests {
         assert!(view.pod(&pod("t-7f-9", "ended", "ended"), now).is_empty());
         assert_eq!(view.pod.as_deref(), Some("t-7f-10"));
     }
+
     #[test]
     fn what_the_run_before_has_left_is_no_news() {
         let training = |run: &str, succeeded: &str| -> ModelTraining {
@@ -479,7 +476,7 @@ mod tests {
         };
         let of_run = |run: &str| {
             let mut pod = pod(&format!("t-{run}-1"), "ended", "ended");
-            pod.metadata.labels = Some([(RUN_LABEL.to_owned(), run.to_owned())].into());
+            pod.metadata.labels = Some([(labels::RUN.to_owned(), run.to_owned())].into());
             pod
         };
         let now = Instant::now();

@@ -12,7 +12,6 @@ use legion_plan::{
     Need, Outcome, Plan, Settings, StatusPatch, StepResult, connection, toolchain,
     training::{self, ConfigMapContent, ConfigMapView, connection_names, is_default_output},
 };
-
 use legion_runtime::retry::Class;
 
 use crate::{cache::Cache, calls::CallError, key::Key, kind::Kind, queue::Queue, shared::Shared};

@@ -80,7 +80,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise InvalidProject(f"{path.name} cannot be read: {error}") from error
     if not isinstance(document, dict):
         what = "is empty" if document is None else "is not a mapping"
-        raise InvalidProject(f"{path.name} {what}", remedy="Write it as MLflow's documentation has it.")
+        raise InvalidProject(f"{path.name} {what}")
     return document
 
 

@@ -212,7 +212,7 @@ async fn a_toolchain_that_is_mended_is_used() {
     cluster.shutdown().await;
 }
 
-/// The kubelet says in events only which volume it cannot mount: the status names it, and the field that it comes from.
+/// The scheduler says which claim is missing: the status names it, and the field that it comes from.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_is_not_there_is_named_and_waited_for() {
     let cluster = furnished().await;

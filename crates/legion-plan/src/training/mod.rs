@@ -87,8 +87,10 @@ pub fn settle(
         if matches!(plan.write, Write::NotBefore(at) if now < at) {
             return None;
         }
-        let events = plan.events.clone();
-        return status_patch(version, old, wanted).map(|patch| StatusPatch { events, ..patch });
+        return status_patch(version, old, wanted).map(|patch| StatusPatch {
+            events: plan.events.clone(),
+            ..patch
+        });
     };
     let mut status = wanted.clone();
     let generation = training.metadata.generation.unwrap_or_default();

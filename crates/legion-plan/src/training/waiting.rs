@@ -38,8 +38,10 @@ impl Doing {
 
     /// The same with the kubelet's word about a volume that it cannot mount.
     pub(super) fn explained(mut self, pod: &str, word: &str) -> Self {
-        let fields: Vec<String> = word.split('"').filter_map(super::pod::field_of_volume).collect();
-        let field = fields.first().map_or_else(String::new, |field| format!("{field}: "));
+        let field = word
+            .split('"')
+            .find_map(super::pod::field_of_volume)
+            .map_or_else(String::new, |field| format!("{field}: "));
         self.state.message = format!("{field}a volume of pod {pod} cannot be mounted: {word}");
         self
     }
