@@ -11,6 +11,7 @@
 //!
 //! Nothing in memory matters: an operator that is killed at any moment goes on from what the API server holds.
 
+pub mod access;
 pub mod act;
 pub mod cache;
 pub mod calls;

@@ -64,6 +64,11 @@ pub enum Action {
         #[command(flatten)]
         place: Place,
     },
+    /// Prints where a program lies that a suite needs, such as helm; builds it where it is not in the cache.
+    Tool {
+        /// The program.
+        name: String,
+    },
     /// Stops it and deletes its files.
     Down {
         /// Where it keeps its files.
@@ -96,6 +101,10 @@ pub fn act(repository: &Path, action: Action) -> anyhow::Result<ExitCode> {
         Action::Up { place, control_plane } => up(repository, &place, control_plane),
         Action::Run { place, command } => run(&place.layout(repository)?, &command),
         Action::Status { place } => status(&place.layout(repository)?),
+        Action::Tool { name } => {
+            println!("{}", tools::provide_one(repository, &name)?.display());
+            Ok(ExitCode::SUCCESS)
+        }
         Action::Down { place } => {
             let layout = place.layout(repository)?;
             if !layout.root().exists() {

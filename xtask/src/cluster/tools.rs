@@ -44,8 +44,19 @@ struct Module {
     stamps: &'static [&'static str],
     /// Built with a C compiler.
     cgo: bool,
+    /// What it is for.
+    part: Part,
+}
+
+/// What a tool is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
     /// Needed for a control plane alone.
-    control_plane: bool,
+    ControlPlane,
+    /// Needed for a node, and what runs on it.
+    Node,
+    /// Of no cluster: suites ask for it by name.
+    Suites,
 }
 
 const VERSION_OF_KUBERNETES: &[&str] = &[
@@ -55,7 +66,7 @@ const VERSION_OF_KUBERNETES: &[&str] = &[
     "k8s.io/component-base/version.gitTreeState=clean",
 ];
 
-const MODULES: [Module; 9] = [
+const MODULES: [Module; 11] = [
     Module {
         name: "etcd",
         upstream: "go.etcd.io/etcd/server/v3",
@@ -64,7 +75,7 @@ const MODULES: [Module; 9] = [
         tags: "",
         stamps: &[],
         cgo: false,
-        control_plane: true,
+        part: Part::ControlPlane,
     },
     Module {
         name: "kubernetes",
@@ -81,7 +92,7 @@ const MODULES: [Module; 9] = [
         tags: "",
         stamps: VERSION_OF_KUBERNETES,
         cgo: false,
-        control_plane: true,
+        part: Part::ControlPlane,
     },
     Module {
         name: "containerd",
@@ -92,7 +103,7 @@ const MODULES: [Module; 9] = [
         tags: "no_btrfs,no_devmapper,no_zfs",
         stamps: &["github.com/containerd/containerd/v2/version.Version={version}"],
         cgo: false,
-        control_plane: false,
+        part: Part::Node,
     },
     Module {
         name: "runc",
@@ -102,7 +113,7 @@ const MODULES: [Module; 9] = [
         tags: "seccomp",
         stamps: &[],
         cgo: true,
-        control_plane: false,
+        part: Part::Node,
     },
     Module {
         name: "cni",
@@ -112,7 +123,7 @@ const MODULES: [Module; 9] = [
         tags: "",
         stamps: &[],
         cgo: false,
-        control_plane: false,
+        part: Part::Node,
     },
     Module {
         name: "coredns",
@@ -122,7 +133,7 @@ const MODULES: [Module; 9] = [
         tags: "",
         stamps: &[],
         cgo: false,
-        control_plane: false,
+        part: Part::Node,
     },
     Module {
         name: "registry",
@@ -132,7 +143,7 @@ const MODULES: [Module; 9] = [
         tags: "",
         stamps: &[],
         cgo: false,
-        control_plane: false,
+        part: Part::Node,
     },
     Module {
         name: "local-path",
@@ -142,7 +153,7 @@ const MODULES: [Module; 9] = [
         tags: "",
         stamps: &[],
         cgo: false,
-        control_plane: false,
+        part: Part::Node,
     },
     Module {
         name: "s3",
@@ -152,7 +163,27 @@ const MODULES: [Module; 9] = [
         tags: "",
         stamps: &[],
         cgo: false,
-        control_plane: false,
+        part: Part::Node,
+    },
+    Module {
+        name: "helm",
+        upstream: "helm.sh/helm/v4",
+        programs: &["helm"],
+        built_as: None,
+        tags: "",
+        stamps: &["helm.sh/helm/v4/internal/version.version={version}"],
+        cgo: false,
+        part: Part::Suites,
+    },
+    Module {
+        name: "kubeconform",
+        upstream: "github.com/yannh/kubeconform",
+        programs: &["kubeconform"],
+        built_as: None,
+        tags: "",
+        stamps: &[],
+        cgo: false,
+        part: Part::Suites,
     },
 ];
 
@@ -196,10 +227,11 @@ pub(super) fn provide(repository: &Path, control_plane_only: bool) -> anyhow::Re
     }
     let cache = cache()?;
     let mut programs = Programs::new();
-    for module in MODULES
-        .iter()
-        .filter(|module| module.control_plane || !control_plane_only)
-    {
+    for module in MODULES.iter().filter(|module| match module.part {
+        Part::ControlPlane => true,
+        Part::Node => !control_plane_only,
+        Part::Suites => false,
+    }) {
         let mut missing = Vec::new();
         for name in module.programs {
             match assets
@@ -225,6 +257,16 @@ pub(super) fn provide(repository: &Path, control_plane_only: bool) -> anyhow::Re
         programs.insert("pause".to_owned(), pause(repository, &cache)?);
     }
     Ok(programs)
+}
+
+/// Where a single program lies, whatever it is for. It is built now if it is not there.
+pub(super) fn provide_one(repository: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let all = || MODULES.iter().flat_map(|module| module.programs);
+    let Some(module) = MODULES.iter().find(|module| module.programs.contains(&name)) else {
+        let known: Vec<&str> = all().copied().collect();
+        bail!("there is no tool {name}: name one of {}", known.join(", "));
+    };
+    Ok(module.provide(repository, &cache()?)?.join(name))
 }
 
 impl Module {

@@ -1,5 +1,6 @@
 //! The generated files: what they are, how they are written, and how drift is found.
 
+mod charts;
 mod cli;
 mod crds;
 mod examples;
@@ -7,6 +8,7 @@ mod fields;
 mod reasons;
 mod run_fields;
 mod schemas;
+mod values;
 
 use std::{
     collections::BTreeSet,
@@ -54,7 +56,7 @@ impl fmt::Display for Drift {
 }
 
 /// Directories in which every file is generated: one that no generator knows is left over.
-const WHOLLY_GENERATED: [&str; 1] = ["crds"];
+const WHOLLY_GENERATED: [&str; 2] = ["crds", "charts/legion/files/toolchains"];
 
 /// Every generated file.
 pub fn files(root: &Path) -> anyhow::Result<Vec<File>> {
@@ -65,6 +67,7 @@ pub fn files(root: &Path) -> anyhow::Result<Vec<File>> {
     files.extend(fields::files()?);
     files.push(cli::file());
     files.extend(examples::files(root)?);
+    files.extend(charts::files(root)?);
     Ok(files)
 }
 
