@@ -73,6 +73,7 @@ async fn create<K: Kind>(
     let error = match shared.calls.create(pod).await {
         Ok(created) => {
             tracing::info!(pod = %pod_key, "created the pod");
+            shared.metrics.pods_created.inc();
             shared.pods.learn(pruned(created.clone()));
             return Ok(StepResult::Created(Box::new(created)));
         }
@@ -107,6 +108,7 @@ async fn delete(shared: &Shared, key: &Key, name: &str, uid: &str, why: &str) ->
     match shared.calls.delete::<Pod>(&pod_key, uid).await {
         Ok(Deletion::Begun(pod)) => {
             tracing::info!(pod = %pod_key, why, "deleted the pod");
+            shared.metrics.pods_deleted.inc();
             // Until the node has ended it, it is still there.
             if let Some(pod) = pod {
                 shared.pods.learn(pruned(*pod));

@@ -160,6 +160,27 @@ impl<K: Resource> Cache<K> {
         self.read().get(key).cloned()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Are there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Looks at every object that is of its type. The cache is locked meanwhile.
+    pub fn for_each(&self, mut look: impl FnMut(&K)) {
+        for entry in self.read().values() {
+            if let Some(object) = entry.valid() {
+                look(object);
+            }
+        }
+    }
+
     /// All keys.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {

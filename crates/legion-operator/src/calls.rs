@@ -1,6 +1,6 @@
 //! The requests that controllers make: few, each with a deadline, each write only by the replica that leads.
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Event};
 use kube::{
@@ -11,12 +11,12 @@ use kube::{
 use legion_plan::ApiError;
 use legion_runtime::{
     lease::Leadership,
-    retry::{Class, classify},
+    retry::{Class, Throttle, classify},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::key::Key;
+use crate::{key::Key, metrics::Metrics};
 
 /// How long one request may take, its body included.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -93,6 +93,8 @@ pub struct Calls {
     client: Client,
     leadership: Leadership,
     manager: String,
+    throttle: Arc<Throttle>,
+    metrics: Metrics,
 }
 
 /// What every kind that we read or write is.
@@ -123,12 +125,19 @@ impl<K> Object for K where
 impl Calls {
     /// Requests through this client, writes under this field manager and only while leading.
     #[must_use]
-    pub fn new(client: Client, leadership: Leadership, manager: impl Into<String>) -> Self {
+    pub fn new(client: Client, leadership: Leadership, manager: impl Into<String>, metrics: Metrics) -> Self {
         Self {
             client,
             leadership,
             manager: manager.into(),
+            throttle: Arc::default(),
+            metrics,
         }
+    }
+
+    /// Ends when the API server asks for no patience. Whoever begins new work waits for this first.
+    pub async fn allowed(&self) {
+        self.throttle.passed().await;
     }
 
     fn api<K: Object>(&self, namespace: &str) -> Api<K> {
@@ -136,18 +145,37 @@ impl Calls {
     }
 
     async fn read<T>(&self, what: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-        match tokio::time::timeout(DEADLINE, call).await {
-            Ok(answer) => answer.map_err(|error| CallError::new(what, error)),
-            Err(_) => Err(CallError::of_client(what, "no answer in time")),
-        }
+        self.within(DEADLINE, what, call).await
     }
 
-    async fn write<T>(&self, what: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-        if !self.leadership.is_current() {
-            return Err(CallError::of_client(what, "this replica does not lead"));
+    async fn within<T>(
+        &self,
+        deadline: Duration,
+        what: String,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, CallError> {
+        let error = match tokio::time::timeout(deadline, call).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => CallError::new(what, error),
+            Err(_) => CallError::of_client(what, "no answer in time"),
+        };
+        if let Class::Throttled(Some(asked)) = error.class
+            && self.throttle.hold_back(asked)
+        {
+            tracing::warn!(?asked, "the API server asks for patience: new work waits");
+            self.metrics.throttle();
         }
+        Err(error)
+    }
+
+    /// A request that changes something: only by the replica that leads, and not waited for beyond its lease. What was
+    /// sent by then may still take effect; its precondition decides.
+    async fn write<T>(&self, what: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        let Some(left) = self.leadership.remaining() else {
+            return Err(CallError::of_client(what, "this replica does not lead"));
+        };
         tracing::debug!(%what, "write");
-        self.read(what, call).await
+        self.within(DEADLINE.min(left), what, call).await
     }
 
     /// The live object, past every cache; `None` when it is not there.

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use kube::{Client, Resource as _};
 use legion_api::{Connection, ModelTraining, ToolchainIntegration};
+use legion_runtime::health::Health;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -18,8 +19,8 @@ fn wanted() -> [String; 3] {
     .map(std::borrow::Cow::into_owned)
 }
 
-/// Returns when every kind of the platform is served.
-pub async fn wait(client: &Client) {
+/// Returns when every kind of the platform is served; until then `health` says which are missing.
+pub async fn wait(client: &Client, health: &Health) {
     let group_version = format!("{}/{}", legion_api::GROUP, legion_api::VERSION);
     let mut told = None;
     loop {
@@ -43,6 +44,7 @@ pub async fn wait(client: &Client) {
                 missing,
                 "waiting for the CRDs: install them with `legion-operator crds | kubectl apply --server-side -f -`"
             );
+            health.wait_for(format!("waiting for the CRDs: {missing}"));
             told = Some(missing);
         }
         tokio::time::sleep(INTERVAL).await;

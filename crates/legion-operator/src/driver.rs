@@ -17,10 +17,12 @@ use legion_runtime::{
     Shutdown,
     retry::{Backoff, Class, fraction},
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tracing::Instrument as _;
 
-use crate::{act::act, cache::Entry, calls::CallError, events, invalid, key::Key, kind::Kind, shared::Shared};
+use crate::{
+    act::act, cache::Entry, calls::CallError, events, invalid, key::Key, kind::Kind, metrics::OfDriver, shared::Shared,
+};
 
 /// How often an object is looked at although nothing happens: should a wake-up ever be lost, it is lost for no longer.
 const RESYNC: Duration = Duration::from_secs(3600);
@@ -37,6 +39,7 @@ const MAX_READS: usize = 8;
 pub struct Driver<K: Kind> {
     shared: Arc<Shared>,
     failures: Mutex<HashMap<Key, u32>>,
+    metrics: OfDriver,
     kind: std::marker::PhantomData<K>,
 }
 
@@ -45,6 +48,7 @@ impl<K: Kind> Driver<K> {
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
+            metrics: shared.metrics.of_driver(K::NAME),
             shared,
             failures: Mutex::default(),
             kind: std::marker::PhantomData,
@@ -53,6 +57,7 @@ impl<K: Kind> Driver<K> {
 
     /// Works until `shutdown`; what is under way is finished.
     pub async fn run(self: Arc<Self>, workers: usize, shutdown: Shutdown) {
+        K::queue(&self.shared).open();
         let mut tasks = JoinSet::new();
         for _ in 0..workers.max(1) {
             let (driver, shutdown) = (self.clone(), shutdown.clone());
@@ -67,11 +72,15 @@ impl<K: Kind> Driver<K> {
             let key = tokio::select! {
                 biased;
                 () = shutdown.requested() => return,
-                key = queue.next() => key,
+                key = async {
+                    self.shared.calls.allowed().await;
+                    queue.next().await
+                } => key,
             };
-            let kind = K::Object::kind(&());
-            let span = tracing::info_span!("reconcile", %kind, ns = %key.namespace, name = %key.name);
+            let began = Instant::now();
+            let span = tracing::info_span!("reconcile", kind = K::NAME, ns = %key.namespace, name = %key.name);
             let again = self.once(&key).instrument(span).await;
+            self.metrics.duration.observe(began.elapsed().as_secs_f64());
             queue.done(key, again);
         }
     }
@@ -79,15 +88,17 @@ impl<K: Kind> Driver<K> {
     /// Looks at one object; says when to look again.
     async fn once(&self, key: &Key) -> Option<Duration> {
         let Some(entry) = K::cache(&self.shared).entry(key) else {
-            self.failures().remove(key);
+            self.forget_failures(key);
             K::gone(&self.shared, key);
+            self.metrics.gone.inc();
             return None;
         };
         // A panic is a bug of ours and must not stop the other objects.
         let result = AssertUnwindSafe(self.reconcile(key, entry)).catch_unwind().await;
         match result {
             Ok(Ok(again)) => {
-                self.failures().remove(key);
+                self.forget_failures(key);
+                self.metrics.done.inc();
                 Some(
                     again
                         .unwrap_or(RESYNC)
@@ -95,9 +106,15 @@ impl<K: Kind> Driver<K> {
                         .mul_f64(1.0 + 0.1 * spread(key, again)),
                 )
             }
-            Ok(Err(error)) => Some(self.failed(key, &error)),
+            Ok(Err(error)) => {
+                self.metrics.failed.inc();
+                self.metrics.retry(error.class);
+                Some(self.failed(key, &error))
+            }
             Err(_) => {
                 tracing::error!("panicked: this is a bug of the operator");
+                self.metrics.panicked.inc();
+                self.metrics.retry(Class::Bug);
                 Some(
                     Backoff::RECONCILE
                         .delay(&key.to_string(), self.count_failure(key))
@@ -115,14 +132,26 @@ impl<K: Kind> Driver<K> {
         let mut failures = self.failures();
         let count = failures.entry(key.clone()).or_default();
         *count = count.saturating_add(1);
+        if *count == 1 {
+            self.metrics.failing.inc();
+        }
         *count
+    }
+
+    fn forget_failures(&self, key: &Key) {
+        if self.failures().remove(key).is_some() {
+            self.metrics.failing.dec();
+        }
     }
 
     fn failed(&self, key: &Key, error: &CallError) -> Duration {
         let attempt = self.count_failure(key);
         let backoff = Backoff::RECONCILE.delay(&key.to_string(), attempt);
         let delay = match error.class {
-            Class::Throttled(Some(asked)) => asked.max(backoff),
+            // Spread, so that not all who were refused come back at the same moment.
+            Class::Throttled(Some(asked)) => asked
+                .mul_f64(1.0 + 0.25 * fraction(&key.to_string(), attempt))
+                .max(backoff),
             Class::Forbidden | Class::Invalid | Class::Bug => backoff.max(SLOW),
             _ => backoff,
         };
@@ -221,6 +250,7 @@ impl<K: Kind> Driver<K> {
         let (shared, cache) = (&*self.shared, K::cache(&self.shared));
         let error = match shared.calls.patch_status::<K::Object>(key, patch).await {
             Ok(written) => {
+                K::written(shared, object, &written);
                 cache.learn(written);
                 return Ok(());
             }

@@ -7,13 +7,14 @@ use kube::{
     Api, Resource,
     runtime::watcher::{self, Event, watcher},
 };
-use legion_runtime::retry::{Backoff, Class, classify_status};
+use legion_runtime::retry::{Backoff, Class, classify, classify_status};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cache::{Cache, Entry, Relist},
     key::Key,
+    metrics::OfFeed,
 };
 
 /// Between two attempts of a watch that fails.
@@ -39,6 +40,8 @@ pub struct Feed<W, K> {
     pub cache: Arc<Cache<K>>,
     /// Cancelled once the first list is complete.
     pub synced: CancellationToken,
+    /// Counts what happens.
+    pub metrics: OfFeed,
 }
 
 impl<W, K> Feed<W, K>
@@ -91,11 +94,13 @@ where
                 }
                 Some(Err(error)) => {
                     *failures += 1;
+                    self.metrics.failures.inc();
                     tracing::warn!(kind = %W::kind(&()), %error, failures, "the watch failed");
                     if is_expired(&error) && !listing {
                         return;
                     }
-                    tokio::time::sleep(BACKOFF.delay(&W::plural(&()), *failures)).await;
+                    let backoff = BACKOFF.delay(&W::plural(&()), *failures);
+                    tokio::time::sleep(backoff.max(asked_patience(&error))).await;
                 }
                 None => return,
             }
@@ -104,8 +109,13 @@ where
 
     fn take(&self, relist: &mut Relist, mut event: Event<W>) {
         match &mut event {
-            Event::Apply(object) | Event::InitApply(object) => (self.prune)(object),
+            Event::Apply(object) => {
+                self.metrics.events.inc();
+                (self.prune)(object);
+            }
+            Event::InitApply(object) => (self.prune)(object),
             Event::InitDone => {
+                self.metrics.relists.inc();
                 let ours = |key: &Key| {
                     self.namespace
                         .as_deref()
@@ -115,9 +125,27 @@ where
                 self.synced.cancel();
                 return;
             }
-            Event::Delete(_) | Event::Init => {}
+            Event::Delete(_) => {
+                self.metrics.events.inc();
+            }
+            Event::Init => {}
         }
         self.cache.apply(relist, event);
+    }
+}
+
+/// How long the server asks to be left alone.
+fn asked_patience(error: &watcher::Error) -> Duration {
+    let class = match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => classify(error),
+        watcher::Error::WatchError(status) => classify_status(status),
+        watcher::Error::NoResourceVersion => return Duration::ZERO,
+    };
+    match class {
+        Class::Throttled(Some(asked)) => asked.min(BACKOFF.limit),
+        _ => Duration::ZERO,
     }
 }
 

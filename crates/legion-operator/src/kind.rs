@@ -23,6 +23,8 @@ pub trait Kind: Send + Sync + 'static {
     /// Its status.
     type Status: Send + Sync;
 
+    /// Its name, as in manifests.
+    const NAME: &'static str;
     /// Whether the kind's own truth is `Succeeded` (a run) rather than `Ready`.
     const IS_RUN: bool = false;
 
@@ -75,6 +77,11 @@ pub trait Kind: Send + Sync + 'static {
     /// The status write that follows.
     fn settle(world: &Self::World, plan: &Plan<Self::Status>, outcome: &Outcome, now: Timestamp)
     -> Option<StatusPatch>;
+
+    /// A status of ours was written.
+    fn written(shared: &Shared, before: &Self::Object, after: &Self::Object) {
+        let _ = (shared, before, after);
+    }
 
     /// When to look again although nothing happens.
     fn requeue(plan: &Plan<Self::Status>, outcome: &Outcome, now: Timestamp) -> Option<Timestamp>;

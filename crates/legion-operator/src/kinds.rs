@@ -24,6 +24,8 @@ impl Kind for Toolchains {
     type World = toolchain::World;
     type Status = ToolchainIntegrationStatus;
 
+    const NAME: &'static str = "ToolchainIntegration";
+
     fn cache(shared: &Shared) -> &Cache<ToolchainIntegration> {
         &shared.toolchains
     }
@@ -61,6 +63,8 @@ impl Kind for Connections {
     type Object = Connection;
     type World = connection::World;
     type Status = ConnectionStatus;
+
+    const NAME: &'static str = "Connection";
 
     fn cache(shared: &Shared) -> &Cache<Connection> {
         &shared.connections
@@ -100,6 +104,7 @@ impl Kind for Trainings {
     type World = training::World;
     type Status = ModelTrainingStatus;
 
+    const NAME: &'static str = "ModelTraining";
     const IS_RUN: bool = true;
 
     fn cache(shared: &Shared) -> &Cache<ModelTraining> {
@@ -217,6 +222,10 @@ impl Kind for Trainings {
         now: Timestamp,
     ) -> Option<StatusPatch> {
         training::settle(world, plan, outcome, now)
+    }
+
+    fn written(shared: &Shared, before: &ModelTraining, after: &ModelTraining) {
+        shared.metrics.status_written(before, after);
     }
 
     fn requeue(plan: &Plan<ModelTrainingStatus>, outcome: &Outcome, now: Timestamp) -> Option<Timestamp> {

@@ -23,6 +23,7 @@ pub mod invalid;
 pub mod key;
 pub mod kind;
 pub mod kinds;
+pub mod metrics;
 pub mod queue;
 pub mod run;
 pub mod settings;

@@ -9,7 +9,9 @@ use legion_plan::settings::Identity;
 use legion_runtime::{
     Shutdown, SystemClock, client,
     lease::LeaseSettings,
+    listen,
     logs::{self, Format},
+    telemetry::Telemetry,
 };
 
 /// Trains models from manifests.
@@ -60,6 +62,14 @@ struct Run {
     /// Act without a lease. Only where no second replica can be.
     #[arg(long, env = "LEGION_NO_LEASE")]
     no_lease: bool,
+    /// Address of the HTTP listener with /healthz, /readyz and /metrics; empty for none.
+    #[arg(
+        long,
+        env = "LEGION_LISTEN",
+        default_value = "[::]:8080",
+        value_name = "ADDRESS:PORT"
+    )]
+    listen: String,
     /// text or json.
     #[arg(long, env = "LEGION_LOG_FORMAT", default_value = "text")]
     log_format: Format,
@@ -93,6 +103,12 @@ fn main() -> ExitCode {
 async fn run(arguments: Run) -> anyhow::Result<()> {
     logs::init(arguments.log_format, &arguments.log)?;
     let shutdown = Shutdown::on_signals().context("cannot install signal handlers")?;
+    let telemetry = Telemetry::default();
+    if !arguments.listen.is_empty() {
+        let listener = listen::bind(&arguments.listen).await.context("--listen")?;
+        tracing::info!(address = %listener.address(), "listening");
+        tokio::spawn(listener.serve(telemetry.clone(), shutdown.clone()));
+    }
     let client = client::connect().await?;
     let mut plan = legion_plan::Settings::new(&arguments.platform_namespace, &arguments.agent_image);
     plan.identity = (!arguments.cluster_assigns_user).then_some(Identity {
@@ -106,6 +122,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         namespaces: arguments.namespaces,
         workers: arguments.workers,
         lease: (!arguments.no_lease).then_some(lease),
+        telemetry: Some(telemetry),
     };
     legion_operator::run(client, settings, Arc::new(SystemClock), shutdown).await?;
     Ok(())

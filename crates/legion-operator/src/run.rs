@@ -1,7 +1,8 @@
 //! The whole operator, from an API client to an orderly end.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
+use http::HeaderValue;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, Client, Resource,
@@ -10,7 +11,8 @@ use kube::{
 use legion_plan::training::labels;
 use legion_runtime::{
     SharedClock, Shutdown,
-    client::{RESPONSE_DEADLINE, bounded},
+    client::{Manners, RESPONSE_DEADLINE},
+    health::Health,
     lease::{self, Leadership, Lost},
 };
 use serde::de::DeserializeOwned;
@@ -25,11 +27,19 @@ use crate::{
     driver::Driver,
     feed::Feed,
     kinds::{Connections, Toolchains, Trainings},
-    shared::Shared,
+    metrics::{Metrics, PREFIX, RESOURCES, Watch},
+    shared::{Queues, Shared},
 };
 
 /// Name under which writes are booked.
 const MANAGER: &str = "legion-operator";
+/// Who asks, in every request.
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("legion-operator/", env!("CARGO_PKG_VERSION")));
+/// A watch is renewed every five minutes, and one that fails tries again every half minute: when nothing was tried for so
+/// long, its task is stuck.
+const WATCH_STALL: Duration = Duration::from_secs(900);
+/// Every request has a deadline of seconds: when work is due and none was taken up for so long, all workers are stuck.
+const WORK_STALL: Duration = Duration::from_secs(300);
 
 /// Why an operator ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -47,25 +57,42 @@ pub enum RunError {
 /// # Errors
 /// When the leader lease is lost, or a task dies: the process should end and be started anew.
 pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdown: Shutdown) -> Result<(), RunError> {
+    let telemetry = settings.telemetry.clone().unwrap_or_default();
+    let (health, metrics) = (&telemetry.health, Metrics::default());
     // Whatever client this is: a request that is never answered must end.
-    let client = bounded(client, RESPONSE_DEADLINE);
+    let manners = Manners {
+        user_agent: USER_AGENT,
+        deadline: RESPONSE_DEADLINE,
+        requests: metrics.requests.clone(),
+    };
+    let client = manners.of(client);
     tokio::select! {
-        () = crds::wait(&client) => {}
+        () = crds::wait(&client, health) => {}
         () = shutdown.requested() => return Ok(()),
     }
     // Replicas that wait for the lease keep their caches warm; hence the watches first.
     let leader = Shutdown::new();
     let held = Leadership::pending();
-    let calls = Calls::new(client.clone(), held.clone(), MANAGER);
-    let shared = Shared::new(calls, settings.plan.clone(), clock.clone());
+    let calls = Calls::new(client.clone(), held.clone(), MANAGER, metrics.clone());
+    let shared = Shared::new(calls, settings.plan.clone(), clock.clone(), metrics.clone());
     let mut tasks = JoinSet::new();
-    let synced = watch_all(&mut tasks, &client, &settings, &shared);
+    let (watches, synced) = watch_all(&mut tasks, &client, &settings, &shared);
+    for watch in watches.clone() {
+        health.add_check(Box::new(move || check_watch(&watch)));
+    }
+    telemetry.metrics.register_build(PREFIX, env!("CARGO_PKG_VERSION"));
+    telemetry.metrics.register(|registry| {
+        metrics.requests.register(registry, PREFIX);
+        metrics.register(registry, shared.clone(), held.clone(), watches.clone());
+    });
     tokio::select! {
-        () = async { for token in &synced { token.cancelled().await } } => {}
+        () = first_lists(&watches, &synced, health) => {}
         ended = tasks.join_next() => return Err(task_ended(ended)),
         () = shutdown.requested() => return Ok(()),
     }
     tracing::info!("the caches are complete");
+    // Ready also while another replica leads: this one takes over at any moment.
+    health.set_ready();
 
     let lease = match settings.lease.clone() {
         None => {
@@ -78,6 +105,8 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
         },
     };
 
+    let queues = shared.queues.clone();
+    health.add_check(Box::new(move || check_queues(&queues)));
     let mut drivers = JoinSet::new();
     drivers.spawn(Driver::<Toolchains>::new(shared.clone()).run(settings.workers, leader.child()));
     drivers.spawn(Driver::<Connections>::new(shared.clone()).run(settings.workers, leader.child()));
@@ -115,13 +144,46 @@ fn task_ended(ended: Option<Result<(), tokio::task::JoinError>>) -> RunError {
     })
 }
 
-/// Starts every watch; gives back what is cancelled when each has listed once.
+/// Waits until every watch has listed once.
+async fn first_lists(watches: &[Watch], synced: &[CancellationToken], health: &Health) {
+    for (watch, token) in watches.iter().zip(synced) {
+        if !token.is_cancelled() {
+            health.wait_for(format!("waiting for the first list of {}", watch.pulse.path()));
+            token.cancelled().await;
+        }
+    }
+}
+
+fn check_watch(watch: &Watch) -> Result<(), String> {
+    let idle = watch.pulse.idle();
+    if idle < WATCH_STALL {
+        return Ok(());
+    }
+    let (path, seconds) = (watch.pulse.path(), idle.as_secs());
+    Err(format!("the watch of {path} has tried nothing for {seconds} s"))
+}
+
+fn check_queues(queues: &Queues) -> Result<(), String> {
+    for (kind, queue) in queues.all() {
+        let backlog = queue.backlog();
+        if backlog.oldest.min(backlog.idle) >= WORK_STALL {
+            let seconds = backlog.idle.as_secs();
+            return Err(format!(
+                "{} objects of kind {kind} are due, and none was looked at for {seconds} s",
+                backlog.due
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Starts every watch; gives back each with what is cancelled when it has listed once.
 fn watch_all(
     tasks: &mut JoinSet<()>,
     client: &Client,
     settings: &Settings,
     shared: &Arc<Shared>,
-) -> Vec<CancellationToken> {
+) -> (Vec<Watch>, Vec<CancellationToken>) {
     let mut own: Vec<Option<String>> = settings.namespaces.iter().cloned().map(Some).collect();
     if own.is_empty() {
         own.push(None);
@@ -135,6 +197,8 @@ fn watch_all(
     let mut watches = Watches {
         tasks,
         client,
+        metrics: &shared.metrics,
+        started: Vec::new(),
         synced: Vec::new(),
     };
     watches.start(&with_platform, None, drop_managed_fields, &shared.toolchains);
@@ -142,12 +206,14 @@ fn watch_all(
     watches.start(&own, None, drop_managed_fields, &shared.trainings);
     watches.start(&own, Some(labels::TRAINING), prune_pod, &shared.pods);
     watches.start(&own, None, keep_identity, &shared.config_maps);
-    watches.synced
+    (watches.started, watches.synced)
 }
 
 struct Watches<'a> {
     tasks: &'a mut JoinSet<()>,
     client: &'a Client,
+    metrics: &'a Metrics,
+    started: Vec<Watch>,
     synced: Vec<CancellationToken>,
 }
 
@@ -168,19 +234,27 @@ impl Watches<'_> {
             + 'static,
         K: Resource<DynamicType = ()> + Send + Sync + 'static,
     {
+        let plural = W::plural(&()).into_owned();
+        let resource = RESOURCES.iter().find(|known| **known == plural).unwrap_or(&"other");
         for namespace in namespaces {
             let synced = CancellationToken::new();
             self.synced.push(synced.clone());
+            let api = match namespace {
+                Some(namespace) => Api::<W>::namespaced(self.client.clone(), namespace),
+                None => Api::all(self.client.clone()),
+            };
+            self.started.push(Watch {
+                resource,
+                pulse: self.metrics.requests.follow(api.resource_url()),
+            });
             let feed = Feed {
-                api: match namespace {
-                    Some(namespace) => Api::<W>::namespaced(self.client.clone(), namespace),
-                    None => Api::all(self.client.clone()),
-                },
+                api,
                 namespace: namespace.clone(),
                 labels: labels.map(str::to_owned),
                 prune,
                 cache: cache.clone(),
                 synced,
+                metrics: self.metrics.of_feed(resource),
             };
             self.tasks.spawn(feed.run());
         }

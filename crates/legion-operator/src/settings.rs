@@ -1,6 +1,6 @@
 //! How one operator process is set up.
 
-use legion_runtime::lease::LeaseSettings;
+use legion_runtime::{lease::LeaseSettings, telemetry::Telemetry};
 
 /// Settings of an operator.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub struct Settings {
     pub workers: usize,
     /// The lease that decides which of several replicas acts; `None` for a process that is alone by construction.
     pub lease: Option<LeaseSettings>,
+    /// Where the operator tells how it is; for one run of it.
+    pub telemetry: Option<Telemetry>,
 }
 
 impl Settings {
@@ -24,6 +26,7 @@ impl Settings {
             namespaces: Vec::new(),
             workers: 16,
             lease: None,
+            telemetry: None,
         }
     }
 }

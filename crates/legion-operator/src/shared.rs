@@ -15,6 +15,9 @@ use crate::{
     cache::{Cache, Change, Entry},
     calls::Calls,
     key::Key,
+    kind::Kind,
+    kinds::{Connections, Toolchains, Trainings},
+    metrics::Metrics,
     queue::Queue,
     wakeups::{Index, Referent, referents, training_of},
 };
@@ -27,6 +30,8 @@ pub struct Shared {
     pub settings: legion_plan::Settings,
     /// Wall time.
     pub clock: SharedClock,
+    /// What is counted.
+    pub metrics: Metrics,
     /// All trainings.
     pub trainings: Arc<Cache<ModelTraining>>,
     /// All toolchains.
@@ -46,7 +51,7 @@ pub struct Shared {
 }
 
 /// The work of each kind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Queues {
     /// Trainings.
     pub trainings: Queue,
@@ -56,11 +61,32 @@ pub struct Queues {
     pub connections: Queue,
 }
 
+impl Queues {
+    fn new(metrics: &Metrics) -> Self {
+        let queue = |kind| Queue::new(metrics.queue_wait(kind));
+        Self {
+            trainings: queue(Trainings::NAME),
+            toolchains: queue(Toolchains::NAME),
+            connections: queue(Connections::NAME),
+        }
+    }
+
+    /// Every queue, with the name of its kind.
+    #[must_use]
+    pub fn all(&self) -> [(&'static str, &Queue); 3] {
+        [
+            (Toolchains::NAME, &self.toolchains),
+            (Connections::NAME, &self.connections),
+            (Trainings::NAME, &self.trainings),
+        ]
+    }
+}
+
 impl Shared {
     /// Empty caches, wired so that every change wakes whom it concerns.
     #[must_use]
-    pub fn new(calls: Calls, settings: legion_plan::Settings, clock: SharedClock) -> Arc<Self> {
-        let queues = Arc::new(Queues::default());
+    pub fn new(calls: Calls, settings: legion_plan::Settings, clock: SharedClock, metrics: Metrics) -> Arc<Self> {
+        let queues = Arc::new(Queues::new(&metrics));
         let referrers = Arc::new(Index::<Referent, Key>::default());
         let pods_of = Arc::new(Index::<Key, Key>::default());
         let wake = {
@@ -141,6 +167,7 @@ impl Shared {
             calls,
             settings,
             clock,
+            metrics,
             trainings,
             toolchains,
             connections,

@@ -4,20 +4,25 @@
 //! both believe that their write won. As in client-go, a challenger measures the holder's silence with its own clock,
 //! from the moment it saw the last renewal, so that clocks need not agree.
 //!
-//! A lease alone fences nothing: a holder may be paused in mid-write. So [`Leadership::is_current`] turns false before a
-//! challenger may take over, and beyond that every write of the operator carries a precondition of its own.
+//! A challenger watches the lease, so that one that is given back is taken at once, and waits for nothing else but the
+//! holder's silence.
+//!
+//! A lease alone fences nothing: a holder may be paused in mid-write. So [`Leadership::remaining`] ends before a
+//! challenger may take over, no write is waited for beyond it, and every write of the operator carries a precondition of
+//! its own.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, Client, api::PostParams, runtime::watcher::watch_object};
 use tokio::time::Instant;
 
 use crate::{
@@ -36,7 +41,7 @@ pub struct LeaseSettings {
     pub identity: String,
     /// A holder that is silent for so long may be replaced.
     pub duration: Duration,
-    /// How often the holder renews, and how often a challenger looks.
+    /// How often the holder renews.
     pub interval: Duration,
 }
 
@@ -59,6 +64,41 @@ impl LeaseSettings {
     }
 }
 
+/// A point in time by two clocks: tokio's, and the one that goes on while the machine is suspended.
+///
+/// A virtual machine that is suspended and resumed must not believe that its lease still runs, and the monotonic clock of
+/// Linux stands still meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    tokio: Instant,
+    boot: Duration,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self {
+            tokio: Instant::now(),
+            boot: since_boot(),
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.tokio.elapsed().max(since_boot().saturating_sub(self.boot))
+    }
+}
+
+/// Time since the machine was booted, with the time that it was suspended. Zero, always, where the system does not tell.
+fn since_boot() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec of ours, which the call fills.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    if result != 0 {
+        return Duration::ZERO;
+    }
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default())
+}
+
 /// Whether this replica may write. Cloning gives another view of the same.
 #[derive(Clone, Debug)]
 pub struct Leadership(Arc<Mutex<Hold>>);
@@ -67,8 +107,8 @@ pub struct Leadership(Arc<Mutex<Hold>>);
 enum Hold {
     /// There is one replica only.
     Always,
-    /// Held until then, unless renewed.
-    Until(Instant),
+    /// Held for so long since then, unless renewed.
+    For(Duration, Moment),
     /// Held by nobody here.
     None,
 }
@@ -88,10 +128,16 @@ impl Leadership {
     /// May this replica write now?
     #[must_use]
     pub fn is_current(&self) -> bool {
+        self.remaining().is_some()
+    }
+
+    /// For how long this replica may write, unless it renews its lease; `None` when it may not.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Hold::Always => true,
-            Hold::Until(end) => Instant::now() < end,
-            Hold::None => false,
+            Hold::Always => Some(Duration::MAX),
+            Hold::For(usable, since) => usable.checked_sub(since.elapsed()).filter(|left| !left.is_zero()),
+            Hold::None => None,
         }
     }
 
@@ -107,7 +153,7 @@ pub struct HeldLease {
     settings: LeaseSettings,
     clock: SharedClock,
     lease: Lease,
-    renewed: Instant,
+    renewed: Moment,
     leadership: Leadership,
 }
 
@@ -120,26 +166,49 @@ pub async fn acquire(
     leadership: Leadership,
     shutdown: &Shutdown,
 ) -> Option<HeldLease> {
-    let api = Api::namespaced(client, &settings.namespace);
+    let api: Api<Lease> = Api::namespaced(client, &settings.namespace);
+    let pause = settings.interval / 5;
     let mut challenger = Challenger {
-        api,
+        api: api.clone(),
         settings,
         clock,
         leadership,
         seen: None,
     };
     loop {
-        match challenger.attempt().await {
-            Ok(Some(held)) => {
-                tracing::info!(lease = held.settings.name, identity = held.settings.identity, "leading");
-                return Some(held);
+        let mut changes = std::pin::pin!(watch_object(api.clone(), &challenger.settings.name));
+        loop {
+            let refused = tokio::select! {
+                biased;
+                () = shutdown.requested() => return None,
+                () = challenger.silent_for_too_long() => challenger.attempt().await,
+                change = changes.next() => match change {
+                    None => break,
+                    Some(Ok(lease)) if lease.as_ref().is_none_or(|lease| challenger.is_free(lease)) => {
+                        challenger.attempt().await
+                    }
+                    Some(Ok(_)) => Ok(None),
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "cannot watch the lease");
+                        tokio::select! {
+                            () = tokio::time::sleep(pause) => {}
+                            () = shutdown.requested() => return None,
+                        }
+                        Ok(None)
+                    }
+                },
+            };
+            match refused {
+                Ok(Some(held)) => {
+                    tracing::info!(lease = held.settings.name, identity = held.settings.identity, "leading");
+                    return Some(held);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(class = classify(&error).as_str(), %error, "cannot take the lease");
+                    challenger.look_again_in(pause);
+                }
             }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(class = classify(&error).as_str(), %error, "cannot take the lease"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(challenger.settings.interval) => {}
-            () = shutdown.requested() => return None,
         }
     }
 }
@@ -149,13 +218,26 @@ struct Challenger {
     settings: LeaseSettings,
     clock: SharedClock,
     leadership: Leadership,
-    /// The version of the lease that was seen last, and since when.
+    /// The version of the lease that was seen last, and when its holder may be replaced.
     seen: Option<(Option<String>, Instant)>,
 }
 
 impl Challenger {
+    /// Ends when the holder's time is over. A lease that was not seen yet is waited for.
+    async fn silent_for_too_long(&self) {
+        match &self.seen {
+            Some((_, end)) => tokio::time::sleep_until(*end).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn look_again_in(&mut self, pause: Duration) {
+        let version = self.seen.take().and_then(|(version, _)| version);
+        self.seen = Some((version, Instant::now() + pause));
+    }
+
     async fn attempt(&mut self) -> Result<Option<HeldLease>, kube::Error> {
-        let sent = Instant::now();
+        let sent = Moment::now();
         let now = self.clock.now();
         let taken = match self.api.get_opt(&self.settings.name).await? {
             None => {
@@ -176,7 +258,7 @@ impl Challenger {
         };
         match taken {
             Ok(lease) => {
-                self.leadership.set(Hold::Until(sent + self.settings.usable()));
+                self.leadership.set(Hold::For(self.settings.usable(), sent));
                 Ok(Some(HeldLease {
                     api: self.api.clone(),
                     clock: self.clock.clone(),
@@ -193,27 +275,28 @@ impl Challenger {
     }
 
     fn is_free(&mut self, lease: &Lease) -> bool {
-        let spec = lease.spec.clone().unwrap_or_default();
-        let holder = spec.holder_identity.unwrap_or_default();
+        let spec = lease.spec.as_ref();
+        let holder = spec
+            .and_then(|spec| spec.holder_identity.as_deref())
+            .unwrap_or_default();
         // Our own name: this replica held it before it was restarted, and one identity runs once.
         if holder.is_empty() || holder == self.settings.identity {
             return true;
         }
-        let version = lease.metadata.resource_version.clone();
-        let since = match &self.seen {
-            Some((seen, since)) if *seen == version => *since,
-            _ => {
-                let now = Instant::now();
-                self.seen = Some((version, now));
-                now
-            }
-        };
+        let version = &lease.metadata.resource_version;
+        let now = Instant::now();
+        if let Some((seen, end)) = &self.seen
+            && seen == version
+        {
+            return *end <= now;
+        }
         // The holder's own duration counts: it may have been started with another setting.
         let promised = spec
-            .lease_duration_seconds
-            .and_then(|s| u64::try_from(s).ok())
+            .and_then(|spec| spec.lease_duration_seconds)
+            .and_then(|seconds| u64::try_from(seconds).ok())
             .map(Duration::from_secs);
-        since.elapsed() >= promised.unwrap_or(self.settings.duration)
+        self.seen = Some((version.clone(), now + promised.unwrap_or(self.settings.duration)));
+        false
     }
 }
 
@@ -245,53 +328,46 @@ impl HeldLease {
     pub async fn hold(mut self, shutdown: &Shutdown) -> Lost {
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(self.renewed + self.settings.interval) => {}
+                () = tokio::time::sleep_until(self.renewed.tokio + self.settings.interval) => {}
                 () = shutdown.requested() => {
                     self.release().await;
                     return Lost::No;
                 }
             }
-            if let Lost::Yes = self.renew().await {
+            let left = self.settings.usable().saturating_sub(self.renewed.elapsed());
+            // Nothing is sent when there is no time left: the process was paused, and somebody else may hold it.
+            if left.is_zero() || tokio::time::timeout(left, self.renew()).await != Ok(Lost::No) {
                 self.leadership.set(Hold::None);
                 return Lost::Yes;
             }
         }
     }
 
-    /// Renews once, trying again while there is time.
+    /// Renews once, trying again for as long as the caller waits.
     async fn renew(&mut self) -> Lost {
         loop {
-            let sent = Instant::now();
-            let end = self.renewed + self.settings.usable();
+            let sent = Moment::now();
             let mut lease = self.lease.clone();
             if let Some(spec) = &mut lease.spec {
                 spec.renew_time = Some(MicroTime(self.clock.now()));
             }
             let params = PostParams::default();
-            let answer = tokio::time::timeout_at(end, self.api.replace(&self.settings.name, &params, &lease)).await;
-            match answer {
-                Ok(Ok(lease)) => {
+            match self.api.replace(&self.settings.name, &params, &lease).await {
+                Ok(lease) => {
                     self.lease = lease;
                     self.renewed = sent;
-                    self.leadership.set(Hold::Until(sent + self.settings.usable()));
+                    self.leadership.set(Hold::For(self.settings.usable(), sent));
                     return Lost::No;
                 }
                 // Also after a renewal of ours whose answer was lost: the object tells whose it is.
-                Ok(Err(error)) if classify(&error) == Class::Conflict => {
-                    match self.api.get(&self.settings.name).await {
-                        Ok(lease) if self.is_ours(&lease) => self.lease = lease,
-                        Ok(_) => return Lost::Yes,
-                        Err(_) => {}
-                    }
-                }
-                Ok(Err(error)) => tracing::warn!(class = classify(&error).as_str(), %error, "cannot renew the lease"),
-                Err(_) => return Lost::Yes,
+                Err(error) if classify(&error) == Class::Conflict => match self.api.get(&self.settings.name).await {
+                    Ok(lease) if self.is_ours(&lease) => self.lease = lease,
+                    Ok(_) => return Lost::Yes,
+                    Err(_) => {}
+                },
+                Err(error) => tracing::warn!(class = classify(&error).as_str(), %error, "cannot renew the lease"),
             }
-            let pause = self.settings.interval / 5;
-            if Instant::now() + pause >= end {
-                return Lost::Yes;
-            }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(self.settings.interval / 5).await;
         }
     }
 
@@ -321,4 +397,27 @@ pub enum Lost {
     Yes,
     /// It was given back.
     No,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_that_the_machine_was_suspended_counts() {
+        let now = Moment::now();
+        assert!(now.boot > Duration::ZERO, "the system tells");
+        let minute = Duration::from_secs(60);
+        let leadership = Leadership::pending();
+        leadership.set(Hold::For(minute, now));
+        assert!(leadership.remaining().is_some_and(|left| left > minute / 2));
+        // As if the clock of tokio had stood still for a minute.
+        let suspended = Moment {
+            boot: now.boot.saturating_sub(minute),
+            ..now
+        };
+        leadership.set(Hold::For(minute, suspended));
+        assert_eq!(leadership.remaining(), None);
+        assert!(!leadership.is_current());
+    }
 }

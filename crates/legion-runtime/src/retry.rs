@@ -2,10 +2,12 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use kube::core::Status;
+use tokio::time::Instant;
 
 /// What a failed request means for whoever made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,18 @@ pub enum Class {
 }
 
 impl Class {
+    /// Every class.
+    pub const ALL: [Self; 8] = [
+        Self::Transient,
+        Self::Throttled(None),
+        Self::Conflict,
+        Self::AlreadyExists,
+        Self::Gone,
+        Self::Forbidden,
+        Self::Invalid,
+        Self::Bug,
+    ];
+
     /// As a metric label and in logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -109,6 +123,36 @@ impl Backoff {
     }
 }
 
+/// Holds back everybody while the server asks for patience. One object's back-off would not do: the next object's request
+/// would be refused as well, and cost the server as much.
+#[derive(Debug, Default)]
+pub struct Throttle(Mutex<Option<Instant>>);
+
+impl Throttle {
+    /// However long the server asks for: then it is asked again.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// The server asks for so much patience. Returns whether this is news: nobody was held back already.
+    pub fn hold_back(&self, asked: Duration) -> bool {
+        let now = Instant::now();
+        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = until.is_none_or(|until| until <= now);
+        *until = (*until).max(Some(now + asked.min(Self::LIMIT)));
+        is_news
+    }
+
+    /// Ends when nobody is held back.
+    pub async fn passed(&self) {
+        loop {
+            let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match until {
+                Some(until) if until > Instant::now() => tokio::time::sleep_until(until).await,
+                _ => return,
+            }
+        }
+    }
+}
+
 /// A number in 0..1 that is spread evenly over keys and salts, and always the same for one of them.
 #[must_use]
 pub fn fraction(key: &str, salt: u32) -> f64 {
@@ -166,6 +210,21 @@ mod tests {
         ] {
             assert_eq!(classify_status(&status(code, reason, after)), class, "{code} {reason}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everybody_waits_as_long_as_the_server_asks_and_no_longer_than_a_minute() {
+        let throttle = Throttle::default();
+        let start = Instant::now();
+        throttle.passed().await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(throttle.hold_back(Duration::from_secs(7)));
+        assert!(!throttle.hold_back(Duration::from_secs(2)), "held back already");
+        throttle.passed().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(7));
+        assert!(throttle.hold_back(Duration::from_secs(3600)));
+        throttle.passed().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(67));
     }
 
     #[test]

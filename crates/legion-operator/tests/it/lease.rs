@@ -79,7 +79,8 @@ async fn a_replica_takes_over_when_the_leader_is_gone() {
         .iter()
         .filter(|call| call.resource == "leases")
         .count();
-    assert!(idle <= 14, "{idle} requests for the lease in a minute");
+    // Twelve renewals, and what it took to become the leader.
+    assert!(idle <= 16, "{idle} requests for the lease in a minute");
 
     // The leader dies without a word.
     cluster.stop().await;
@@ -91,13 +92,13 @@ async fn a_replica_takes_over_when_the_leader_is_gone() {
     );
     succeeded(cluster.wait_for("wine", "True", LIMIT).await);
 
-    // An orderly end gives the lease back: the next replica need not wait for its end.
+    // An orderly end gives the lease back: the next replica takes it at once.
     let (third, _running, _task) = replica(&cluster, "c");
     cluster.settle(Duration::from_secs(6)).await;
     shutdown.request();
     task.await.unwrap();
     cluster.create(&manifests::training("beer")).await;
-    cluster.settle(Duration::from_secs(6)).await;
+    cluster.settle(Duration::from_secs(1)).await;
     assert!(!writes(&third.calls()).is_empty());
     succeeded(cluster.wait_for("beer", "True", LIMIT).await);
     assert_eq!(cluster.history.violations(), Vec::<String>::new());

@@ -1,0 +1,319 @@
+//! The HTTP listener of a process: `/healthz`, `/readyz` and `/metrics`, for the kubelet and Prometheus.
+//!
+//! Plain HTTP without authentication, as probes are: it tells nothing that is secret, and a NetworkPolicy says who may ask.
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+
+use crate::{Shutdown, metrics, telemetry::Telemetry};
+
+/// More than probes and scrapers ever have open; whoever opens more waits.
+const CONNECTIONS: usize = 32;
+/// Within this time a client says what it wants, or is cut off: so nobody keeps a connection from others.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Before connections are accepted again when there are no file descriptors for more.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why nothing listens.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be read.
+    #[error("{0:?} is no address to listen on: write ADDRESS:PORT, such as [::]:8080 or 127.0.0.1:8080")]
+    Malformed(String),
+    /// The address cannot be had.
+    #[error("cannot listen on {address}: {source}; {remedy}")]
+    Unavailable {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        source: std::io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
+
+/// A bound listener that does not serve yet.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+/// Binds `address`. Must be called within a tokio runtime.
+///
+/// # Errors
+/// When it is not of the form ADDRESS:PORT, or cannot be bound.
+pub async fn bind(address: &str) -> Result<Listener, ListenError> {
+    let wanted: SocketAddr = address
+        .parse()
+        .map_err(|_| ListenError::Malformed(address.to_owned()))?;
+    let bound = match TcpListener::bind(wanted).await {
+        // A kernel without IPv6: "any address" is meant.
+        Err(error) if has_no_ipv6(&error) && wanted.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, wanted.port())).await
+        }
+        bound => bound,
+    };
+    let unavailable = |source: std::io::Error| ListenError::Unavailable {
+        address: wanted,
+        remedy: remedy(source.kind()),
+        source,
+    };
+    let socket = bound.map_err(unavailable)?;
+    let address = socket.local_addr().map_err(unavailable)?;
+    Ok(Listener { socket, address })
+}
+
+fn has_no_ipv6(error: &std::io::Error) -> bool {
+    let code = error.raw_os_error();
+    [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL]
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
+}
+
+fn remedy(kind: std::io::ErrorKind) -> &'static str {
+    match kind {
+        std::io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
+        std::io::ErrorKind::PermissionDenied => "choose a port from 1024 on",
+        std::io::ErrorKind::AddrNotAvailable => "this machine has no such address: [::] stands for every one",
+        _ => "choose another address",
+    }
+}
+
+impl Listener {
+    /// Where it listens; the port is the real one where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves for ever: also while the process shuts down, so that the kubelet and Prometheus see it. A process that shuts
+    /// down is not ready.
+    pub async fn serve(self, telemetry: Telemetry, shutdown: Shutdown) {
+        let told = Arc::new(Told { telemetry, shutdown });
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            // Never closed.
+            let Ok(place) = connections.clone().acquire_owned().await else {
+                return;
+            };
+            match self.socket.accept().await {
+                Ok((stream, _)) => {
+                    let told = told.clone();
+                    tokio::spawn(async move {
+                        serve_connection(stream, told).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the listener cannot accept a connection");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+struct Told {
+    telemetry: Telemetry,
+    shutdown: Shutdown,
+}
+
+async fn serve_connection(stream: TcpStream, told: Arc<Told>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answer(&told, request.method(), request.uri().path());
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that goes away is none of our concern.
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection of the listener ended");
+    }
+}
+
+fn answer(told: &Told, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut response = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET and HEAD are answered\n".to_owned(),
+        );
+        response
+            .headers_mut()
+            .insert(header::ALLOW, http::HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match path {
+        "/healthz" => verdict(told.telemetry.health.live()),
+        "/readyz" if told.shutdown.is_requested() => verdict(Err("shutting down".to_owned())),
+        "/readyz" => verdict(told.telemetry.health.ready()),
+        "/metrics" => match told.telemetry.metrics.encode() {
+            Ok(metrics) => with_type(StatusCode::OK, metrics::CONTENT_TYPE, metrics),
+            Err(error) => {
+                tracing::error!(%error, "the metrics cannot be written");
+                text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the metrics cannot be written\n".to_owned(),
+                )
+            }
+        },
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there is /healthz, /readyz and /metrics\n".to_owned(),
+        ),
+    }
+}
+
+fn verdict(result: Result<(), String>) -> Response<Full<Bytes>> {
+    match result {
+        Ok(()) => text(StatusCode::OK, "ok\n".to_owned()),
+        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    with_type(status, "text/plain; charset=utf-8", body)
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::health::Health;
+
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn status_and_body(address: SocketAddr, path: &str) -> (String, String) {
+        let answer = ask(address, &format!("GET {path} HTTP/1.1")).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap();
+        (status.to_owned(), body.to_owned())
+    }
+
+    async fn serving() -> (SocketAddr, Health, Shutdown) {
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let address = listener.address();
+        let (telemetry, shutdown) = (Telemetry::default(), Shutdown::new());
+        tokio::spawn(listener.serve(telemetry.clone(), shutdown.clone()));
+        (address, telemetry.health, shutdown)
+    }
+
+    #[tokio::test]
+    async fn readiness_says_what_is_waited_for_and_ends_with_the_wish_to_stop() {
+        let (address, health, shutdown) = serving().await;
+        health.wait_for("waiting for the CRDs: widgets");
+        let not_ready = ("503".to_owned(), "waiting for the CRDs: widgets\n".to_owned());
+        assert_eq!(status_and_body(address, "/readyz").await, not_ready);
+        assert_eq!(status_and_body(address, "/healthz").await.0, "200");
+        health.set_ready();
+        assert_eq!(status_and_body(address, "/readyz").await, ("200".into(), "ok\n".into()));
+        shutdown.request();
+        let stopping = ("503".to_owned(), "shutting down\n".to_owned());
+        assert_eq!(status_and_body(address, "/readyz").await, stopping);
+        assert_eq!(status_and_body(address, "/healthz").await.0, "200");
+    }
+
+    #[tokio::test]
+    async fn liveness_tells_every_reason_for_a_restart() {
+        let (address, health, _) = serving().await;
+        health.add_check(Box::new(|| Ok(())));
+        health.add_check(Box::new(|| Err("the queue stands".to_owned())));
+        health.add_check(Box::new(|| Err("the watch stands".to_owned())));
+        let dead = ("503".to_owned(), "the queue stands\nthe watch stands\n".to_owned());
+        assert_eq!(status_and_body(address, "/healthz").await, dead);
+    }
+
+    #[tokio::test]
+    async fn metrics_are_openmetrics_and_other_requests_are_told_what_there_is() {
+        let (address, ..) = serving().await;
+        let scraped = ask(address, "GET /metrics HTTP/1.1").await;
+        assert!(
+            scraped.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+            "{scraped}"
+        );
+        assert!(scraped.ends_with("# EOF\n"), "{scraped}");
+        let unknown = ("404".to_owned(), "there is /healthz, /readyz and /metrics\n".to_owned());
+        assert_eq!(status_and_body(address, "/").await, unknown);
+        let posted = ask(address, "POST /metrics HTTP/1.1").await;
+        assert!(posted.starts_with("HTTP/1.1 405 "), "{posted}");
+        assert!(posted.contains("allow: GET, HEAD\r\n"), "{posted}");
+        let head = ask(address, "HEAD /healthz HTTP/1.1").await;
+        assert!(
+            head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"),
+            "{head}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_wrong_or_taken_is_named_with_what_to_do() {
+        for wrong in ["8080", ":8080", "localhost:8080", "127.0.0.1", "127.0.0.1:99999"] {
+            let error = bind(wrong).await.unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "{wrong:?} is no address to listen on: write ADDRESS:PORT, such as [::]:8080 or 127.0.0.1:8080"
+                )
+            );
+        }
+        let first = bind("127.0.0.1:0").await.unwrap();
+        let taken = first.address().to_string();
+        let error = bind(&taken).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot listen on {taken}: ")), "{error}");
+        assert!(
+            error.ends_with("another process listens there: stop it, or choose another port"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn clients_that_say_nothing_keep_nobody_waiting_for_long() {
+        tokio::time::pause();
+        let (address, ..) = serving().await;
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let start = tokio::time::Instant::now();
+        assert_eq!(status_and_body(address, "/healthz").await.0, "200");
+        assert!(
+            start.elapsed() <= PATIENCE + Duration::from_secs(1),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}

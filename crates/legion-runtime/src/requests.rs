@@ -1,0 +1,347 @@
+//! Counts a process's requests to the API server, by what they do and not by whom they concern: few series, however many
+//! objects and namespaces there are.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::{Method, StatusCode, Uri};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
+};
+use tokio::time::Instant;
+
+use crate::metrics::{SECONDS, UNIT_OF_TIME};
+
+/// What a request does, as audit logs call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// Reads one object.
+    Get,
+    /// Reads many.
+    List,
+    /// Follows changes.
+    Watch,
+    /// POST.
+    Create,
+    /// PUT.
+    Update,
+    /// PATCH.
+    Patch,
+    /// DELETE.
+    Delete,
+}
+
+impl Verb {
+    /// As it stands in a label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl EncodeLabelValue for Verb {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+/// The status of an answer; none where there was no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Code(Option<StatusCode>);
+
+impl EncodeLabelValue for Code {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        match self.0 {
+            Some(code) => EncodeLabelValue::encode(&code.as_u16(), encoder),
+            None => EncodeLabelValue::encode(&"none", encoder),
+        }
+    }
+}
+
+/// What a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Target {
+    verb: Verb,
+    resource: &'static str,
+    subresource: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    verb: Verb,
+    resource: &'static str,
+    subresource: &'static str,
+    code: Code,
+}
+
+/// What a watch does for its cache: whether it still tries, and whether the server still answers.
+#[derive(Debug)]
+pub struct Pulse {
+    path: String,
+    state: Mutex<Beats>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Beats {
+    tried: Instant,
+    answered: Instant,
+}
+
+impl Pulse {
+    fn beat(&self, change: impl FnOnce(&mut Beats)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn beats(&self) -> Beats {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The collection that is watched.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// For how long there was no attempt to list or watch. A watch is renewed every five minutes, so a long time means
+    /// that its task is stuck.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        self.beats().tried.elapsed()
+    }
+
+    /// For how long the server answered no list or watch.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.beats().answered.elapsed()
+    }
+}
+
+/// Counts requests. Cloning gives another handle of the same.
+#[derive(Clone, Debug)]
+pub struct Requests(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Plural names that are told apart; all others are `other`.
+    resources: &'static [&'static str],
+    answers: Family<Answered, Counter>,
+    durations: Family<Target, Histogram, fn() -> Histogram>,
+    pulses: Mutex<Vec<Arc<Pulse>>>,
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+impl Requests {
+    /// Tells these resources apart.
+    #[must_use]
+    pub fn new(resources: &'static [&'static str]) -> Self {
+        Self(Arc::new(Inner {
+            resources,
+            answers: Family::default(),
+            durations: Family::new_with_constructor(histogram),
+            pulses: Mutex::default(),
+        }))
+    }
+
+    /// Adds the metrics `PREFIX_api_requests_total` and `PREFIX_api_request_duration_seconds`.
+    pub fn register(&self, registry: &mut Registry, prefix: &str) {
+        registry.register(
+            format!("{prefix}_api_requests"),
+            "Requests to the API server, by the HTTP status of the answer; none where there was no answer",
+            self.0.answers.clone(),
+        );
+        registry.register_with_unit(
+            format!("{prefix}_api_request_duration"),
+            "Time until the head of the API server's answer",
+            UNIT_OF_TIME,
+            self.0.durations.clone(),
+        );
+    }
+
+    /// Follows the lists and watches of the collection with this path.
+    #[must_use]
+    pub fn follow(&self, path: impl Into<String>) -> Arc<Pulse> {
+        let now = Instant::now();
+        let pulse = Arc::new(Pulse {
+            path: path.into(),
+            state: Mutex::new(Beats {
+                tried: now,
+                answered: now,
+            }),
+        });
+        self.pulses().push(pulse.clone());
+        pulse
+    }
+
+    fn pulses(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Pulse>>> {
+        self.0.pulses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request is about to be sent.
+    pub(crate) fn begin(&self, method: &Method, uri: &Uri) -> InFlight<'_> {
+        let target = target(self.0.resources, method, uri);
+        let pulse = matches!(target.verb, Verb::List | Verb::Watch)
+            .then(|| self.pulses().iter().find(|pulse| pulse.path == uri.path()).cloned())
+            .flatten();
+        if let Some(pulse) = &pulse {
+            pulse.beat(|beats| beats.tried = Instant::now());
+        }
+        InFlight {
+            requests: &self.0,
+            target,
+            pulse,
+            began: Instant::now(),
+        }
+    }
+}
+
+/// A request that is under way.
+pub(crate) struct InFlight<'a> {
+    requests: &'a Inner,
+    target: Target,
+    pulse: Option<Arc<Pulse>>,
+    began: Instant,
+}
+
+impl InFlight<'_> {
+    /// It was answered, or will never be.
+    pub(crate) fn end(self, code: Option<StatusCode>) {
+        let Target {
+            verb,
+            resource,
+            subresource,
+        } = self.target;
+        let answered = Answered {
+            verb,
+            resource,
+            subresource,
+            code: Code(code),
+        };
+        self.requests.answers.get_or_create(&answered).inc();
+        self.requests
+            .durations
+            .get_or_create(&self.target)
+            .observe(self.began.elapsed().as_secs_f64());
+        if let Some(pulse) = self.pulse.filter(|_| code.is_some_and(|code| code.is_success())) {
+            pulse.beat(|beats| beats.answered = Instant::now());
+        }
+    }
+}
+
+fn target(known: &'static [&'static str], method: &Method, uri: &Uri) -> Target {
+    let mut parts = uri.path().split('/').filter(|part| !part.is_empty());
+    // /api/VERSION/... or /apis/GROUP/VERSION/...
+    let has_group = parts.next() == Some("apis");
+    let _version = parts.nth(usize::from(has_group));
+    let (resource, name, subresource) = match (parts.next(), parts.next(), parts.next()) {
+        (Some("namespaces"), Some(_), Some(resource)) => (Some(resource), parts.next(), parts.next()),
+        (resource, name, subresource) => (resource, name, subresource),
+    };
+    let resource = match resource {
+        None => "discovery",
+        Some(resource) => known.iter().find(|known| **known == resource).unwrap_or(&"other"),
+    };
+    let subresource = match subresource {
+        None => "",
+        Some("status") => "status",
+        Some(_) => "other",
+    };
+    let is_watch = || {
+        let query = uri.query().unwrap_or_default();
+        query
+            .split('&')
+            .any(|pair| matches!(pair, "watch=true" | "watch=1" | "watch"))
+    };
+    let verb = match *method {
+        Method::POST => Verb::Create,
+        Method::PUT => Verb::Update,
+        Method::PATCH => Verb::Patch,
+        Method::DELETE => Verb::Delete,
+        _ if resource == "discovery" || name.is_some() => Verb::Get,
+        _ if is_watch() => Verb::Watch,
+        _ => Verb::List,
+    };
+    Target {
+        verb,
+        resource,
+        subresource,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_known_by_what_it_does() {
+        for (method, uri, expected) in [
+            (Method::GET, "/apis/example.org/v1", "get discovery "),
+            (Method::GET, "/api/v1/pods?limit=500", "list pods "),
+            (Method::GET, "/api/v1/pods?&watch=true&resourceVersion=7", "watch pods "),
+            (Method::GET, "/api/v1/namespaces/ns/pods", "list pods "),
+            (Method::GET, "/api/v1/namespaces/ns/pods/a", "get pods "),
+            (
+                Method::POST,
+                "/api/v1/namespaces/ns/pods?fieldManager=x",
+                "create pods ",
+            ),
+            (Method::DELETE, "/api/v1/namespaces/ns/pods/a", "delete pods "),
+            (
+                Method::PATCH,
+                "/apis/example.org/v1/namespaces/ns/widgets/a/status?",
+                "patch widgets status",
+            ),
+            (
+                Method::PUT,
+                "/apis/example.org/v1/namespaces/ns/gadgets/a",
+                "update other ",
+            ),
+            (Method::GET, "/api/v1/namespaces", "list other "),
+            (
+                Method::POST,
+                "/api/v1/namespaces/ns/pods/a/eviction",
+                "create pods other",
+            ),
+        ] {
+            let target = target(&["pods", "widgets"], &method, &uri.parse().unwrap());
+            let found = format!("{} {} {}", target.verb.as_str(), target.resource, target.subresource);
+            assert_eq!(found, expected, "{method} {uri}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pulse_tells_an_attempt_from_an_answer() {
+        let requests = Requests::new(&["pods"]);
+        let pulse = requests.follow("/api/v1/pods");
+        let second = Duration::from_secs(1);
+        let watch: Uri = "/api/v1/pods?watch=true".parse().unwrap();
+        tokio::time::advance(second).await;
+        requests
+            .begin(&Method::GET, &watch)
+            .end(Some(StatusCode::INTERNAL_SERVER_ERROR));
+        assert_eq!((pulse.idle(), pulse.silence()), (Duration::ZERO, second));
+        tokio::time::advance(second).await;
+        requests.begin(&Method::GET, &watch).end(Some(StatusCode::OK));
+        assert_eq!((pulse.idle(), pulse.silence()), (Duration::ZERO, Duration::ZERO));
+        tokio::time::advance(second).await;
+        // Somebody else's requests are none of its own.
+        let other: Uri = "/api/v1/namespaces/ns/pods?watch=true".parse().unwrap();
+        requests.begin(&Method::GET, &other).end(Some(StatusCode::OK));
+        assert_eq!((pulse.idle(), pulse.silence()), (second, second));
+    }
+}
