@@ -117,6 +117,11 @@ impl ResourceInfo {
         }
     }
 
+    /// What Kubernetes' own programs call the group inside.
+    pub fn internal_group(&self) -> &str {
+        self.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core")
+    }
+
     /// Whether the kind has this subresource.
     pub fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)

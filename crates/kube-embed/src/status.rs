@@ -68,6 +68,8 @@ pub struct ApiError {
     pub message: String,
     /// What it happened to.
     pub details: Box<Details>,
+    /// Whether the answer has `details` even if they are empty, as what Kubernetes answers before it looks at an object.
+    pub general: bool,
     /// A continue token with which an expired list can be gone on with, inconsistently (`metadata.continue`).
     pub continue_token: Option<String>,
 }
@@ -80,7 +82,16 @@ impl ApiError {
             reason,
             message: message.into(),
             details: Box::default(),
+            general: false,
             continue_token: None,
+        }
+    }
+
+    /// An error about a request rather than about an object.
+    fn general(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            general: true,
+            ..Self::new(code, reason, message)
         }
     }
 
@@ -103,13 +114,7 @@ impl ApiError {
 
     /// 404 for a path that nothing serves.
     pub fn no_such_path() -> Self {
-        let mut error = Self::new(404, "NotFound", "the server could not find the requested resource");
-        error.details.causes.push(Cause {
-            reason: "UnexpectedServerResponse".into(),
-            message: "404 page not found".into(),
-            field: String::new(),
-        });
-        error
+        Self::general(404, "NotFound", "the server could not find the requested resource")
     }
 
     /// 409: an object of that name exists.
@@ -179,7 +184,7 @@ impl ApiError {
 
     /// 405: the resource does not support the verb.
     pub fn method_not_allowed() -> Self {
-        Self::new(
+        Self::general(
             405,
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
@@ -210,14 +215,36 @@ impl ApiError {
     }
 
     /// 415: the body's media type is not understood.
-    pub fn unsupported_media_type(given: &str, known: &str) -> Self {
+    pub fn unsupported_media_type(known: &str) -> Self {
         Self::new(
             415,
             "UnsupportedMediaType",
-            format!(
-                "the body of the request was in an unknown format - accepted media types include: {known}; got {given:?}"
-            ),
+            format!("the body of the request was in an unknown format - accepted media types include: {known}"),
         )
+    }
+
+    /// 415: a built-in kind takes no such patch.
+    pub fn unsupported_patch() -> Self {
+        Self::general(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+    }
+
+    /// 422: an operation of a JSON patch does not apply.
+    pub fn unprocessable_patch() -> Self {
+        Self::general(
+            422,
+            "Invalid",
+            "the server rejected our request due to an error in our request",
+        )
+    }
+
+    /// 500 without a reason: how Kubernetes tells what its storage or its parsers refuse.
+    pub fn unexplained(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
+    }
+
+    /// 406: the client wants one object shown as a list, or a list as one.
+    pub fn wrong_representation(message: impl Into<String>) -> Self {
+        Self::new(406, "NotAcceptable", message)
     }
 
     /// 504: the requested resource version lies in the future.
@@ -238,10 +265,12 @@ impl ApiError {
 
     /// 500: an applied object that does not fit its schema, with which Kubernetes says it without a reason.
     pub fn untyped_patch(resource: &ResourceInfo, namespace: &str, name: &str, why: impl std::fmt::Display) -> Self {
-        let (version, kind) = (resource.api_version(), &resource.kind);
-        let message =
-            format!("failed to create typed patch object ({namespace}/{name}; {version}, Kind={kind}): {why}");
-        Self::new(500, "", message)
+        let ResourceInfo {
+            group, version, kind, ..
+        } = resource;
+        Self::unexplained(format!(
+            "failed to create typed patch object ({namespace}/{name}; {group}/{version}, Kind={kind}): {why}"
+        ))
     }
 
     /// 500: the fault is ours.
@@ -276,7 +305,7 @@ impl ApiError {
         {
             status.remove("reason");
         }
-        if *self.details != Details::default() {
+        if self.general || *self.details != Details::default() {
             status["details"] = json!(&*self.details);
         }
         status

@@ -51,12 +51,12 @@ impl Call {
             .ok_or_else(|| self.not_found())
     }
 
-    /// Whether the resource is still served as it was when the request came.
-    pub(super) fn is_current(&self, registry: &Registry) -> bool {
+    /// Whether the resource is served with another schema than when the request came. One that is being deleted is not.
+    pub(super) fn is_replaced(&self, registry: &Registry) -> bool {
         let info = &self.resource.info;
         registry
             .find(&info.group, &info.version, &info.plural)
-            .is_some_and(|now| Arc::ptr_eq(now, &self.resource))
+            .is_some_and(|now| !now.terminating && !Arc::ptr_eq(now, &self.resource))
     }
 
     pub(super) fn selector(&self) -> Result<Selector, ApiError> {
@@ -108,6 +108,32 @@ impl Call {
         }
     }
 
+    /// One object is not shown as a list of metadata, nor a list as the metadata of one.
+    pub(super) fn check_representation(&self, method: &Method) -> Result<(), ApiError> {
+        let Representation::Metadata { list } = self.accept else {
+            return Ok(());
+        };
+        let info = &self.resource.info;
+        let many = self.name.is_empty() && *method == Method::GET;
+        if list == many || self.query.flag("watch") {
+            return Ok(());
+        }
+        let (wanted, not) = if list {
+            ("PartialObjectMetadataList", "not a list")
+        } else {
+            ("PartialObjectMetadata", "a list")
+        };
+        let kind = if many { &info.list_kind } else { &info.kind };
+        Err(ApiError::wrong_representation(format!(
+            "you requested {wanted}, but the requested object is {not} (*{}.{kind})",
+            if info.custom {
+                "unstructured"
+            } else {
+                info.internal_group()
+            }
+        )))
+    }
+
     /// A refused commit in the words of the API.
     pub(super) fn refused(&self, error: &CommitError) -> ApiError {
         let info = &self.resource.info;
@@ -146,7 +172,7 @@ impl Call {
         let served = self.resource.served(object);
         Ok(match self.accept {
             Representation::Object => body::full(status, "application/json", self.resource.bytes(object)),
-            Representation::Metadata => body::json(status, &negotiate::partial(&served)),
+            Representation::Metadata { .. } => body::json(status, &negotiate::partial(&served)),
             Representation::Table => {
                 let version = json!({"resourceVersion": meta::version(&served)});
                 body::json(
@@ -176,7 +202,7 @@ impl Call {
 
 /// Decodes a body that must be one object.
 pub(super) fn decode(content_type: &str, bytes: &Bytes) -> Result<Value, ApiError> {
-    const KNOWN: &str = "application/json, application/yaml";
+    const KNOWN: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     let mut value: Value = match media_type {
         "" | "application/json" | "*/*" => serde_json::from_slice(bytes)
@@ -188,10 +214,10 @@ pub(super) fn decode(content_type: &str, bytes: &Bytes) -> Result<Value, ApiErro
         "application/vnd.kubernetes.protobuf" => protobuf::decode(bytes).map_err(|fault| match fault {
             protobuf::Fault::Malformed => ApiError::bad_request("the body is no valid protobuf"),
             protobuf::Fault::Kind(kind) => {
-                ApiError::unsupported_media_type(&format!("{media_type} of kind {kind}"), KNOWN)
+                ApiError::unsupported_media_type(&format!("application/json, application/yaml for a {kind}"))
             }
         })?,
-        other => return Err(ApiError::unsupported_media_type(other, KNOWN)),
+        _ => return Err(ApiError::unsupported_media_type(KNOWN)),
     };
     if !value.is_object() {
         return Err(ApiError::bad_request("the body must be an object"));

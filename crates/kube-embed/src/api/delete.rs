@@ -49,9 +49,12 @@ impl Call {
             .ok_or_else(|| self.not_found())?;
         match deletion {
             Deletion::Marked(object) => self.reply(200, &object).await,
-            // Pods and claims answer with their last state, other kinds with a Status, as in Kubernetes.
+            // These kinds answer with their last state, other kinds with a Status, as in Kubernetes.
             Deletion::Gone(object)
-                if kinds::is_pod(&self.resource.info) || self.resource.info.kind == "PersistentVolumeClaim" =>
+                if matches!(
+                    self.resource.info.kind.as_str(),
+                    "Pod" | "PersistentVolumeClaim" | "ServiceAccount"
+                ) && self.resource.info.group.is_empty() =>
             {
                 self.reply(200, &object).await
             }
@@ -93,7 +96,9 @@ impl Call {
         let mut items = Vec::with_capacity(listed.items.len());
         for object in &listed.items {
             match self.delete_one(object.key(), &options)? {
-                Some(Deletion::Gone(object) | Deletion::Marked(object)) => items.push(object),
+                // What is gone is shown as it was.
+                Some(Deletion::Gone(_)) => items.push(Arc::clone(object)),
+                Some(Deletion::Marked(object)) => items.push(object),
                 None => {}
             }
         }

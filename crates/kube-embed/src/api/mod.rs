@@ -229,13 +229,16 @@ impl ApiServer {
             }
             return Err(ApiError::no_such_path());
         };
+        let warning = resource.warning.clone();
         let call = self.call(&parts, Arc::clone(resource), target)?;
         let bytes = if parts.method == Method::GET {
             Bytes::new()
         } else {
             read(body).await?
         };
-        call.dispatch(&parts.method, bytes).await
+        let mut response = call.dispatch(&parts.method, bytes).await?;
+        call::warn(&mut response, warning.as_slice());
+        Ok(response)
     }
 
     fn call(
@@ -268,13 +271,21 @@ impl ApiServer {
                 negotiate::representation(text(&parts.headers, header::ACCEPT)).ok_or_else(ApiError::not_acceptable)?
             }
         };
+        let mut query = Query::parse(parts.uri.query());
+        let mut name = target.name.unwrap_or_default();
+        if target.watch {
+            query.set("watch", "true");
+            if !name.is_empty() {
+                query.set("fieldSelector", &format!("metadata.name={}", std::mem::take(&mut name)));
+            }
+        }
         Ok(Call {
             server: Arc::clone(self),
             resource,
             namespace: target.namespace,
-            name: target.name.unwrap_or_default(),
+            name,
             subresource,
-            query: Query::parse(parts.uri.query()),
+            query,
             accept,
             content_type: text(&parts.headers, header::CONTENT_TYPE).to_owned(),
             agent: agent.chars().take(128).collect(),
@@ -289,8 +300,9 @@ impl Call {
             self.check_manager(method)?;
         }
         self.check_include()?;
+        self.check_representation(method)?;
         match (method.as_str(), self.name.is_empty(), self.subresource) {
-            ("GET", true, None) if self.query.flag("watch")? => self.watch().await,
+            ("GET", true, None) if self.query.flag("watch") => self.watch().await,
             ("GET", true, _) => self.list().await,
             ("GET", false, None | Some(Subresource::Status)) => self.get().await,
             ("GET", false, Some(Subresource::Log)) => self.log().await,
@@ -303,7 +315,12 @@ impl Call {
             ("PUT", false, None | Some(Subresource::Status | Subresource::Finalize)) => self.update(body).await,
             ("PATCH", false, None | Some(Subresource::Status)) => self.patch(body).await,
             ("DELETE", false, None) => self.delete(&body).await,
-            ("DELETE", true, _) if self.resource.info.kind != "Namespace" => self.delete_collection(&body).await,
+            ("DELETE", true, _)
+                if self.resource.info.kind != "Namespace"
+                    && self.resource.info.namespaced == self.namespace.is_some() =>
+            {
+                self.delete_collection(&body).await
+            }
             _ if reads => Err(ApiError::no_such_path()),
             _ => Err(ApiError::method_not_allowed()),
         }

@@ -11,8 +11,11 @@ pub(super) enum Representation {
     Object,
     /// Rows for `kubectl get`.
     Table,
-    /// `PartialObjectMetadata`.
-    Metadata,
+    /// `PartialObjectMetadata`, or `PartialObjectMetadataList` when `list`.
+    Metadata {
+        /// Whether a list was asked for.
+        list: bool,
+    },
 }
 
 /// The first clause of `Accept` that can be served; none of them may be.
@@ -26,10 +29,16 @@ pub(super) fn representation(accept: &str) -> Option<Representation> {
         if !matches!(media_type, "application/json" | "*/*" | "application/*") {
             return None;
         }
-        match parts.find_map(|p| p.strip_prefix("as=")) {
+        let parts: Vec<&str> = parts.collect();
+        let given = |name: &str| parts.iter().find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
+        if given("v").is_some_and(|version| !matches!(version, "v1" | "v1beta1")) {
+            return None;
+        }
+        match given("as") {
             None => Some(Representation::Object),
             Some("Table") => Some(Representation::Table),
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Some(Representation::Metadata),
+            Some("PartialObjectMetadata") => Some(Representation::Metadata { list: false }),
+            Some("PartialObjectMetadataList") => Some(Representation::Metadata { list: true }),
             Some(_) => None,
         }
     })
@@ -67,7 +76,7 @@ mod tests {
             ),
             (
                 "application/vnd.kubernetes.protobuf,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-                Representation::Metadata,
+                Representation::Metadata { list: true },
             ),
             (
                 "application/json;as=Unknown,application/json;as=Table",

@@ -36,11 +36,14 @@ pub(super) struct Target {
     pub(super) plural: String,
     pub(super) name: Option<String>,
     pub(super) subresource: Option<String>,
+    /// Whether the path is one of the old ones with `watch` in them.
+    pub(super) watch: bool,
 }
 
 pub(super) fn parse(path: &str) -> Route {
-    let segments: Vec<String> = path.trim_matches('/').split('/').map(decode).collect();
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    // An escaped slash is a slash, as for Kubernetes.
+    let path = decode(path);
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments.as_slice() {
         ["version"] => Route::Version,
         ["healthz" | "livez" | "readyz", ..] => Route::Health,
@@ -64,9 +67,18 @@ pub(super) fn parse(path: &str) -> Route {
             group: (*group).into(),
             version: (*version).into(),
         },
+        ["api", version, "watch", rest @ ..] => watched(target("", version, rest)),
+        ["apis", group, version, "watch", rest @ ..] => watched(target(group, version, rest)),
         ["api", version, rest @ ..] => target("", version, rest),
         ["apis", group, version, rest @ ..] => target(group, version, rest),
         _ => Route::Unknown,
+    }
+}
+
+fn watched(route: Route) -> Route {
+    match route {
+        Route::Object(target) => Route::Object(Target { watch: true, ..target }),
+        other => other,
     }
 }
 
@@ -94,6 +106,7 @@ fn target(group: &str, version: &str, rest: &[&str]) -> Route {
         plural: plural.into(),
         name,
         subresource,
+        watch: false,
     })
 }
 
@@ -136,6 +149,7 @@ mod tests {
                 plural: plural.into(),
                 name: name.map(Into::into),
                 subresource: sub.map(Into::into),
+                watch: false,
             })
         };
         for (path, want) in [

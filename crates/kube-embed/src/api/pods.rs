@@ -12,6 +12,7 @@ use super::body;
 use super::call::{Call, Reply};
 use super::meta;
 use crate::logs::{LogOptions, LogRequest};
+use crate::schema::FieldError;
 use crate::status::ApiError;
 
 impl Call {
@@ -20,6 +21,19 @@ impl Call {
         let value = pod.value();
         let container = self.container(value)?;
         let query = &self.query;
+        let mut errors = Vec::new();
+        for (name, least, rule) in [
+            ("limitBytes", 1, "must be greater than 0"),
+            ("sinceSeconds", 1, "must be greater than 0"),
+            ("tailLines", 0, "must be greater than or equal to 0"),
+        ] {
+            if let Some(given) = query.integer(name)?.filter(|number| *number < least) {
+                errors.push(FieldError::invalid(name, json!(given), rule));
+            }
+        }
+        if !errors.is_empty() {
+            return Err(ApiError::invalid("", "PodLogOptions", "", &errors));
+        }
         let since = match (query.number("sinceSeconds")?, query.get("sinceTime")) {
             (Some(_), Some(_)) => {
                 return Err(ApiError::bad_request(
@@ -34,11 +48,11 @@ impl Call {
             (None, None) => None,
         };
         let options = LogOptions {
-            follow: query.flag("follow")?,
-            previous: query.flag("previous")?,
+            follow: query.flag("follow"),
+            previous: query.flag("previous"),
             tail_lines: query.number("tailLines")?,
             since,
-            timestamps: query.flag("timestamps")?,
+            timestamps: query.flag("timestamps"),
             limit_bytes: query.number("limitBytes")?,
         };
         self.check_started(value, &container, options.previous)?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::schema::FieldError;
 use crate::status::ApiError;
 
 /// The parameters of a request. Unknown ones are ignored, as Kubernetes does.
@@ -34,26 +35,33 @@ impl Query {
         Self { values }
     }
 
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        self.values.insert(name.to_owned(), value.to_owned());
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str).filter(|v| !v.is_empty())
     }
 
-    pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
+    pub(super) fn flag(&self, name: &str) -> bool {
         match self.values.get(name).map(String::as_str) {
-            None | Some("0" | "false") => Ok(false),
-            // A bare `?watch` counts as set.
-            Some("" | "1" | "true") => Ok(true),
-            Some(other) => Err(bad(name, other, "it must be true or false")),
+            None | Some("0" | "false") => false,
+            // Whatever else is given counts as set, also a bare `?watch`.
+            Some(_) => true,
         }
     }
 
+    /// A whole number; one below zero counts as not given.
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
-        self.get(name)
-            .map(|v| {
-                v.parse()
-                    .map_err(|_| bad(name, v, "it must be a whole number that is not negative"))
-            })
-            .transpose()
+        Ok(self.integer(name)?.and_then(|number| u64::try_from(number).ok()))
+    }
+
+    pub(super) fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        let parse = |text: &str| {
+            text.parse()
+                .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
+        };
+        self.get(name).map(parse).transpose()
     }
 
     /// `resourceVersion`: `None` when unset.
@@ -68,7 +76,10 @@ impl Query {
             None => Ok(None),
             Some("Exact") => Ok(Some(VersionMatch::Exact)),
             Some("NotOlderThan") => Ok(Some(VersionMatch::NotOlderThan)),
-            Some(other) => Err(bad("resourceVersionMatch", other, "it must be Exact or NotOlderThan")),
+            Some(other) => {
+                let fault = FieldError::not_supported("resourceVersionMatch", other, ["Exact", "NotOlderThan", ""]);
+                Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &[fault]))
+            }
         }
     }
 
@@ -95,7 +106,7 @@ fn bad(name: &str, value: &str, rule: &str) -> ApiError {
 }
 
 pub(super) fn invalid_version(value: &str) -> ApiError {
-    ApiError::bad_request(format!(
-        "Invalid value: {value:?}: resourceVersion must be a whole number"
+    ApiError::unexplained(format!(
+        "resourceVersion: Invalid value: {value:?}: strconv.ParseUint: parsing {value:?}: invalid syntax"
     ))
 }

@@ -36,7 +36,11 @@ impl Continue {
                 after: Key::new(text("ns")?, text("n")?),
             })
         };
-        decode().ok_or_else(|| ApiError::bad_request("continue key is not valid: it must be one that a list returned"))
+        decode().ok_or_else(|| {
+            ApiError::bad_request(
+                "invalid continue token: continue key is not valid: it must be one that a list returned",
+            )
+        })
     }
 }
 
@@ -52,7 +56,10 @@ impl Call {
     }
 
     pub(super) async fn list(&self) -> Reply {
-        let asked = self.query.version()?;
+        let asked = self
+            .query
+            .version()
+            .map_err(|error| ApiError::bad_request(format!("invalid resource version: {}", error.message)))?;
         let matching = self.query.version_match()?;
         if self.query.get("sendInitialEvents").is_some() {
             return Err(list_options(
@@ -60,6 +67,7 @@ impl Call {
                 "sendInitialEvents is forbidden for list",
             ));
         }
+        self.query.number("timeoutSeconds")?;
         let limit = self.query.number("limit")?.filter(|l| *l > 0);
         let position = self.query.get("continue").map(Continue::decode).transpose()?;
         if matching.is_some() && position.is_some() {
@@ -128,6 +136,9 @@ impl Call {
     /// A list in the representation asked for.
     pub(super) fn show(&self, listed: &Listed) -> http::Response<body::ResponseBody> {
         let mut metadata = json!({"resourceVersion": listed.version.to_string()});
+        if self.resource.info.custom && self.accept == Representation::Object {
+            metadata["continue"] = json!("");
+        }
         if let (true, Some(last)) = (listed.more, listed.items.last()) {
             let next = Continue {
                 version: Some(listed.version),
@@ -159,7 +170,7 @@ impl Call {
                 out.extend_from_slice(b"]}");
                 body::full(200, "application/json", out)
             }
-            Representation::Metadata => {
+            Representation::Metadata { .. } => {
                 let items: Vec<Value> = listed.items.iter().map(|o| negotiate::partial(o.value())).collect();
                 body::json(
                     200,
@@ -196,7 +207,7 @@ pub(super) fn bookmark(call: &Call, version: u64, initial_end: bool) -> Value {
             metadata["creationTimestamp"] = Value::Null;
             json!({"kind": call.resource.info.kind, "apiVersion": call.resource.api_version, "metadata": metadata})
         }
-        Representation::Metadata => {
+        Representation::Metadata { .. } => {
             metadata["creationTimestamp"] = Value::Null;
             json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
         }
@@ -209,7 +220,7 @@ pub(super) fn event_object(call: &Call, object: &Object) -> Value {
     let served = call.resource.served(object);
     match call.accept {
         Representation::Object => served.into_owned(),
-        Representation::Metadata => negotiate::partial(&served),
+        Representation::Metadata { .. } => negotiate::partial(&served),
         Representation::Table => {
             let version = json!({"resourceVersion": meta::version(&served)});
             table::table(&call.resource.info, [&*served], version, call.table_options())

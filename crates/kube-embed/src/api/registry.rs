@@ -93,6 +93,11 @@ impl Resource {
         }
     }
 
+    /// Whether rules of the schema are checked when the rest of an object is right.
+    pub(super) fn has_rules(&self) -> bool {
+        self.schema.as_ref().is_some_and(CrdSchema::has_rules)
+    }
+
     /// Whether this is the kind that defines kinds.
     pub(super) fn is_crd(&self) -> bool {
         &*self.collection == CRDS
@@ -263,6 +268,13 @@ impl Registry {
     pub(super) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.by_path
             .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
+    /// Whether there is such a kind in such a version.
+    pub(super) fn knows(&self, api_version: &str, kind: &str) -> bool {
+        self.ordered
+            .iter()
+            .any(|r| r.api_version == api_version && r.info.kind == kind)
     }
 
     pub(super) fn all(&self) -> &[Arc<Resource>] {

@@ -4,6 +4,8 @@ use serde_json::Value;
 
 use super::meta;
 use crate::resource::ResourceInfo;
+use crate::schema::FieldError;
+use crate::schema::builtin::{label_key, label_value};
 use crate::status::ApiError;
 
 /// What a label must be.
@@ -87,14 +89,20 @@ fn parse_fields(resource: &ResourceInfo, text: &str) -> Result<Vec<(Vec<String>,
             (p, v, true)
         } else {
             return Err(ApiError::bad_request(format!(
-                "invalid selector: {text:?}; can't understand {term:?}"
+                "invalid selector: '{text}'; can't understand '{term}'"
             )));
         };
         let known = path == "metadata.name"
             || (path == "metadata.namespace" && resource.namespaced)
             || resource.selectable_fields.iter().any(|f| f == path);
         if !known {
-            return Err(ApiError::bad_request(format!("field label not supported: {path}")));
+            return Err(ApiError::bad_request(
+                if resource.selectable_fields.is_empty() && !resource.custom {
+                    format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                } else {
+                    format!("field label not supported: {path}")
+                },
+            ));
         }
         out.push((path.split('.').map(str::to_owned).collect(), unescape(value), equal));
     }
@@ -130,72 +138,158 @@ fn unescape(value: &str) -> String {
 
 /// Label selectors: `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b)`, `a`, `!a`, `a>1`, `a<1`, joined by commas.
 fn parse_labels(text: &str) -> Result<Vec<(String, Requirement)>, ApiError> {
-    let fail = |what: &str| {
-        ApiError::bad_request(format!(
-            "unable to parse requirement: {what} in label selector {text:?}"
-        ))
+    let mut parser = Parser {
+        tokens: tokens(text),
+        next: 0,
     };
-    let mut out = Vec::new();
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let negated = rest.starts_with('!');
-        rest = rest.trim_start_matches('!').trim_start();
-        let (key, after) = word(rest);
-        if key.is_empty() {
-            return Err(fail("a label key is missing"));
-        }
-        rest = after.trim_start();
-        let requirement = if negated {
-            Requirement::Missing
-        } else if rest.is_empty() || rest.starts_with(',') {
-            Requirement::Exists
-        } else if let Some((operator, after)) = ["!=", "==", "=", ">", "<"]
-            .iter()
-            .find_map(|o| rest.strip_prefix(o).map(|after| (*o, after)))
-        {
-            let (value, after) = word(after.trim_start());
-            rest = after.trim_start();
-            let number = || {
-                value
-                    .parse()
-                    .map_err(|_| fail(&format!("{value:?} is no whole number")))
-            };
-            match operator {
-                "!=" => Requirement::NotIn(vec![value.into()]),
-                ">" => Requirement::Greater(number()?),
-                "<" => Requirement::Less(number()?),
-                _ => Requirement::In(vec![value.into()]),
-            }
-        } else {
-            let (operator, after) = word(rest);
-            let (list, after) = after
-                .trim_start()
-                .strip_prefix('(')
-                .and_then(|l| l.split_once(')'))
-                .ok_or_else(|| fail(&format!("{operator:?} needs values in parentheses")))?;
-            rest = after.trim_start();
-            let values = list.split(',').map(|v| v.trim().to_owned()).collect();
-            match operator {
-                "in" => Requirement::In(values),
-                "notin" => Requirement::NotIn(values),
-                _ => return Err(fail(&format!("{operator:?} is no operator"))),
-            }
-        };
-        out.push((key.to_owned(), requirement));
-        rest = match rest.strip_prefix(',') {
-            Some(after) => after.trim_start(),
-            None if rest.is_empty() => rest,
-            None => return Err(fail(&format!("a comma is missing before {rest:?}"))),
-        };
-    }
-    Ok(out)
+    parser.requirements().map_err(ApiError::bad_request)
 }
 
-fn word(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !(c.is_ascii_alphanumeric() || "-_./".contains(c)))
-        .unwrap_or(text.len());
-    text.split_at(end)
+/// A piece of a label selector; empty at its end.
+type Token<'a> = &'a str;
+
+const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
+
+fn tokens(text: &str) -> Vec<Token<'_>> {
+    let mut out = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let length = SYMBOLS.iter().find(|s| rest.starts_with(**s)).map_or_else(
+            || {
+                rest.find(|c: char| c.is_whitespace() || "=!(),><".contains(c))
+                    .unwrap_or(rest.len())
+            },
+            |symbol| symbol.len(),
+        );
+        let (token, after) = rest.split_at(length);
+        out.push(token);
+        rest = after.trim_start();
+    }
+    out
+}
+
+/// Goes through a label selector and refuses it in Kubernetes' words.
+struct Parser<'a> {
+    tokens: Vec<Token<'a>>,
+    next: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn look(&self) -> Token<'a> {
+        self.tokens.get(self.next).copied().unwrap_or_default()
+    }
+
+    fn take(&mut self) -> Token<'a> {
+        let token = self.look();
+        self.next += 1;
+        token
+    }
+
+    fn is_word(token: Token<'_>) -> bool {
+        !token.is_empty() && !SYMBOLS.contains(&token)
+    }
+
+    fn word(&mut self) -> Result<Token<'a>, String> {
+        match self.take() {
+            word if Self::is_word(word) => Ok(word),
+            other => Err(format!("found '{other}', expected: identifier")),
+        }
+    }
+
+    fn requirements(&mut self) -> Result<Vec<(String, Requirement)>, String> {
+        let begins = |token: Token<'_>| token == "!" || Self::is_word(token);
+        let mut out = Vec::new();
+        match self.look() {
+            "" => return Ok(out),
+            first if begins(first) => {}
+            other => return Err(format!("found '{other}', expected: !, identifier, or 'end of string'")),
+        }
+        loop {
+            let requirement = self.requirement();
+            out.push(requirement.map_err(|why| format!("unable to parse requirement: {why}"))?);
+            match self.take() {
+                "" => return Ok(out),
+                "," if begins(self.look()) => {}
+                "," => return Err(format!("found '{}', expected: identifier after ','", self.look())),
+                other => return Err(format!("found '{other}', expected: ',' or 'end of string'")),
+            }
+        }
+    }
+
+    fn requirement(&mut self) -> Result<(String, Requirement), String> {
+        let negated = self.look() == "!";
+        if negated {
+            self.take();
+        }
+        let key = self.word()?;
+        if let Some(why) = label_key(key).into_iter().next() {
+            return Err(FieldError::invalid("<nil>", key, why).to_string());
+        }
+        if negated {
+            return Ok((key.to_owned(), Requirement::Missing));
+        }
+        if matches!(self.look(), "" | ",") {
+            return Ok((key.to_owned(), Requirement::Exists));
+        }
+        let operator = self.take();
+        let values = match operator {
+            "in" | "notin" => self.values()?,
+            "=" | "==" | "!=" | ">" | "<" => match self.look() {
+                "" | "," => vec![String::new()],
+                _ => vec![self.word()?.to_owned()],
+            },
+            other => return Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
+        };
+        let number = || {
+            let value = values.first().map(String::as_str).unwrap_or_default();
+            value.parse().map_err(|_| {
+                let rule = "for 'Gt', 'Lt' operators, the value must be an integer";
+                FieldError::invalid("values[0]", value, rule).to_string()
+            })
+        };
+        let requirement = match operator {
+            ">" => Requirement::Greater(number()?),
+            "<" => Requirement::Less(number()?),
+            _ => {
+                for (i, value) in values.iter().enumerate() {
+                    if let Some(why) = label_value(value).into_iter().next() {
+                        let path = format!("values[{i}][{key}]");
+                        return Err(FieldError::invalid(path, value.as_str(), why).to_string());
+                    }
+                }
+                if matches!(operator, "!=" | "notin") {
+                    Requirement::NotIn(values)
+                } else {
+                    Requirement::In(values)
+                }
+            }
+        };
+        Ok((key.to_owned(), requirement))
+    }
+
+    /// `(a, b)`; nothing between commas is the empty value.
+    fn values(&mut self) -> Result<Vec<String>, String> {
+        match self.take() {
+            "(" => {}
+            other => return Err(format!("found '{other}' expected: '('")),
+        }
+        let mut values = Vec::new();
+        loop {
+            match self.look() {
+                "," | ")" => values.push(String::new()),
+                word if Self::is_word(word) => {
+                    self.take();
+                    values.push(word.to_owned());
+                }
+                other => return Err(format!("found '{other}', expected: ',', ')' or identifier")),
+            }
+            match self.take() {
+                ")" => return Ok(values),
+                "," => {}
+                other => return Err(format!("found '{other}', expected: ',' or ')'")),
+            }
+        }
+    }
 }
 
 #[cfg(test)]

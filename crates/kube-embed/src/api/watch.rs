@@ -22,7 +22,7 @@ use super::read::{bookmark, event_object, list_options};
 use super::registry::Registry;
 use super::selector::Selector;
 use crate::status::ApiError;
-use crate::store::{Event, EventKind, ListQuery, Object, frame};
+use crate::store::{Event, EventKind, ListQuery, News, Object, frame};
 
 /// How long a watch lasts when the client does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -34,7 +34,7 @@ const BATCH: usize = 256;
 struct Watcher {
     call: Call,
     selector: Selector,
-    changes: Receiver<u64>,
+    changes: Receiver<News>,
     registry: Receiver<Arc<Registry>>,
     cursor: u64,
     ready: VecDeque<Bytes>,
@@ -50,7 +50,7 @@ impl Call {
     pub(super) async fn watch(self) -> Reply {
         let selector = self.selector()?;
         let asked = self.query.version()?;
-        let bookmarks = self.query.flag("allowWatchBookmarks")?;
+        let bookmarks = self.query.flag("allowWatchBookmarks");
         let matching = self.query.version_match()?;
         let initial = match self.query.get("sendInitialEvents") {
             None if matching.is_some() => {
@@ -66,7 +66,7 @@ impl Call {
                     "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
                 ));
             }
-            Some(_) => Some(self.query.flag("sendInitialEvents")?),
+            Some(_) => Some(self.query.flag("sendInitialEvents")),
         };
         let timeout = self
             .query
@@ -153,7 +153,7 @@ impl Watcher {
             }
             // Under another schema the events would look different: the client begins again where it is, as it has to
             // with a Kubernetes API server.
-            if self.ended || !self.call.is_current(&self.registry.borrow_and_update()) {
+            if self.ended || self.call.is_replaced(&self.registry.borrow_and_update()) {
                 return None;
             }
             self.changes.borrow_and_update();
@@ -161,7 +161,7 @@ impl Watcher {
                 .call
                 .server
                 .store
-                .events(&self.call.resource.collection, self.cursor, BATCH)
+                .events(&self.call.resource.collection, &self.changes, self.cursor, BATCH)
             {
                 Err(too_old) => {
                     self.ended = true;
@@ -187,7 +187,10 @@ impl Watcher {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => return None,
-                changed = self.changes.changed() => self.ended = changed.is_err(),
+                changed = self.changes.changed() => {
+                    // The resource is gone; what happened until then has been shown.
+                    self.ended = changed.is_err();
+                }
                 changed = self.registry.changed() => self.ended = changed.is_err(),
                 () = tokio::time::sleep_until(self.deadline) => {
                     self.ended = true;
@@ -233,6 +236,17 @@ impl Watcher {
                 (true, false) => EventKind::Deleted,
             }
         };
+        // What is deleted, or not selected any more, is shown as it was last, with the version at which it went.
+        if kind == EventKind::Deleted
+            && let Some(previous) = &event.previous
+        {
+            let last = Object::new(
+                event.object.key().clone(),
+                event.version(),
+                (**previous.value()).clone(),
+            );
+            return Some(shown(&self.call, kind, &last));
+        }
         let as_stored = self.call.accept == Representation::Object && self.call.resource.is_stored_form(&event.object);
         Some(if as_stored && kind == event.kind {
             event.frame().clone()

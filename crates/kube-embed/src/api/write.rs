@@ -52,25 +52,23 @@ impl PatchKind {
 
 impl Call {
     pub(super) async fn create(mut self, body: Bytes) -> Reply {
-        let object = self.decode(&body)?;
-        self.check_type(&object)?;
+        let mut object = self.decode(&body)?;
+        self.check_type(&mut object)?;
         if !meta::version(&object).is_empty() {
-            return Err(ApiError::bad_request(
+            return Err(ApiError::unexplained(
                 "resourceVersion should not be set on objects to be created",
             ));
         }
         let prefix = meta::text(&object, &["metadata", "generateName"]).to_owned();
         let given = meta::name(&object).to_owned();
         if given.is_empty() && prefix.is_empty() {
-            return Err(ApiError::invalid(
-                &self.resource.info.group,
-                &self.resource.info.kind,
-                "",
-                &[FieldError::required(
-                    "metadata.name",
-                    "name or generateName is required",
-                )],
-            ));
+            let info = &self.resource.info;
+            let mut errors = vec![FieldError::required(
+                "metadata.name",
+                "name or generateName is required",
+            )];
+            errors.extend(self.resource.has_rules().then(FieldError::not_all_checked));
+            return Err(ApiError::invalid(&info.group, &info.kind, "", &errors));
         }
         let mut attempt = 0;
         loop {
@@ -99,11 +97,9 @@ impl Call {
         meta::set(&mut object, "name", Some(json!(self.name)));
         meta::set(&mut object, "uid", Some(json!(self.server.options.ids.uid())));
         meta::set(&mut object, "creationTimestamp", Some(json!(clock::seconds(now))));
-        meta::set(
-            &mut object,
-            "generation",
-            self.resource.info.generation.then(|| json!(1)),
-        );
+        if self.resource.info.generation {
+            meta::set(&mut object, "generation", Some(json!(1)));
+        }
         for field in [
             "resourceVersion",
             "deletionTimestamp",
@@ -160,17 +156,29 @@ impl Call {
         Ok(object)
     }
 
-    pub(super) async fn update(&self, body: Bytes) -> Reply {
-        let given = self.decode(&body)?;
-        self.check_type(&given)?;
-        if meta::name(&given) != self.name {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({})",
-                meta::name(&given),
+    /// The object must have the name of the path.
+    fn check_name(&self, object: &Value) -> Result<(), ApiError> {
+        match meta::name(object) {
+            name if name == self.name => Ok(()),
+            "" => Err(ApiError::bad_request(format!(
+                "the name of the object ({} based on URL) was undeterminable: name must be provided",
                 self.name
-            )));
+            ))),
+            name => Err(ApiError::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                self.name
+            ))),
         }
+    }
+
+    pub(super) async fn update(&self, body: Bytes) -> Reply {
+        let mut given = self.decode(&body)?;
+        self.check_type(&mut given)?;
+        self.check_name(&given)?;
         let info = &self.resource.info;
+        if info.kind == "Lease" && self.subresource.is_none() && self.live().is_err() {
+            return self.insert(given, true).await;
+        }
         let strict = info.custom || info.kind == "Lease";
         let (uid, version) = (meta::uid(&given), meta::version(&given));
         self.modify(
@@ -200,26 +208,31 @@ impl Call {
     }
 
     pub(super) async fn patch(self, body: Bytes) -> Reply {
-        let kind = PatchKind::of(&self.content_type).ok_or_else(|| {
-            ApiError::unsupported_media_type(
-                &self.content_type,
-                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/strategic-merge-patch+json",
-            )
-        })?;
+        let custom = self.resource.info.custom;
+        let unsupported = || {
+            if custom {
+                ApiError::unsupported_media_type(
+                    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+                )
+            } else {
+                ApiError::unsupported_patch()
+            }
+        };
+        let kind = PatchKind::of(&self.content_type).ok_or_else(unsupported)?;
         if kind == PatchKind::Apply {
             return self.apply(&body).await;
         }
-        if self.query.flag("force")? {
+        if self.query.flag("force") {
             return Err(patch_options("force", "may not be specified for non-apply patch", true));
         }
-        if kind == PatchKind::Strategic && self.resource.info.custom {
-            return Err(ApiError::unsupported_media_type(
-                &self.content_type,
-                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
-            ));
+        if kind == PatchKind::Strategic && custom {
+            return Err(unsupported());
         }
-        let mut patch: Value = serde_json::from_slice(&body)
-            .map_err(|e| ApiError::bad_request(format!("the patch is no valid JSON: {e}")))?;
+        let mut patch: Value =
+            serde_json::from_slice(&body).map_err(|_| ApiError::bad_request("invalid JSON patch"))?;
+        if kind != PatchKind::Json && !patch.is_object() {
+            return Err(ApiError::bad_request("error decoding patch: it must be an object"));
+        }
         write_whole_numbers_as_integers(&mut patch);
         self.modify(
             |live| {
@@ -230,7 +243,7 @@ impl Call {
                 };
                 patched.map_err(|error| match error {
                     PatchError::Malformed(why) => ApiError::bad_request(why),
-                    PatchError::Unprocessable(why) => ApiError::new(422, "Invalid", why),
+                    PatchError::Unprocessable => ApiError::unprocessable_patch(),
                 })
             },
             true,
@@ -244,17 +257,14 @@ impl Call {
             .query
             .get("fieldManager")
             .ok_or_else(|| patch_options("fieldManager", "is required for apply patch", false))?;
-        self.check_type(&applied)?;
-        match meta::name(&applied) {
-            "" => meta::set(&mut applied, "name", Some(json!(self.name))),
-            name if name != self.name => {
-                return Err(ApiError::bad_request(format!(
-                    "the name of the object ({name}) does not match the name on the URL ({})",
-                    self.name
-                )));
-            }
-            _ => {}
+        let (version, kind) = (meta::text(&applied, &["apiVersion"]), meta::text(&applied, &["kind"]));
+        if version != self.resource.api_version || kind != self.resource.info.kind {
+            let slash = if version.contains('/') { "" } else { "/" };
+            return Err(ApiError::bad_request(format!(
+                "invalid object type: {slash}{version}, Kind={kind}"
+            )));
         }
+        self.check_name(&applied)?;
         self.check_applied(&mut applied)?;
         // What is not written here, nobody can be in conflict about.
         if let Some(fields) = applied.as_object_mut() {
@@ -268,13 +278,13 @@ impl Call {
                 _ => {}
             }
         }
-        let force = self.query.flag("force")?;
+        let force = self.query.flag("force");
         let now = self.server.clock().now();
         let subresource = self.subresource.map(Subresource::as_str).unwrap_or_default();
         let conflict = |error: ApplyError| match error {
             ApplyError::Conflict(Conflicts { message, causes }) => ApiError::apply_conflict(message, causes),
             ApplyError::Reserved(why) => ApiError::bad_request(why),
-            ApplyError::Malformed(why) => self.untyped(&why),
+            ApplyError::Malformed(why) => self.untyped(&applied, &why),
         };
         for _ in 0..ATTEMPTS {
             let exists = self.server.store.get(&self.resource.collection, &self.key()).is_some();
@@ -330,19 +340,19 @@ impl Call {
         let unknown = self.resource.prune(applied);
         match unknown.as_slice() {
             [] => Ok(()),
-            [one] => Err(self.untyped(&format!(".{one}: field not declared in schema"))),
+            [one] => Err(self.untyped(applied, &format!(".{one}: field not declared in schema"))),
             many => {
                 let lines: Vec<String> = many
                     .iter()
                     .map(|path| format!("  .{path}: field not declared in schema"))
                     .collect();
-                Err(self.untyped(&format!("errors:\n{}", lines.join("\n"))))
+                Err(self.untyped(applied, &format!("errors:\n{}", lines.join("\n"))))
             }
         }
     }
 
-    fn untyped(&self, why: &str) -> ApiError {
-        let namespace = self.namespace.as_deref().unwrap_or_default();
+    fn untyped(&self, applied: &Value, why: &str) -> ApiError {
+        let namespace = meta::text(applied, &["metadata", "namespace"]);
         ApiError::untyped_patch(&self.resource.info, namespace, &self.name, why)
     }
 
@@ -365,14 +375,10 @@ impl Call {
                     &[FieldError::invalid("metadata.uid", json!(given), "field is immutable")],
                 ));
             }
-            self.check_type(&new)?;
-            if meta::name(&new) != self.name {
-                return Err(ApiError::bad_request(format!(
-                    "the name of the object ({}) does not match the name on the URL ({})",
-                    meta::name(&new),
-                    self.name
-                )));
-            }
+            self.check_type(&mut new)?;
+            self.check_name(&new)?;
+            self.fit_namespace(&mut new)?;
+            self.check_deletion_marks(&served, &new)?;
             let warnings = self.prune(&mut new)?;
             let change = match self.next(&served, new, track)? {
                 Next::Same => self.renewal(&live, &served),
@@ -515,27 +521,70 @@ impl Call {
         }
     }
 
-    fn check_type(&self, object: &Value) -> Result<(), ApiError> {
+    /// The object must be of the resource's kind; a built-in one that does not say what it is, is.
+    fn check_type(&self, object: &mut Value) -> Result<(), ApiError> {
+        let info = &self.resource.info;
+        if !info.custom
+            && let Some(fields) = object.as_object_mut()
+        {
+            for (field, value) in [("apiVersion", &self.resource.api_version), ("kind", &info.kind)] {
+                if fields.get(field).is_none_or(|v| v.is_null() || v == "") {
+                    fields.insert(field.to_owned(), json!(value));
+                }
+            }
+        }
         let (version, kind) = (meta::text(object, &["apiVersion"]), meta::text(object, &["kind"]));
-        if kind.is_empty() {
-            return Err(ApiError::bad_request("Object 'Kind' is missing"));
+        if (version, kind) == (&self.resource.api_version, &info.kind) {
+            return Ok(());
         }
-        if version.is_empty() {
-            return Err(ApiError::bad_request("Object 'apiVersion' is missing"));
+        if info.custom {
+            if kind.is_empty() {
+                return Err(ApiError::bad_request(format!(
+                    "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing",
+                    info.kind
+                )));
+            }
+            if version != self.resource.api_version {
+                return Err(ApiError::bad_request(format!(
+                    "the API version in the data ({version}) does not match the expected API version ({})",
+                    self.resource.api_version
+                )));
+            }
+            let fault = FieldError::invalid("kind", json!(kind), format!("must be {}", info.kind));
+            return Err(ApiError::invalid(&info.group, kind, meta::name(object), &[fault]));
         }
-        if version != self.resource.api_version {
-            return Err(ApiError::bad_request(format!(
-                "the API version in the data ({version}) does not match the expected API version ({})",
-                self.resource.api_version
-            )));
+        let why = if self.server.registry().knows(version, kind) {
+            format!(
+                "converting ({}.{kind}) to ({}.{}): unknown conversion",
+                version.rsplit('/').next().unwrap_or_default(),
+                info.internal_group(),
+                info.kind
+            )
+        } else {
+            format!("no kind {kind:?} is registered for version {version:?}")
+        };
+        Err(ApiError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {}: {why}",
+            info.kind
+        )))
+    }
+
+    /// When an object is deleted, and how long it has, is not for a write to say.
+    fn check_deletion_marks(&self, live: &Value, new: &Value) -> Result<(), ApiError> {
+        let errors: Vec<FieldError> = ["deletionTimestamp", "deletionGracePeriodSeconds"]
+            .into_iter()
+            .filter_map(|field| {
+                let given = meta::at(new, &["metadata", field])?;
+                let path = format!("metadata.{field}");
+                (Some(given) != meta::at(live, &["metadata", field]))
+                    .then(|| FieldError::invalid(path, given.clone(), "field is immutable"))
+            })
+            .collect();
+        if errors.is_empty() {
+            return Ok(());
         }
-        if kind != self.resource.info.kind {
-            return Err(ApiError::bad_request(format!(
-                "the kind in the data ({kind}) does not match the expected kind ({})",
-                self.resource.info.kind
-            )));
-        }
-        Ok(())
+        let info = &self.resource.info;
+        Err(ApiError::invalid(&info.group, &info.kind, &self.name, &errors))
     }
 
     /// The object's namespace must be the request's.
@@ -556,7 +605,7 @@ impl Call {
     /// Removes unknown fields and says what the client wanted said about them.
     fn prune(&self, object: &mut Value) -> Result<Vec<String>, ApiError> {
         let unknown = self.resource.prune(object);
-        let mut warnings: Vec<String> = self.resource.warning.iter().cloned().collect();
+        let mut warnings = Vec::new();
         match self.query.field_validation()? {
             FieldValidation::Ignore => {}
             FieldValidation::Warn => {

@@ -92,7 +92,11 @@ pub(super) fn is_reset(object: &Value) -> bool {
     object
         .pointer("/metadata/managedFields")
         .and_then(Value::as_array)
-        .is_some_and(|list| matches!(list.as_slice(), [Value::Object(one)] if one.is_empty()))
+        .is_some_and(|list| match list.as_slice() {
+            [] => true,
+            [Value::Object(one)] => one.is_empty(),
+            _ => false,
+        })
 }
 
 /// Takes the entries out of an object.

@@ -316,7 +316,7 @@ fn malformed_lists_are_refused() {
     );
     assert_eq!(
         message(json!({"keyed": [{"value": 1}]})),
-        ".spec.keyed: element 0: associative list with keys has an element that omits key field \"name\""
+        ".spec.keyed: element 0: associative list with keys has an element that omits all key fields [\"name\"] (and doesn't have default values for any key fields)"
     );
 }
 

@@ -52,14 +52,9 @@ fn element(item: &Value, node: Option<&Node>) -> Result<String, String> {
     }
     if found.is_empty() {
         let quoted: Vec<String> = keys.iter().map(|k| format!("{k:?}")).collect();
-        let (noun, verb) = if keys.len() == 1 {
-            ("key field", "omits")
-        } else {
-            ("all key fields", "omits")
-        };
         return Err(format!(
-            "associative list with keys has an element that {verb} {noun} {}",
-            quoted.join(", ")
+            "associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
+            quoted.join(" ")
         ));
     }
     Ok(keyed(&found))

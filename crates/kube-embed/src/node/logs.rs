@@ -23,6 +23,10 @@ impl NodeLogs {
     }
 }
 
+/// How often, and with which pauses, the log of a container that runs is looked for.
+const LOG_TRIES: u32 = 100;
+const LOG_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 impl PodLogs for NodeLogs {
     fn open(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, ApiError>> {
         let ctx = Arc::clone(&self.ctx);
@@ -46,7 +50,16 @@ impl PodLogs for NodeLogs {
                 name: container.clone(),
                 attempt,
             };
-            match ctx.runtime.log(&key, request.options.follow).await {
+            let mut items = ctx.runtime.log(&key, request.options.follow).await;
+            // The status may say that a container runs a moment before its supervisor has made the log.
+            for _ in 0..LOG_TRIES {
+                if items.is_some() || !running || status.is_none() {
+                    break;
+                }
+                tokio::time::sleep(LOG_PAUSE).await;
+                items = ctx.runtime.log(&key, request.options.follow).await;
+            }
+            match items {
                 Some(items) => Ok(render(items, request.options)),
                 None => {
                     let waiting = status

@@ -18,8 +18,8 @@ pub enum PatchError {
     #[error("{0}")]
     Malformed(String),
     /// The patch does not fit the object: 422.
-    #[error("{0}")]
-    Unprocessable(String),
+    #[error("the patch does not apply")]
+    Unprocessable,
 }
 
 impl PatchError {
@@ -27,7 +27,7 @@ impl PatchError {
     pub fn status(&self) -> u16 {
         match self {
             Self::Malformed(_) => 400,
-            Self::Unprocessable(_) => 422,
+            Self::Unprocessable => 422,
         }
     }
 }

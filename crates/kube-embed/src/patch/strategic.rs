@@ -157,10 +157,9 @@ fn merge_list(
     } else {
         merge_keyed(original, patch, merge_key, item_node)?
     };
-    match order {
-        Some(order) => in_order(merged, &server, order, merge_key),
-        None => Ok(merged),
-    }
+    // Without an order of its own, a patch gives that of its items.
+    let own: Value = patch.iter().filter(|item| item.get(PATCH).is_none()).cloned().collect();
+    in_order(merged, &server, order.unwrap_or(&own), merge_key)
 }
 
 /// Items of a list that is replaced: directives inside still must not be stored.

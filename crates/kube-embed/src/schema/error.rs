@@ -106,6 +106,15 @@ impl FieldError {
         Self::new(path, FieldReason::TypeInvalid, Some(value.into()), message)
     }
 
+    /// Beside the errors that keep rules from being checked.
+    pub fn not_all_checked() -> Self {
+        Self::invalid(
+            "",
+            Value::Null,
+            "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+        )
+    }
+
     /// A missing value.
     pub fn required(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(path, FieldReason::Required, None, message)

@@ -112,15 +112,16 @@ impl CrdSchema {
             )
         });
         if blocking && self.root.has_rules {
-            errors.push(FieldError::invalid(
-                "",
-                Value::Null,
-                "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
-            ));
+            errors.push(FieldError::not_all_checked());
         } else if !blocking {
             errors.extend(cel::validate(new, old, &self.root));
         }
         errors
+    }
+
+    /// Whether there are rules, which are not checked while something else is wrong.
+    pub fn has_rules(&self) -> bool {
+        self.root.has_rules
     }
 
     /// How objects of this schema merge.

@@ -123,14 +123,18 @@ struct Progress {
     failed: Option<Arc<str>>,
 }
 
+/// The objects and events of a resource.
 #[derive(Debug)]
-struct Collection {
+pub struct Collection {
     objects: BTreeMap<Key, Arc<Object>>,
     events: VecDeque<Arc<Event>>,
     /// Events up to and including this version are not in the ring.
     floor: u64,
-    changed: watch::Sender<u64>,
+    changed: watch::Sender<News>,
 }
+
+/// What watches wait for: nothing but the wake-up, until the resource goes away and leaves its last events.
+pub type News = Option<Arc<Collection>>;
 
 impl Collection {
     fn new(floor: u64) -> Self {
@@ -138,7 +142,7 @@ impl Collection {
             objects: BTreeMap::new(),
             events: VecDeque::new(),
             floor,
-            changed: watch::Sender::new(floor),
+            changed: watch::Sender::new(None),
         }
     }
 
@@ -262,8 +266,12 @@ impl Store {
     /// Forgets a resource that has no objects any more; its watches end.
     pub fn remove_collection(&self, collection: &str) {
         let mut inner = self.lock();
-        if inner.collections.get(collection).is_some_and(|c| c.objects.is_empty()) {
-            inner.collections.remove(collection);
+        if inner.collections.get(collection).is_some_and(|c| c.objects.is_empty())
+            && let Some(mut removed) = inner.collections.remove(collection)
+        {
+            // Watches that are behind still see how the objects went.
+            let changed = std::mem::replace(&mut removed.changed, watch::Sender::new(None));
+            changed.send_replace(Some(Arc::new(removed)));
         }
     }
 
@@ -410,7 +418,7 @@ impl Store {
             None => {
                 self.progress.send_replace(Progress { version, failed: None });
                 if let Some(found) = inner.collections.get(collection) {
-                    found.changed.send_replace(version);
+                    found.changed.send_replace(None);
                 }
             }
         }
@@ -425,7 +433,7 @@ impl Store {
                 let inner = self.lock();
                 for name in synced.collections {
                     if let Some(found) = inner.collections.get(&name) {
-                        found.changed.send_replace(synced.version);
+                        found.changed.send_replace(None);
                     }
                 }
             }
@@ -437,15 +445,22 @@ impl Store {
     }
 
     /// A receiver that is woken by each change of a resource; its sender is dropped when the resource goes away.
-    pub fn subscribe(&self, collection: &str) -> Option<watch::Receiver<u64>> {
+    pub fn subscribe(&self, collection: &str) -> Option<watch::Receiver<News>> {
         self.lock().collections.get(collection).map(|c| c.changed.subscribe())
     }
 
     /// At most `limit` durable events of a resource after `version`.
-    pub fn events(&self, collection: &str, version: u64, limit: usize) -> Result<Batch, TooOld> {
+    pub fn events(
+        &self,
+        collection: &str,
+        news: &watch::Receiver<News>,
+        version: u64,
+        limit: usize,
+    ) -> Result<Batch, TooOld> {
+        let last = news.borrow().clone();
         let inner = self.lock();
         let durable = self.progress.borrow().version;
-        let Some(found) = inner.collections.get(collection) else {
+        let Some(found) = last.as_deref().or_else(|| inner.collections.get(collection)) else {
             return Ok(Batch {
                 events: Vec::new(),
                 cursor: version,

@@ -104,8 +104,12 @@ async fn refusals_have_kubernetes_shapes() {
         (
             Method::POST,
             MAPS.to_owned(),
-            json!({"metadata": {"name": "x"}}),
-            (400, "BadRequest", "Object 'Kind' is missing"),
+            json!({"kind": "Secret", "metadata": {"name": "x"}}),
+            (
+                400,
+                "BadRequest",
+                "Secret in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Secret) to (core.ConfigMap): unknown conversion",
+            ),
         ),
         (
             Method::POST,
@@ -379,7 +383,7 @@ async fn an_apply_of_the_object_says_nothing_about_its_status_nor_the_other_way_
     let server = server_with_widgets().await;
     let path = format!("{WIDGETS}/a");
     apply(&server, &path, "one", widget("a", 1)).await.ok();
-    let seen = json!({"apiVersion": "demo.io/v1", "kind": "Widget", "status": {"seen": 1}});
+    let seen = json!({"apiVersion": "demo.io/v1", "kind": "Widget", "metadata": {"name": "a"}, "status": {"seen": 1}});
     apply(&server, &format!("{path}/status"), "two", seen).await.ok();
     let mut with_status = widget("a", 2);
     with_status["status"] = json!({"seen": 9});
@@ -405,7 +409,7 @@ async fn what_does_not_fit_the_schema_cannot_be_applied() {
     assert_eq!(answer.status, 500);
     assert_eq!(
         answer.body["message"],
-        "failed to create typed patch object (default/a; demo.io/v1, Kind=Widget): .spec.sise: field not declared in schema"
+        "failed to create typed patch object (/a; demo.io/v1, Kind=Widget): .spec.sise: field not declared in schema"
     );
     assert!(answer.body.get("reason").is_none());
     assert_eq!(get(&server, &path).await.status, 404);

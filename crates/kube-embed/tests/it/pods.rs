@@ -104,14 +104,13 @@ async fn a_log_that_cannot_be_is_explained_as_in_kubernetes() {
             "container=a&sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
             "at most one of `sinceTime` or `sinceSeconds` may be specified",
         ),
-        (
-            "container=a&tailLines=-1",
-            "invalid query parameter tailLines=\"-1\": it must be a whole number that is not negative",
-        ),
     ] {
         let answer = get(&server, &format!("{PODS}/p/log?{query}")).await;
         assert_eq!(answer.refused(), (400, "BadRequest", message), "{query}");
     }
+    let answer = get(&server, &format!("{PODS}/p/log?container=a&tailLines=-1")).await;
+    let (_, _, message) = answer.refused();
+    assert!(message.contains("tailLines: Invalid value: -1"), "{message}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,11 +23,11 @@ pub(super) fn columns(info: &ResourceInfo) -> &'static [Column] {
             ("Nominated Node", "string", 1),
             ("Readiness Gates", "string", 1),
         ],
-        "ConfigMap" => &[("Name", "string", 0), ("Data", "integer", 0), ("Age", "string", 0)],
+        "ConfigMap" => &[("Name", "string", 0), ("Data", "string", 0), ("Age", "string", 0)],
         "Secret" => &[
             ("Name", "string", 0),
             ("Type", "string", 0),
-            ("Data", "integer", 0),
+            ("Data", "string", 0),
             ("Age", "string", 0),
         ],
         "Namespace" => &[("Name", "string", 0), ("Status", "string", 0), ("Age", "string", 0)],
@@ -60,7 +60,16 @@ pub(super) fn columns(info: &ResourceInfo) -> &'static [Column] {
             ("Name", "string", 1),
         ],
         "Lease" => &[("Name", "string", 0), ("Holder", "string", 0), ("Age", "string", 0)],
-        "CustomResourceDefinition" => &[("Name", "string", 0), ("Created At", "date", 0)],
+        "CustomResourceDefinition" => &[
+            ("Name", "string", 0),
+            ("Scope", "string", 0),
+            ("Versions", "string", 0),
+            ("Created At", "date", 0),
+            ("Group", "string", 1),
+            ("Kind", "string", 1),
+            ("ShortNames", "string", 1),
+            ("Established", "boolean", 1),
+        ],
         _ => &[("Name", "string", 0), ("Age", "string", 0)],
     }
 }
@@ -127,7 +136,33 @@ pub(super) fn cells(info: &ResourceInfo, object: &Value, now: Timestamp) -> Vec<
         }
         "Event" => event(object, now),
         "Lease" => vec![name, json!(text(object, &["spec", "holderIdentity"])), old],
-        "CustomResourceDefinition" => vec![name, json!(created)],
+        "CustomResourceDefinition" => {
+            let list = |path: &[&str]| at(object, path).and_then(Value::as_array).cloned().unwrap_or_default();
+            let versions: Vec<String> = list(&["spec", "versions"])
+                .iter()
+                .map(|version| {
+                    let stored = if version["storage"] == true { "(storage)" } else { "" };
+                    format!("{}{stored}", text(version, &["name"]))
+                })
+                .collect();
+            let short: Vec<String> = list(&["spec", "names", "shortNames"])
+                .iter()
+                .filter_map(|name| Some(name.as_str()?.to_owned()))
+                .collect();
+            let established = list(&["status", "conditions"])
+                .iter()
+                .any(|c| c["type"] == "Established" && c["status"] == "True");
+            vec![
+                name,
+                json!(text(object, &["spec", "scope"])),
+                json!(versions.join(",")),
+                json!(created),
+                json!(text(object, &["spec", "group"])),
+                json!(text(object, &["spec", "names", "kind"])),
+                json!(short.join(",")),
+                json!(established),
+            ]
+        }
         _ => vec![name, old],
     }
 }

@@ -8,7 +8,7 @@ const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alpha
 const SUBDOMAIN: &str = r"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL_KEY: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-const QUALIFIED: &str = "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
+const QUALIFIED: &str = "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
 
 /// Sum of the bytes of all annotations, keys included.
 const MAX_ANNOTATIONS: u64 = 256 * 1024;
@@ -35,7 +35,8 @@ pub(super) fn dns_label(s: &str) -> Vec<String> {
         out.push("must be no more than 63 characters".to_owned());
     }
     if !is_label(s) {
-        out.push(LABEL.to_owned());
+        let dots = s.split('.').all(is_label);
+        out.push(if dots { "must not contain dots" } else { LABEL }.to_owned());
     }
     out
 }
@@ -48,6 +49,23 @@ pub(super) fn dns_subdomain(s: &str) -> Vec<String> {
     }
     if !s.split('.').all(is_label) {
         out.push(SUBDOMAIN.to_owned());
+    }
+    out
+}
+
+/// What is wrong with a label's key.
+pub fn label_key(s: &str) -> Vec<String> {
+    qualified_name(s)
+}
+
+/// What is wrong with a label's value.
+pub fn label_value(s: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if s.len() > 63 {
+        out.push("must be no more than 63 bytes".to_owned());
+    }
+    if !s.is_empty() && !is_label_word(s) {
+        out.push(LABEL_VALUE.to_owned());
     }
     out
 }
@@ -311,7 +329,7 @@ mod tests {
             ),
             (
                 json!({"name": "a", "labels": {"a/b/c": "x"}}),
-                "a qualified name must consist",
+                "a valid label key must consist",
             ),
             (
                 json!({"name": "a", "annotations": {"k": "x".repeat(300_000)}}),

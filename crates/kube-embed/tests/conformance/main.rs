@@ -1,0 +1,251 @@
+//! The same cases for kube-embed and for a real Kubernetes.
+//!
+//! `cases/*.txt` are requests with the answers of a real Kubernetes 1.37. Run on one, they must be its answers:
+//!
+//! ```console
+//! $ cargo xtask cluster up
+//! $ cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored --nocapture
+//! ```
+//!
+//! and `UPDATE=1` before `cargo test` writes them down. kube-embed must answer the same, or its answer be listed with a reason in
+//! `differences.rs`, from which `docs/reference/kube-embed-differences.md` is made (`UPDATE=1 cargo test -p kube-embed --test conformance`).
+//! `CASE=text` runs only the cases whose title contains it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test ends at the first thing that is not as it should be, and tells how long it took"
+)]
+
+mod backend;
+mod differences;
+mod kubectl;
+mod normal;
+mod request;
+mod run;
+mod transcript;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use backend::Embed;
+use differences::{DIFFERENCES, Differing};
+use kubectl::Kubectl;
+use transcript::{Case, Transcript};
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance")
+}
+
+fn updating() -> bool {
+    std::env::var_os("UPDATE").is_some()
+}
+
+/// The files whose names begin so.
+fn transcripts(with_kubectl: bool) -> Vec<Transcript> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory().join("cases"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_stem().unwrap().to_string_lossy().starts_with("kubectl") == with_kubectl)
+        .collect();
+    paths.sort();
+    let mut transcripts: Vec<Transcript> = paths.iter().map(|path| Transcript::read(path)).collect();
+    let mut titles = BTreeSet::new();
+    let only = std::env::var("CASE").unwrap_or_default();
+    for transcript in &mut transcripts {
+        for case in &transcript.cases {
+            assert!(
+                titles.insert(case.title.clone()),
+                "two cases are titled {:?}",
+                case.title
+            );
+        }
+        assert!(only.is_empty() || !updating(), "CASE and UPDATE exclude each other");
+        transcript.cases.retain(|case| case.title.contains(&only));
+    }
+    transcripts
+}
+
+/// Creates the resources that cases share, and waits until they are served.
+async fn prepare(client: &kube::Client) {
+    let text = std::fs::read_to_string(directory().join("resources.yaml")).unwrap();
+    for document in text.split("\n---\n") {
+        let crd: Value = run::yaml(document);
+        let path = format!(
+            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}?fieldManager=conformance&force=true",
+            crd["metadata"]["name"].as_str().unwrap()
+        );
+        let apply = [("content-type", "application/apply-patch+yaml".to_owned())];
+        let response = run::send(client, "PATCH", &path, crd.to_string(), &apply).await;
+        let status = response.status();
+        let answer = response.into_body().collect_bytes().await.unwrap();
+        assert!(
+            status.is_success(),
+            "{path}: {status} {}",
+            String::from_utf8_lossy(&answer)
+        );
+        let path = format!(
+            "/apis/{}/v1/{}",
+            crd["spec"]["group"].as_str().unwrap(),
+            crd["spec"]["names"]["plural"].as_str().unwrap()
+        );
+        let began = Instant::now();
+        while run::send(client, "GET", &path, String::new(), &[]).await.status() != 200 {
+            assert!(began.elapsed().as_secs() < 60, "{path} is not served");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Answers of all cases of all files, file by file, with the seconds that it took.
+async fn answers(
+    client: &kube::Client,
+    transcripts: &[Transcript],
+    kubectl: Option<&Kubectl>,
+) -> (Vec<Vec<Vec<Vec<String>>>>, f64) {
+    prepare(client).await;
+    let began = Instant::now();
+    let cases: Vec<&Case> = transcripts.iter().flat_map(|t| &t.cases).collect();
+    let mut flat = run::all(client, &cases, kubectl).await.into_iter();
+    let split = transcripts
+        .iter()
+        .map(|t| flat.by_ref().take(t.cases.len()).collect())
+        .collect();
+    (split, began.elapsed().as_secs_f64())
+}
+
+/// Every step that was not answered as it is written.
+fn differing(transcripts: &[Transcript], answers: &[Vec<Vec<Vec<String>>>]) -> Vec<Differing> {
+    let mut found = Vec::new();
+    for (transcript, answers) in transcripts.iter().zip(answers) {
+        for (case, answers) in transcript.cases.iter().zip(answers) {
+            for (step, answer) in case.steps.iter().zip(answers) {
+                if step.answer != *answer {
+                    found.push(Differing {
+                        case: case.title.clone(),
+                        request: step.text.clone(),
+                        real: step.answer.clone(),
+                        embed: answer.clone(),
+                    });
+                }
+            }
+        }
+    }
+    found
+}
+
+fn tell(differing: &[&Differing], who: &str) -> String {
+    let mut out = String::new();
+    for d in differing {
+        out += &format!("\n== {}\n{}\n", d.case, d.request);
+        for line in &d.real {
+            out += &format!("  written    {line}\n");
+        }
+        for line in &d.embed {
+            out += &format!("  {who} {line}\n");
+        }
+    }
+    out
+}
+
+/// A real server answers what is written.
+async fn on_the_real_one(with_kubectl: bool) {
+    let transcripts = transcripts(with_kubectl);
+    let client = backend::real().await;
+    let kubectl = if with_kubectl {
+        let path = std::env::var("KUBECONFIG").unwrap();
+        Some(Kubectl::new(&std::fs::read_to_string(path).unwrap()).await)
+    } else {
+        None
+    };
+    let (answers, seconds) = answers(&client, &transcripts, kubectl.as_ref()).await;
+    let count: usize = transcripts.iter().map(|t| t.cases.len()).sum();
+    println!("real Kubernetes: {count} cases in {seconds:.1} s");
+    if updating() {
+        for (transcript, answers) in transcripts.iter().zip(&answers) {
+            std::fs::write(&transcript.path, transcript.with_answers(answers)).unwrap();
+        }
+        return;
+    }
+    let found = differing(&transcripts, &answers);
+    let all: Vec<&Differing> = found.iter().collect();
+    assert!(
+        found.is_empty(),
+        "the real server answered {} steps in another way:\n{}",
+        found.len(),
+        tell(&all, "real      ")
+    );
+}
+
+/// kube-embed answers what is written, or as `listed` knows.
+async fn on_kube_embed(with_kubectl: bool) -> (usize, Vec<Differing>) {
+    let transcripts = transcripts(with_kubectl);
+    let embed = Embed::start().await;
+    let client = embed.embedded.client("default");
+    let kubectl = if with_kubectl {
+        let endpoint = embed
+            .embedded
+            .listen("127.0.0.1:0".parse().unwrap(), None)
+            .await
+            .unwrap();
+        Some(Kubectl::new(&endpoint.kubeconfig("kube-embed", "default")).await)
+    } else {
+        None
+    };
+    let (answers, seconds) = answers(&client, &transcripts, kubectl.as_ref()).await;
+    embed.stop().await;
+    let count: usize = transcripts.iter().map(|t| t.cases.len()).sum();
+    let found = differing(&transcripts, &answers);
+    let cases: BTreeSet<&str> = found.iter().map(|d| d.case.as_str()).collect();
+    println!(
+        "kube-embed: {count} cases in {seconds:.1} s; {} differ, for {} reasons",
+        cases.len(),
+        DIFFERENCES.len()
+    );
+    let listed: BTreeSet<&str> = DIFFERENCES.iter().flat_map(|d| d.cases).copied().collect();
+    let unlisted: Vec<&Differing> = found.iter().filter(|d| !listed.contains(d.case.as_str())).collect();
+    assert!(
+        unlisted.is_empty(),
+        "{} steps are answered in another way than by Kubernetes: mend them, or list the cases in differences.rs:\n{}",
+        unlisted.len(),
+        tell(&unlisted, "kube-embed")
+    );
+    for transcript in &transcripts {
+        for case in &transcript.cases {
+            let title = case.title.as_str();
+            assert!(
+                !listed.contains(title) || cases.contains(title),
+                "{title:?} is listed in differences.rs and does not differ any more: take it out"
+            );
+        }
+    }
+    (count, found)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kube_embed_answers_as_kubernetes_does() {
+    let (count, found) = on_kube_embed(false).await;
+    if std::env::var_os("CASE").is_some() {
+        return;
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/kube-embed-differences.md");
+    let page = differences::page(count, &found);
+    if updating() {
+        std::fs::write(&path, page).unwrap();
+        return;
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/reference/kube-embed-differences.md is not what kube-embed does now: UPDATE=1 cargo test -p kube-embed --test conformance"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real Kubernetes: cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored"]
+async fn kubernetes_answers_what_is_written() {
+    on_the_real_one(false).await;
+}

@@ -1,0 +1,111 @@
+//! Cases as they are written: requests, and below each what the real server answered.
+//!
+//! ```text
+//! # about the cases that follow
+//! == title of a case
+//! POST configmaps {metadata: {name: a}, data: {k: v}} | .data
+//! > 201 {"k":"v"}
+//! ```
+//!
+//! Lines that begin with `>` are answers and are written by the run on the real server; four spaces go on with the line above.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// A file of cases.
+pub(crate) struct Transcript {
+    pub(crate) path: PathBuf,
+    /// What stands before the first case.
+    head: String,
+    pub(crate) cases: Vec<Case>,
+}
+
+/// What happens in one namespace.
+pub(crate) struct Case {
+    pub(crate) title: String,
+    pub(crate) steps: Vec<Step>,
+    /// Comments and empty lines after the last answer, which belong to what follows.
+    tail: String,
+}
+
+/// One request or command, and what the real server answers.
+pub(crate) struct Step {
+    /// The line with those that go on with it, as it stands in the file.
+    source: String,
+    /// The same in one line.
+    pub(crate) text: String,
+    /// Lines without their `> `.
+    pub(crate) answer: Vec<String>,
+}
+
+impl Transcript {
+    pub(crate) fn read(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut transcript = Self {
+            path: path.to_owned(),
+            head: String::new(),
+            cases: Vec::new(),
+        };
+        for line in text.lines() {
+            transcript.take(line);
+        }
+        transcript
+    }
+
+    fn take(&mut self, line: &str) {
+        if let Some(title) = line.strip_prefix("== ") {
+            self.cases.push(Case {
+                title: title.trim().to_owned(),
+                steps: Vec::new(),
+                tail: String::new(),
+            });
+            return;
+        }
+        let Some(case) = self.cases.last_mut() else {
+            let _ = writeln!(self.head, "{line}");
+            return;
+        };
+        if line.is_empty() || line.starts_with('#') {
+            let _ = writeln!(case.tail, "{line}");
+        } else if let Some(answer) = line.strip_prefix('>') {
+            let step = case.steps.last_mut().expect("an answer stands below its request");
+            step.answer.push(answer.strip_prefix(' ').unwrap_or(answer).to_owned());
+        } else if let Some(more) = line.strip_prefix("    ") {
+            let step = case.steps.last_mut().expect("a line goes on with the one above");
+            let _ = write!(step.source, "\n{line}");
+            // A script keeps its lines.
+            if step.text.starts_with('$') {
+                let _ = write!(step.text, "\n{more}");
+            } else {
+                let _ = write!(step.text, " {}", more.trim());
+            }
+        } else {
+            assert!(
+                case.tail.is_empty(),
+                "{}: a comment stands between cases only",
+                case.title
+            );
+            case.steps.push(Step {
+                source: line.to_owned(),
+                text: line.to_owned(),
+                answer: Vec::new(),
+            });
+        }
+    }
+
+    /// The file with other answers.
+    pub(crate) fn with_answers(&self, answers: &[Vec<Vec<String>>]) -> String {
+        let mut out = self.head.clone();
+        for (case, answers) in self.cases.iter().zip(answers) {
+            let _ = writeln!(out, "== {}", case.title);
+            for (step, answer) in case.steps.iter().zip(answers) {
+                let _ = writeln!(out, "{}", step.source);
+                for line in answer {
+                    let _ = writeln!(out, "{}", format!("> {line}").trim_end());
+                }
+            }
+            out.push_str(&case.tail);
+        }
+        out
+    }
+}
