@@ -60,9 +60,9 @@
 - apiGroups: ["coordination.k8s.io"]
   resources: [leases]
   verbs: [create]
-# Takes the lease, renews it and gives it back: this one only.
+# Takes the lease, renews it, gives it back, and sees that it was given back: this one only.
 - apiGroups: ["coordination.k8s.io"]
   resources: [leases]
   resourceNames: [{{ include "legion.name" . }}]
-  verbs: [get, update]
+  verbs: [get, list, watch, update]
 {{- end }}

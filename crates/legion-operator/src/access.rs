@@ -121,9 +121,9 @@ pub const TABLE: &[Access] = &[
             Place::Platform,
             "coordination.k8s.io",
             "leases",
-            &[Verb::Get, Verb::Update],
+            &[Verb::Get, Verb::List, Verb::Watch, Verb::Update],
         )
-        .because("Takes the lease, renews it and gives it back: this one only.")
+        .because("Takes the lease, renews it, gives it back, and sees that it was given back: this one only.")
     },
 ];
 

@@ -188,13 +188,14 @@ pub async fn acquire(
                         challenger.attempt().await
                     }
                     Some(Ok(_)) => Ok(None),
+                    // Without the watch, looking now and then has to do.
                     Some(Err(error)) => {
                         tracing::warn!(%error, "cannot watch the lease");
                         tokio::select! {
-                            () = tokio::time::sleep(pause) => {}
+                            () = tokio::time::sleep(challenger.settings.interval) => {}
                             () = shutdown.requested() => return None,
                         }
-                        Ok(None)
+                        challenger.attempt().await
                     }
                 },
             };
