@@ -30,6 +30,9 @@ use sha2::{Digest as _, Sha256};
 /// How often a running build says how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
 
+/// A module of ours that has this is a program around a library.
+const OWN_PROGRAM: &str = "main.go";
+
 /// A Go module of ours that pins a tool.
 struct Module {
     /// Directory below `tests/kubernetes/tools`.
@@ -66,7 +69,7 @@ const VERSION_OF_KUBERNETES: &[&str] = &[
     "k8s.io/component-base/version.gitTreeState=clean",
 ];
 
-const MODULES: [Module; 11] = [
+const MODULES: [Module; 13] = [
     Module {
         name: "etcd",
         upstream: "go.etcd.io/etcd/server/v3",
@@ -179,6 +182,26 @@ const MODULES: [Module; 11] = [
         name: "kubeconform",
         upstream: "github.com/yannh/kubeconform",
         programs: &["kubeconform"],
+        built_as: None,
+        tags: "",
+        stamps: &[],
+        cgo: false,
+        part: Part::Suites,
+    },
+    Module {
+        name: "kstatus",
+        upstream: "sigs.k8s.io/cli-utils",
+        programs: &["kstatus"],
+        built_as: None,
+        tags: "",
+        stamps: &[],
+        cgo: false,
+        part: Part::Suites,
+    },
+    Module {
+        name: "glua",
+        upstream: "github.com/yuin/gopher-lua",
+        programs: &["glua"],
         built_as: None,
         tags: "",
         stamps: &[],
@@ -306,6 +329,9 @@ impl Module {
             let path = source.join(file);
             hash.update(fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?);
         }
+        if let Ok(program) = fs::read(source.join(OWN_PROGRAM)) {
+            hash.update(program);
+        }
         hash.update(self.tags);
         for stamp in self.stamps {
             hash.update(stamp);
@@ -347,7 +373,7 @@ impl Module {
             .arg("-o")
             // With the separator at its end Go takes it for a directory.
             .arg(target.join(""))
-            .arg("tool")
+            .arg(what_to_build(source))
             .stderr(Stdio::piped())
             .spawn()
             .context("go cannot be started")?;
@@ -425,9 +451,18 @@ fn go(source: &Path, cgo: bool) -> Command {
     command
 }
 
+/// The package to build: the module's own program where it has one, else what its go.mod calls tools.
+fn what_to_build(source: &Path) -> &'static str {
+    if source.join(OWN_PROGRAM).is_file() {
+        "."
+    } else {
+        "tool"
+    }
+}
+
 fn count_packages(source: &Path, tags: &str, cgo: bool) -> usize {
     let listed = go(source, cgo)
-        .args(["list", "-deps", "-tags", tags, "tool"])
+        .args(["list", "-deps", "-tags", tags, what_to_build(source)])
         .stderr(Stdio::inherit())
         .output();
     listed.map_or(0, |output| output.stdout.split(|byte| *byte == b'\n').count())

@@ -5,6 +5,7 @@ mod cli;
 mod crds;
 mod examples;
 mod fields;
+mod gitops;
 mod reasons;
 mod run_fields;
 mod schemas;
@@ -68,6 +69,7 @@ pub fn files(root: &Path) -> anyhow::Result<Vec<File>> {
     files.push(cli::file());
     files.extend(examples::files(root)?);
     files.extend(charts::files(root)?);
+    files.extend(gitops::files(root)?);
     Ok(files)
 }
 

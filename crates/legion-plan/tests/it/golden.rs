@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
 use legion_api::{ModelTrainingStatus, Reason, ReasonKind, condition::SUCCEEDED};
 use legion_plan::{
-    Action, ApiError, Outcome, Plan, Settings, StatusPatch, StepResult, Write, connection,
+    Action, ApiError, Outcome, Plan, Settings, StatusPatch, StepResult, Write,
+    conditions::{self, State},
+    connection, toolchain,
     training::{ConfigMapView, World, decide, settle},
 };
 use legion_protocol::{
@@ -533,6 +535,75 @@ fn every_reason_is_reached_and_says_what_it_should() {
         .filter(|reason| !reached.contains(&reason.as_str()))
         .collect();
     assert!(missing.is_empty(), "no World reaches {missing:?}");
+}
+
+/// As much of an object as tools that wait look at, with what the port of kstatus says of it.
+fn state(kind: &str, name: &str, status: &Value) -> Value {
+    let conditions: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
+    json!({
+        "state": name,
+        "kstatus": kstatus(Some(1), status["observedGeneration"].as_i64(), &conditions),
+        "object": {
+            "apiVersion": "legion-platform.org/v1alpha1", "kind": kind,
+            "metadata": {"name": "a", "namespace": "lab", "generation": 1},
+            "status": {"observedGeneration": status["observedGeneration"], "conditions": conditions},
+        },
+    })
+}
+
+/// Every state of every kind. `tests/gitops` shows them to the real kstatus, and to Argo CD's health checks.
+#[test]
+fn every_state_as_tools_that_wait_see_it() {
+    let mut states = Vec::new();
+    for (reason, case) in cases() {
+        let plan = decide(&case.world, &case.settings, case.at);
+        let mut world = case.world.clone();
+        let outcome = outcome_of(&plan, case.answer.as_ref());
+        if let Some(patch) = settle(&case.world, &plan, &outcome, case.at) {
+            apply(&mut world, &patch);
+        }
+        let status = serde_json::to_value(&world.training.status).unwrap();
+        states.push(state("ModelTraining", reason.as_str(), &status));
+    }
+    for (name, connection) in [
+        ("Valid", factory::default_output()),
+        (
+            "InvalidSpec",
+            connection("models", json!({"type": "pvc", "uri": "s3://models"})),
+        ),
+    ] {
+        let world = connection::World { connection };
+        let plan = connection::decide(&world, &settings(), factory::start());
+        let status = serde_json::to_value(plan.status.unwrap()).unwrap();
+        assert_eq!(status["conditions"][0]["reason"], name);
+        states.push(state("Connection", name, &status));
+    }
+    for (name, spec) in [
+        ("Valid", json!({})),
+        ("InvalidSpec", json!({"arguments": {"type": "wrong"}})),
+    ] {
+        let world = toolchain::World {
+            toolchain: toolchain(spec),
+        };
+        let plan = toolchain::decide(&world, &settings(), factory::start());
+        let status = serde_json::to_value(plan.status.unwrap()).unwrap();
+        assert_eq!(status["conditions"][0]["reason"], name);
+        states.push(state("ToolchainIntegration", name, &status));
+    }
+    // What an older CRD let in, and the operator cannot read.
+    let told = State::new(Reason::InvalidObject, "cannot be read");
+    for (kind, conditions) in [
+        ("ModelTraining", conditions::for_run(&[], &told, 1, factory::start())),
+        ("Connection", conditions::for_ready(&[], &told, 1, factory::start())),
+        (
+            "ToolchainIntegration",
+            conditions::for_ready(&[], &told, 1, factory::start()),
+        ),
+    ] {
+        let status = json!({"observedGeneration": 1, "conditions": conditions});
+        states.push(state(kind, "InvalidObject", &status));
+    }
+    insta::assert_json_snapshot!("states", states);
 }
 
 #[test]

@@ -1,0 +1,83 @@
+//! The comparison of the operator's permissions with an audit log, which the end-to-end suite makes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
+
+use legion_operator::access::TABLE;
+use legion_tests::audit::{Verdict, compare};
+use serde_json::{Value, json};
+
+fn event(id: &str, verb: &str, object: Value) -> Value {
+    json!({
+        "auditID": id, "verb": verb, "requestURI": "/x", "stage": "ResponseComplete", "objectRef": object,
+        "user": {"username": "system:serviceaccount:legion-system:legion-operator"},
+        "annotations": {"authorization.k8s.io/decision": "allow"},
+    })
+}
+
+fn verdict(events: &[Value]) -> Verdict {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text: String = events.iter().map(|event| format!("{event}\n")).collect();
+    fs::write(file.path(), text).unwrap();
+    compare(file.path(), "legion-system", "legion-operator", "legion-operator").unwrap()
+}
+
+#[test]
+fn what_the_table_does_not_allow_is_missing_and_what_nobody_asked_for_is_unused() {
+    let all: Vec<Value> = TABLE
+        .iter()
+        .flat_map(|access| access.verbs.iter().map(move |verb| (access, verb)))
+        .enumerate()
+        .map(|(number, (access, verb))| {
+            let (resource, subresource) = access.resource.split_once('/').unwrap_or((access.resource, ""));
+            let object = json!({
+                "apiGroup": access.group, "resource": resource, "subresource": subresource,
+                "namespace": "legion-system", "name": "legion-operator",
+            });
+            event(&number.to_string(), verb.as_str(), object)
+        })
+        .collect();
+    let complete = verdict(&all);
+    assert_eq!((complete.missing, complete.unused), (BTreeMap::new(), BTreeSet::new()));
+    assert_eq!(complete.requests, all.len());
+
+    let less = verdict(&all[1..]);
+    assert_eq!(less.unused.len(), 1, "{:?}", less.unused);
+
+    let mut refused = all[0].clone();
+    refused["auditID"] = "refused".into();
+    refused["annotations"]["authorization.k8s.io/decision"] = "forbid".into();
+    let secret = json!({"resource": "secrets", "namespace": "demo", "name": "s", "apiVersion": "v1"});
+    let lease = json!({
+        "apiGroup": "coordination.k8s.io", "resource": "leases", "namespace": "demo", "name": "legion-operator",
+    });
+    let mut path = event("path", "get", Value::Null);
+    path["requestURI"] = "/metrics".into();
+    let mut of_somebody_else = event("else", "delete", secret.clone());
+    of_somebody_else["user"]["username"] = "system:serviceaccount:legion-system:legion-operator-2".into();
+    let more = [
+        refused,
+        event("secret", "get", secret.clone()),
+        event("secret", "get", secret),
+        event("lease", "update", lease),
+        path,
+        of_somebody_else,
+    ];
+    let found = verdict(&more);
+    let missing: Vec<_> = found
+        .missing
+        .iter()
+        .map(|(words, times)| (words.as_str(), *times))
+        .collect();
+    assert_eq!(
+        missing,
+        [
+            ("get /metrics", 1),
+            ("get modeltrainings of \"legion-platform.org\" in \"legion-system\"", 1),
+            ("get secrets of \"\" in \"demo\"", 1),
+            ("update leases of \"coordination.k8s.io\" in \"demo\"", 1),
+        ]
+    );
+}

@@ -1,0 +1,82 @@
+//! Argo CD's health checks, by the Lua interpreter that Argo CD embeds, in the version that it embeds.
+
+use std::{collections::BTreeSet, fmt::Write as _, fs, process::Command};
+
+use anyhow::Context as _;
+use legion_tests::{local::repository, tool};
+use serde_json::Value;
+
+use crate::states::{self, State};
+
+/// What Argo CD should show.
+fn wanted(state: &State) -> &'static str {
+    let suspended = state.name == "Suspended";
+    match state.verdict.as_str() {
+        "Current" => "Healthy",
+        "Failed" => "Degraded",
+        _ if suspended => "Suspended",
+        _ => "Progressing",
+    }
+}
+
+#[test]
+fn argo_cd_says_of_every_state_what_it_should() -> anyhow::Result<()> {
+    let mut states = states::all()?;
+    // Argo CD shows what is about to go without asking for its health.
+    states.retain(|state| state.verdict != "Terminating");
+    let config = fs::read_to_string(repository().join("docs/gitops/argocd/argocd-cm.yaml"))?;
+    let config: Value = serde_saphyr::from_str(&config)?;
+    let mut program = String::new();
+    for state in &states {
+        let key = format!("resource.customizations.health.legion-platform.org_{}", state.kind());
+        let check = config["data"][&key].as_str().with_context(|| key.clone())?;
+        // As Argo CD does: the check is a chunk, the object is the global `obj`.
+        let _ = writeln!(program, "obj = {}", lua(&state.object));
+        let _ = writeln!(
+            program,
+            "do local hs = assert(loadstring({}))()",
+            lua(&Value::from(check))
+        );
+        program.push_str("print(hs.status .. '\\t' .. string.gsub(hs.message, '%s+', ' ')) end\n");
+    }
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("checks.lua");
+    fs::write(&file, &program)?;
+    let said = tool::run(Command::new(tool::path("glua")?).arg(&file), "")?;
+    assert!(said.ok, "{}", said.all);
+    let verdicts: Vec<(&str, &str)> = said.out.lines().filter_map(|line| line.split_once('\t')).collect();
+    assert_eq!(verdicts.len(), states.len(), "{}", said.all);
+    let mut seen = BTreeSet::new();
+    for (state, (verdict, message)) in states.iter().zip(verdicts) {
+        seen.insert(verdict);
+        assert_eq!(verdict, wanted(state), "{}: {message}", state.title());
+        let told = state.object["status"]["conditions"].as_array().into_iter().flatten();
+        let reasons: Vec<&str> = told.filter_map(|condition| condition["reason"].as_str()).collect();
+        let says_why = reasons.iter().any(|reason| message.starts_with(reason));
+        assert!(says_why || message.contains("seen"), "{}: {message}", state.title());
+    }
+    assert_eq!(
+        seen,
+        BTreeSet::from(["Degraded", "Healthy", "Progressing", "Suspended"])
+    );
+    Ok(())
+}
+
+/// A value as a literal of Lua. Argo CD makes tables of objects and of lists, and floats of all numbers.
+fn lua(value: &Value) -> String {
+    match value {
+        Value::Null => "nil".to_owned(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => {
+            let bytes: String = text.bytes().map(|byte| format!("\\{byte:03}")).collect();
+            format!("\"{bytes}\"")
+        }
+        Value::Array(items) => format!("{{{}}}", items.iter().map(lua).collect::<Vec<_>>().join(",")),
+        Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| format!("[{}]={}", lua(&Value::from(name.as_str())), lua(value)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Every state of every kind, as tools that wait see it.
+
+use std::fs;
+
+use anyhow::{Context as _, ensure};
+use legion_tests::local::repository;
+use serde_json::{Value, json};
+
+/// An object in a state.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The state's name: a reason, or what was done to the object.
+    pub name: String,
+    /// What kstatus should make of it.
+    pub verdict: String,
+    /// The object.
+    pub object: Value,
+}
+
+impl State {
+    pub fn kind(&self) -> &str {
+        self.object["kind"].as_str().unwrap_or_default()
+    }
+
+    /// How it is called when something is wrong.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.kind(), self.name)
+    }
+}
+
+/// Those that the planner decides (its golden Worlds, one for every reason), and those that nobody decides: not yet seen,
+/// changed since, about to go.
+pub fn all() -> anyhow::Result<Vec<State>> {
+    let file = repository().join("crates/legion-plan/tests/it/snapshots/it__golden__states.snap");
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let json = text.splitn(3, "---\n").nth(2).context("a snapshot has a header")?;
+    let decided: Vec<Value> = serde_json::from_str(json)?;
+    ensure!(decided.len() >= 50, "{} states only", decided.len());
+    let mut states = Vec::new();
+    for state in &decided {
+        let text = |field: &str| state[field].as_str().map(str::to_owned).context("a text");
+        let decided = State {
+            name: text("state")?,
+            verdict: text("kstatus")?,
+            object: state["object"].clone(),
+        };
+        // What is said of a generation is no longer true when the spec has changed since.
+        let mut changed = decided.clone();
+        changed.name = format!("{}, changed since", decided.name);
+        changed.verdict = "InProgress".to_owned();
+        changed.object["metadata"]["generation"] = json!(2);
+        let mut going = decided.clone();
+        going.name = format!("{}, going", decided.name);
+        going.verdict = "Terminating".to_owned();
+        going.object["metadata"]["deletionTimestamp"] = json!("2026-11-23T17:00:00Z");
+        states.extend([decided, changed, going]);
+    }
+    for kind in ["ModelTraining", "Connection", "ToolchainIntegration"] {
+        states.push(State {
+            name: "not yet seen".to_owned(),
+            verdict: "InProgress".to_owned(),
+            // The default that the CRDs give to a status.
+            object: json!({
+                "apiVersion": "legion-platform.org/v1alpha1", "kind": kind,
+                "metadata": {"name": "a", "namespace": "lab", "generation": 1},
+                "status": {"observedGeneration": -1},
+            }),
+        });
+    }
+    Ok(states)
+}

@@ -1,0 +1,101 @@
+//! Programs of other people that suites run: Helm, kubeconform, kubectl.
+
+use std::{
+    env,
+    io::Write as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::local::{repository, text};
+
+/// Where a pinned program lies (`cargo xtask cluster tool NAME`); it is built where it is not in the cache.
+pub fn path(name: &str) -> anyhow::Result<PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["xtask", "cluster", "tool", name])
+        .current_dir(repository())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo cannot be started")?;
+    ensure!(output.status.success(), "`cargo xtask cluster tool {name}` fails");
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim_end()))
+}
+
+/// Where Go keeps a module that one of `tests/kubernetes/tools` requires; it is downloaded where it is not there.
+pub fn module(of: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let said = Command::new("go")
+        .args(["mod", "download", "-json", name])
+        .current_dir(repository().join("tests/kubernetes/tools").join(of))
+        .env("GOWORK", "off")
+        .output()
+        .context("go cannot be started: install Go 1.26 or newer")?;
+    let answer: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+    let directory = answer["Dir"].as_str();
+    Ok(directory
+        .with_context(|| format!("{name}: {}{answer}", String::from_utf8_lossy(&said.stderr)))?
+        .into())
+}
+
+/// What a command printed, and whether it did what it was told.
+#[derive(Debug)]
+pub struct Said {
+    /// It ended with 0.
+    pub ok: bool,
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// What it printed to its output.
+    pub out: String,
+    /// Everything that it printed.
+    pub all: String,
+}
+
+/// Runs a command in the repository's root, with something on its input.
+pub fn run(command: &mut Command, input: &str) -> anyhow::Result<Said> {
+    let mut child = command
+        .current_dir(repository())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{command:?} cannot be started"))?;
+    let mut stdin = child.stdin.take().context("a pipe")?;
+    let input = input.to_owned();
+    // Beside it, because the command may print before it has read everything.
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output()?;
+    // One that does not read its input closes the pipe.
+    let _ = writer.join();
+    Ok(Said {
+        ok: output.status.success(),
+        code: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        all: text(&output),
+    })
+}
+
+/// Runs kubectl against the cluster that the environment names, whatever comes of it.
+pub fn kubectl_says(arguments: &[&str], input: &str) -> anyhow::Result<Said> {
+    ensure!(
+        env::var_os("KUBECONFIG").is_some(),
+        "no cluster: run this by `cargo xtask cluster run -- cargo test ...`"
+    );
+    run(Command::new("kubectl").args(arguments), input)
+}
+
+/// Runs kubectl, which must do what it is told; gives back what it printed.
+pub fn kubectl(arguments: &[&str], input: &str) -> anyhow::Result<String> {
+    let said = kubectl_says(arguments, input)?;
+    ensure!(said.ok, "kubectl {}: {}", arguments.join(" "), said.all);
+    Ok(said.out)
+}
+
+/// What kubectl prints with `-o json`.
+pub fn kubectl_json(arguments: &[&str]) -> anyhow::Result<Value> {
+    let mut all = arguments.to_vec();
+    all.extend(["-o", "json"]);
+    Ok(serde_json::from_str(&kubectl(&all, "")?)?)
+}
