@@ -88,8 +88,8 @@ const SLOW: [Tier; 6] = [
         ],
     },
     Tier {
-        name: "end to end: examples, bad input, crashes, kubectl",
-        needs: "Python 3.11, PyPI, Go (for kubectl)",
+        name: "end to end: examples, bad input, crashes, kubectl, charts, GitOps",
+        needs: "Python 3.11, PyPI, Go (for kubectl, Helm and others)",
         commands: &[&[
             "cargo",
             "test",
@@ -102,6 +102,10 @@ const SLOW: [Tier; 6] = [
             "crash",
             "--test",
             "kubectl",
+            "--test",
+            "charts",
+            "--test",
+            "gitops",
         ]],
     },
     Tier {
