@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs};
 use legion_operator::access::{TABLE, Verb};
 use legion_tests::local::repository;
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::helm::{NAMESPACE, helm, objects, template};
 
@@ -27,7 +27,12 @@ fn helm_finds_nothing_to_say_against_it(#[case] chart: &str) -> anyhow::Result<(
 #[case("everything", Some("everything"))]
 fn it_renders_what_is_recorded(#[case] name: &str, #[case] values: Option<&str>) -> anyhow::Result<()> {
     let file = repository().join(format!("tests/charts/rendered/{name}.yaml"));
-    let is = template("legion", values)?;
+    // What only ships a file is compared with that file.
+    let ships =
+        |document: &&str| document.contains("\nkind: PrometheusRule\n") || document.contains("-operator-dashboard\n");
+    let rendered = template("legion", values)?;
+    let documents: Vec<&str> = rendered.split("\n---\n").filter(|document| !ships(document)).collect();
+    let is = documents.join("\n---\n");
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&file, &is)?;
         return Ok(());
@@ -41,6 +46,25 @@ fn it_renders_what_is_recorded(#[case] name: &str, #[case] values: Option<&str>)
         file.display(),
         first.map(|line| line + 1)
     );
+    Ok(())
+}
+
+/// The dashboard and the alerts, byte for byte: nothing in them is taken for a template.
+#[test]
+fn dashboard_and_alerts_are_shipped_as_they_are() -> anyhow::Result<()> {
+    let rendered = objects(&template("legion", Some("everything"))?)?;
+    let of_kind = |kind: &str| {
+        rendered
+            .iter()
+            .find(|object| object["kind"] == kind)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let file = |name: &str| fs::read_to_string(repository().join("charts/legion/files").join(name)).unwrap_or_default();
+    let alerts = objects(&file("alerts.yaml"))?.pop().unwrap_or_else(|| json!({}));
+    assert_eq!(of_kind("PrometheusRule")["spec"], alerts);
+    let shipped = &of_kind("ConfigMap")["data"]["legion-operator.json"];
+    assert_eq!(shipped.as_str(), Some(file("dashboard.json").trim()));
     Ok(())
 }
 
