@@ -69,7 +69,7 @@ const VERSION_OF_KUBERNETES: &[&str] = &[
     "k8s.io/component-base/version.gitTreeState=clean",
 ];
 
-const MODULES: [Module; 13] = [
+const MODULES: [Module; 14] = [
     Module {
         name: "etcd",
         upstream: "go.etcd.io/etcd/server/v3",
@@ -175,6 +175,17 @@ const MODULES: [Module; 13] = [
         built_as: None,
         tags: "",
         stamps: &["helm.sh/helm/v4/internal/version.version={version}"],
+        cgo: false,
+        part: Part::Suites,
+    },
+    Module {
+        name: "prometheus",
+        upstream: "github.com/prometheus/prometheus",
+        programs: &["prometheus", "promtool"],
+        built_as: None,
+        // Targets are written in the configuration: no cloud's client library is needed.
+        tags: "remove_all_sd",
+        stamps: &["github.com/prometheus/common/version.Version={version}"],
         cgo: false,
         part: Part::Suites,
     },
