@@ -15,6 +15,19 @@ pub enum Subresource {
     Binding,
     /// `/finalize` of namespaces.
     Finalize,
+    /// `/scale`: replicas apart from the rest.
+    Scale,
+}
+
+/// Where an object has what `/scale` shows, as dotted paths that begin with a dot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// The replicas that are wanted.
+    pub spec: String,
+    /// The replicas that there are.
+    pub status: String,
+    /// The selector of what is counted.
+    pub selector: Option<String>,
 }
 
 impl Subresource {
@@ -26,6 +39,7 @@ impl Subresource {
             Self::Eviction => "eviction",
             Self::Binding => "binding",
             Self::Finalize => "finalize",
+            Self::Scale => "scale",
         }
     }
 }
@@ -94,6 +108,8 @@ pub struct ResourceInfo {
     pub selectable_fields: Vec<String>,
     /// Columns of a CRD (built-in kinds have theirs in code).
     pub printer_columns: Vec<PrinterColumn>,
+    /// What `/scale` is a view of.
+    pub scale: Option<ScalePaths>,
     /// Whether the kind comes from a CustomResourceDefinition.
     pub custom: bool,
 }
@@ -265,6 +281,17 @@ const BUILT_INS: &[BuiltIn] = &[
         generation: true,
         ..PLAIN
     },
+    // Stored, for clients that only write them: no controller rolls them out.
+    BuiltIn {
+        group: "apps",
+        kind: "Deployment",
+        plural: "deployments",
+        short_names: &["deploy"],
+        categories: &["all"],
+        subresources: &[Subresource::Status, Subresource::Scale],
+        generation: true,
+        ..PLAIN
+    },
     BuiltIn {
         group: "coordination.k8s.io",
         kind: "Lease",
@@ -308,6 +335,11 @@ pub fn built_ins() -> Vec<ResourceInfo> {
             name_rule: b.name_rule,
             selectable_fields: owned(b.selectable_fields),
             printer_columns: Vec::new(),
+            scale: b.subresources.contains(&Subresource::Scale).then(|| ScalePaths {
+                spec: ".spec.replicas".into(),
+                status: ".status.replicas".into(),
+                selector: Some(".spec.selector".into()),
+            }),
             custom: false,
         })
         .collect()

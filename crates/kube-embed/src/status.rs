@@ -117,6 +117,16 @@ impl ApiError {
         Self::general(404, "NotFound", "the server could not find the requested resource")
     }
 
+    /// 404 in plain text: nobody is there who speaks of resources, as for a group that is not served.
+    pub fn page_not_found() -> Self {
+        Self::new(404, "", "404 page not found")
+    }
+
+    /// Whether this is a plain page and no `Status`.
+    pub fn is_page(&self) -> bool {
+        self.code == 404 && self.reason.is_empty()
+    }
+
     /// 409: an object of that name exists.
     pub fn already_exists(resource: &ResourceInfo, name: &str) -> Self {
         Self::new(

@@ -29,7 +29,11 @@ pub fn json(status: u16, value: &Value) -> Response<ResponseBody> {
 
 /// A refusal.
 pub fn error(error: &ApiError) -> Response<ResponseBody> {
-    let mut response = json(error.code, &error.to_value());
+    let mut response = if error.is_page() {
+        full(error.code, "text/plain; charset=utf-8", "404 page not found\n")
+    } else {
+        json(error.code, &error.to_value())
+    };
     if let Some(seconds) = error.details.retry_after_seconds {
         response
             .headers_mut()

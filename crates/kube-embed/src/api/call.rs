@@ -81,19 +81,32 @@ impl Call {
         selector.is_everything() || selector.matches(&self.resource.served(object))
     }
 
-    /// A field manager is remembered with every object that it writes, so its name has a limit.
+    /// What a write is asked to do besides. A field manager is remembered with every object, so its name has a limit.
     pub(super) fn check_manager(&self, method: &Method) -> Result<(), ApiError> {
         const LIMIT: usize = 128;
-        if self.query.get("fieldManager").is_none_or(|m| m.len() <= LIMIT) {
+        let mut errors = Vec::new();
+        if self.query.get("fieldManager").is_some_and(|m| m.len() > LIMIT) {
+            errors.push(FieldError::too_long("fieldManager", LIMIT as u64));
+        }
+        if let Some(other) = self.query.get("dryRun").filter(|given| *given != "All") {
+            errors.push(FieldError::not_supported("dryRun", json!([other]), ["All"]));
+        }
+        if let Some(other) = self.query.get("fieldValidation")
+            && !matches!(other, "Ignore" | "Strict" | "Warn")
+        {
+            let supported = ["", "Ignore", "Strict", "Warn"];
+            errors.push(FieldError::not_supported("fieldValidation", other, supported));
+        }
+        if errors.is_empty() {
             return Ok(());
         }
         let kind = match *method {
             Method::POST => "CreateOptions",
             Method::PUT => "UpdateOptions",
+            Method::DELETE => "DeleteOptions",
             _ => "PatchOptions",
         };
-        let error = FieldError::too_long("fieldManager", LIMIT as u64);
-        Err(ApiError::invalid("meta.k8s.io", kind, "", &[error]))
+        Err(ApiError::invalid("meta.k8s.io", kind, "", &errors))
     }
 
     /// Which part of each object the rows of a table carry.
@@ -139,7 +152,13 @@ impl Call {
         let info = &self.resource.info;
         let namespace = self.namespace.as_deref().unwrap_or_default();
         match error {
-            CommitError::Exists => ApiError::already_exists(info, &self.name),
+            CommitError::Exists => {
+                let mut error = ApiError::already_exists(info, &self.name);
+                if self.live().is_ok_and(|live| live.is_terminating()) {
+                    error.message = format!("object is being deleted: {}", error.message);
+                }
+                error
+            }
             CommitError::Missing => self.not_found(),
             CommitError::Changed => ApiError::modified(info, &self.name),
             CommitError::NoCollection => ApiError::no_such_path(),

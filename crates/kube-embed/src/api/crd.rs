@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::meta;
 use crate::clock;
-use crate::resource::{NameRule, PrinterColumn, ResourceInfo, Subresource};
+use crate::resource::{NameRule, PrinterColumn, ResourceInfo, ScalePaths, Subresource};
 use crate::schema::{CrdSchema, FieldError};
 
 /// Holds back a CRD that is being deleted until its objects are gone.
@@ -385,6 +385,19 @@ pub(super) fn versions(crd: &Value) -> Vec<Version> {
                 .ok()?;
             let name = meta::text(version, &["name"]);
             let status = version.pointer("/subresources/status").is_some();
+            let scale = version
+                .pointer("/subresources/scale")
+                .filter(|s| !s.is_null())
+                .map(|s| ScalePaths {
+                    spec: meta::text(s, &["specReplicasPath"]).to_owned(),
+                    status: meta::text(s, &["statusReplicasPath"]).to_owned(),
+                    selector: meta::at(s, &["labelSelectorPath"])
+                        .and_then(Value::as_str)
+                        .map(str::to_owned),
+                });
+            let mut subresources = Vec::new();
+            subresources.extend(status.then_some(Subresource::Status));
+            subresources.extend(scale.is_some().then_some(Subresource::Scale));
             let info = ResourceInfo {
                 group: group.clone(),
                 version: name.to_owned(),
@@ -395,7 +408,8 @@ pub(super) fn versions(crd: &Value) -> Vec<Version> {
                 short_names: list(names.get("shortNames")),
                 categories: list(names.get("categories")),
                 namespaced: text(&["spec", "scope"]) == "Namespaced",
-                subresources: if status { vec![Subresource::Status] } else { Vec::new() },
+                subresources,
+                scale,
                 generation: true,
                 name_rule: NameRule::Subdomain,
                 selectable_fields: version

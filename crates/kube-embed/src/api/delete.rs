@@ -119,12 +119,7 @@ impl Call {
             serde_json::from_value(self.decode(body)?)
                 .map_err(|e| ApiError::bad_request(format!("the body is no DeleteOptions: {e}")))?
         };
-        if let Some(seconds) = self.query.get("gracePeriodSeconds") {
-            let seconds = seconds.parse().map_err(|_| {
-                ApiError::bad_request(format!(
-                    "invalid query parameter gracePeriodSeconds={seconds:?}: it must be a whole number"
-                ))
-            })?;
+        if let Some(seconds) = self.query.integer("gracePeriodSeconds")? {
             options.grace_period_seconds = Some(seconds);
         }
         if let Some(policy) = self.query.get("propagationPolicy") {
@@ -147,16 +142,12 @@ impl Call {
                 return fault(FieldError::not_supported(
                     "propagationPolicy",
                     other,
-                    ["Foreground", "Background", "Orphan"],
+                    ["Foreground", "Background", "Orphan", "nil"],
                 ));
             }
         }
         if options.dry_run.iter().any(|d| d != "All") {
-            return fault(FieldError::invalid(
-                "dryRun",
-                json!(options.dry_run),
-                "the only supported value is All",
-            ));
+            return fault(FieldError::not_supported("dryRun", json!(options.dry_run), ["All"]));
         }
         Ok(options)
     }
@@ -164,6 +155,13 @@ impl Call {
     /// Deletes or marks one object; `None` when there is none.
     fn delete_one(&self, key: &Key, options: &DeleteOptions) -> Result<Option<Deletion>, ApiError> {
         let info = &self.resource.info;
+        if kinds::is_namespace(info) && super::NAMESPACES.contains(&key.name.as_str()) {
+            return Err(ApiError::forbidden(
+                info,
+                &key.name,
+                "this namespace may not be deleted",
+            ));
+        }
         // Each round the object was changed by somebody else, so somebody makes progress.
         loop {
             let Some(live) = self.server.store.get(&self.resource.collection, key) else {
@@ -349,14 +347,25 @@ fn check_preconditions(
         return Ok(());
     };
     let (name, value) = (&live.key().name, live.value());
-    let check = |what: &str, asked: &Option<String>, actual: &str| match asked {
-        Some(asked) if asked != actual => Err(ApiError::conflict(
-            info,
-            name,
-            format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {actual}"),
-        )),
+    let check = |what: &str, asked: &Option<String>, actual: &str, guess: &str| match asked {
+        Some(asked) if asked != actual => {
+            // Here Kubernetes tells the kind where it otherwise tells the resource.
+            let named = crate::resource::ResourceInfo {
+                plural: info.kind.clone(),
+                ..info.clone()
+            };
+            Err(ApiError::conflict(
+                &named,
+                name,
+                format!(
+                    "the {what} in the precondition ({asked}) does not match the {what} in record ({actual}). {guess}"
+                ),
+            ))
+        }
         _ => Ok(()),
     };
-    check("UID", uid, meta::uid(value))?;
-    check("ResourceVersion", resource_version, meta::version(value))
+    let again = "The object might have been deleted and then recreated";
+    check("UID", uid, meta::uid(value), again)?;
+    let modified = "The object might have been modified";
+    check("ResourceVersion", resource_version, meta::version(value), modified)
 }

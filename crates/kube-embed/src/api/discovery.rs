@@ -200,6 +200,13 @@ fn subresource_kind(resource: &Resource, subresource: Subresource) -> (Subresour
         Subresource::Status => (own, &["get", "patch", "update"]),
         Subresource::Log => (own, &["get"]),
         Subresource::Finalize => (own, &["update"]),
+        Subresource::Scale => (
+            SubresourceKind {
+                kind: "Scale",
+                of: Some(("autoscaling", "v1")),
+            },
+            &["get", "patch", "update"],
+        ),
         Subresource::Binding => (
             SubresourceKind {
                 kind: "Binding",

@@ -15,13 +15,9 @@ pub(super) fn on_create(info: &ResourceInfo, object: &mut Value) {
             object["status"] = json!({"phase": "Pending", "qosClass": qos});
         }
         ("", "Namespace") => {
-            let name = meta::name(object).to_owned();
             meta::section(object, "spec").insert("finalizers".into(), json!(["kubernetes"]));
             object["status"] = json!({"phase": "Active"});
-            let labels = meta::metadata(object).entry("labels").or_insert_with(|| json!({}));
-            if let Some(labels) = labels.as_object_mut() {
-                labels.insert("kubernetes.io/metadata.name".into(), json!(name));
-            }
+            name_label(object);
         }
         ("", "PersistentVolumeClaim") => object["status"] = json!({"phase": "Pending"}),
         ("", "Secret") => merge_string_data(object),
@@ -30,15 +26,29 @@ pub(super) fn on_create(info: &ResourceInfo, object: &mut Value) {
     }
 }
 
+/// A namespace can be selected by its name.
+fn name_label(namespace: &mut Value) {
+    let name = meta::name(namespace).to_owned();
+    let labels = meta::metadata(namespace).entry("labels").or_insert_with(|| json!({}));
+    if let Some(labels) = labels.as_object_mut() {
+        labels.insert("kubernetes.io/metadata.name".into(), json!(name));
+    }
+}
+
 /// Fills in what the server decides when an object is changed.
-pub(super) fn on_update(info: &ResourceInfo, live: &Value, new: &mut Value) {
+pub(super) fn on_update(info: &ResourceInfo, live: &Value, new: &mut Value, subresource: Option<Subresource>) {
     match (info.group.as_str(), info.kind.as_str()) {
         ("", "Secret") => merge_string_data(new),
-        ("", "Namespace") if meta::at(new, &["spec", "finalizers"]).is_none() => {
-            // Only `/finalize` removes them, and it leaves an empty list.
-            if let Some(finalizers) = meta::at(live, &["spec", "finalizers"]) {
-                meta::section(new, "spec").insert("finalizers".into(), finalizers.clone());
+        ("", "Namespace") => {
+            // Only `/finalize` changes them.
+            if subresource != Some(Subresource::Finalize) {
+                let spec = meta::section(new, "spec");
+                match meta::at(live, &["spec", "finalizers"]) {
+                    Some(finalizers) => spec.insert("finalizers".into(), finalizers.clone()),
+                    None => spec.remove("finalizers"),
+                };
             }
+            name_label(new);
         }
         ("apiextensions.k8s.io", _) => crd::default(new),
         _ => {}
@@ -54,7 +64,7 @@ pub(super) fn only_subresource(live: &Value, new: &Value, subresource: Subresour
         meta::at(new, &["metadata", "managedFields"]).cloned(),
     );
     let sections: &[&str] = match subresource {
-        Subresource::Finalize => &["spec"],
+        Subresource::Finalize | Subresource::Scale => &["spec"],
         // The node in the spec, and the condition that says so.
         Subresource::Binding => &["spec", "status"],
         _ => &["status"],

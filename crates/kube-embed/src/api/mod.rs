@@ -16,6 +16,7 @@ mod query;
 mod read;
 mod registry;
 mod review;
+mod scale;
 mod selector;
 pub mod service;
 mod table;
@@ -215,7 +216,7 @@ impl ApiServer {
                     Route::Resources { group, version } => discovery::resource_list(&registry, &group, &version),
                     Route::OpenApiRoot => Ok(self.openapi_root()),
                     Route::OpenApi { group, version } => self.openapi(&group, &version),
-                    Route::Object(_) | Route::Unknown => Err(ApiError::no_such_path()),
+                    Route::Object(_) | Route::Unknown => Err(ApiError::page_not_found()),
                 };
             }
         };
@@ -227,7 +228,7 @@ impl ApiServer {
                     return answer;
                 }
             }
-            return Err(ApiError::no_such_path());
+            return Err(registry.nothing_at(&target.group));
         };
         let warning = resource.warning.clone();
         let call = self.call(&parts, Arc::clone(resource), target)?;
@@ -248,7 +249,11 @@ impl ApiServer {
         target: Target,
     ) -> Result<Call, ApiError> {
         if target.namespace.is_some() && !resource.info.namespaced {
-            return Err(ApiError::no_such_path());
+            return Err(if resource.info.custom {
+                ApiError::page_not_found()
+            } else {
+                ApiError::no_such_path()
+            });
         }
         if target.namespace.is_none() && resource.info.namespaced && target.name.is_some() {
             return Err(ApiError::no_such_path());
@@ -304,6 +309,7 @@ impl Call {
         match (method.as_str(), self.name.is_empty(), self.subresource) {
             ("GET", true, None) if self.query.flag("watch") => self.watch().await,
             ("GET", true, _) => self.list().await,
+            ("GET" | "PUT" | "PATCH", false, Some(Subresource::Scale)) => self.scale(method, body).await,
             ("GET", false, None | Some(Subresource::Status)) => self.get().await,
             ("GET", false, Some(Subresource::Log)) => self.log().await,
             ("POST", true, _) if self.resource.info.namespaced && self.namespace.is_none() => {

@@ -32,7 +32,7 @@ impl Call {
             }
         }
         if !errors.is_empty() {
-            return Err(ApiError::invalid("", "PodLogOptions", "", &errors));
+            return Err(ApiError::invalid("", "PodLogOptions", &self.name, &errors));
         }
         let since = match (query.number("sinceSeconds")?, query.get("sinceTime")) {
             (Some(_), Some(_)) => {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{crd, events};
 use crate::resource::{NameRule, ResourceInfo, built_ins};
 use crate::schema::{self, CrdSchema, FieldError, TypeInfo};
+use crate::status::ApiError;
 use crate::store::{Object, Store};
 
 /// The collection that CRDs live in.
@@ -268,6 +269,15 @@ impl Registry {
     pub(super) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.by_path
             .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
+    /// How Kubernetes says that a group has no such resource: the built-in ones in words, the others as a page.
+    pub(super) fn nothing_at(&self, group: &str) -> ApiError {
+        if self.ordered.iter().any(|r| !r.info.custom && r.info.group == group) {
+            ApiError::no_such_path()
+        } else {
+            ApiError::page_not_found()
+        }
     }
 
     /// Whether there is such a kind in such a version.

@@ -89,7 +89,11 @@ impl Call {
     /// Stores a new object under `self.name`.
     async fn insert(&self, mut object: Value, track: bool) -> Reply {
         if self.resource.terminating {
-            return Err(ApiError::method_not_allowed());
+            return Err(ApiError::forbidden(
+                &self.resource.info,
+                &self.name,
+                "create not allowed while custom resource definition is terminating",
+            ));
         }
         let now = self.server.clock().now();
         let warnings = self.prune(&mut object)?;
@@ -175,6 +179,9 @@ impl Call {
         let mut given = self.decode(&body)?;
         self.check_type(&mut given)?;
         self.check_name(&given)?;
+        if self.query.field_validation()? == FieldValidation::Strict {
+            self.prune(&mut given.clone())?;
+        }
         let info = &self.resource.info;
         if info.kind == "Lease" && self.subresource.is_none() && self.live().is_err() {
             return self.insert(given, true).await;
@@ -454,7 +461,7 @@ impl Call {
             meta::set(&mut new, field, meta::at(live, &["metadata", field]).cloned());
         }
         self.resource.default(&mut new);
-        kinds::on_update(info, live, &mut new);
+        kinds::on_update(info, live, &mut new, self.subresource);
         if self.resource.is_crd() {
             self.server.describe_crd(&mut new);
         }
@@ -499,13 +506,8 @@ impl Call {
         let info = &self.resource.info;
         let undecodable = self.resource.undecodable(new);
         if !undecodable.is_empty() {
-            return Err(ApiError::bad_request(format!(
-                "{} in version {:?} cannot be handled as a {}: {}",
-                info.kind,
-                info.version,
-                info.kind,
-                crate::schema::aggregate(&undecodable)
-            )));
+            let why = crate::schema::aggregate(&undecodable).to_string();
+            return Err(self.malformed(new, &info.version, &info.kind, &why));
         }
         let mut errors = self.resource.validate(new, old);
         if self.resource.is_crd() {
@@ -517,7 +519,9 @@ impl Call {
         if errors.is_empty() {
             Ok(())
         } else {
-            Err(ApiError::invalid(&info.group, &info.kind, &self.name, &errors))
+            // Both APIs of events check the core form.
+            let group = if info.group == "events.k8s.io" { "" } else { &info.group };
+            Err(ApiError::invalid(group, &info.kind, &self.name, &errors))
         }
     }
 
@@ -563,10 +567,23 @@ impl Call {
         } else {
             format!("no kind {kind:?} is registered for version {version:?}")
         };
-        Err(ApiError::bad_request(format!(
+        let (version, kind) = (version.to_owned(), kind.to_owned());
+        Err(self.malformed(object, &version, &kind, &why))
+    }
+
+    /// An object that cannot be read: what was sent, or what a patch has made.
+    fn malformed(&self, object: &Value, version: &str, kind: &str, why: &str) -> ApiError {
+        if matches!(
+            PatchKind::of(&self.content_type),
+            Some(PatchKind::Json | PatchKind::Merge | PatchKind::Strategic)
+        ) {
+            let fault = FieldError::invalid("patch", object.to_string(), why);
+            return ApiError::invalid("", "", "", &[fault]);
+        }
+        ApiError::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {}: {why}",
-            info.kind
-        )))
+            self.resource.info.kind
+        ))
     }
 
     /// When an object is deleted, and how long it has, is not for a write to say.
@@ -615,13 +632,8 @@ impl Call {
             FieldValidation::Strict => {
                 let listed: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
                 let info = &self.resource.info;
-                return Err(ApiError::bad_request(format!(
-                    "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
-                    info.kind,
-                    info.version,
-                    info.kind,
-                    listed.join(", ")
-                )));
+                let why = format!("strict decoding error: {}", listed.join(", "));
+                return Err(self.malformed(object, &info.version, &info.kind, &why));
             }
         }
         Ok(warnings)

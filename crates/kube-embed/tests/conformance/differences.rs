@@ -23,6 +23,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
             "a merge patch that is none",
             "apply of something that is no object is refused",
             "a continue token that is none",
+            "leases are taken with their version",
         ],
     },
     Difference {
@@ -30,6 +31,9 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         cases: &[
             "a value of the wrong type is refused",
             "an applied value of the wrong type is refused",
+            "values of the wrong type",
+            "numbers and their limits",
+            "status is not written with the rest",
         ],
     },
     Difference {
@@ -38,11 +42,10 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         reason: "A cause is told once",
-        cases: &["a merge patch with a uid is a precondition"],
-    },
-    Difference {
-        reason: "A patch to another kind is refused as an object of another kind is",
-        cases: &["a patch changes neither name nor namespace nor kind"],
+        cases: &[
+            "a merge patch with a uid is a precondition",
+            "scale of what has no replicas",
+        ],
     },
     Difference {
         reason: "A directive of a strategic merge patch that nobody knows is always refused",
@@ -50,7 +53,10 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         reason: "An empty map or list stays as it was written",
-        cases: &["a field that two managers apply alike belongs to both"],
+        cases: &[
+            "a field that two managers apply alike belongs to both",
+            "a finalizer holds an object back",
+        ],
     },
     Difference {
         reason: "A null that is applied to a field that cannot be null counts as left out",
@@ -76,8 +82,100 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         cases: &["columns of a table are described"],
     },
     Difference {
+        reason: "What Go writes although it is empty is left out",
+        cases: &[
+            "an event is created and counted",
+            "an event of the old API is one of the new",
+            "an event of the new API is one of the old",
+        ],
+    },
+    Difference {
+        reason: "A duplicate key in a JSON body is not noticed; the last one counts",
+        cases: &["a key given twice"],
+    },
+    Difference {
+        reason: "Fields of an object have no order of their own, in warnings and values they come by name",
+        cases: &["unknown fields are pruned", "an object has one controller"],
+    },
+    Difference {
+        reason: "Metadata of custom objects is checked once as metadata and once by the schema, and plain finalizers without a warning",
+        cases: &["an owner needs all its fields", "a finalizer needs a name with a slash"],
+    },
+    Difference {
+        reason: "A CRD is established in the answer to its creation",
+        cases: &["a CRD takes its objects along, and waits for their finalizers"],
+    },
+    Difference {
+        reason: "Refusals of CRDs name the version at fault, and come in other words",
+        cases: &[
+            "CRDs that are refused",
+            "rules that do not compile are refused",
+            "names that are taken are not accepted",
+        ],
+    },
+    Difference {
+        reason: "The cost of rules is not estimated",
+        cases: &["rules that are too expensive are refused"],
+    },
+    Difference {
+        reason: "A negative number of replicas is told once, by the schema",
+        cases: &["scale is a view of replicas"],
+    },
+    Difference {
+        reason: "A path that a kind does not have is not found, whatever it is asked for",
+        cases: &[
+            "a kind without status has no such path",
+            "methods that are not allowed",
+            "paths that nothing serves",
+        ],
+    },
+    Difference {
+        reason: "Pods are checked less: quantities and requests above limits, and types of conditions",
+        cases: &[
+            "requests above limits are refused",
+            "pods have a quality of service",
+            "pods that are refused",
+            "most of a pod's spec does not change",
+            "status of a pod is written by its path",
+            "a pod is bound once",
+            "a pod without a node goes at once",
+        ],
+    },
+    Difference {
+        reason: "Discovery lists verbs and resources in another order; there is no OpenAPI v2",
+        cases: &["discovery of resources", "OpenAPI documents"],
+    },
+    Difference {
+        reason: "Deployments are stored for those who write them, and checked little; nothing rolls them out",
+        cases: &["deployments are stored"],
+    },
+    Difference {
         reason: "Answers are in JSON only",
         cases: &["media types that are not spoken", "YAML answers"],
+    },
+    Difference {
+        reason: "A namespace that is being deleted tells no conditions",
+        cases: &["a namespace that is deleted says what it waits for"],
+    },
+    Difference {
+        reason: "Conditions and container statuses come in another order",
+        cases: &[
+            "conditions of a pod that succeeded",
+            "a running pod",
+            "two containers, one of which fails",
+        ],
+    },
+    Difference {
+        reason: "The node and the scheduler say some things in other words",
+        cases: &[
+            "an image that is not there",
+            "a hostPath that must be there",
+            "a pod that fits no node",
+        ],
+    },
+    Difference {
+        reason: "A hostPath without a type is not made where it is missing; ask for DirectoryOrCreate",
+        cases: &["a hostPath without a type is not checked"],
     },
     Difference {
         reason: "Claims are bound at once, and have fewer columns",

@@ -40,7 +40,7 @@ impl Kubectl {
         let kubeconfig = home.join("kubeconfig");
         std::fs::write(&kubeconfig, config.to_string()).unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
-        let output = Command::new("sh")
+        let output = Command::new("bash")
             .args(["-c", script])
             .current_dir(&home)
             .env("PATH", format!("{}:{path}", self.programs.display()))

@@ -9,7 +9,7 @@
 //!
 //! and `UPDATE=1` before `cargo test` writes them down. kube-embed must answer the same, or its answer be listed with a reason in
 //! `differences.rs`, from which `docs/reference/kube-embed-differences.md` is made (`UPDATE=1 cargo test -p kube-embed --test conformance`).
-//! `CASE=text` runs only the cases whose title contains it.
+//! `CASE=text` runs only the cases whose title contains it, `FILE=text` only the files whose name does.
 
 #![allow(
     clippy::unwrap_used,
@@ -49,7 +49,10 @@ fn transcripts(with_kubectl: bool) -> Vec<Transcript> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(directory().join("cases"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.file_stem().unwrap().to_string_lossy().starts_with("kubectl") == with_kubectl)
+        .filter(|path| {
+            let name = path.file_stem().unwrap().to_string_lossy();
+            name.starts_with("kubectl") == with_kubectl && name.contains(&std::env::var("FILE").unwrap_or_default())
+        })
         .collect();
     paths.sort();
     let mut transcripts: Vec<Transcript> = paths.iter().map(|path| Transcript::read(path)).collect();
@@ -228,7 +231,7 @@ async fn on_kube_embed(with_kubectl: bool) -> (usize, Vec<Differing>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn kube_embed_answers_as_kubernetes_does() {
     let (count, found) = on_kube_embed(false).await;
-    if std::env::var_os("CASE").is_some() {
+    if ["CASE", "FILE"].iter().any(|only| std::env::var_os(only).is_some()) {
         return;
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/kube-embed-differences.md");
@@ -248,4 +251,16 @@ async fn kube_embed_answers_as_kubernetes_does() {
 #[ignore = "needs a real Kubernetes: cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored"]
 async fn kubernetes_answers_what_is_written() {
     on_the_real_one(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Go, to build kubectl: cargo test -p kube-embed --test conformance -- --ignored kubectl_with_kube_embed"]
+async fn kubectl_with_kube_embed() {
+    on_kube_embed(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real Kubernetes, and Go: cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored"]
+async fn kubectl_with_kubernetes() {
+    on_the_real_one(true).await;
 }

@@ -41,12 +41,45 @@ pub(super) fn derive(gvk: Gvk<'_>, object: &mut Value) {
                 pod_spec(spec);
             }
         }
+        ("apps", "Deployment") => deployment(object),
         ("", "PersistentVolumeClaim") => {
             if let Some(Value::Object(status)) = object.get_mut("status") {
                 status.entry("phase").or_insert_with(|| json!("Pending"));
             }
         }
         _ => {}
+    }
+}
+
+fn deployment(object: &mut Value) {
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for (field, value) in [
+        ("replicas", json!(1)),
+        ("revisionHistoryLimit", json!(10)),
+        ("progressDeadlineSeconds", json!(600)),
+        ("strategy", json!({})),
+    ] {
+        spec.entry(field).or_insert(value);
+    }
+    if let Some(strategy) = spec.get_mut("strategy").and_then(Value::as_object_mut) {
+        strategy.entry("type").or_insert_with(|| json!("RollingUpdate"));
+        if strategy["type"] == "RollingUpdate" {
+            let rolling = strategy.entry("rollingUpdate").or_insert_with(|| json!({}));
+            if let Some(rolling) = rolling.as_object_mut() {
+                for field in ["maxSurge", "maxUnavailable"] {
+                    rolling.entry(field).or_insert_with(|| json!("25%"));
+                }
+            }
+        }
+    }
+    if let Some(spec) = spec
+        .get_mut("template")
+        .and_then(|t| t.get_mut("spec"))
+        .and_then(Value::as_object_mut)
+    {
+        pod_spec(spec);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::Resource;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Namespace, Node as ClusterNode, PersistentVolumeClaim, Pod, Secret, ServiceAccount,
@@ -60,6 +61,7 @@ fn generate() -> Builtins {
         row::<ClusterNode>(&mut generator),
         row::<EventsEvent>(&mut generator),
         row::<Lease>(&mut generator),
+        row::<Deployment>(&mut generator),
         row::<CustomResourceDefinition>(&mut generator),
     ];
     generator.subschema_for::<DeleteOptions>();

@@ -135,12 +135,11 @@ pub fn validate_object_meta(object: &Value, old: Option<&Value>, label_name: boo
     labels(meta, &mut errors);
     annotations(meta, &mut errors);
     owners(meta, &mut errors);
-    for (i, finalizer) in strings(meta.get("finalizers")).enumerate() {
-        let at = format!("metadata.finalizers[{i}]");
+    for finalizer in strings(meta.get("finalizers")) {
         errors.extend(
             qualified_name(finalizer)
                 .into_iter()
-                .map(|m| FieldError::invalid(at.as_str(), finalizer, m)),
+                .map(|m| FieldError::invalid("metadata.finalizers", finalizer, m)),
         );
     }
     errors

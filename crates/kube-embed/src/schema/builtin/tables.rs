@@ -35,6 +35,7 @@ const MERGES: &[(&str, &str, Merge)] = &[
     ("ContainerRestartRuleOnExitCodes", "values", ApplySet),
     ("ContainerStatus", "allocatedResourcesStatus", Map(&["name"], "name")),
     ("ContainerStatus", "volumeMounts", Map(&["mountPath"], "mountPath")),
+    ("DeploymentStatus", "conditions", Map(&["type"], "type")),
     ("EphemeralContainer", "env", Map(&["name"], "name")),
     ("EphemeralContainer", "ports", Map(&["containerPort", "protocol"], "containerPort")),
     ("EphemeralContainer", "volumeDevices", Map(&["devicePath"], "devicePath")),

@@ -30,10 +30,31 @@ pub(super) fn validate(gvk: Gvk<'_>, new: &Value, old: Option<&Value>) -> Vec<Fi
         }
         ("", "PersistentVolumeClaim") => claim(new, old, &mut errors),
         ("", "Event") => event(new, &mut errors),
+        ("apps", "Deployment") => deployment(new, &mut errors),
         ("coordination.k8s.io", "Lease") => lease(new, &mut errors),
         _ => {}
     }
     errors
+}
+
+/// A deployment selects the pods of its own template.
+fn deployment(new: &Value, errors: &mut Vec<FieldError>) {
+    let wanted = new.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
+    let Some(wanted) = wanted.filter(|labels| !labels.is_empty()) else {
+        errors.push(FieldError::required("spec.selector", ""));
+        return;
+    };
+    let given = new
+        .pointer("/spec/template/metadata/labels")
+        .cloned()
+        .unwrap_or_else(|| Value::Object(Default::default()));
+    if wanted.iter().any(|(key, value)| given.get(key) != Some(value)) {
+        errors.push(FieldError::invalid(
+            "spec.template.metadata.labels",
+            given,
+            "`selector` does not match template `labels`",
+        ));
+    }
 }
 
 fn immutable_data(new: &Value, old: Option<&Value>, fields: &[&str], errors: &mut Vec<FieldError>) {

@@ -1,0 +1,101 @@
+//! `/scale`: the replicas of an object, apart from the rest of it.
+
+use bytes::Bytes;
+use http::Method;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use super::call::{Call, Reply};
+use super::{body, meta};
+use crate::patch;
+use crate::status::ApiError;
+
+impl Call {
+    pub(super) async fn scale(self, method: &Method, given: Bytes) -> Reply {
+        if *method == Method::GET {
+            let live = self.live()?;
+            return Ok(body::json(200, &self.scale_of(&self.resource.served(&live))?));
+        }
+        let given = if *method == Method::PUT {
+            self.decode(&given)?
+        } else {
+            serde_json::from_slice(&given).map_err(|_| ApiError::bad_request("invalid JSON patch"))?
+        };
+        let content_type = self.content_type.split(';').next().unwrap_or_default().trim();
+        let response = self
+            .modify(
+                |live| {
+                    let before = self.scale_of(live)?;
+                    let scale = match (method, content_type) {
+                        (&Method::PUT, _) => Ok(given.clone()),
+                        (_, "application/json-patch+json") => patch::json(&before, &given),
+                        // Neither has lists, by which these two differ.
+                        (_, "application/merge-patch+json" | "application/strategic-merge-patch+json") => {
+                            Ok(patch::merge(&before, &given))
+                        }
+                        _ => return Err(ApiError::unsupported_patch()),
+                    };
+                    let scale = scale.map_err(|_| ApiError::unprocessable_patch())?;
+                    let replicas = scale.pointer("/spec/replicas").cloned().unwrap_or_else(|| json!(0));
+                    let mut new = live.clone();
+                    if let Some(scaled) = new.pointer_mut(&pointer(&self.paths()?.spec)) {
+                        *scaled = replicas;
+                    }
+                    meta::set(&mut new, "resourceVersion", Some(json!(meta::version(&scale))));
+                    Ok(new)
+                },
+                true,
+            )
+            .await?;
+        let object = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(ApiError::internal)?
+            .to_bytes();
+        let object: Value = serde_json::from_slice(&object).map_err(ApiError::internal)?;
+        Ok(body::json(200, &self.scale_of(&object)?))
+    }
+
+    fn paths(&self) -> Result<&crate::resource::ScalePaths, ApiError> {
+        self.resource.info.scale.as_ref().ok_or_else(ApiError::no_such_path)
+    }
+
+    /// The view of an object.
+    fn scale_of(&self, object: &Value) -> Result<Value, ApiError> {
+        let paths = self.paths()?;
+        let Some(replicas) = object.pointer(&pointer(&paths.spec)) else {
+            let why = format!("the spec replicas field {:?} does not exist", paths.spec);
+            return Err(ApiError::internal(why));
+        };
+        let mut status = json!({"replicas": object.pointer(&pointer(&paths.status)).unwrap_or(&json!(0))});
+        match paths.selector.as_ref().and_then(|path| object.pointer(&pointer(path))) {
+            Some(Value::String(text)) => status["selector"] = json!(text),
+            Some(selector) => status["selector"] = json!(labels(selector)),
+            None => {}
+        }
+        let metadata: serde_json::Map<String, Value> =
+            ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"]
+                .into_iter()
+                .filter_map(|field| Some((field.to_owned(), meta::at(object, &["metadata", field])?.clone())))
+                .collect();
+        Ok(json!({
+            "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+            "spec": {"replicas": replicas}, "status": status,
+        }))
+    }
+}
+
+/// `.spec.replicas` as a JSON pointer.
+fn pointer(path: &str) -> String {
+    path.replace('.', "/")
+}
+
+/// The labels of a LabelSelector as text.
+fn labels(selector: &Value) -> String {
+    let labels = selector["matchLabels"].as_object().into_iter().flatten();
+    let terms: Vec<String> = labels
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    terms.join(",")
+}
