@@ -94,7 +94,7 @@ async fn a_crd_takes_its_objects_along_but_waits_for_their_finalizers() {
     assert!(marked["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(get(&server, &format!("{WIDGETS}/free")).await.status, 404);
     assert!(get(&server, &format!("{WIDGETS}/held")).await.ok()["metadata"]["deletionTimestamp"].is_string());
-    assert_eq!(post(&server, WIDGETS, widget("new", 1)).await.refused().0, 405);
+    assert_eq!(post(&server, WIDGETS, widget("new", 1)).await.refused().0, 403);
 
     patch(
         &server,

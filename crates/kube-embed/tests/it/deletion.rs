@@ -49,7 +49,7 @@ async fn preconditions_guard_the_right_object() {
         let refused = delete(&server, &path, json!({"preconditions": wrong})).await;
         let (code, reason, message) = refused.refused();
         assert_eq!((code, reason), (409, "Conflict"));
-        assert!(message.contains("Precondition failed"), "{message}");
+        assert!(message.contains("does not match the"), "{message}");
     }
     let right = json!({"preconditions": {"uid": made["metadata"]["uid"], "resourceVersion": made["metadata"]["resourceVersion"]}});
     let gone = delete(&server, &path, right).await.ok();
