@@ -183,6 +183,18 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
 ];
 
+/// What kubectl shows in another way; the page names the cases only, as it is made without kubectl.
+pub(crate) const KUBECTL_DIFFERENCES: &[Difference] = &[
+    Difference {
+        reason: "`kubectl create deployment` sends protobuf, of which no Deployment is read; `kubectl create -f` works",
+        cases: &["kubectl create deployment"],
+    },
+    Difference {
+        reason: "No controller rolls Deployments out, so `kubectl rollout status` waits for ever",
+        cases: &["kubectl rollout status"],
+    },
+];
+
 /// A step that was answered in two ways.
 pub(crate) struct Differing {
     pub(crate) case: String,
@@ -211,6 +223,10 @@ pub(crate) fn page(cases: usize, differing: &[Differing]) -> String {
                 out.push_str("```\n");
             }
         }
+    }
+    out.push_str("\n## Under kubectl\n\n");
+    for difference in KUBECTL_DIFFERENCES {
+        let _ = writeln!(out, "- {} ({})", difference.reason, difference.cases.join(", "));
     }
     out
 }

@@ -32,7 +32,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use backend::Embed;
-use differences::{DIFFERENCES, Differing};
+use differences::{DIFFERENCES, Differing, KUBECTL_DIFFERENCES};
 use kubectl::Kubectl;
 use transcript::{Case, Transcript};
 
@@ -206,9 +206,14 @@ async fn on_kube_embed(with_kubectl: bool) -> (usize, Vec<Differing>) {
     println!(
         "kube-embed: {count} cases in {seconds:.1} s; {} differ, for {} reasons",
         cases.len(),
-        DIFFERENCES.len()
+        if with_kubectl { KUBECTL_DIFFERENCES } else { DIFFERENCES }.len()
     );
-    let listed: BTreeSet<&str> = DIFFERENCES.iter().flat_map(|d| d.cases).copied().collect();
+    let listed: BTreeSet<&str> = DIFFERENCES
+        .iter()
+        .chain(KUBECTL_DIFFERENCES)
+        .flat_map(|d| d.cases)
+        .copied()
+        .collect();
     let unlisted: Vec<&Differing> = found.iter().filter(|d| !listed.contains(d.case.as_str())).collect();
     assert!(
         unlisted.is_empty(),
