@@ -1,0 +1,310 @@
+//! A real API server with what trainings refer to, and what its audit log says.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use jiff::Timestamp;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ListParams, PostParams},
+};
+use legion_api::{ModelTraining, condition};
+use legion_tests::{
+    fake_kubelet::{FakeKubelet, Settings},
+    local::repository,
+};
+use serde_json::{Value, json};
+
+/// Longer than anything takes, on a machine that is busy with other things.
+pub const LIMIT: Duration = Duration::from_secs(180);
+/// Between two looks.
+pub const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A namespace of trainings and one of the platform, on the cluster that KUBECONFIG names.
+pub struct World {
+    pub client: Client,
+    pub namespace: String,
+    pub platform: String,
+    pub directory: tempfile::TempDir,
+    kubelet: FakeKubelet,
+    kubeconfig: PathBuf,
+}
+
+impl World {
+    /// Makes both; `name` is unique among the tests.
+    pub async fn new(name: &str) -> anyhow::Result<Self> {
+        let kubeconfig = env::var_os("KUBECONFIG").context("no KUBECONFIG: see docs/high-availability.md")?;
+        let kubeconfig = PathBuf::from(kubeconfig);
+        let client = Client::try_default().await?;
+        let unique = Timestamp::now().as_millisecond() % 100_000_000;
+        let namespace = format!("{name}-{unique}");
+        let world = Self {
+            kubelet: FakeKubelet::start(
+                client.clone(),
+                Settings {
+                    namespace: Some(namespace.clone()),
+                    ..Settings::default()
+                },
+            ),
+            client,
+            platform: format!("{namespace}-platform"),
+            namespace,
+            directory: tempfile::tempdir()?,
+            kubeconfig,
+        };
+        let crds = repository().join("crds");
+        world.kubectl(&["apply", "--server-side", "-f", crds.to_str().context("UTF-8")?])?;
+        world.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "-f",
+            crds.to_str().context("UTF-8")?,
+        ])?;
+        for namespace in [&world.namespace, &world.platform] {
+            world.kubectl(&["create", "namespace", namespace])?;
+        }
+        // The ServiceAccount `default` comes a moment later, and pods are refused until then.
+        world
+            .until("the namespace has its ServiceAccount", async || {
+                let found = world.kubectl(&["get", "serviceaccount", "default", "-n", &world.namespace]);
+                Ok(found.is_ok().then_some(()))
+            })
+            .await?;
+        world.furnish()?;
+        Ok(world)
+    }
+
+    /// Runs kubectl, which must do what it is told.
+    pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = Command::new("kubectl").args(arguments).output().context("kubectl")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl {}: {said}", arguments.join(" "));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn apply(&self, objects: &[Value]) -> anyhow::Result<()> {
+        let path = self.directory.path().join("objects.json");
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        fs::write(&path, serde_json::to_vec(&list)?)?;
+        self.kubectl(&["apply", "-f", path.to_str().context("UTF-8")?])?;
+        Ok(())
+    }
+
+    fn furnish(&self) -> anyhow::Result<()> {
+        let (namespace, platform) = (&self.namespace, &self.platform);
+        self.apply(&[
+            json!({
+                "apiVersion": "legion-platform.org/v1alpha1",
+                "kind": "ToolchainIntegration",
+                "metadata": {"name": "mlflow", "namespace": platform},
+                "spec": {"type": "Training", "image": "toolchain:1", "command": ["train"], "format": "gppi/v1"},
+            }),
+            json!({
+                "apiVersion": "legion-platform.org/v1alpha1",
+                "kind": "Connection",
+                "metadata": {
+                    "name": "models",
+                    "namespace": namespace,
+                    "annotations": {"legion-platform.org/default-output": "true"},
+                },
+                "spec": {"type": "s3", "uri": "s3://models/team", "region": "eu-central-1", "secretRef": {"name": "models"}},
+            }),
+            json!({
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "source", "namespace": namespace},
+                "data": {"train.py": "print('trained')"},
+            }),
+        ])
+    }
+
+    /// A kubeconfig of a user of its own, so that the audit log tells the replicas apart.
+    pub fn kubeconfig_of(&self, replica: &str) -> anyhow::Result<(PathBuf, String)> {
+        let account = format!("operator-{replica}");
+        let user = format!("system:serviceaccount:{}:{account}", self.platform);
+        self.kubectl(&["create", "serviceaccount", &account, "-n", &self.platform])?;
+        let binding = format!("{}-{account}", self.platform);
+        let role = "--clusterrole=cluster-admin";
+        let subject = format!("--serviceaccount={}:{account}", self.platform);
+        self.kubectl(&["create", "clusterrolebinding", &binding, role, &subject])?;
+        let token = self.kubectl(&["create", "token", &account, "-n", &self.platform, "--duration=1h"])?;
+        let path = self.directory.path().join(format!("{account}.kubeconfig"));
+        fs::copy(&self.kubeconfig, &path)?;
+        let file = format!("--kubeconfig={}", path.display());
+        let token = format!("--token={}", token.trim());
+        self.kubectl(&[&file, "config", "set-credentials", &account, &token])?;
+        self.kubectl(&[
+            &file,
+            "config",
+            "set-context",
+            "--current",
+            &format!("--user={account}"),
+        ])?;
+        Ok((path, user))
+    }
+
+    /// Looks until there is something to see.
+    pub async fn until<T>(
+        &self,
+        what: &str,
+        mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        let began = Instant::now();
+        loop {
+            if let Some(found) = look().await? {
+                return Ok(found);
+            }
+            ensure!(began.elapsed() < LIMIT, "not within {} s: {what}", LIMIT.as_secs());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Who holds the lease; none while nobody does.
+    pub async fn holder(&self) -> anyhow::Result<Option<String>> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.platform);
+        let lease = leases.get_opt("legion-operator").await?;
+        Ok(lease.and_then(|lease| lease.spec?.holder_identity))
+    }
+
+    /// Waits until this replica holds the lease; says how long that took.
+    pub async fn led_by(&self, replica: &str, since: Instant) -> anyhow::Result<Duration> {
+        self.until(&format!("{replica} leads"), async || {
+            Ok((self.holder().await?.as_deref() == Some(replica)).then(|| since.elapsed()))
+        })
+        .await
+    }
+
+    /// Asks for trainings with these numbers.
+    pub async fn train(&self, numbers: std::ops::Range<usize>) -> anyhow::Result<()> {
+        let trainings: Api<ModelTraining> = Api::namespaced(self.client.clone(), &self.namespace);
+        for number in numbers {
+            let training = serde_json::from_value(json!({
+                "apiVersion": "legion-platform.org/v1alpha1",
+                "kind": "ModelTraining",
+                "metadata": {"name": format!("wine-{number}"), "namespace": self.namespace},
+                "spec": {
+                    "model": {"name": "wine", "version": "1"},
+                    "toolchain": "mlflow",
+                    "source": {"configMap": {"name": "source"}},
+                    "entrypoint": "train.py",
+                    "timeout": "15m",
+                },
+            }))?;
+            trainings.create(&PostParams::default(), &training).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until so many trainings have succeeded. Each has made one pod, and no other pod was made.
+    pub async fn all_succeed(&self, count: usize) -> anyhow::Result<()> {
+        let trainings: Api<ModelTraining> = Api::namespaced(self.client.clone(), &self.namespace);
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        self.until(&format!("{count} trainings have succeeded"), async || {
+            let list = trainings.list(&ListParams::default()).await?;
+            ensure!(list.items.len() == count, "{} trainings", list.items.len());
+            let succeeded = |training: &ModelTraining| {
+                let conditions = training.status.as_ref().map_or(&[][..], |status| &status.conditions);
+                condition::is_true(conditions, condition::SUCCEEDED)
+            };
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(list.items.iter().all(succeeded).then_some(()))
+        })
+        .await?;
+        let mut owners: Vec<String> = Vec::new();
+        for pod in pods.list(&ListParams::default()).await?.items {
+            let owner = pod.owner_references().first().map(|owner| owner.name.clone());
+            owners.push(owner.with_context(|| format!("{} belongs to nobody", pod.name_any()))?);
+        }
+        owners.sort();
+        let made = owners.len();
+        owners.dedup();
+        ensure!(
+            made == count && owners.len() == count,
+            "{made} pods of {} trainings",
+            owners.len()
+        );
+        let played = self.kubelet.finished();
+        ensure!(played == count, "{played} pods ran for {count} trainings");
+        // Nor was one made and deleted.
+        let made = self
+            .audit()?
+            .into_iter()
+            .filter(|entry| entry.verb == "create" && entry.resource == "pods" && entry.namespace == self.namespace)
+            .filter(|entry| entry.code == 201)
+            .count();
+        ensure!(made == count, "{made} pods were made for {count} trainings");
+        Ok(())
+    }
+
+    /// The directory of the cluster that `cargo xtask cluster up` made.
+    pub fn cluster(&self) -> anyhow::Result<&Path> {
+        let directory = self.kubeconfig.parent().context("a kubeconfig lies in a directory")?;
+        ensure!(
+            directory.join("logs/audit.log").is_file(),
+            "{} has no audit log: this suite needs a cluster of `cargo xtask cluster up`",
+            directory.display()
+        );
+        Ok(directory)
+    }
+
+    /// Everything that was asked of the API server.
+    pub fn audit(&self) -> anyhow::Result<Vec<Request>> {
+        let log = fs::read_to_string(self.cluster()?.join("logs/audit.log"))?;
+        // The last line may be half written.
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.map(|entry| Request::parse(&entry)).collect()
+    }
+}
+
+/// A request, as the audit log tells it.
+#[derive(Debug)]
+pub struct Request {
+    pub user: String,
+    pub agent: String,
+    pub verb: String,
+    pub namespace: String,
+    pub resource: String,
+    pub received: Timestamp,
+    pub code: u64,
+    pub text: String,
+}
+
+impl Request {
+    fn parse(entry: &Value) -> anyhow::Result<Self> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let object = &entry["objectRef"];
+        let subresource = text(&object["subresource"]);
+        let resource = text(&object["resource"]);
+        Ok(Self {
+            user: text(&entry["user"]["username"]),
+            agent: text(&entry["userAgent"]),
+            verb: text(&entry["verb"]),
+            namespace: text(&object["namespace"]),
+            resource: if subresource.is_empty() {
+                resource
+            } else {
+                format!("{resource}/{subresource}")
+            },
+            received: text(&entry["requestReceivedTimestamp"]).parse()?,
+            code: entry["responseStatus"]["code"].as_u64().unwrap_or_default(),
+            text: format!(
+                "{} {} {}",
+                entry["requestReceivedTimestamp"], entry["verb"], entry["requestURI"]
+            ),
+        })
+    }
+
+    pub fn is_write(&self) -> bool {
+        matches!(
+            self.verb.as_str(),
+            "create" | "update" | "patch" | "delete" | "deletecollection"
+        )
+    }
+}
