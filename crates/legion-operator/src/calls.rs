@@ -145,16 +145,7 @@ impl Calls {
     }
 
     async fn read<T>(&self, what: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-        self.within(DEADLINE, what, call).await
-    }
-
-    async fn within<T>(
-        &self,
-        deadline: Duration,
-        what: String,
-        call: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, CallError> {
-        let error = match tokio::time::timeout(deadline, call).await {
+        let error = match tokio::time::timeout(DEADLINE, call).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => CallError::new(what, error),
             Err(_) => CallError::of_client(what, "no answer in time"),
@@ -171,11 +162,15 @@ impl Calls {
     /// A request that changes something: only by the replica that leads, and not waited for beyond its lease. What was
     /// sent by then may still take effect; its precondition decides.
     async fn write<T>(&self, what: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-        let Some(left) = self.leadership.remaining() else {
+        if !self.leadership.is_current() {
             return Err(CallError::of_client(what, "this replica does not lead"));
-        };
+        }
         tracing::debug!(%what, "write");
-        self.within(DEADLINE.min(left), what, call).await
+        let on_loss = what.clone();
+        tokio::select! {
+            answer = self.read(what, call) => answer,
+            () = self.leadership.lost() => Err(CallError::of_client(on_loss, "this replica leads no longer")),
+        }
     }
 
     /// The live object, past every cache; `None` when it is not there.

@@ -141,6 +141,17 @@ impl Leadership {
         }
     }
 
+    /// Ends when this replica may write no longer. Renewals on the way put it off.
+    pub async fn lost(&self) {
+        loop {
+            match self.remaining() {
+                None => return,
+                Some(Duration::MAX) => std::future::pending().await,
+                Some(left) => tokio::time::sleep(left).await,
+            }
+        }
+    }
+
     fn set(&self, hold: Hold) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = hold;
     }
@@ -185,7 +196,7 @@ pub async fn acquire(
                 change = changes.next() => match change {
                     None => break,
                     Some(Ok(lease)) if lease.as_ref().is_none_or(|lease| challenger.is_free(lease)) => {
-                        challenger.attempt().await
+                        challenger.take(lease.as_ref()).await
                     }
                     Some(Ok(_)) => Ok(None),
                     // Without the watch, looking now and then has to do.
@@ -237,25 +248,23 @@ impl Challenger {
         self.seen = Some((version, Instant::now() + pause));
     }
 
+    /// Reads the lease, and takes it when it is free.
     async fn attempt(&mut self) -> Result<Option<HeldLease>, kube::Error> {
+        let current = self.api.get_opt(&self.settings.name).await?;
+        match current {
+            Some(current) if !self.is_free(&current) => Ok(None),
+            current => self.take(current.as_ref()).await,
+        }
+    }
+
+    /// Takes the lease, which was free when it was seen.
+    async fn take(&self, current: Option<&Lease>) -> Result<Option<HeldLease>, kube::Error> {
         let sent = Moment::now();
-        let now = self.clock.now();
-        let taken = match self.api.get_opt(&self.settings.name).await? {
-            None => {
-                self.api
-                    .create(&PostParams::default(), &claim(&self.settings, None, now))
-                    .await
-            }
-            Some(current) if self.is_free(&current) => {
-                self.api
-                    .replace(
-                        &self.settings.name,
-                        &PostParams::default(),
-                        &claim(&self.settings, Some(&current), now),
-                    )
-                    .await
-            }
-            Some(_) => return Ok(None),
+        let wanted = claim(&self.settings, current, self.clock.now());
+        let params = PostParams::default();
+        let taken = match current {
+            None => self.api.create(&params, &wanted).await,
+            Some(_) => self.api.replace(&self.settings.name, &params, &wanted).await,
         };
         match taken {
             Ok(lease) => {
