@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 import sys
@@ -93,4 +94,9 @@ def command_environment(environment: Environment, env: Mapping[str, str]) -> dic
     # What an outer run left behind would make MLflow continue that one.
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "PYTHONHOME"):
         result.pop(name, None)
+    # MLflow and many libraries ask who runs them, and fail where the image does not know the user id that a cluster gives.
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        result["LOGNAME"] = str(os.getuid())
     return result

@@ -1,10 +1,14 @@
 """Environments that projects declare: built by the real uv, used by real runs, kept for the next one."""
 
+import os
+import pwd
 import zipfile
 from pathlib import Path
 
 import pytest
 from harness import Outcome, document, mlflow_command, run
+
+from legion_mlflow import environment
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +24,19 @@ def wheel(directory: Path, name: str, version: str) -> None:
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         archive.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+
+
+def test_a_user_whom_the_image_does_not_know_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    own = environment.Environment(source="toolchain", bin=Path("/opt/bin"), driver=Path("/opt/bin/python"))
+    assert environment.command_environment(own, {"PATH": "/bin"})["LOGNAME"] == str(os.getuid())
+    monkeypatch.setenv("USER", "ann")
+    assert "LOGNAME" not in environment.command_environment(own, {"USER": "ann"})
 
 
 @pytest.fixture
