@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod generate;
+pub mod image;
 pub mod suites;
 
 use std::path::PathBuf;
