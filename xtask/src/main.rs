@@ -9,6 +9,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::suites::Choice;
 
 /// Generators and checks of this repository.
 #[derive(Parser)]
@@ -29,9 +30,14 @@ enum Command {
     /// Runs all tests, the fast tiers first, and prints what each tier took.
     Test {
         /// The fast tiers only: no MLflow, no kubectl, no binaries under test.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "kubernetes")]
         fast: bool,
+        /// The tier in a real cluster only: conformance, charts, acceptance, failures.
+        #[arg(long)]
+        kubernetes: bool,
     },
+    /// Builds the images with Buildah and prints their sizes.
+    Image(xtask::image::Options),
     /// A complete Kubernetes on this machine, for tests.
     Cluster {
         #[command(subcommand)]
@@ -61,7 +67,15 @@ fn run() -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Test { fast } => xtask::suites::run(&root, fast),
+        Command::Test { fast, kubernetes } => {
+            let choice = match (fast, kubernetes) {
+                (true, _) => Choice::Fast,
+                (_, true) => Choice::Kubernetes,
+                _ => Choice::All,
+            };
+            xtask::suites::run(&root, choice)
+        }
+        Command::Image(options) => xtask::image::run(&root, &options),
         Command::Cluster { action } => xtask::cluster::act(&root, action),
     }
 }

@@ -16,6 +16,18 @@ struct Tier {
     /// What it needs besides Rust.
     needs: &'static str,
     commands: &'static [&'static [&'static str]],
+    /// Runs after the commands, whatever became of them.
+    finally: Option<&'static [&'static str]>,
+}
+
+/// A suite of ignored tests inside of the cluster's network, with KUBECONFIG set.
+macro_rules! on {
+    ($cluster:expr, $suite:literal $(, $argument:literal)*) => {
+        [
+            "cargo", "xtask", "cluster", "run", "--dir", $cluster, "--", "cargo", "test", "--offline", "--test", $suite,
+            "--no-fail-fast", "--", "--ignored", $($argument,)*
+        ]
+    };
 }
 
 /// Compilation alone: it is no part of a tier's time.
@@ -35,6 +47,7 @@ const FAST: [Tier; 1] = [Tier {
         "legion-tests",
         "--no-fail-fast",
     ]],
+    finally: None,
 }];
 
 // No `--package` in them: a package alone is compiled with the features that it alone asks for, and so are its dependencies,
@@ -44,6 +57,7 @@ const SLOW: [Tier; 6] = [
         name: "fetch and publish against S3-compatible and ssh servers",
         needs: "Python 3.11, PyPI",
         commands: &[&["cargo", "test", "--test", "it", "--", "--ignored", "s3::", "ssh"]],
+        finally: None,
     },
     Tier {
         name: "every single fault and disturbance of a training, through the real controllers",
@@ -58,6 +72,7 @@ const SLOW: [Tier; 6] = [
             "--nocapture",
             "every_",
         ]],
+        finally: None,
     },
     Tier {
         name: "toolchain conformance",
@@ -86,6 +101,7 @@ const SLOW: [Tier; 6] = [
                 "toolchains/mlflow",
             ],
         ],
+        finally: None,
     },
     Tier {
         name: "end to end: examples, bad input, crashes, kubectl, charts, GitOps",
@@ -106,22 +122,93 @@ const SLOW: [Tier; 6] = [
             "charts",
             "--test",
             "gitops",
+            "--test",
+            "acceptance",
         ]],
+        finally: None,
     },
     Tier {
         name: "the embedded API under the real kubectl",
         needs: "Go",
         commands: &[&["cargo", "test", "--test", "it", "--", "--ignored", "kubectl"]],
+        finally: None,
     },
     Tier {
         name: "Legion and its MLflow toolchain against plain mlflow run, MLflow 3 and 2.22",
         needs: "Python 3.11, PyPI",
         commands: &[&["toolchains/mlflow/test"]],
+        finally: None,
     },
 ];
 
+/// In the harness' clusters, which are started for them and removed afterwards.
+const KUBERNETES: [Tier; 2] = [
+    Tier {
+        name: "on a real control plane: charts, GitOps, high availability",
+        needs: "root, Go",
+        commands: &[
+            // Built before the cluster's network is entered, from where no registry is reached.
+            &["cargo", "xtask", "cluster", "tool", "helm"],
+            &[
+                "cargo",
+                "xtask",
+                "cluster",
+                "up",
+                "--control-plane",
+                "--dir",
+                CONTROL_PLANE,
+            ],
+            &on!(CONTROL_PLANE, "charts"),
+            &on!(CONTROL_PLANE, "gitops"),
+            &on!(CONTROL_PLANE, "high_availability"),
+        ],
+        finally: Some(&["cargo", "xtask", "cluster", "down", "--dir", CONTROL_PLANE]),
+    },
+    Tier {
+        name: "on a real Kubernetes: conformance, installation, acceptance, failures, permissions",
+        needs: "root, cgroups, Go, Buildah, debootstrap",
+        commands: &[
+            &["cargo", "xtask", "cluster", "tool", "helm"],
+            &["cargo", "xtask", "cluster", "up", "--dir", CLUSTER],
+            &[
+                "cargo",
+                "xtask",
+                "image",
+                "--profile",
+                "dev",
+                "--load",
+                "--dir",
+                CLUSTER,
+            ],
+            &on!(CLUSTER, "conformance"),
+            &on!(CLUSTER, "install"),
+            &on!(CLUSTER, "acceptance"),
+            // One at a time: they stop parts that all others need.
+            &on!(CLUSTER, "cluster", "--test-threads=1"),
+            // Last: it reads what the operator did in all of them.
+            &on!(CLUSTER, "permissions"),
+        ],
+        finally: Some(&["cargo", "xtask", "cluster", "down", "--dir", CLUSTER]),
+    },
+];
+
+/// Where the clusters keep their files.
+const CONTROL_PLANE: &str = "target/cluster-of-tests/control-plane";
+const CLUSTER: &str = "target/cluster-of-tests/node";
+
+/// Which tiers are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// All of them.
+    All,
+    /// Those that need nothing besides Rust.
+    Fast,
+    /// Those in a real cluster.
+    Kubernetes,
+}
+
 /// Runs the tiers and prints what each took. Every tier runs, also after one that failed.
-pub fn run(root: &Path, fast: bool) -> anyhow::Result<ExitCode> {
+pub fn run(root: &Path, choice: Choice) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     for command in COMPILE {
         if !execute(root, command)? {
@@ -130,12 +217,25 @@ pub fn run(root: &Path, fast: bool) -> anyhow::Result<ExitCode> {
         }
     }
     let mut summary = vec![("compilation", "", began.elapsed(), true)];
-    let slow: &[Tier] = if fast { &[] } else { &SLOW };
-    for tier in FAST.iter().chain(slow) {
+    let tiers: Vec<&Tier> = match choice {
+        Choice::All => FAST.iter().chain(&SLOW).chain(&KUBERNETES).collect(),
+        Choice::Fast => FAST.iter().collect(),
+        Choice::Kubernetes => KUBERNETES.iter().collect(),
+    };
+    for tier in tiers {
         println!("\n== {} (needs {})", tier.name, tier.needs);
         let began = Instant::now();
         let mut passed = true;
         for command in tier.commands {
+            let began = Instant::now();
+            passed &= execute(root, command)?;
+            println!("took {} s", seconds(began.elapsed()));
+            // A cluster that did not start takes no tests, and what is not pushed is not pulled.
+            if !passed && tier.finally.is_some() && command.get(1) == Some(&"xtask") {
+                break;
+            }
+        }
+        if let Some(command) = tier.finally {
             passed &= execute(root, command)?;
         }
         summary.push((tier.name, tier.needs, began.elapsed(), passed));

@@ -94,6 +94,8 @@ pub(super) fn start(layout: &Layout, programs: &Programs) -> anyhow::Result<()> 
         "--bind-address=127.0.0.1".into(),
         "--leader-elect=false".into(),
         "--use-service-account-credentials=true".into(),
+        // A node that does not answer is noticed within half of the usual time: tests wait for it.
+        "--node-monitor-grace-period=20s".into(),
         format!(
             "--service-account-private-key-file={}",
             path("pki/service-accounts.key")

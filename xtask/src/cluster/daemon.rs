@@ -145,11 +145,23 @@ impl Daemon {
     /// # Errors
     /// When it does not end in time.
     pub fn stop(&self) -> anyhow::Result<()> {
-        self.signal(Signal::TERM)?;
+        self.end(Signal::TERM)
+    }
+
+    /// Sends KILL and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        self.end(Signal::KILL)
+    }
+
+    fn end(&self, signal: Signal) -> anyhow::Result<()> {
+        self.signal(signal)?;
         let began = Instant::now();
         while self.is_running() {
             if began.elapsed() > GRACE {
-                bail!("{} does not end within {} s of TERM", self.name, GRACE.as_secs());
+                bail!("{} does not end within {} s of {signal:?}", self.name, GRACE.as_secs());
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -18,7 +18,7 @@ mod network;
 mod node;
 mod pki;
 mod services;
-mod tools;
+pub(crate) mod tools;
 
 use std::{
     ffi::OsString,
@@ -30,7 +30,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use rustix::process::{Pid, Signal, kill_process};
 
 use daemon::Daemon;
@@ -69,12 +69,38 @@ pub enum Action {
         /// The program.
         name: String,
     },
+    /// Stops, starts, pauses or resumes one of its processes, for tests of what happens then.
+    Process {
+        /// Where it keeps its files.
+        #[command(flatten)]
+        place: Place,
+        /// Its name, as `status` shows it.
+        name: String,
+        /// What becomes of it.
+        #[arg(value_enum)]
+        change: Change,
+    },
     /// Stops it and deletes its files.
     Down {
         /// Where it keeps its files.
         #[command(flatten)]
         place: Place,
     },
+}
+
+/// What becomes of a process.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Change {
+    /// It is told to end, and waited for.
+    Stop,
+    /// It is killed, as a crash does it.
+    Kill,
+    /// It is started as it was before, unless it runs.
+    Start,
+    /// It does nothing until it is resumed.
+    Pause,
+    /// It goes on.
+    Resume,
 }
 
 /// Which cluster.
@@ -86,7 +112,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn layout(&self, repository: &Path) -> anyhow::Result<Layout> {
+    pub(crate) fn layout(&self, repository: &Path) -> anyhow::Result<Layout> {
         let default = || repository.join("target/cluster");
         Layout::new(&self.dir.clone().unwrap_or_else(default))
     }
@@ -103,6 +129,18 @@ pub fn act(repository: &Path, action: Action) -> anyhow::Result<ExitCode> {
         Action::Status { place } => status(&place.layout(repository)?),
         Action::Tool { name } => {
             println!("{}", tools::provide_one(repository, &name)?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Process { place, name, change } => {
+            let layout = place.layout(repository)?;
+            let mut daemon = Daemon::load(&layout, &name)?;
+            match change {
+                Change::Stop => daemon.stop()?,
+                Change::Kill => daemon.kill()?,
+                Change::Start => daemon.start(&layout)?,
+                Change::Pause => daemon.signal(Signal::STOP)?,
+                Change::Resume => daemon.signal(Signal::CONT)?,
+            }
             Ok(ExitCode::SUCCESS)
         }
         Action::Down { place } => {
@@ -218,7 +256,7 @@ fn check_prerequisites(control_plane: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn need(program: &str, package: &str) -> anyhow::Result<()> {
+pub(crate) fn need(program: &str, package: &str) -> anyhow::Result<()> {
     let search = std::env::var_os("PATH").unwrap_or_default();
     let sbin = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
     if std::env::split_paths(&search)
@@ -259,7 +297,8 @@ fn run(layout: &Layout, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// A program in the cluster's network, with KUBECONFIG set and the cluster's programs first on PATH.
+/// A program in the cluster's network, with KUBECONFIG set and the cluster's programs first on PATH. LEGION_CLUSTER is the
+/// cluster's directory, for tests that change more than the API can.
 pub fn enter(layout: &Layout, program: &std::ffi::OsStr) -> Command {
     let mut search = layout.programs().into_os_string();
     search.push(":");
@@ -270,6 +309,9 @@ pub fn enter(layout: &Layout, program: &std::ffi::OsStr) -> Command {
     command.arg(variable);
     let mut variable = OsString::from("KUBECONFIG=");
     variable.push(layout.kubeconfig());
+    command.arg(variable);
+    let mut variable = OsString::from("LEGION_CLUSTER=");
+    variable.push(layout.root());
     command.arg(variable).arg(program);
     command
 }

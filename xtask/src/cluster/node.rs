@@ -155,6 +155,11 @@ fn import(layout: &Layout, reference: &str, entries: &[Entry<'_>], entrypoint: &
     let archive = image::archive(reference, entries, entrypoint)?;
     let file = layout.write("image.tar", archive)?;
     network::run(ctr(layout, &["images", "import"]).arg(&file))?;
+    // No registry has it: a node whose disk is full must not delete it.
+    network::run(&mut ctr(
+        layout,
+        &["images", "label", reference, "io.cri-containerd.pinned=pinned"],
+    ))?;
     fs::remove_file(file)?;
     Ok(())
 }
@@ -222,6 +227,10 @@ fn kubelet_configuration(layout: &Layout) -> anyhow::Result<String> {
         "volumePluginDir": layout.directory("volume-plugins")?,
         // The machine's disk is not only the cluster's: what others leave free of it is no reason to evict pods.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
+        // A node that was under pressure takes pods again soon, not after five minutes.
+        "evictionPressureTransitionPeriod": "10s",
+        // Renewed every four seconds: see the controller manager's grace period.
+        "nodeLeaseDurationSeconds": 16,
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
     });

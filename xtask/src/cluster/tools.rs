@@ -233,7 +233,7 @@ pub(super) fn program<'a>(programs: &'a Programs, name: &str) -> anyhow::Result<
 }
 
 /// The directory in which built programs are kept.
-pub(super) fn cache() -> anyhow::Result<PathBuf> {
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let directory = match (set("LEGION_TOOLS"), set("XDG_CACHE_HOME"), set("HOME")) {
         (Some(tools), _, _) => PathBuf::from(tools),

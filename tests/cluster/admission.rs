@@ -1,0 +1,122 @@
+//! What the cluster's policies do to pods: refuse them, or put something into them.
+
+use anyhow::{Context as _, ensure};
+use legion_tests::{
+    cluster::{Cluster, script},
+    local::succeeded,
+};
+use serde_json::{Value, json};
+
+use crate::{QUICK, cluster, ended_in_attempt};
+
+/// A policy of the cluster for the pods of one namespace, which goes with this.
+struct Policy<'a> {
+    cluster: &'a Cluster,
+    kind: &'static str,
+}
+
+impl<'a> Policy<'a> {
+    fn new(cluster: &'a Cluster, kind: &'static str, mut spec: Value, binding: Value) -> anyhow::Result<Self> {
+        let name = cluster.namespace();
+        spec["matchConstraints"] = json!({
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
+            "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+        });
+        let object = |kind: String, spec: Value| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+        let mut binding = binding;
+        binding["policyName"] = name.into();
+        let policy = Self { cluster, kind };
+        cluster.apply(&format!(
+            "{}\n---\n{}",
+            object(kind.to_owned(), spec),
+            object(format!("{kind}Binding"), binding)
+        ))?;
+        Ok(policy)
+    }
+
+    fn remove(&self) -> anyhow::Result<()> {
+        let name = self.cluster.namespace();
+        for kind in [format!("{}Binding", self.kind), self.kind.to_owned()] {
+            self.cluster.run(&["delete", &kind, name, "--ignore-not-found"])?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Policy<'_> {
+    fn drop(&mut self) {
+        // It concerns a namespace that is going to be deleted; the test says what went wrong.
+        let _ = self.remove();
+    }
+}
+
+#[test]
+#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
+fn a_refused_pod_waits_until_the_policy_is_gone() -> anyhow::Result<()> {
+    let cluster = cluster("refused")?;
+    let rule = json!({"expression": "false", "message": "no pods on Thursdays"});
+    let policy = Policy::new(
+        &cluster,
+        "ValidatingAdmissionPolicy",
+        json!({"validations": [rule]}),
+        json!({"validationActions": ["Deny"]}),
+    )?;
+    // A policy is in force a moment after it was stored.
+    let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": {"containers": [{"name": "probe", "image": "none"}]}});
+    cluster.until("none", "the policy is in force", |_| {
+        let arguments = ["create", "--dry-run=server", "-f", "-"];
+        let said = cluster.refused(&arguments, &probe.to_string()).unwrap_or_default();
+        Ok(said.contains("Thursdays").then_some(()))
+    })?;
+    cluster.apply(&script("refused", QUICK, json!({})))?;
+    let waiting = cluster.waiting("refused", "AdmissionRefused")?;
+    let message = succeeded(&waiting)["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("no pods on Thursdays"), "{message}");
+    policy.remove()?;
+    ended_in_attempt(&cluster.success("refused")?, 1)
+}
+
+#[test]
+#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
+fn an_injected_sidecar_that_never_exits_holds_nothing_up() -> anyhow::Result<()> {
+    let cluster = cluster("sidecar")?;
+    let sidecar = r#"Object{spec: Object.spec{containers: [Object.spec.containers{
+        name: "mesh", image: "legion.internal/busybox:1", command: ["/bin/busybox", "sleep", "100000"],
+        securityContext: Object.spec.containers.securityContext{
+            allowPrivilegeEscalation: false, runAsNonRoot: true, runAsUser: 65532,
+            capabilities: Object.spec.containers.securityContext.capabilities{drop: ["ALL"]},
+            seccompProfile: Object.spec.containers.securityContext.seccompProfile{type: "RuntimeDefault"}
+        }
+    }]}}"#;
+    let _policy = Policy::new(
+        &cluster,
+        "MutatingAdmissionPolicy",
+        json!({
+            "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": sidecar}}],
+        }),
+        json!({}),
+    )?;
+    let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": {
+        "securityContext": {"runAsNonRoot": true, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{"name": "probe", "image": "none", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+    }});
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), probe.to_string())?;
+    let path = file.path().to_str().context("a path in UTF-8")?;
+    cluster.until("none", "the policy is in force", |_| {
+        let said = cluster.run(&["create", "--dry-run=server", "--output=json", "-f", path])?;
+        Ok(said.contains("mesh").then_some(()))
+    })?;
+    cluster.apply(&script("meshed", QUICK, json!({})))?;
+    let training = cluster.success("meshed")?;
+    ended_in_attempt(&training, 1)?;
+    // Its pod would run for ever: it is deleted.
+    cluster.until("meshed", "the pod with the sidecar is gone", |_| {
+        let running = cluster
+            .pods("meshed")?
+            .into_iter()
+            .any(|pod| pod["status"]["phase"] == "Running");
+        Ok((!running).then_some(()))
+    })
+}

@@ -1,0 +1,54 @@
+//! What only a real cluster can do to a training: nodes, quotas, policies, images, and the parts of Kubernetes itself.
+//!
+//! `cargo xtask test --kubernetes` runs them in the harness' cluster, one at a time: most of them change what all others
+//! would see.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test ends at the first thing that is not as it should be"
+)]
+
+mod admission;
+mod budget;
+mod control_plane;
+mod images;
+mod node;
+mod release;
+mod resources;
+
+use anyhow::{Context as _, ensure};
+use legion_tests::{
+    cluster::{Backend, Cluster},
+    local::succeeded,
+};
+use serde_json::Value;
+
+/// A command that goes on until [`let_go`].
+pub const UNTIL_TOLD: &str =
+    "echo under way\nwhile [ ! -e /tmp/go ]; do sleep 0.2; done\necho 1 > \"$LEGION_OUTPUT/model/weights\"";
+/// A command that is done at once.
+pub const QUICK: &str = "echo 1 > \"$LEGION_OUTPUT/model/weights\"";
+
+/// A namespace in the real cluster.
+pub fn cluster(purpose: &str) -> anyhow::Result<Cluster> {
+    Cluster::new(Backend::Kubernetes, purpose)
+}
+
+/// Lets the command [`UNTIL_TOLD`] of a pod come to its end.
+pub fn let_go(cluster: &Cluster, pod: &Value) -> anyhow::Result<()> {
+    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    cluster
+        .run(&["exec", name, "--container=trainer", "--", "sh", "-c", ": > /tmp/go"])
+        .map(drop)
+}
+
+/// Fails unless a training came to its end in this attempt of its first run, with one success.
+pub fn ended_in_attempt(training: &Value, attempt: i64) -> anyhow::Result<()> {
+    let run = &training["status"]["run"];
+    ensure!(
+        succeeded(training)["status"] == "True" && run["attempt"] == attempt && run["sequence"] == 1,
+        "not a success in attempt {attempt} of run 1: {:#}",
+        training["status"]
+    );
+    Ok(())
+}

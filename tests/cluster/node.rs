@@ -1,0 +1,142 @@
+//! What becomes of a training when something becomes of its node.
+
+use std::fs;
+
+use anyhow::{Context as _, ensure};
+use legion_tests::{
+    cluster::{cluster_directory, process, script},
+    local::succeeded,
+};
+use serde_json::{Value, json};
+
+use crate::{UNTIL_TOLD, cluster, ended_in_attempt, let_go};
+
+/// The harness has one.
+const NODE: &str = "node-1";
+
+#[test]
+#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
+fn a_drain_interrupts_and_the_run_goes_on_elsewhere() -> anyhow::Result<()> {
+    let cluster = cluster("drain")?;
+    cluster.apply(&script("drained", UNTIL_TOLD, json!({"gracePeriod": "1s"})))?;
+    cluster.printed("drained", "under way")?;
+    let drained = cluster.run(&[
+        "drain",
+        NODE,
+        "--delete-emptydir-data",
+        "--ignore-daemonsets",
+        // The one node is not emptied of Legion's own pods.
+        "--pod-selector=legion-platform.org/training",
+        "--timeout=120s",
+    ]);
+    let waiting = drained.and_then(|_| cluster.waiting("drained", "Unschedulable"));
+    cluster.run(&["uncordon", NODE])?;
+    let waiting = waiting?;
+    ensure!(waiting["status"]["run"]["attempt"] == 2, "{:#}", waiting["status"]);
+    let_go(&cluster, &cluster.printed("drained", "under way")?)?;
+    ended_in_attempt(&cluster.success("drained")?, 2)
+}
+
+#[test]
+#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
+fn a_restart_of_the_kubelet_is_not_noticed() -> anyhow::Result<()> {
+    let cluster = cluster("kubelet")?;
+    cluster.apply(&script("unmoved", UNTIL_TOLD, json!({})))?;
+    let pod = cluster.printed("unmoved", "under way")?;
+    process("kubelet", "kill")?;
+    process("kubelet", "start")?;
+    let_go_when_it_answers(&cluster, &pod)?;
+    let training = cluster.success("unmoved")?;
+    ended_in_attempt(&training, 1)
+}
+
+/// A kubelet that has just been started takes a moment until it serves `exec`.
+fn let_go_when_it_answers(cluster: &legion_tests::cluster::Cluster, pod: &Value) -> anyhow::Result<()> {
+    cluster.until("none", "the kubelet answers", |_| Ok(let_go(cluster, pod).ok()))
+}
+
+#[test]
+#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
+fn a_lost_node_is_waited_for_and_may_come_back() -> anyhow::Result<()> {
+    let cluster = cluster("lost")?;
+    // Kubernetes itself would wait five minutes until it gives up the pods of a silent node.
+    let soon = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
+    cluster.apply(&script(
+        "lonely",
+        UNTIL_TOLD,
+        json!({"tolerations": soon, "gracePeriod": "1s"}),
+    ))?;
+    let first = cluster.printed("lonely", "under way")?;
+    process("kubelet", "kill")?;
+    let waiting = cluster.waiting("lonely", "NodeLost");
+    process("kubelet", "start")?;
+    let waiting = waiting?;
+    let message = succeeded(&waiting)["message"].as_str().unwrap_or_default();
+    ensure!(message.contains(NODE), "{message}");
+    ensure!(
+        waiting["status"]["run"]["attempt"] == 1,
+        "no second pod beside one that may run: {message}"
+    );
+    // Back, it ends the pod as it was told meanwhile; then, and not before, there is a second attempt.
+    let second = cluster.until("lonely", "its second attempt runs", |_| {
+        let pods = cluster.pods("lonely")?;
+        let next = pods
+            .into_iter()
+            .find(|pod| pod["metadata"]["uid"] != first["metadata"]["uid"] && pod["status"]["phase"] == "Running");
+        Ok(next)
+    })?;
+    let_go_when_it_answers(&cluster, &second)?;
+    ended_in_attempt(&cluster.success("lonely")?, 2)
+}
+
+#[test]
+#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
+fn a_node_under_pressure_interrupts_and_the_run_goes_on() -> anyhow::Result<()> {
+    let cluster = cluster("pressure")?;
+    cluster.apply(&script("pressed", UNTIL_TOLD, json!({"gracePeriod": "1s"})))?;
+    let pod = cluster.printed("pressed", "under way")?;
+    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    let file = cluster_directory()?.join("kubelet.yaml");
+    let usual = fs::read_to_string(&file)?;
+    let mut pressed: Value = serde_json::from_str(&usual)?;
+    // More than any machine has free: all of its memory counts as scarce.
+    pressed["evictionHard"]["memory.available"] = "90%".into();
+    fs::write(&file, pressed.to_string())?;
+    let restart = || process("kubelet", "stop").and_then(|()| process("kubelet", "start"));
+    restart()?;
+    let evicted = cluster.until("pressed", "its pod is evicted", |training| {
+        let pod = cluster.get("pod", name)?;
+        let gone = pod.is_null() || pod["status"]["reason"] == "Evicted";
+        Ok((gone || training["status"]["run"]["attempt"] == 2).then_some(()))
+    });
+    fs::write(&file, &usual)?;
+    restart()?;
+    evicted?;
+    let next = cluster.printed("pressed", "under way")?;
+    let_go_when_it_answers(&cluster, &next)?;
+    ended_in_attempt(&cluster.success("pressed")?, 2)
+}
+
+#[test]
+#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
+fn a_pod_whose_deadline_somebody_shortened_ends_the_run() -> anyhow::Result<()> {
+    let cluster = cluster("deadline")?;
+    cluster.apply(&script("hurried", UNTIL_TOLD, json!({"gracePeriod": "1s"})))?;
+    let pod = cluster.printed("hurried", "under way")?;
+    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    // It is the one field of a running pod's spec besides images that may be changed.
+    cluster.run(&[
+        "patch",
+        "pod",
+        name,
+        "--patch={\"spec\": {\"activeDeadlineSeconds\": 1}}",
+    ])?;
+    let training = cluster.ended("hurried")?;
+    ensure!(
+        succeeded(&training)["reason"] == "DeadlineExceeded",
+        "{:#}",
+        training["status"]
+    );
+    ensure!(training["status"]["run"]["attempt"] == 1, "{:#}", training["status"]);
+    Ok(())
+}

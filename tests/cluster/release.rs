@@ -1,0 +1,105 @@
+//! The life of the Helm release beside trainings that run and trainings that are done.
+
+use anyhow::{Context as _, ensure};
+use legion_tests::cluster::{Cluster, helm, install, script};
+use serde_json::{Value, json};
+
+use crate::{QUICK, UNTIL_TOLD, cluster, ended_in_attempt, let_go};
+
+/// Fails unless the pod that runs and the training that is done are as they were.
+fn untouched(cluster: &Cluster, pod: &Value, done: &Value, after: &str) -> anyhow::Result<()> {
+    let pods = cluster.pods("running")?;
+    ensure!(
+        pods.len() == 1 && pods[0]["metadata"]["uid"] == pod["metadata"]["uid"],
+        "after {after} the running pod is not the one that it was: {pods:#?}"
+    );
+    let now = cluster.training("done")?;
+    ensure!(
+        now["metadata"]["resourceVersion"] == done["metadata"]["resourceVersion"],
+        "after {after} the finished training was written: {:#}",
+        now["status"]
+    );
+    Ok(())
+}
+
+/// Another build of the operator would make other pods: other users, another agent's image.
+const OTHER_PODS: [&str; 2] = ["--set=trainings.runAsUser=70000", "--set=trainings.runAsGroup=70000"];
+
+#[test]
+#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
+fn no_training_starts_again_for_an_upgrade_a_rollback_or_a_reinstallation() -> anyhow::Result<()> {
+    let cluster = cluster("release")?;
+    cluster.apply(&script("done", QUICK, json!({})))?;
+    let done = cluster.success("done")?;
+    cluster.apply(&script("running", UNTIL_TOLD, json!({})))?;
+    let pod = cluster.printed("running", "under way")?;
+
+    install(&OTHER_PODS)?;
+    leads(&cluster)?;
+    untouched(&cluster, &pod, &done, "an upgrade to other pod templates")?;
+    // What is new is made as the new operator makes it.
+    cluster.apply(&script("newer", QUICK, json!({})))?;
+    ended_in_attempt(&cluster.success("newer")?, 1)?;
+    let newer = cluster.pods("newer")?;
+    ensure!(
+        newer[0]["spec"]["securityContext"]["runAsUser"] == 70000,
+        "{:#}",
+        newer[0]["spec"]["securityContext"]
+    );
+
+    helm(&["rollback", "legion", "--wait"])?;
+    leads(&cluster)?;
+    untouched(&cluster, &pod, &done, "a rollback")?;
+
+    helm(&["uninstall", "legion", "--wait"])?;
+    helm(&["uninstall", "legion-crds", "--wait"])?;
+    for crd in ["modeltrainings", "connections", "toolchainintegrations"] {
+        let crd = format!("{crd}.legion-platform.org");
+        ensure!(
+            !cluster.get("crd", &crd)?.is_null(),
+            "{crd} was deleted with its release"
+        );
+    }
+    untouched(&cluster, &pod, &done, "an uninstallation")?;
+    // It comes to its end while nobody is there to see it.
+    let_go(&cluster, &pod)?;
+    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    cluster.until("running", "its pod has ended", |_| {
+        Ok((cluster.get("pod", name)?["status"]["phase"] == "Succeeded").then_some(()))
+    })?;
+
+    install(&[])?;
+    ended_in_attempt(&cluster.success("running")?, 1)?;
+    untouched(&cluster, &pod, &done, "a new installation")
+}
+
+/// Waits until a replica leads that is there: before, what is untouched may be so because nobody was there to touch it.
+fn leads(cluster: &Cluster) -> anyhow::Result<()> {
+    let lease = [
+        "get",
+        "lease",
+        "legion-operator",
+        "--namespace=legion-system",
+        "--output=jsonpath={.spec.holderIdentity}",
+    ];
+    cluster.until("done", "a replica of the new release leads", |_| {
+        let holder = cluster.run(&lease)?;
+        if holder.trim().is_empty() {
+            return Ok(None);
+        }
+        let pod = [
+            "get",
+            "pod",
+            holder.trim(),
+            "--namespace=legion-system",
+            "--ignore-not-found",
+            "--output=name",
+        ];
+        Ok((!cluster.run(&pod)?.trim().is_empty()).then_some(()))
+    })?;
+    // And it has looked at everything: a training that is applied now is taken up after all that was there before.
+    let marker = format!("marker-{}", std::process::id());
+    cluster.apply(&script(&marker, QUICK, json!({"suspend": true})))?;
+    cluster.waiting(&marker, "Suspended")?;
+    cluster.run(&["delete", "modeltraining", &marker]).map(drop)
+}

@@ -1,0 +1,378 @@
+//! Legion behind the Kubernetes API as kubectl sees it, embedded or in a real cluster: one suite runs on both.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    local::{Local, programs, repository, succeeded, text},
+    tool,
+};
+
+/// How long anything may take: nodes pull images of a gigabyte, and the machine may be busy.
+pub const LIMIT: Duration = Duration::from_secs(300);
+/// Between two looks: each is a kubectl of its own.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The harness' registry, to which `cargo xtask image --load` pushes.
+pub const REGISTRY: &str = "10.244.0.1:5000";
+
+/// Which Kubernetes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// `legionctl local`: the API of kube-embed, pods as processes.
+    Embedded,
+    /// The cluster of KUBECONFIG, in which Legion is installed.
+    Kubernetes,
+}
+
+/// A namespace in which trainings succeed: it has a default output. Dropping it deletes it with all that is in it.
+#[derive(Debug)]
+pub struct Cluster {
+    backend: Backend,
+    kubectl: PathBuf,
+    kubeconfig: PathBuf,
+    namespace: String,
+    /// Ends with this.
+    _local: Option<Local>,
+}
+
+impl Cluster {
+    /// A new namespace, named after what it is for.
+    pub fn new(backend: Backend, purpose: &str) -> anyhow::Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let (local, kubectl, kubeconfig) = match backend {
+            Backend::Embedded => {
+                let local = Local::new()?;
+                local.up()?;
+                let kubeconfig = local.path().join("kubeconfig");
+                (Some(local), built_kubectl()?, kubeconfig)
+            }
+            Backend::Kubernetes => {
+                let kubeconfig = std::env::var_os("KUBECONFIG")
+                    .filter(|value| !value.is_empty())
+                    .context("KUBECONFIG is not set: run this with `cargo xtask cluster run -- ...`")?;
+                installed()?;
+                (None, PathBuf::from("kubectl"), kubeconfig.into())
+            }
+        };
+        // A name has 63 characters at most.
+        let purpose: String = purpose.replace('_', "-").chars().take(40).collect();
+        let cluster = Self {
+            backend,
+            kubectl,
+            kubeconfig,
+            // Unique also beside what an interrupted run left.
+            namespace: format!("{}-{}-{number}", purpose.trim_end_matches('-'), std::process::id()),
+            _local: local,
+        };
+        cluster.apply(&namespace(&cluster.namespace))?;
+        if backend == Backend::Kubernetes {
+            // The local mode makes one in every namespace.
+            cluster.apply(&std::fs::read_to_string(
+                repository().join("examples/default-output/pvc.yaml"),
+            )?)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Which Kubernetes this is.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// kubectl in the namespace.
+    #[must_use]
+    pub fn kubectl(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command
+            .env("KUBECONFIG", &self.kubeconfig)
+            .current_dir(repository())
+            .args(["--namespace", &self.namespace])
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs kubectl, which must do what it is told, and returns what it printed.
+    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        printed(&mut self.kubectl(arguments), "")
+    }
+
+    /// Runs kubectl, which must refuse, and returns what it said.
+    pub fn refused(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
+        let said = tool::run(&mut self.kubectl(arguments), input)?;
+        ensure!(!said.ok, "not refused: {arguments:?}\n{}", said.all);
+        Ok(said.all)
+    }
+
+    /// Applies manifests as a GitOps tool does.
+    pub fn apply(&self, manifests: &str) -> anyhow::Result<String> {
+        // The force is for tests that apply in the place of somebody else.
+        let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        printed(&mut self.kubectl(&arguments), manifests)
+    }
+
+    /// An object as it is now; null where there is none.
+    pub fn get(&self, kind: &str, name: &str) -> anyhow::Result<Value> {
+        let printed = self.run(&["get", kind, name, "--ignore-not-found", "--output=json"])?;
+        if printed.trim().is_empty() {
+            return Ok(Value::Null);
+        }
+        Ok(serde_json::from_str(&printed)?)
+    }
+
+    /// All objects of a kind in the namespace that a label selector takes.
+    pub fn list(&self, kind: &str, selector: &str) -> anyhow::Result<Vec<Value>> {
+        let printed = self.run(&["get", kind, "--selector", selector, "--output=json"])?;
+        let mut list: Value = serde_json::from_str(&printed)?;
+        match list["items"].take() {
+            Value::Array(items) => Ok(items),
+            other => anyhow::bail!("no list of {kind}: {other}"),
+        }
+    }
+
+    /// The pods of a training.
+    pub fn pods(&self, training: &str) -> anyhow::Result<Vec<Value>> {
+        self.list("pods", &format!("legion-platform.org/training={training}"))
+    }
+
+    /// A training as it is now; null where there is none.
+    pub fn training(&self, name: &str) -> anyhow::Result<Value> {
+        self.get("modeltraining", name)
+    }
+
+    /// Waits until `look` finds something; a failure says what the training and its pods looked like last.
+    pub fn until<T>(
+        &self,
+        training: &str,
+        what: &str,
+        mut look: impl FnMut(&Value) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        let began = Instant::now();
+        loop {
+            let seen = self.training(training)?;
+            if let Some(found) = look(&seen)? {
+                return Ok(found);
+            }
+            ensure!(
+                began.elapsed() < LIMIT,
+                "{}/{training}: not within {} s: {what}\n{:#}\n{}",
+                self.namespace,
+                LIMIT.as_secs(),
+                seen["status"],
+                text(&self.kubectl(&["get", "pods,events", "--output=wide"]).output()?),
+            );
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Waits until the API server answers: while it is away, that is no failure.
+    pub fn until_served<T>(&self, what: &str, mut ask: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let began = Instant::now();
+        loop {
+            match ask() {
+                Ok(answer) => return Ok(answer),
+                Err(error) if began.elapsed() > LIMIT => {
+                    return Err(error.context(format!("not within {} s: {what}", LIMIT.as_secs())));
+                }
+                Err(_) => thread::sleep(LOOK_EVERY),
+            }
+        }
+    }
+
+    /// Waits until the current generation of a training has ended, in whatever way.
+    pub fn ended(&self, name: &str) -> anyhow::Result<Value> {
+        self.until(name, "it has ended", |training| {
+            let condition = succeeded(training);
+            let ended = matches!(condition["status"].as_str(), Some("True" | "False"));
+            let current = condition["observedGeneration"] == training["metadata"]["generation"];
+            Ok((ended && current).then(|| training.clone()))
+        })
+    }
+
+    /// Waits until a training has succeeded; fails at once when it fails.
+    pub fn success(&self, name: &str) -> anyhow::Result<Value> {
+        let training = self.ended(name)?;
+        ensure!(
+            succeeded(&training)["status"] == "True",
+            "{}/{name} did not succeed: {:#}",
+            self.namespace,
+            training["status"]
+        );
+        Ok(training)
+    }
+
+    /// Waits until a training that is not at its end says this reason.
+    pub fn waiting(&self, name: &str, reason: &str) -> anyhow::Result<Value> {
+        self.until(name, &format!("it waits because of {reason}"), |training| {
+            let condition = succeeded(training);
+            let waits = condition["status"] == "Unknown" && condition["reason"] == reason;
+            Ok(waits.then(|| training.clone()))
+        })
+    }
+
+    /// Waits until the command of a training's toolchain has printed this.
+    pub fn printed(&self, name: &str, words: &str) -> anyhow::Result<Value> {
+        self.until(name, &format!("its trainer has printed {words:?}"), |_| {
+            for pod in self.pods(name)? {
+                let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
+                // A container that has not started yet has no log.
+                let output = self.kubectl(&["logs", pod_name, "--container=trainer"]).output()?;
+                if pod["metadata"]["deletionTimestamp"].is_null() && text(&output).contains(words) {
+                    return Ok(Some(pod));
+                }
+            }
+            Ok(None)
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.backend == Backend::Kubernetes {
+            // What stays of a failed test is found by its namespace's name; nothing can be done about it here.
+            let _ = self
+                .kubectl(&["delete", "namespace", &self.namespace, "--wait=false"])
+                .output();
+        }
+    }
+}
+
+/// A namespace in which only pods run that Pod Security takes at its strictest.
+#[must_use]
+pub fn namespace(name: &str) -> String {
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}).to_string()
+}
+
+/// A training by the toolchain `script`, with its source: lines of `train.sh`, and fields of the spec that are other
+/// than usual.
+#[must_use]
+pub fn script(name: &str, lines: &str, spec: Value) -> String {
+    let text = format!("set -eu\nmkdir -p \"$LEGION_OUTPUT/model\"\n{lines}\n");
+    manifest(name, &Map::from_iter([("train.sh".to_owned(), text.into())]), spec)
+}
+
+/// A training by the toolchain `script` unless `spec` says something else, and its source, as JSON, which is YAML.
+#[must_use]
+pub fn manifest(name: &str, files: &Map<String, Value>, spec: Value) -> String {
+    let source = format!("{name}-source");
+    let mut whole = json!({
+        "model": {"name": "tested", "version": "1"},
+        "toolchain": "script",
+        "entrypoint": "train.sh",
+        "source": {"configMap": {"name": source}},
+        "timeout": "5m",
+    });
+    if let (Value::Object(whole), Value::Object(spec)) = (&mut whole, spec) {
+        whole.extend(spec);
+    }
+    let config_map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": source}, "data": files});
+    let training = json!({
+        "apiVersion": "legion-platform.org/v1alpha1",
+        "kind": "ModelTraining",
+        "metadata": {"name": name},
+        "spec": whole,
+    });
+    format!("{config_map:#}\n---\n{training:#}\n")
+}
+
+/// The real kubectl, from the cache.
+pub fn built_kubectl() -> anyhow::Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let mut build = Command::new(repository().join("tests/kubectl/build"));
+        let printed = printed(&mut build, "").map_err(|error| format!("{error:#}"))?;
+        Ok(PathBuf::from(printed.trim_end()))
+    });
+    built
+        .clone()
+        .map_err(|error| anyhow::anyhow!("kubectl is not built: {error}"))
+}
+
+/// Helm, which must do what it is told, in Legion's namespace; returns what it printed.
+pub fn helm(arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command = Command::new(tool::path("helm")?);
+    printed(command.arg("--namespace=legion-system").args(arguments), "")
+}
+
+/// Installs Legion's charts in the harness' cluster, once for each test binary. In a cluster of somebody else's, it has to
+/// be there.
+fn installed() -> anyhow::Result<()> {
+    static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| {
+        if cluster_directory().is_err() {
+            return Ok(());
+        }
+        install(&[]).map_err(|error| format!("{error:#}"))
+    });
+    installed
+        .clone()
+        .map_err(|error| anyhow::anyhow!("Legion is not installed: {error}"))
+}
+
+/// Installs or upgrades Legion's charts with these settings, and waits until they are in force.
+pub fn install(settings: &[&str]) -> anyhow::Result<()> {
+    let release = |name: &str, settings: &[&str]| -> anyhow::Result<()> {
+        let chart = format!("charts/{name}");
+        let arguments = [
+            "upgrade",
+            "--install",
+            "--create-namespace",
+            "--wait",
+            "--reset-values",
+            name,
+            &chart,
+        ];
+        helm(&[&arguments, settings].concat()).map(drop)
+    };
+    release("legion-crds", &[])?;
+    let registry = format!("--set=image.registry={REGISTRY}");
+    let mut arguments = vec![registry.as_str()];
+    arguments.extend(settings);
+    release("legion", &arguments)
+}
+
+/// Changes a process of the harness' cluster: see `cargo xtask cluster process --help`.
+pub fn process(name: &str, change: &str) -> anyhow::Result<()> {
+    let directory = cluster_directory()?;
+    let mut command = Command::new(programs()?.join("xtask"));
+    command
+        .args(["cluster", "process", "--dir"])
+        .arg(&directory)
+        .args([name, change]);
+    printed(&mut command, "").map(drop)
+}
+
+/// The directory of the harness' cluster that this runs in.
+pub fn cluster_directory() -> anyhow::Result<PathBuf> {
+    let directory = std::env::var_os("LEGION_CLUSTER")
+        .context("LEGION_CLUSTER is not set: run this with `cargo xtask cluster run -- ...`")?;
+    Ok(Path::new(&directory).to_owned())
+}
+
+/// What a command that succeeds printed.
+fn printed(command: &mut Command, input: &str) -> anyhow::Result<String> {
+    let said = tool::run(command, input)?;
+    ensure!(said.ok, "{command:?}: exit code {:?}\n{}", said.code, said.all);
+    Ok(said.out)
+}
