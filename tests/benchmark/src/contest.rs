@@ -1,0 +1,632 @@
+//! The contests, one after the other, each in a namespace of its own.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use http::Request;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client,
+    api::{ListParams, PartialObjectMeta},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Options,
+    audit::{self, Log},
+    kubelet,
+    process::{Daemon, cpu, resident},
+};
+
+/// How many requests are under way at once while objects are created.
+const SIDE_BY_SIDE: usize = 64;
+/// Between two looks at how far a contest is.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long a contest may take.
+const LIMIT: Duration = Duration::from_secs(900);
+/// How many objects a second are created where the way from object to pod is timed, and for how long.
+const RATE: usize = 10;
+const RATED: usize = 300;
+
+/// What is contested with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Training,
+    Job,
+}
+
+impl Kind {
+    fn path(self, namespace: &str) -> String {
+        match self {
+            Self::Training => format!("/apis/legion-platform.org/v1alpha1/namespaces/{namespace}/modeltrainings"),
+            Self::Job => format!("/apis/batch/v1/namespaces/{namespace}/jobs"),
+        }
+    }
+
+    fn resource(self) -> &'static str {
+        match self {
+            Self::Training => "modeltrainings",
+            Self::Job => "jobs",
+        }
+    }
+
+    /// Who makes pods of it, by the beginning of the user agent.
+    fn controller(self) -> &'static str {
+        match self {
+            Self::Training => "legion-operator",
+            Self::Job => "kube-controller-manager",
+        }
+    }
+
+    /// The object of this number. A Job gets the pod that Legion would make, so that pods are equally large.
+    fn object(self, name: &str, pod: &Value) -> Value {
+        match self {
+            Self::Training => json!({
+                "apiVersion": "legion-platform.org/v1alpha1",
+                "kind": "ModelTraining",
+                "metadata": {"name": name},
+                "spec": {
+                    "model": {"name": "wine", "version": "1"},
+                    "toolchain": "measured",
+                    "source": {"git": {"uri": "https://git.example.com/wine.git", "ref": "main"}},
+                    "entrypoint": "train.py",
+                    "hyperParameters": {"c": "0.5"},
+                    "timeout": "15m",
+                },
+            }),
+            Self::Job => json!({
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {"name": name},
+                "spec": {"backoffLimit": 0, "template": {"metadata": pod["metadata"], "spec": pod["spec"]}},
+            }),
+        }
+    }
+
+    fn is_done(self, object: &Value) -> bool {
+        let (kind, conditions) = match self {
+            Self::Training => ("Succeeded", &object["status"]["conditions"]),
+            Self::Job => ("Complete", &object["status"]["conditions"]),
+        };
+        conditions
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|condition| condition["type"] == kind && condition["status"] == "True")
+    }
+}
+
+/// What a contest came to.
+#[derive(Debug, Default)]
+struct Figures {
+    /// From the first object to the last pod, in seconds.
+    all_pods: f64,
+    /// From the first object to the end of the last one, in seconds.
+    all_done: f64,
+    /// Writes of the controller for each object.
+    writes: f64,
+    /// Reads of the controller for each object, watches aside.
+    reads: f64,
+    /// CPU time of the controller for each object, in milliseconds.
+    cpu: f64,
+    /// Memory of the controller at the end, in MiB.
+    resident: f64,
+}
+
+/// Everything that a contest needs.
+struct Bench<'a> {
+    options: &'a Options,
+    client: Client,
+    /// The pod that Legion makes.
+    pod: Value,
+}
+
+/// Holds all contests, and prints what they came to.
+pub async fn hold(options: &Options) -> anyhow::Result<()> {
+    let client = Client::try_default().await.context("KUBECONFIG")?;
+    let mut bench = Bench {
+        options,
+        client,
+        pod: Value::Null,
+    };
+    bench.daemon("kube-scheduler").change("stop")?;
+    bench.set_up().await?;
+    let mut operator = bench.operator()?;
+    let measured = bench.measure(&mut operator).await;
+    // It is ended whatever came out.
+    let _ = operator.kill();
+    let _ = operator.wait();
+    bench.daemon("kube-scheduler").change("start")?;
+    measured
+}
+
+impl<'a> Bench<'a> {
+    fn daemon(&self, name: &'static str) -> Daemon<'a> {
+        Daemon {
+            cluster: &self.options.cluster,
+            xtask: &self.options.xtask,
+            name,
+        }
+    }
+
+    /// The operator as a process of this machine, as Legion's chart would run it.
+    fn operator(&self) -> anyhow::Result<Child> {
+        let mut command = Command::new(&self.options.operator);
+        command
+            .args([
+                "run",
+                "--agent-image=legion-platform/agent:0.1.0",
+                "--listen=127.0.0.1:8080",
+            ])
+            .env("LEGION_LOG", "warn")
+            .stdin(Stdio::null());
+        let child = command
+            .spawn()
+            .with_context(|| format!("{} cannot be started", self.options.operator.display()))?;
+        Ok(child)
+    }
+
+    async fn set_up(&self) -> anyhow::Result<()> {
+        self.namespace("legion-system").await?;
+        let toolchain = json!({
+            "apiVersion": "legion-platform.org/v1alpha1",
+            "kind": "ToolchainIntegration",
+            "metadata": {"name": "measured"},
+            "spec": {"type": "Training", "image": "legion-platform/toolchain-mlflow:0.1.0", "command": ["legion-mlflow"], "format": "gppi/v1"},
+        });
+        let path = "/apis/legion-platform.org/v1alpha1/namespaces/legion-system/toolchainintegrations";
+        self.create(path, &toolchain).await
+    }
+
+    async fn measure(&mut self, operator: &mut Child) -> anyhow::Result<()> {
+        self.ready().await?;
+        self.pod = self.pod_of_legion().await?;
+        let size = serde_json::to_vec(&self.pod)?.len();
+        println!(
+            "{} objects, {} times each, pods of {size} bytes",
+            self.options.objects, self.options.repeat
+        );
+
+        let mut raw = Vec::new();
+        let mut legion = Vec::new();
+        let mut jobs = Vec::new();
+        let mut shipped = Vec::new();
+        let manager = self.daemon("kube-controller-manager");
+        for round in 0..self.options.repeat {
+            raw.push(self.raw(&format!("raw-{round}")).await?);
+            legion.push(
+                self.contest(Kind::Training, &format!("legion-{round}"), operator.id())
+                    .await?,
+            );
+            let usual = manager.restart_with(&[
+                "--kube-api-qps=5000",
+                "--kube-api-burst=5000",
+                "--concurrent-job-syncs=64",
+            ])?;
+            let held = self.contest(Kind::Job, &format!("jobs-{round}"), manager.pid()?).await;
+            manager.change("stop")?;
+            std::fs::write(self.options.cluster.join("run/kube-controller-manager.json"), usual)?;
+            manager.change("start")?;
+            jobs.push(held?);
+            if self.options.shipped {
+                shipped.push(
+                    self.contest(Kind::Job, &format!("shipped-{round}"), manager.pid()?)
+                        .await?,
+                );
+            }
+        }
+        println!("raw: {} pods/s, created 64 at a time", spread(&raw));
+        print(&[
+            ("Legion", &legion),
+            ("Jobs, unthrottled", &jobs),
+            ("Jobs, as shipped", &shipped),
+        ]);
+
+        let ways = self.ways(Kind::Training, "legion-rate").await?;
+        println!("create -> pod at {RATE}/s, Legion: {}", percentiles(ways));
+        let ways = self.ways(Kind::Job, "jobs-rate").await?;
+        println!("create -> pod at {RATE}/s, Jobs as shipped: {}", percentiles(ways));
+        if self.options.finished > 0 {
+            self.restart(operator).await?;
+        }
+        Ok(())
+    }
+
+    /// How many pods a second are created by nobody's controller.
+    async fn raw(&self, namespace: &str) -> anyhow::Result<f64> {
+        self.namespace(namespace).await?;
+        let path = format!("/api/v1/namespaces/{namespace}/pods");
+        let began = Instant::now();
+        self.create_all(&path, |number| {
+            let mut pod = self.pod.clone();
+            pod["metadata"]["name"] = format!("raw-{number}").into();
+            pod
+        })
+        .await?;
+        let rate = count(self.options.objects) / began.elapsed().as_secs_f64();
+        self.clean(namespace, &[&path]).await?;
+        Ok(rate)
+    }
+
+    /// All objects at once; the fake kubelet ends their pods.
+    async fn contest(&self, kind: Kind, namespace: &str, controller: u32) -> anyhow::Result<Figures> {
+        self.namespace(namespace).await?;
+        let log = Log::from_now(self.options.cluster.join("logs/audit.log"))?;
+        let path = kind.path(namespace);
+        let used = cpu(controller)?;
+        let kubelet = tokio::spawn(kubelet::play(self.client.clone(), namespace.to_owned()));
+        let began = Instant::now();
+        let create = self.create_all(&path, |number| kind.object(&format!("o-{number}"), &self.pod));
+        let (created, all_pods) = tokio::join!(create, self.until_pods(namespace, began));
+        created?;
+        let all_pods = all_pods?;
+        self.until("every object has ended", || async {
+            // The last created ends last, or nearly: the long list is read once it has.
+            let last = self.get(&format!("{path}/o-{}", self.options.objects - 1)).await?;
+            if !kind.is_done(&last) {
+                return Ok(false);
+            }
+            let all = self.get(&path).await?;
+            let done = all["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|object| kind.is_done(object));
+            Ok(done.count() == self.options.objects)
+        })
+        .await?;
+        let all_done = began.elapsed().as_secs_f64();
+        let spent = cpu(controller)?.saturating_sub(used);
+        let resident = resident(controller)?;
+        kubelet.abort();
+        let requests: Vec<audit::Request> = log
+            .requests(namespace)?
+            .into_iter()
+            .filter(|request| request.user_agent.starts_with(kind.controller()))
+            .collect();
+        let writes = requests.iter().filter(|request| request.is_write()).count();
+        let reads = requests
+            .iter()
+            .filter(|request| matches!(request.verb.as_str(), "get" | "list"))
+            .count();
+        let objects = count(self.options.objects);
+        self.clean(namespace, &[&path, &format!("/api/v1/namespaces/{namespace}/pods")])
+            .await?;
+        let figures = Figures {
+            all_pods,
+            all_done,
+            writes: count(writes) / objects,
+            reads: count(reads) / objects,
+            cpu: spent.as_secs_f64() * 1000.0 / objects,
+            resident,
+        };
+        println!("{namespace}: {figures:.3?}");
+        Ok(figures)
+    }
+
+    /// From an object to its pod, by the API server's own clock, in milliseconds.
+    async fn ways(&self, kind: Kind, namespace: &str) -> anyhow::Result<Vec<f64>> {
+        self.namespace(namespace).await?;
+        let log = Log::from_now(self.options.cluster.join("logs/audit.log"))?;
+        let path = kind.path(namespace);
+        let kubelet = tokio::spawn(kubelet::play(self.client.clone(), namespace.to_owned()));
+        let mut clock = tokio::time::interval(Duration::from_secs(1) / u32::try_from(RATE)?);
+        for number in 0..RATED {
+            clock.tick().await;
+            self.create(&path, &kind.object(&format!("o-{number}"), &self.pod))
+                .await?;
+        }
+        self.until_pod_count(namespace, RATED).await?;
+        kubelet.abort();
+        let requests = log.requests(namespace)?;
+        let mut created = HashMap::new();
+        for request in requests
+            .iter()
+            .filter(|request| request.verb == "create" && request.is_about(kind.resource()))
+        {
+            let name = request
+                .object_ref
+                .as_ref()
+                .map(|object| object.name.clone())
+                .unwrap_or_default();
+            created.insert(name, request.stage_timestamp);
+        }
+        let pods = requests
+            .iter()
+            .filter(|request| request.verb == "create" && request.is_about("pods"));
+        let ways: Vec<f64> = pods
+            .filter_map(|request| {
+                // A pod's name is its owner's, and something behind it.
+                let name = &request.object_ref.as_ref()?.name;
+                let mut parts = name.splitn(3, '-');
+                let owner = format!("{}-{}", parts.next()?, parts.next()?);
+                let way = request.request_received_timestamp.duration_since(*created.get(&owner)?);
+                Some(way.as_secs_f64() * 1000.0)
+            })
+            .collect();
+        self.clean(namespace, &[&path, &format!("/api/v1/namespaces/{namespace}/pods")])
+            .await?;
+        ensure!(
+            ways.len() == RATED,
+            "{} of {RATED} pods are in the audit log with their names",
+            ways.len()
+        );
+        Ok(ways)
+    }
+
+    /// A new operator beside many finished trainings: until it is ready, and what it writes.
+    async fn restart(&self, operator: &mut Child) -> anyhow::Result<()> {
+        let namespace = "finished";
+        self.namespace(namespace).await?;
+        let path = Kind::Training.path(namespace);
+        let kubelet = tokio::spawn(kubelet::play(self.client.clone(), namespace.to_owned()));
+        let all = stream::iter(0..self.options.finished).map(|number| {
+            let object = Kind::Training.object(&format!("o-{number}"), &self.pod);
+            let path = path.clone();
+            async move { self.create(&path, &object).await }
+        });
+        all.buffer_unordered(SIDE_BY_SIDE)
+            .try_for_each(|()| async { Ok(()) })
+            .await?;
+        self.until("every training has ended", || async {
+            let last = self.get(&format!("{path}/o-{}", self.options.finished - 1)).await?;
+            if !Kind::Training.is_done(&last) {
+                return Ok(false);
+            }
+            let all = self.get(&path).await?;
+            let done = all["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|object| Kind::Training.is_done(object));
+            Ok(done.count() == self.options.finished)
+        })
+        .await?;
+        kubelet.abort();
+        for round in 0..self.options.repeat {
+            operator.kill()?;
+            operator.wait()?;
+            self.release_lease().await?;
+            let log = Log::from_now(self.options.cluster.join("logs/audit.log"))?;
+            let began = Instant::now();
+            *operator = self.operator()?;
+            self.ready().await?;
+            let took = began.elapsed().as_secs_f64();
+            // Time for it to do what it should not do.
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let writes = log
+                .requests(namespace)?
+                .into_iter()
+                .filter(|request| request.user_agent.starts_with("legion-operator") && request.is_write())
+                .count();
+            println!(
+                "restart {round} with {} finished trainings: ready after {took:.2} s, {writes} writes in 10 s, {:.1} MiB",
+                self.options.finished,
+                resident(operator.id())?
+            );
+        }
+        Ok(())
+    }
+
+    /// A killed operator holds its lease still; the next one shall not be measured while it waits for that.
+    async fn release_lease(&self) -> anyhow::Result<()> {
+        let path = "/apis/coordination.k8s.io/v1/namespaces/legion-system/leases/legion-operator";
+        self.client
+            .request_text(Request::delete(path).body(Vec::new())?)
+            .await?;
+        Ok(())
+    }
+
+    /// Waits until the operator is ready.
+    async fn ready(&self) -> anyhow::Result<()> {
+        self.until("the operator is ready", || async {
+            let Ok(mut stream) = tokio::net::TcpStream::connect("127.0.0.1:8080").await else {
+                return Ok(false);
+            };
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            stream
+                .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                .await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            Ok(answer.starts_with("HTTP/1.1 200"))
+        })
+        .await
+    }
+
+    /// The pod that Legion makes of a training, without what is its own.
+    async fn pod_of_legion(&self) -> anyhow::Result<Value> {
+        let namespace = "sample";
+        self.namespace(namespace).await?;
+        self.create(
+            &Kind::Training.path(namespace),
+            &Kind::Training.object("o-0", &Value::Null),
+        )
+        .await?;
+        self.until_pod_count(namespace, 1).await?;
+        let list = self.get(&format!("/api/v1/namespaces/{namespace}/pods")).await?;
+        let pod = &list["items"][0];
+        let mut spec = pod["spec"].clone();
+        if let Some(spec) = spec.as_object_mut() {
+            // What admission adds is added again.
+            for field in [
+                "tolerations",
+                "priority",
+                "preemptionPolicy",
+                "serviceAccount",
+                "serviceAccountName",
+            ] {
+                spec.remove(field);
+            }
+        }
+        let metadata = json!({"labels": {"app": "measured"}, "annotations": pod["metadata"]["annotations"]});
+        self.clean(namespace, &[&Kind::Training.path(namespace)]).await?;
+        Ok(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
+    }
+
+    async fn namespace(&self, name: &str) -> anyhow::Result<()> {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        match self.create("/api/v1/namespaces", &namespace).await {
+            Err(error) if error.downcast_ref().is_some_and(is_conflict) => {}
+            other => other?,
+        }
+        if name == "legion-system" {
+            return Ok(());
+        }
+        let path = format!("/apis/legion-platform.org/v1alpha1/namespaces/{name}/connections");
+        let output = json!({
+            "apiVersion": "legion-platform.org/v1alpha1",
+            "kind": "Connection",
+            "metadata": {"name": "models", "annotations": {"legion-platform.org/default-output": "true"}},
+            "spec": {"type": "s3", "uri": "s3://models", "region": "eu-central-1", "secretRef": {"name": "models"}},
+        });
+        self.create(&path, &output).await?;
+        self.until("the service account exists", || async {
+            let path = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
+            Ok(self.get(&path).await.is_ok())
+        })
+        .await
+    }
+
+    async fn create(&self, path: &str, object: &Value) -> anyhow::Result<()> {
+        let request = Request::post(path)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(serde_json::to_vec(object)?)?;
+        self.client.request_text(request).await?;
+        Ok(())
+    }
+
+    async fn create_all(&self, path: &str, object: impl Fn(usize) -> Value) -> anyhow::Result<()> {
+        let object = &object;
+        stream::iter(0..self.options.objects)
+            .map(|number| async move { self.create(path, &object(number)).await })
+            .buffer_unordered(SIDE_BY_SIDE)
+            .try_for_each(|()| async { Ok(()) })
+            .await
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        Ok(self.client.request(Request::get(path).body(Vec::new())?).await?)
+    }
+
+    async fn until_pods(&self, namespace: &str, began: Instant) -> anyhow::Result<f64> {
+        self.until_pod_count(namespace, self.options.objects).await?;
+        Ok(began.elapsed().as_secs_f64())
+    }
+
+    /// Counted without reading them all: a list of one says how many more there are.
+    async fn until_pod_count(&self, namespace: &str, wanted: usize) -> anyhow::Result<()> {
+        let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(self.client.clone(), namespace);
+        self.until("every object has its pod", || async {
+            let list = pods.list_metadata(&ListParams::default().limit(1)).await?;
+            let more = usize::try_from(list.metadata.remaining_item_count.unwrap_or_default())?;
+            Ok(list.items.len() + more >= wanted)
+        })
+        .await
+    }
+
+    async fn until<F>(&self, what: &str, mut holds: impl FnMut() -> F) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<bool>>,
+    {
+        let began = Instant::now();
+        while !holds().await? {
+            if began.elapsed() > LIMIT {
+                bail!("not within {} s: {what}", LIMIT.as_secs());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Deletes what a contest made, so that the next one finds the same server.
+    async fn clean(&self, namespace: &str, collections: &[&str]) -> anyhow::Result<()> {
+        let now = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "propagationPolicy": "Background"});
+        for collection in collections {
+            let request = Request::delete(*collection)
+                .header(http::header::CONTENT_TYPE, "application/json")
+                .body(serde_json::to_vec(&now)?)?;
+            self.client.request_text(request).await?;
+        }
+        let request = Request::delete(format!("/api/v1/namespaces/{namespace}")).body(Vec::new())?;
+        self.client.request_text(request).await?;
+        self.until("the namespace is gone", || async {
+            let path = format!("/api/v1/namespaces/{namespace}");
+            match self.get(&path).await {
+                Ok(_) => Ok(false),
+                Err(error) if matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 404) => {
+                    Ok(true)
+                }
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers of objects are small")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+/// Median, smallest and largest.
+fn spread(values: &[f64]) -> String {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match (sorted.first(), sorted.get(sorted.len() / 2), sorted.last()) {
+        (Some(least), Some(median), Some(most)) => format!("{median:.2} ({least:.2}-{most:.2})"),
+        _ => "-".to_owned(),
+    }
+}
+
+fn percentiles(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    let at = |percent: usize| values.get((values.len() * percent / 100).min(values.len().saturating_sub(1)));
+    let text = |percent| at(percent).map_or_else(|| "-".to_owned(), |value| format!("{value:.1} ms"));
+    format!("p50 {}, p99 {}, {} objects", text(50), text(99), values.len())
+}
+
+/// A column of the table: its title, and its value.
+type Column = (&'static str, fn(&Figures) -> f64);
+
+fn print(contestants: &[(&str, &Vec<Figures>)]) {
+    println!(
+        "\nmedian (least-most) of {} rounds",
+        contestants.first().map_or(0, |(_, figures)| figures.len())
+    );
+    let columns: [Column; 6] = [
+        ("all pods, s", |figures| figures.all_pods),
+        ("all done, s", |figures| figures.all_done),
+        ("writes", |figures| figures.writes),
+        ("reads", |figures| figures.reads),
+        ("CPU ms", |figures| figures.cpu),
+        ("MiB", |figures| figures.resident),
+    ];
+    print!("{:<20}", "");
+    for (title, _) in &columns {
+        print!("  {title:>22}");
+    }
+    println!();
+    for (name, figures) in contestants {
+        if figures.is_empty() {
+            continue;
+        }
+        print!("{name:<20}");
+        for (_, value) in &columns {
+            let values: Vec<f64> = figures.iter().map(value).collect();
+            print!("  {:>22}", spread(&values));
+        }
+        println!();
+    }
+    println!("writes, reads and CPU are the controller's, for each object\n");
+}
