@@ -7,16 +7,12 @@ mod observability;
 mod replica;
 mod world;
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use jiff::Timestamp;
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use legion_tests::cluster::process;
+use rustix::process::Signal;
 
 use crate::{replica::Replica, world::World};
 
@@ -204,31 +200,11 @@ async fn a_restarted_api_server_loses_nothing_and_the_standby_stays_complete() -
 
 /// Kills the API server and starts it again; says for how long it answered nothing.
 async fn restart_api_server(world: &World) -> anyhow::Result<Duration> {
-    let path = world.cluster()?.join("run/kube-apiserver.json");
-    let mut daemon: Value = serde_json::from_slice(&fs::read(&path)?)?;
-    let pid = daemon["process"]["pid"].as_i64().context("the API server has a pid")?;
     let killed = Instant::now();
-    kill_process(Pid::from_raw(i32::try_from(pid)?).context("a pid")?, Signal::KILL)?;
-    let command: Vec<String> = serde_json::from_value(daemon["command"].clone())?;
-    let log = fs::File::options()
-        .append(true)
-        .open(world.cluster()?.join("logs/kube-apiserver.log"))?;
-    let mut child = Command::new(&command[0])
-        .args(&command[1..])
-        .current_dir(world.cluster()?)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()?;
-    // The cluster's own book-keeping.
-    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
-    let fields = stat.rsplit_once(") ").context("a stat line")?.1;
-    let started: u64 = fields.split(' ').nth(19).context("a start time")?.parse()?;
-    daemon["process"] = serde_json::json!({"pid": child.id(), "started": started});
-    fs::write(&path, serde_json::to_vec_pretty(&daemon)?)?;
+    process("kube-apiserver", "kill")?;
+    process("kube-apiserver", "start")?;
     world
         .until("the API server is ready", async || {
-            ensure!(child.try_wait()?.is_none(), "the API server ended");
             Ok(world.kubectl(&["get", "--raw", "/readyz"]).is_ok().then_some(()))
         })
         .await?;

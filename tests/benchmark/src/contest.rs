@@ -15,12 +15,12 @@ use kube::{
     Api, Client,
     api::{ListParams, PartialObjectMeta},
 };
+use legion_tests::fake_kubelet::{self as kubelet, FakeKubelet};
 use serde_json::{Value, json};
 
 use crate::{
     Options,
     audit::{self, Log},
-    kubelet,
     process::{Daemon, cpu, resident},
 };
 
@@ -155,6 +155,15 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// Plays the kubelet for the pods of a namespace.
+    fn kubelet(&self, namespace: &str) -> FakeKubelet {
+        let settings = kubelet::Settings {
+            namespace: Some(namespace.to_owned()),
+            ..kubelet::Settings::default()
+        };
+        FakeKubelet::start(self.client.clone(), settings)
+    }
+
     /// The operator as a process of this machine, as Legion's chart would run it.
     fn operator(&self) -> anyhow::Result<Child> {
         let mut command = Command::new(&self.options.operator);
@@ -260,7 +269,7 @@ impl<'a> Bench<'a> {
         let log = Log::from_now(self.options.cluster.join("logs/audit.log"))?;
         let path = kind.path(namespace);
         let used = cpu(controller)?;
-        let kubelet = tokio::spawn(kubelet::play(self.client.clone(), namespace.to_owned()));
+        let kubelet = self.kubelet(namespace);
         let began = Instant::now();
         let create = self.create_all(&path, |number| kind.object(&format!("o-{number}"), &self.pod));
         let (created, all_pods) = tokio::join!(create, self.until_pods(namespace, began));
@@ -284,7 +293,7 @@ impl<'a> Bench<'a> {
         let all_done = began.elapsed().as_secs_f64();
         let spent = cpu(controller)?.saturating_sub(used);
         let resident = resident(controller)?;
-        kubelet.abort();
+        drop(kubelet);
         let requests: Vec<audit::Request> = log
             .requests(namespace)?
             .into_iter()
@@ -315,7 +324,7 @@ impl<'a> Bench<'a> {
         self.namespace(namespace).await?;
         let log = Log::from_now(self.options.cluster.join("logs/audit.log"))?;
         let path = kind.path(namespace);
-        let kubelet = tokio::spawn(kubelet::play(self.client.clone(), namespace.to_owned()));
+        let kubelet = self.kubelet(namespace);
         let mut clock = tokio::time::interval(Duration::from_secs(1) / u32::try_from(RATE)?);
         for number in 0..RATED {
             clock.tick().await;
@@ -323,7 +332,7 @@ impl<'a> Bench<'a> {
                 .await?;
         }
         self.until_pod_count(namespace, RATED).await?;
-        kubelet.abort();
+        drop(kubelet);
         let requests = log.requests(namespace)?;
         let mut created = HashMap::new();
         for request in requests
@@ -365,7 +374,7 @@ impl<'a> Bench<'a> {
         let namespace = "finished";
         self.namespace(namespace).await?;
         let path = Kind::Training.path(namespace);
-        let kubelet = tokio::spawn(kubelet::play(self.client.clone(), namespace.to_owned()));
+        let kubelet = self.kubelet(namespace);
         let all = stream::iter(0..self.options.finished).map(|number| {
             let object = Kind::Training.object(&format!("o-{number}"), &self.pod);
             let path = path.clone();
@@ -388,7 +397,7 @@ impl<'a> Bench<'a> {
             Ok(done.count() == self.options.finished)
         })
         .await?;
-        kubelet.abort();
+        drop(kubelet);
         for round in 0..self.options.repeat {
             operator.kill()?;
             operator.wait()?;

@@ -8,7 +8,6 @@
 
 mod audit;
 mod contest;
-mod kubelet;
 mod process;
 
 use std::path::PathBuf;

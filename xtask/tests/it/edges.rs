@@ -46,7 +46,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
             "legion-protocol",
         ],
     ),
-    ("legion-benchmark", &["legion-protocol"]),
+    ("legion-benchmark", &["legion-tests"]),
     // The operator's table of permissions, which the audit log is compared with.
     ("legion-tests", &["legion-api", "legion-operator", "legion-protocol"]),
 ];
