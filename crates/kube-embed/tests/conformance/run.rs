@@ -307,6 +307,12 @@ impl<'a> Run<'a> {
         }
         if let Some(details) = status.get("details") {
             let mut details = details.clone();
+            // Several managers come in no order that anybody promises.
+            if status["reason"] == "Conflict"
+                && let Some(causes) = details["causes"].as_array_mut()
+            {
+                causes.sort_by_key(|cause| cause["field"].to_string());
+            }
             for cause in details["causes"].as_array_mut().into_iter().flatten() {
                 // What the message says already is not shown again.
                 if cause["field"] == "patch" || cause["message"].as_str().is_some_and(|m| text("message").contains(m)) {
