@@ -3,40 +3,7 @@
 //! The chart's roles are generated from this table, and the end-to-end suite compares it with the audit log: a request that
 //! is not here would be refused, and a row that no request needs is a permission too many.
 
-/// What is done with a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Verb {
-    /// Reads one object.
-    Get,
-    /// Reads all objects.
-    List,
-    /// Follows changes.
-    Watch,
-    /// Makes an object.
-    Create,
-    /// Replaces an object.
-    Update,
-    /// Changes fields of an object.
-    Patch,
-    /// Deletes an object.
-    Delete,
-}
-
-impl Verb {
-    /// As RBAC and the audit log write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "get",
-            Self::List => "list",
-            Self::Watch => "watch",
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Patch => "patch",
-            Self::Delete => "delete",
-        }
-    }
-}
+pub use legion_runtime::requests::Verb;
 
 /// Where something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use crate::metrics::{SECONDS, UNIT_OF_TIME};
 
-/// What a request does, as audit logs call it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What a request does, as RBAC and audit logs call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
     /// Reads one object.
     Get,
@@ -26,18 +26,18 @@ pub enum Verb {
     List,
     /// Follows changes.
     Watch,
-    /// POST.
+    /// Makes an object: POST.
     Create,
-    /// PUT.
+    /// Replaces an object: PUT.
     Update,
-    /// PATCH.
+    /// Changes fields of an object: PATCH.
     Patch,
-    /// DELETE.
+    /// Deletes an object: DELETE.
     Delete,
 }
 
 impl Verb {
-    /// As it stands in a label.
+    /// As it stands in roles, audit logs and labels.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
