@@ -1,4 +1,4 @@
-//! `docs/gitops/argocd/argocd-cm.yaml`: the health checks, each from its own file, as Argo CD takes them.
+//! `docs/gitops/argocd/argocd-cm.yaml`: the health check of all kinds, as Argo CD takes it.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -24,13 +24,13 @@ pub(super) fn files(root: &Path) -> anyhow::Result<Vec<File>> {
         return Ok(Vec::new());
     }
     let mut text = format!(
-        "# {NOTE} From the *.lua beside it.\n# Apply it with `kubectl apply --server-side`, which leaves the other keys of the ConfigMap \
+        "# {NOTE} From health.lua beside it.\n# Apply it with `kubectl apply --server-side`, which leaves the other keys of the ConfigMap \
          alone.\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: argocd-cm\n  namespace: argocd\n  labels:\n    \
          app.kubernetes.io/name: argocd-cm\n    app.kubernetes.io/part-of: argocd\ndata:\n"
     );
+    let file = format!("{DIRECTORY}/health.lua");
+    let check = fs::read_to_string(root.join(&file)).context(file)?;
     for crd in legion_api::crd::all() {
-        let file = format!("{DIRECTORY}/{}.lua", crd.spec.names.kind.to_lowercase());
-        let check = fs::read_to_string(root.join(&file)).with_context(|| file.clone())?;
         entry(
             &mut text,
             &format!("{}_{}", crd.spec.group, crd.spec.names.kind),
