@@ -4,7 +4,7 @@
 
 use std::{
     path::Path,
-    process::{Command, ExitCode},
+    process::{self, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -15,9 +15,20 @@ struct Tier {
     name: &'static str,
     /// What it needs besides Rust.
     needs: &'static str,
-    commands: &'static [&'static [&'static str]],
-    /// Runs after the commands, whatever became of them.
-    finally: Option<&'static [&'static str]>,
+    commands: &'static [Command],
+    /// The cluster that it needs, if it needs one.
+    cluster: Option<Cluster>,
+}
+
+/// Program and arguments.
+type Command = &'static [&'static str];
+
+/// A cluster of a tier's own.
+struct Cluster {
+    /// Builds and starts it. Where one of these fails, the tier's commands are left out.
+    up: &'static [Command],
+    /// Removes it, whatever became of the commands.
+    down: Command,
 }
 
 /// A suite of ignored tests inside of the cluster's network, with KUBECONFIG set.
@@ -30,8 +41,15 @@ macro_rules! on {
     };
 }
 
+/// Builds a program that suites need, where it is not in the cache.
+macro_rules! tool {
+    ($name:literal) => {
+        ["cargo", "xtask", "cluster", "tool", $name]
+    };
+}
+
 /// Compilation alone: it is no part of a tier's time.
-const COMPILE: [&[&str]; 2] = [
+const COMPILE: [Command; 2] = [
     &["cargo", "test", "--workspace", "--no-run", "--quiet"],
     &["cargo", "build", "--workspace", "--bins", "--quiet"],
 ];
@@ -47,7 +65,7 @@ const FAST: [Tier; 1] = [Tier {
         "legion-tests",
         "--no-fail-fast",
     ]],
-    finally: None,
+    cluster: None,
 }];
 
 // No `--package` in them: a package alone is compiled with the features that it alone asks for, and so are its dependencies,
@@ -57,7 +75,7 @@ const SLOW: [Tier; 6] = [
         name: "fetch and publish against S3-compatible and ssh servers",
         needs: "Python 3.11, PyPI",
         commands: &[&["cargo", "test", "--test", "it", "--", "--ignored", "s3::", "ssh"]],
-        finally: None,
+        cluster: None,
     },
     Tier {
         name: "every single fault and disturbance of a training, through the real controllers",
@@ -72,7 +90,7 @@ const SLOW: [Tier; 6] = [
             "--nocapture",
             "every_",
         ]],
-        finally: None,
+        cluster: None,
     },
     Tier {
         name: "toolchain conformance",
@@ -101,7 +119,7 @@ const SLOW: [Tier; 6] = [
                 "toolchains/mlflow",
             ],
         ],
-        finally: None,
+        cluster: None,
     },
     Tier {
         name: "end to end: examples, bad input, crashes, kubectl, charts, GitOps",
@@ -125,19 +143,19 @@ const SLOW: [Tier; 6] = [
             "--test",
             "acceptance",
         ]],
-        finally: None,
+        cluster: None,
     },
     Tier {
         name: "the embedded API under the real kubectl",
         needs: "Go",
         commands: &[&["cargo", "test", "--test", "it", "--", "--ignored", "kubectl"]],
-        finally: None,
+        cluster: None,
     },
     Tier {
         name: "Legion and its MLflow toolchain against plain mlflow run, MLflow 3 and 2.22",
         needs: "Python 3.11, PyPI",
         commands: &[&["toolchains/mlflow/test"]],
-        finally: None,
+        cluster: None,
     },
 ];
 
@@ -147,39 +165,33 @@ const KUBERNETES: [Tier; 2] = [
         name: "on a real control plane: charts, GitOps, high availability",
         needs: "root, Go",
         commands: &[
-            // Built before the cluster's network is entered, from where no registry is reached.
-            &["cargo", "xtask", "cluster", "tool", "helm"],
-            &[
-                "cargo",
-                "xtask",
-                "cluster",
-                "up",
-                "--control-plane",
-                "--dir",
-                CONTROL_PLANE,
-            ],
             &on!(CONTROL_PLANE, "charts"),
             &on!(CONTROL_PLANE, "gitops"),
             &on!(CONTROL_PLANE, "high_availability"),
         ],
-        finally: Some(&["cargo", "xtask", "cluster", "down", "--dir", CONTROL_PLANE]),
+        cluster: Some(Cluster {
+            up: &[
+                // Programs are built before the cluster's network is entered, from where no registry is reached.
+                &tool!("helm"),
+                &tool!("kubeconform"),
+                &tool!("prometheus"),
+                &[
+                    "cargo",
+                    "xtask",
+                    "cluster",
+                    "up",
+                    "--control-plane",
+                    "--dir",
+                    CONTROL_PLANE,
+                ],
+            ],
+            down: &["cargo", "xtask", "cluster", "down", "--dir", CONTROL_PLANE],
+        }),
     },
     Tier {
         name: "on a real Kubernetes: conformance, installation, acceptance, failures, permissions",
         needs: "root, cgroups, Go, Buildah, debootstrap",
         commands: &[
-            &["cargo", "xtask", "cluster", "tool", "helm"],
-            &["cargo", "xtask", "cluster", "up", "--dir", CLUSTER],
-            &[
-                "cargo",
-                "xtask",
-                "image",
-                "--profile",
-                "dev",
-                "--load",
-                "--dir",
-                CLUSTER,
-            ],
             &on!(CLUSTER, "conformance"),
             &on!(CLUSTER, "install"),
             &on!(CLUSTER, "acceptance"),
@@ -188,7 +200,23 @@ const KUBERNETES: [Tier; 2] = [
             // Last: it reads what the operator did in all of them.
             &on!(CLUSTER, "permissions"),
         ],
-        finally: Some(&["cargo", "xtask", "cluster", "down", "--dir", CLUSTER]),
+        cluster: Some(Cluster {
+            up: &[
+                &tool!("helm"),
+                &["cargo", "xtask", "cluster", "up", "--dir", CLUSTER],
+                &[
+                    "cargo",
+                    "xtask",
+                    "image",
+                    "--profile",
+                    "dev",
+                    "--load",
+                    "--dir",
+                    CLUSTER,
+                ],
+            ],
+            down: &["cargo", "xtask", "cluster", "down", "--dir", CLUSTER],
+        }),
     },
 ];
 
@@ -225,18 +253,18 @@ pub fn run(root: &Path, choice: Choice) -> anyhow::Result<ExitCode> {
     for tier in tiers {
         println!("\n== {} (needs {})", tier.name, tier.needs);
         let began = Instant::now();
+        let up = tier.cluster.as_ref().map_or(&[][..], |cluster| cluster.up);
         let mut passed = true;
-        for command in tier.commands {
-            let began = Instant::now();
-            passed &= execute(root, command)?;
-            println!("took {} s", seconds(began.elapsed()));
-            // A cluster that did not start takes no tests, and what is not pushed is not pulled.
-            if !passed && tier.finally.is_some() && command.get(1) == Some(&"xtask") {
-                break;
+        for command in up {
+            passed = passed && timed(root, command)?;
+        }
+        if passed {
+            for command in tier.commands {
+                passed &= timed(root, command)?;
             }
         }
-        if let Some(command) = tier.finally {
-            passed &= execute(root, command)?;
+        if let Some(cluster) = &tier.cluster {
+            passed &= execute(root, cluster.down)?;
         }
         summary.push((tier.name, tier.needs, began.elapsed(), passed));
     }
@@ -265,6 +293,14 @@ fn seconds(time: Duration) -> String {
     format!("{:.1}", time.as_secs_f64())
 }
 
+/// Runs a command and prints what it took.
+fn timed(root: &Path, command: &[&str]) -> anyhow::Result<bool> {
+    let began = Instant::now();
+    let passed = execute(root, command)?;
+    println!("took {} s", seconds(began.elapsed()));
+    Ok(passed)
+}
+
 fn execute(root: &Path, command: &[&str]) -> anyhow::Result<bool> {
     let [program, arguments @ ..] = command else {
         return Ok(true);
@@ -276,7 +312,7 @@ fn execute(root: &Path, command: &[&str]) -> anyhow::Result<bool> {
     } else {
         program.into()
     };
-    let mut process = Command::new(&program);
+    let mut process = process::Command::new(&program);
     // Suites that are not Rust find the built binaries beside this one.
     if let Ok(this) = std::env::current_exe() {
         process.env("LEGIONCTL", this.with_file_name("legionctl"));
