@@ -1,10 +1,13 @@
 //! What a training costs the API server, counted from its audit log.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
 use anyhow::ensure;
-use legion_tests::cluster::{cluster_directory, script};
-use serde_json::{Value, json};
+use legion_tests::{
+    audit,
+    cluster::{cluster_directory, script},
+};
+use serde_json::json;
 
 use crate::{QUICK, cluster, ended_in_attempt};
 
@@ -13,29 +16,18 @@ const OPERATOR: &str = "system:serviceaccount:legion-system:legion-operator";
 
 /// Every finished request about objects of a namespace: by user agent, verb and resource, how often.
 fn requests(namespace: &str) -> anyhow::Result<BTreeMap<(String, String, String), usize>> {
-    let log = fs::read_to_string(cluster_directory()?.join("logs/audit.log"))?;
+    let log = cluster_directory()?.join("logs/audit.log");
     let mut counts = BTreeMap::new();
-    for line in log.lines().filter(|line| line.contains(namespace)) {
-        let event: Value = serde_json::from_str(line)?;
-        let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        if text("/stage") != "ResponseComplete" || text("/objectRef/namespace") != namespace {
+    for request in audit::requests(&log, 0, namespace)? {
+        if !request.is_complete() || request.namespace != namespace {
             continue;
         }
-        let who = if text("/user/username") == OPERATOR {
+        let who = if request.user == OPERATOR {
             "the operator".to_owned()
         } else {
-            text("/userAgent")
-                .split(['/', ' '])
-                .next()
-                .unwrap_or_default()
-                .to_owned()
+            request.agent.split(['/', ' ']).next().unwrap_or_default().to_owned()
         };
-        let subresource = text("/objectRef/subresource");
-        let mut resource = text("/objectRef/resource").to_owned();
-        if !subresource.is_empty() {
-            resource = format!("{resource}/{subresource}");
-        }
-        *counts.entry((who, text("/verb").to_owned(), resource)).or_default() += 1;
+        *counts.entry((who, request.verb, request.resource)).or_default() += 1;
     }
     Ok(counts)
 }

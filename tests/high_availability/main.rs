@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use jiff::Timestamp;
-use legion_tests::cluster::process;
+use legion_tests::{audit::Request, cluster::process};
 use rustix::process::Signal;
 
 use crate::{replica::Replica, world::World};
@@ -116,7 +116,7 @@ async fn a_leader_that_was_paused_for_longer_than_its_lease_writes_nothing() -> 
     world.all_succeed(24).await?;
 
     let audit = world.audit()?;
-    let by_deposed = |entry: &&world::Request| entry.user == deposed.user;
+    let by_deposed = |entry: &&Request| entry.user == deposed.user;
     let before = audit.iter().filter(by_deposed).filter(|entry| entry.received < resumed);
     let wrote = before.filter(|entry| entry.is_write()).count();
     ensure!(wrote > 0, "it wrote while it led, and the log shows it");
@@ -128,7 +128,7 @@ async fn a_leader_that_was_paused_for_longer_than_its_lease_writes_nothing() -> 
     let accepted: Vec<_> = after
         .iter()
         .filter(|entry| entry.code < 300)
-        .map(|entry| &entry.text)
+        .map(ToString::to_string)
         .collect();
     println!(
         "SIGSTOP to the next leader: {time:?}; {wrote} writes before, after SIGCONT {} accepted and {} refused, ended {:#} later; \
@@ -187,7 +187,7 @@ async fn a_restarted_api_server_loses_nothing_and_the_standby_stays_complete() -
         .audit()?
         .into_iter()
         .filter(|entry| entry.user == standby.user && entry.verb == "list" && entry.received >= at)
-        .map(|entry| entry.text)
+        .map(|entry| entry.to_string())
         .collect();
     println!(
         "API server away for {outage:?}, {ended} replicas ended; then kill -9 to the next leader: {time:?}, with {} lists; 50 \

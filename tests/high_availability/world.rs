@@ -16,6 +16,7 @@ use kube::{
 };
 use legion_api::{ModelTraining, condition};
 use legion_tests::{
+    audit::{self, Request},
     fake_kubelet::{FakeKubelet, Settings},
     local::repository,
 };
@@ -256,55 +257,6 @@ impl World {
 
     /// Everything that was asked of the API server.
     pub fn audit(&self) -> anyhow::Result<Vec<Request>> {
-        let log = fs::read_to_string(self.cluster()?.join("logs/audit.log"))?;
-        // The last line may be half written.
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.map(|entry| Request::parse(&entry)).collect()
-    }
-}
-
-/// A request, as the audit log tells it.
-#[derive(Debug)]
-pub struct Request {
-    pub user: String,
-    pub agent: String,
-    pub verb: String,
-    pub namespace: String,
-    pub resource: String,
-    pub received: Timestamp,
-    pub code: u64,
-    pub text: String,
-}
-
-impl Request {
-    fn parse(entry: &Value) -> anyhow::Result<Self> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let object = &entry["objectRef"];
-        let subresource = text(&object["subresource"]);
-        let resource = text(&object["resource"]);
-        Ok(Self {
-            user: text(&entry["user"]["username"]),
-            agent: text(&entry["userAgent"]),
-            verb: text(&entry["verb"]),
-            namespace: text(&object["namespace"]),
-            resource: if subresource.is_empty() {
-                resource
-            } else {
-                format!("{resource}/{subresource}")
-            },
-            received: text(&entry["requestReceivedTimestamp"]).parse()?,
-            code: entry["responseStatus"]["code"].as_u64().unwrap_or_default(),
-            text: format!(
-                "{} {} {}",
-                entry["requestReceivedTimestamp"], entry["verb"], entry["requestURI"]
-            ),
-        })
-    }
-
-    pub fn is_write(&self) -> bool {
-        matches!(
-            self.verb.as_str(),
-            "create" | "update" | "patch" | "delete" | "deletecollection"
-        )
+        audit::requests(&self.cluster()?.join("logs/audit.log"), 0, "")
     }
 }

@@ -15,12 +15,15 @@ use kube::{
     Api, Client,
     api::{ListParams, PartialObjectMeta},
 };
-use legion_tests::fake_kubelet::{self as kubelet, FakeKubelet};
+use legion_tests::{
+    audit::Request as Asked,
+    fake_kubelet::{self as kubelet, FakeKubelet},
+};
 use serde_json::{Value, json};
 
 use crate::{
     Options,
-    audit::{self, Log},
+    log::Log,
     process::{Daemon, cpu, resident},
 };
 
@@ -294,10 +297,10 @@ impl<'a> Bench<'a> {
         let spent = cpu(controller)?.saturating_sub(used);
         let resident = resident(controller)?;
         drop(kubelet);
-        let requests: Vec<audit::Request> = log
+        let requests: Vec<Asked> = log
             .requests(namespace)?
             .into_iter()
-            .filter(|request| request.user_agent.starts_with(kind.controller()))
+            .filter(|request| request.agent.starts_with(kind.controller()))
             .collect();
         let writes = requests.iter().filter(|request| request.is_write()).count();
         let reads = requests
@@ -337,25 +340,19 @@ impl<'a> Bench<'a> {
         let mut created = HashMap::new();
         for request in requests
             .iter()
-            .filter(|request| request.verb == "create" && request.is_about(kind.resource()))
+            .filter(|request| request.verb == "create" && request.resource == kind.resource())
         {
-            let name = request
-                .object_ref
-                .as_ref()
-                .map(|object| object.name.clone())
-                .unwrap_or_default();
-            created.insert(name, request.stage_timestamp);
+            created.insert(request.name.as_str(), request.told);
         }
         let pods = requests
             .iter()
-            .filter(|request| request.verb == "create" && request.is_about("pods"));
+            .filter(|request| request.verb == "create" && request.resource == "pods");
         let ways: Vec<f64> = pods
             .filter_map(|request| {
                 // A pod's name is its owner's, and something behind it.
-                let name = &request.object_ref.as_ref()?.name;
-                let mut parts = name.splitn(3, '-');
+                let mut parts = request.name.splitn(3, '-');
                 let owner = format!("{}-{}", parts.next()?, parts.next()?);
-                let way = request.request_received_timestamp.duration_since(*created.get(&owner)?);
+                let way = request.received.duration_since(*created.get(owner.as_str())?);
                 Some(way.as_secs_f64() * 1000.0)
             })
             .collect();
@@ -412,7 +409,7 @@ impl<'a> Bench<'a> {
             let writes = log
                 .requests(namespace)?
                 .into_iter()
-                .filter(|request| request.user_agent.starts_with("legion-operator") && request.is_write())
+                .filter(|request| request.agent.starts_with("legion-operator") && request.is_write())
                 .count();
             println!(
                 "restart {round} with {} finished trainings: ready after {took:.2} s, {writes} writes in 10 s, {:.1} MiB",

@@ -6,8 +6,8 @@
     reason = "a command-line tool speaks through them"
 )]
 
-mod audit;
 mod contest;
+mod log;
 mod process;
 
 use std::path::PathBuf;

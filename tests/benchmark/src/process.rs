@@ -1,13 +1,9 @@
 //! The processes that are measured: what they use, and the controller manager's settings.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
+use legion_tests::cluster;
 use serde_json::Value;
 
 /// CPU time that a process has used.
@@ -54,14 +50,7 @@ impl Daemon<'_> {
 
     /// Stops it, or starts it as its record says.
     pub fn change(&self, change: &str) -> anyhow::Result<()> {
-        let status = Command::new(self.xtask)
-            .args(["cluster", "process", "--dir"])
-            .arg(self.cluster)
-            .args([self.name, change])
-            .stdin(Stdio::null())
-            .status()?;
-        ensure!(status.success(), "{} cannot be changed: {change}", self.name);
-        Ok(())
+        cluster::process_of(self.xtask, self.cluster, self.name, change)
     }
 
     /// Starts it anew with these arguments besides its own; returns its record as it was.
