@@ -2,7 +2,7 @@
 
 use rstest::rstest;
 
-use crate::helm::helm_says;
+use legion_tests::tool::helm_says;
 
 #[rstest]
 #[case::unknown("legion", "replica=2", &["replica", "not allowed"])]

@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, fs};
 
 use legion_operator::access::{TABLE, Verb};
-use legion_tests::local::repository;
+use legion_tests::{local::repository, tool::helm};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::helm::{NAMESPACE, helm, objects, template};
+use crate::helm::{NAMESPACE, objects, template};
 
 #[rstest]
 #[case("legion-crds")]

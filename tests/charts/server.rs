@@ -8,13 +8,13 @@ use anyhow::{Context as _, ensure};
 use legion_operator::access::{Place, TABLE, Verb};
 use legion_tests::{
     local::{repository, until},
-    tool::{kubectl, kubectl_json, kubectl_says},
+    tool::{helm, helm_says, kubectl, kubectl_json, kubectl_says},
 };
 use serde_json::Value;
 
 use crate::{
     conform::prometheus_crds,
-    helm::{NAMESPACE, helm, helm_says, template},
+    helm::{NAMESPACE, template},
 };
 
 const OPERATOR: &str = "system:serviceaccount:legion-system:legion-operator";

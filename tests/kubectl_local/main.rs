@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use legion_tests::local::{self, Local};
+use legion_tests::{
+    cluster::built_kubectl,
+    local::{self, Local},
+};
 
 use crate::transcript::Transcript;
 
@@ -24,11 +27,7 @@ struct Shell {
 
 impl Shell {
     fn new() -> anyhow::Result<Self> {
-        let built = Command::new(local::repository().join("tests/kubectl/build"))
-            .stderr(Stdio::inherit())
-            .output()?;
-        ensure!(built.status.success(), "kubectl is not built");
-        let kubectl = PathBuf::from(String::from_utf8(built.stdout)?.trim_end());
+        let kubectl = built_kubectl()?;
         let directories = [kubectl.parent(), Some(local::programs()?)]
             .into_iter()
             .flatten()

@@ -311,8 +311,7 @@ pub fn built_kubectl() -> anyhow::Result<PathBuf> {
 
 /// Helm, which must do what it is told, in Legion's namespace; returns what it printed.
 pub fn helm(arguments: &[&str]) -> anyhow::Result<String> {
-    let mut command = Command::new(tool::path("helm")?);
-    printed(command.arg("--namespace=legion-system").args(arguments), "")
+    tool::helm(&[&["--namespace=legion-system"], arguments].concat())
 }
 
 /// Installs Legion's charts in the harness' cluster, once for each test binary. In a cluster of somebody else's, it has to
@@ -354,11 +353,15 @@ pub fn install(settings: &[&str]) -> anyhow::Result<()> {
 
 /// Changes a process of the harness' cluster: see `cargo xtask cluster process --help`.
 pub fn process(name: &str, change: &str) -> anyhow::Result<()> {
-    let directory = cluster_directory()?;
-    let mut command = Command::new(programs()?.join("xtask"));
+    process_of(&programs()?.join("xtask"), &cluster_directory()?, name, change)
+}
+
+/// The same with this program, in the cluster of this directory.
+pub fn process_of(xtask: &Path, cluster: &Path, name: &str, change: &str) -> anyhow::Result<()> {
+    let mut command = Command::new(xtask);
     command
         .args(["cluster", "process", "--dir"])
-        .arg(&directory)
+        .arg(cluster)
         .args([name, change]);
     printed(&mut command, "").map(drop)
 }

@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     path::PathBuf,
     process::{Command, Stdio},
+    sync::OnceLock,
 };
 
 use anyhow::{Context as _, ensure};
@@ -75,6 +76,21 @@ pub fn run(command: &mut Command, input: &str) -> anyhow::Result<Said> {
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         all: text(&output),
     })
+}
+
+/// Runs Helm in the repository's root, whatever comes of it.
+pub fn helm_says(arguments: &[&str]) -> anyhow::Result<Said> {
+    static HELM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = HELM.get_or_init(|| path("helm").map_err(|error| format!("{error:#}")));
+    let helm = found.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
+    run(Command::new(helm).args(arguments), "")
+}
+
+/// Runs Helm, which must do what it is told; gives back what it printed.
+pub fn helm(arguments: &[&str]) -> anyhow::Result<String> {
+    let said = helm_says(arguments)?;
+    ensure!(said.ok, "helm {}: {}", arguments.join(" "), said.all);
+    Ok(said.out)
 }
 
 /// Runs kubectl against the cluster that the environment names, whatever comes of it.
