@@ -167,7 +167,8 @@ const KUBERNETES: [Tier; 2] = [
         commands: &[
             &on!(CONTROL_PLANE, "charts"),
             &on!(CONTROL_PLANE, "gitops"),
-            &on!(CONTROL_PLANE, "high_availability"),
+            // One at a time: one of them restarts the API server.
+            &on!(CONTROL_PLANE, "high_availability", "--test-threads=1"),
         ],
         cluster: Some(Cluster {
             up: &[
