@@ -1,9 +1,10 @@
 //! What the cluster's policies do to pods: refuse them, or put something into them.
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use legion_tests::{
     cluster::{Cluster, script},
     local::succeeded,
+    tool,
 };
 use serde_json::{Value, json};
 
@@ -50,6 +51,18 @@ impl Drop for Policy<'_> {
     }
 }
 
+/// Asks the API server what it would make of [`probe`]: a policy is in force a moment after it was stored.
+const DRY_RUN: [&str; 5] = ["create", "--dry-run=server", "--output=json", "-f", "-"];
+
+/// A pod that Pod Security takes at its strictest.
+fn probe() -> String {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": {
+        "securityContext": {"runAsNonRoot": true, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{"name": "probe", "image": "none", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+    }})
+    .to_string()
+}
+
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
 fn a_refused_pod_waits_until_the_policy_is_gone() -> anyhow::Result<()> {
@@ -61,12 +74,9 @@ fn a_refused_pod_waits_until_the_policy_is_gone() -> anyhow::Result<()> {
         json!({"validations": [rule]}),
         json!({"validationActions": ["Deny"]}),
     )?;
-    // A policy is in force a moment after it was stored.
-    let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": {"containers": [{"name": "probe", "image": "none"}]}});
     cluster.until("none", "the policy is in force", |_| {
-        let arguments = ["create", "--dry-run=server", "-f", "-"];
-        let said = cluster.refused(&arguments, &probe.to_string()).unwrap_or_default();
-        Ok(said.contains("Thursdays").then_some(()))
+        let said = tool::run(&mut cluster.kubectl(&DRY_RUN), &probe())?;
+        Ok(said.all.contains("Thursdays").then_some(()))
     })?;
     cluster.apply(&script("refused", QUICK, json!({})))?;
     let waiting = cluster.waiting("refused", "AdmissionRefused")?;
@@ -80,33 +90,27 @@ fn a_refused_pod_waits_until_the_policy_is_gone() -> anyhow::Result<()> {
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
 fn an_injected_sidecar_that_never_exits_holds_nothing_up() -> anyhow::Result<()> {
     let cluster = cluster("sidecar")?;
-    let sidecar = r#"Object{spec: Object.spec{containers: [Object.spec.containers{
+    let sidecar = r#"[JSONPatch{op: "add", path: "/spec/containers/-", value: Object.spec.containers{
         name: "mesh", image: "legion.internal/busybox:1", command: ["/bin/busybox", "sleep", "100000"],
         securityContext: Object.spec.containers.securityContext{
             allowPrivilegeEscalation: false, runAsNonRoot: true, runAsUser: 65532,
             capabilities: Object.spec.containers.securityContext.capabilities{drop: ["ALL"]},
             seccompProfile: Object.spec.containers.securityContext.seccompProfile{type: "RuntimeDefault"}
         }
-    }]}}"#;
+    }}]"#;
     let _policy = Policy::new(
         &cluster,
         "MutatingAdmissionPolicy",
         json!({
             "reinvocationPolicy": "Never",
-            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": sidecar}}],
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": sidecar}}],
         }),
         json!({}),
     )?;
-    let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": {
-        "securityContext": {"runAsNonRoot": true, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [{"name": "probe", "image": "none", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
-    }});
-    let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), probe.to_string())?;
-    let path = file.path().to_str().context("a path in UTF-8")?;
     cluster.until("none", "the policy is in force", |_| {
-        let said = cluster.run(&["create", "--dry-run=server", "--output=json", "-f", path])?;
-        Ok(said.contains("mesh").then_some(()))
+        let said = tool::run(&mut cluster.kubectl(&DRY_RUN), &probe())?;
+        ensure!(said.ok, "{}", said.all);
+        Ok(said.out.contains("mesh").then_some(()))
     })?;
     cluster.apply(&script("meshed", QUICK, json!({})))?;
     let training = cluster.success("meshed")?;

@@ -40,7 +40,9 @@ fn a_training_costs_three_writes_and_one_read_of_its_source() -> anyhow::Result<
     cluster.apply(&script("first", QUICK, json!({})))?;
     cluster.success("first")?;
     let before = requests(cluster.namespace())?;
-    cluster.apply(&script("counted", QUICK, json!({})))?;
+    // Long enough that it is seen to run: what ends at once costs one write less.
+    let lines = format!("sleep 3\n{QUICK}");
+    cluster.apply(&script("counted", &lines, json!({})))?;
     ended_in_attempt(&cluster.success("counted")?, 1)?;
     let mut spent = requests(cluster.namespace())?;
     for (request, count) in before {

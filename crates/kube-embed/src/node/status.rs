@@ -89,15 +89,10 @@ pub(crate) struct PodFacts {
 }
 
 /// The pod's phase.
-pub(crate) fn phase(pod: &Pod, records: &[ContainerRecord], facts: &PodFacts) -> &'static str {
-    let policy = pod
-        .spec
-        .as_ref()
-        .and_then(|s| s.restart_policy.as_deref())
-        .unwrap_or("Always");
+pub(crate) fn phase(records: &[ContainerRecord], facts: &PodFacts) -> &'static str {
     let main = || records.iter().filter(|r| !r.init);
-    let all_succeeded = main().all(|r| r.exit().is_some_and(|t| t.code == 0));
     if facts.finished {
+        let all_succeeded = main().all(|r| r.exit().is_some_and(|t| t.code == 0));
         return if all_succeeded && facts.verdict.is_none() {
             "Succeeded"
         } else {
@@ -113,20 +108,9 @@ pub(crate) fn phase(pod: &Pod, records: &[ContainerRecord], facts: &PodFacts) ->
     if main().any(ContainerRecord::is_running) {
         return "Running";
     }
-    match policy {
-        // Every main container has ended, and the node has not yet said that the pod has: sidecars are being stopped,
-        // or a restart is due.
-        _ if main().any(|r| matches!(r.state, State::Waiting { .. })) => "Running",
-        "Never" if records.iter().any(|r| r.sidecar && r.is_running()) => "Running",
-        "Never" => {
-            if all_succeeded {
-                "Succeeded"
-            } else {
-                "Failed"
-            }
-        }
-        _ => "Running",
-    }
+    // Every main container has ended, and the node has not yet said that the pod has: sidecars are being stopped, a restart
+    // is due, or the node cleans up.
+    "Running"
 }
 
 /// The whole status. `old` is the status as it was last known; conditions keep their transition times, and conditions
@@ -138,7 +122,7 @@ pub(crate) fn build(
     old: &PodStatus,
     now: Timestamp,
 ) -> PodStatus {
-    let phase = phase(pod, records, facts);
+    let phase = phase(records, facts);
     let ended = matches!(phase, "Succeeded" | "Failed");
     let status_of = |r: &ContainerRecord| container_status(r, facts.container_prefix, ended);
     let statuses = |init: bool| {
@@ -430,7 +414,7 @@ mod tests {
                 finished,
                 ..PodFacts::default()
             };
-            assert_eq!(phase(&pod("Never"), &records, &facts), expected, "{name}");
+            assert_eq!(phase(&records, &facts), expected, "{name}");
         }
     }
 

@@ -81,10 +81,47 @@ async fn work(ctx: Arc<Context>, key: PodKey, mut goals: watch::Receiver<Option<
 }
 
 async fn reach(ctx: &Context, key: &PodKey, goal: &Goal, written: &mut Option<PodStatus>) -> Result<bool, kube::Error> {
-    if written.as_ref() != Some(&goal.status) {
+    if let Some(held) = held(&goal.status, written.as_ref())
+        && !put(ctx, key, &held, written).await?
+    {
+        return Ok(false);
+    }
+    if !put(ctx, key, &goal.status, written).await? {
+        return Ok(false);
+    }
+    if goal.remove {
+        return remove(ctx, key).await.map(|()| false);
+    }
+    Ok(true)
+}
+
+/// What is told before a pod's last phase: the ends of its containers, with the phase that it had. A kubelet holds the phase
+/// back until it has cleaned up behind the containers (its status manager's `mergePodStatus`), so that everybody sees a pod
+/// that is `Running` and of which nothing runs.
+fn held(goal: &PodStatus, written: Option<&PodStatus>) -> Option<PodStatus> {
+    let written = written?;
+    let is_last = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let told = written.container_statuses == goal.container_statuses
+        && written.init_container_statuses == goal.init_container_statuses;
+    (is_last(goal) && !is_last(written) && !told).then(|| PodStatus {
+        phase: written.phase.clone(),
+        reason: written.reason.clone(),
+        message: written.message.clone(),
+        ..goal.clone()
+    })
+}
+
+/// Writes a status that is not written yet. False when the pod is gone.
+async fn put(
+    ctx: &Context,
+    key: &PodKey,
+    status: &PodStatus,
+    written: &mut Option<PodStatus>,
+) -> Result<bool, kube::Error> {
+    if written.as_ref() != Some(status) {
         let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &key.namespace);
         // The uid makes the server refuse the patch if a new pod has taken the name.
-        let mut patch = serde_json::json!({"metadata": {"uid": key.uid}, "status": goal.status});
+        let mut patch = serde_json::json!({"metadata": {"uid": key.uid}, "status": status});
         // Conditions are merged one by one, so that those of others stay; what a condition no longer says must then be
         // taken out by name.
         for condition in patch["status"]["conditions"].as_array_mut().into_iter().flatten() {
@@ -98,13 +135,10 @@ async fn reach(ctx: &Context, key: &PodKey, goal: &Goal, written: &mut Option<Po
             .patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(&patch))
             .await
         {
-            Ok(_) => *written = Some(goal.status.clone()),
+            Ok(_) => *written = Some(status.clone()),
             Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => return Err(error),
         }
-    }
-    if goal.remove {
-        return remove(ctx, key).await.map(|()| false);
     }
     Ok(true)
 }

@@ -74,6 +74,22 @@ impl<'a> Containers<'a> {
         matches!(self.phase(), "Succeeded" | "Failed")
     }
 
+    /// Whether none of its containers runs any more, or ever will. A kubelet reports the ends of all containers first and the
+    /// pod's last phase only when it has cleaned up behind them (its status manager's `mergePodStatus`), so that a pod
+    /// which is still `Running` may have nothing left that runs. Native sidecars are ended by the kubelet by itself.
+    pub(super) fn has_stopped(&self) -> bool {
+        let main = self
+            .pod
+            .status
+            .as_ref()
+            .and_then(|status| status.container_statuses.as_deref())
+            .unwrap_or_default();
+        let all_ended = !main.is_empty() && main.iter().all(|container| terminated(container).is_some());
+        // After a failed init container no other is started.
+        let none_begins = self.fetch.and_then(terminated).is_some_and(|end| end.exit_code != 0);
+        self.is_over() || all_ended || none_begins
+    }
+
     pub(super) fn is_terminating(&self) -> bool {
         self.pod.metadata.deletion_timestamp.is_some()
     }

@@ -5,7 +5,7 @@
 //! of the next attempt, or the result of the run). Attempt 1 needs no claim: its name follows from the run. A pass either
 //! claims or creates, never both, so that a claim is known to be stored before its pod can exist.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
 use legion_api::{
     ModelTrainingStatus, Problem, Reason, ReasonKind,
@@ -68,6 +68,10 @@ pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan<ModelT
     };
     Decision::new(world, settings, now, run, status, new).decide()
 }
+
+/// How long a container that is not Legion's may outlive the run: long enough for one that ends by itself once the others
+/// have, and for a kubelet's report of the trainer's end that comes after that of `publish`.
+const LINGER: SignedDuration = SignedDuration::from_secs(5);
 
 struct Decision<'a> {
     world: &'a World,
@@ -193,7 +197,7 @@ impl<'a> Decision<'a> {
             }
         }
         for pod in others {
-            if pod.is_over() {
+            if pod.has_stopped() {
                 self.expire(&pod);
             } else {
                 self.delete(pod.pod, "it belongs to an earlier run or attempt");
@@ -216,9 +220,17 @@ impl<'a> Decision<'a> {
 
     fn finished(mut self, pod: Option<Containers<'a>>) -> Plan<ModelTrainingStatus> {
         match pod {
-            Some(pod) if pod.is_over() => self.expire(&pod),
+            Some(pod) if pod.has_stopped() => self.expire(&pod),
             // Something that Legion did not put there keeps it running.
-            Some(pod) => self.delete(pod.pod, "the run has ended and another container keeps it running"),
+            Some(pod) => match self
+                .run
+                .finished_at
+                .as_ref()
+                .and_then(|at| at.0.checked_add(LINGER).ok())
+            {
+                Some(at) if at > self.now => self.plan.look_again(at),
+                _ => self.delete(pod.pod, "the run has ended and another container keeps it running"),
+            },
             None => {}
         }
         let state = self.final_state();
@@ -278,7 +290,7 @@ impl<'a> Decision<'a> {
             && let Some(uid) = &pod.pod.metadata.uid
         {
             match self.world.mounts.get(uid) {
-                Some(Some(word)) => doing = doing.explained(pod.name(), word),
+                Some(Some(word)) => doing = doing.explained(pod.name(), word, inputs.as_ref()),
                 Some(None) => {}
                 None => {
                     let need = Need::Mounts {

@@ -131,16 +131,26 @@ impl Inputs {
 
     /// The field of the training that a claim comes from, if `text` speaks of that claim in quotes.
     pub(super) fn field_of_claim_in(&self, text: &str) -> Option<String> {
-        let is_named =
-            |mount: Option<&Mount>| matches!(mount, Some(Mount::Claim(claim)) if text.contains(&format!("{claim:?}")));
-        if is_named(self.source.mount.as_ref()) {
-            return Some("spec.source.volume.claimName".to_owned());
-        }
-        if is_named(self.output.mount.as_ref()) {
-            return Some("spec.output".to_owned());
-        }
-        let index = self.data.iter().position(|data| is_named(data.mount.as_ref()))?;
-        Some(format!("spec.data[{index}]"))
+        let mut claims = self.claims();
+        claims.find_map(|(field, claim)| text.contains(&format!("{claim:?}")).then_some(field))
+    }
+
+    /// The fields of the training that claims come from, and the claims.
+    pub(super) fn claims(&self) -> impl Iterator<Item = (String, &str)> {
+        let source = self.source.mount.as_ref();
+        let output = self.output.mount.as_ref();
+        let data = self.data.iter().enumerate();
+        let data = data.map(|(index, data)| (format!("spec.data[{index}]"), data.mount.as_ref()));
+        [
+            ("spec.source.volume.claimName".to_owned(), source),
+            ("spec.output".to_owned(), output),
+        ]
+        .into_iter()
+        .chain(data)
+        .filter_map(|(field, mount)| match mount {
+            Some(Mount::Claim(claim)) => Some((field, claim.as_str())),
+            _ => None,
+        })
     }
 
     /// The commit of a git source, once it is known.

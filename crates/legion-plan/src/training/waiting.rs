@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStatus;
 use legion_api::Reason;
 
-use super::containers::{Containers, terminated};
+use super::{
+    containers::{Containers, terminated},
+    inputs::Inputs,
+};
 use crate::conditions::State;
 
 /// How long after a pod was given to its node its volumes may take before it is worth a look at its events.
@@ -37,11 +40,15 @@ impl Doing {
     }
 
     /// The same with the kubelet's word about a volume that it cannot mount.
-    pub(super) fn explained(mut self, pod: &str, word: &str) -> Self {
-        let field = word
-            .split('"')
-            .find_map(super::pod::field_of_volume)
-            .map_or_else(String::new, |field| format!("{field}: "));
+    pub(super) fn explained(mut self, pod: &str, word: &str, inputs: Option<&Inputs>) -> Self {
+        // A claim's volume goes by its PersistentVolume's name there, which nothing else tells: it is one of the claims.
+        let of_claims = || {
+            let claims = inputs.filter(|_| word.contains("for volume \""))?.claims();
+            let fields: Vec<String> = claims.map(|(field, _)| field).collect();
+            (!fields.is_empty()).then(|| fields.join(" or "))
+        };
+        let field = word.split('"').find_map(super::pod::field_of_volume).or_else(of_claims);
+        let field = field.map_or_else(String::new, |field| format!("{field}: "));
         self.state.message = format!("{field}a volume of pod {pod} cannot be mounted: {word}");
         self
     }

@@ -503,6 +503,11 @@ fn volumes_that_are_not_mounted_are_explained_by_the_events_of_the_pod() {
             Some("MountVolume.SetUp failed for volume \"storage-output\" : permission denied"),
             "spec.output: a volume of pod",
         ),
+        // For the kubelet a claim's volume has the name of its PersistentVolume.
+        (
+            Some("MountVolume.SetUp failed for volume \"pvc-6f\" : no such device"),
+            "spec.output: a volume of pod",
+        ),
         (Some("Unable to attach or mount volumes: timed out"), "a volume of pod"),
     ] {
         world.mounts = BTreeMap::from([(uid.clone(), word.map(str::to_owned))]);

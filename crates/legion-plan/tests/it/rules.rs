@@ -229,9 +229,39 @@ fn an_injected_container_that_never_ends_is_no_reason_to_wait() {
     assert!(plan.actions.is_empty(), "first the facts are stored: {plan:#?}");
     Arc::make_mut(&mut universe_world.training).status = plan.status;
     let plan = decide(&universe_world, &settings(), after(13));
+    assert_eq!(
+        (plan.actions.len(), plan.requeue_at),
+        (0, Some(after(16))),
+        "then the other has a moment to end by itself: {plan:#?}"
+    );
+    let plan = decide(&universe_world, &settings(), after(16));
     assert!(
         matches!(plan.actions.as_slice(), [Action::DeletePod { .. }]),
         "then the leftover goes: {plan:#?}"
+    );
+}
+
+/// A kubelet reports the ends of all containers before the pod's last phase.
+#[test]
+fn a_pod_of_which_nothing_runs_is_kept_whatever_its_phase() {
+    let mut world = world(training(json!({})));
+    let mut pod = created(&world, start());
+    train(&mut pod);
+    succeed(&mut pod, 11);
+    phase(&mut pod, "Running");
+    world.pods = vec![Arc::new(pod)];
+    let plan = decide(&world, &settings(), after(12));
+    Arc::make_mut(&mut world.training).status = plan.status;
+    let ttl = world.training.spec.ttl_after_finished.get();
+    let goes = after(11).checked_add(ttl).unwrap();
+    for now in [after(12), after(30)] {
+        let plan = decide(&world, &settings(), now);
+        assert_eq!((plan.actions.len(), plan.requeue_at), (0, Some(goes)), "{plan:#?}");
+    }
+    let plan = decide(&world, &settings(), goes);
+    assert!(
+        matches!(plan.actions.as_slice(), [Action::DeletePod { .. }]),
+        "{plan:#?}"
     );
 }
 
