@@ -21,8 +21,8 @@ use crate::{
 
 /// How long anything may take: nodes pull images of a gigabyte, and the machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(300);
-/// Between two looks: each is a kubectl of its own.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Between two looks: each is a kubectl of its own, and many tests look at once.
+const LOOK_EVERY: Duration = Duration::from_millis(600);
 
 /// The harness' registry, to which `cargo xtask image --load` pushes.
 pub const REGISTRY: &str = "10.244.0.1:5000";

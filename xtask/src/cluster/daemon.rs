@@ -191,7 +191,9 @@ fn start_time(pid: i32) -> Option<u64> {
     // The name may hold spaces and parentheses: what follows its last parenthesis begins with the third field.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
+    // The first thread may be done while others still hold the sockets.
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    if state == "X" || state == "Z" && threads() <= 1 {
         return None;
     }
     fields.nth(18)?.parse().ok()

@@ -272,6 +272,9 @@ impl Call {
             )));
         }
         self.check_name(&applied)?;
+        if self.subresource.is_some() {
+            self.live()?;
+        }
         self.check_applied(&mut applied)?;
         // What is not written here, nobody can be in conflict about.
         if let Some(fields) = applied.as_object_mut() {
@@ -342,17 +345,19 @@ impl Call {
         Err(ApiError::modified(&self.resource.info, &self.name))
     }
 
-    /// Fields that the schema does not have cannot be applied, whatever `fieldValidation` says.
+    /// Fields that the schema does not have cannot be applied, whatever `fieldValidation` says, nor values of another type.
     fn check_applied(&self, applied: &mut Value) -> Result<(), ApiError> {
         let unknown = self.resource.prune(applied);
-        match unknown.as_slice() {
+        let unknown = unknown
+            .iter()
+            .map(|path| format!(".{path}: field not declared in schema"));
+        let mut wrong: Vec<String> = unknown.chain(apply::mistyped(applied, &self.resource.types)).collect();
+        wrong.sort();
+        match wrong.as_slice() {
             [] => Ok(()),
-            [one] => Err(self.untyped(applied, &format!(".{one}: field not declared in schema"))),
+            [one] => Err(self.untyped(applied, one)),
             many => {
-                let lines: Vec<String> = many
-                    .iter()
-                    .map(|path| format!("  .{path}: field not declared in schema"))
-                    .collect();
+                let lines: Vec<String> = many.iter().map(|line| format!("  {line}")).collect();
                 Err(self.untyped(applied, &format!("errors:\n{}", lines.join("\n"))))
             }
         }

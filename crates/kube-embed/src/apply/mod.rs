@@ -8,7 +8,10 @@ mod managed;
 mod set;
 #[cfg(test)]
 mod tests;
+mod typed;
 mod walk;
+
+pub use typed::mistyped;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -190,11 +193,8 @@ pub fn server_side_apply(
     let mine = |list: &[Entry]| merge.position(list).map(|i| list[i].clone());
     if let Some(i) = merge.position(&entries) {
         let old = mine(&former);
-        let unchanged = merged == before
-            && old
-                .as_ref()
-                .is_some_and(|o| o.fields == entries[i].fields && o.api_version == entries[i].api_version);
-        entries[i].time = if unchanged {
+        // Who comes to own what was so already has no time of its own.
+        entries[i].time = if live.is_some() && merged == before {
             old.and_then(|o| o.time)
         } else {
             Some(managed::stamp(now))

@@ -24,8 +24,8 @@ pub(crate) struct Embed {
 impl Embed {
     pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        // A small history, so that watches from its beginning can be answered with 410.
-        let embedded = Embedded::builder().build().await.unwrap();
+        // A history that one case outgrows: who watches from before it is answered with 410.
+        let embedded = Embedded::builder().history(500).build().await.unwrap();
         let collector = GarbageCollector::start(embedded.client("default"), embedded.clock());
         let mut options = ProcessOptions::new(directory.path());
         options.supervisor = env!("CARGO_BIN_EXE_kube-embed").into();

@@ -9,7 +9,8 @@
 //!
 //! and `UPDATE=1` before `cargo test` writes them down. kube-embed must answer the same, or its answer be listed with a reason in
 //! `differences.rs`, from which `docs/reference/kube-embed-differences.md` is made (`UPDATE=1 cargo test -p kube-embed --test conformance`).
-//! `CASE=text` runs only the cases whose title contains it, `FILE=text` only the files whose name does.
+//! `TIMES n STEP` says a step n times and shows none of its answers. `CASE=text` runs only the cases whose title contains it,
+//! `FILE=text` only the files whose name does. Random histories are told to both, too (`random.rs`).
 
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +22,7 @@ mod backend;
 mod differences;
 mod kubectl;
 mod normal;
+mod random;
 mod request;
 mod run;
 mod transcript;
@@ -268,4 +270,16 @@ async fn kubectl_with_kube_embed() {
 #[ignore = "needs a real Kubernetes, and Go: cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored"]
 async fn kubectl_with_kubernetes() {
     on_the_real_one(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real Kubernetes: cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored"]
+async fn random_histories_are_answered_alike() {
+    let real = backend::real().await;
+    let embed = Embed::start().await;
+    let client = embed.embedded.client("default");
+    prepare(&real).await;
+    prepare(&client).await;
+    random::histories(&real, &client).await;
+    embed.stop().await;
 }

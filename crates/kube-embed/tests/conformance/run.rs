@@ -158,6 +158,13 @@ impl<'a> Run<'a> {
             }
             "OPEN" => self.open(first, second).await,
             "READ" => self.read(first, second.parse().expect("a number"), &projection).await,
+            "TIMES" => {
+                for _ in 0..first.parse().expect("a number") {
+                    Box::pin(self.step(second)).await;
+                }
+                Vec::new()
+            }
+            "DRAIN" => self.drain(first, second).await,
             "WATCH" => {
                 let mut lines = self.open("one", second).await;
                 lines.extend(self.read("one", first.parse().expect("a number"), &projection).await);
@@ -373,6 +380,21 @@ impl<'a> Run<'a> {
             }
         }
         self.watches.insert(name.to_owned(), stream);
+        lines
+    }
+
+    /// Reads a watch up to the object of this name.
+    async fn drain(&mut self, name: &str, last: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.last = Value::Null;
+        while self.last["metadata"]["name"] != last {
+            let read = self.read(name, 1, &Projection::default()).await;
+            let ended = read.is_empty() || read.iter().any(|line| line.starts_with('('));
+            lines.extend(read);
+            if ended {
+                break;
+            }
+        }
         lines
     }
 

@@ -38,6 +38,22 @@ pub(crate) struct Step {
     pub(crate) answer: Vec<String>,
 }
 
+impl Case {
+    /// A case that stands in no file.
+    pub(crate) fn of(title: &str, steps: Vec<String>) -> Self {
+        let step = |text: String| Step {
+            source: text.clone(),
+            text,
+            answer: Vec::new(),
+        };
+        Self {
+            title: title.to_owned(),
+            steps: steps.into_iter().map(step).collect(),
+            tail: String::new(),
+        }
+    }
+}
+
 impl Transcript {
     pub(crate) fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap();

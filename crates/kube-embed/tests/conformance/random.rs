@@ -1,0 +1,406 @@
+//! Random histories: whatever is done to a few objects, both servers answer the same.
+//!
+//! A history is a case like those that are written down, of steps that chance puts together. It is said to both servers, and an
+//! answer that differs is told with the shortest history that was found to lead there. `SEED=number` begins with other histories,
+//! `HISTORIES=number` says how many there are.
+
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRng, TestRunner};
+use serde_json::Value;
+
+use crate::run;
+use crate::transcript::Case;
+
+/// How many histories are made unless `HISTORIES` says otherwise.
+const HISTORIES: usize = 200;
+const SEED: u64 = 20_261_126;
+
+/// Parts of a widget's spec, some of which are refused. Those of one field exclude each other.
+const SPECS: &[&[&str]] = &[
+    &["size: 1", "size: 7", "size: 95", "size: 0", "size: null", "size: big"],
+    &["colour: red", "colour: blue", "colour: green", "colour: null"],
+    &["replicas: 2", "replicas: -1", "replicas: null"],
+    &["label: abc", "label: A"],
+    &["ratio: 1.5", "ratio: 2"],
+    &["maybe: null", "maybe: x"],
+    &["tags: [a, b]", "tags: [b, c]", "tags: [a, a]", "tags: []", "tags: null"],
+    &[
+        "ports: [{name: x, port: 1}, {name: y}]",
+        "ports: [{name: y, port: 2}]",
+        "ports: [{name: x}, {name: x}]",
+        "ports: [{port: 3}]",
+        "ports: null",
+    ],
+    &["steps: [s, t]", "steps: [t]"],
+    &[
+        "limits: {cpu: 1}",
+        "limits: {cpu: 2, gpu: 3}",
+        "limits: {cpu: null}",
+        "limits: {}",
+    ],
+    &["whole: {a: x}", "whole: {b: y}", "whole: null"],
+    &["free: {x: [1, {y: z}]}", "free: {x: null, w: {v: 1}}", "free: {}"],
+    &["either: 50%", "either: 3", "either: true"],
+    &["fixed: f", "fixed: g", "fixed: null"],
+    &["low: 3", "low: 1"],
+    &["high: 1", "high: 9"],
+    &["unknown: 1", "unknown: {a: b}"],
+];
+
+/// Parts of a widget's status.
+const STATUSES: &[&[&str]] = &[
+    &["seen: 1", "seen: 2", "seen: null", "seen: x"],
+    &["replicas: 3"],
+    &["selector: a=b"],
+    &[
+        "conditions: [{type: Ready, status: 'True'}]",
+        "conditions: [{type: Ready, status: 'False'}, {type: Stalled, status: 'True'}]",
+        "conditions: [{type: Ready}]",
+    ],
+    &["unknown: 1"],
+];
+
+/// Parts of a Secret's data.
+const DATA: &[&[&str]] = &[
+    &["k: dg==", "k: dw=="],
+    &["l: dg==", "l: ''"],
+    &["'a/b': dg==", "'..': dg=="],
+];
+
+/// Parts of metadata.
+const METADATA: &[&[&str]] = &[
+    &[
+        "labels: {a: b}",
+        "labels: {a: c, d: e}",
+        "labels: {a: null}",
+        "labels: null",
+        "labels: {'-': x}",
+    ],
+    &["annotations: {n: m}", "annotations: {n: null, o: p}"],
+    &["finalizers: [conformance.test/x]", "finalizers: null"],
+    &["generation: 9", "uid: 00000000-0000-0000-0000-000000000000"],
+];
+
+/// Some of the fields, one choice of each.
+fn fields(of: &'static [&'static [&'static str]], most: usize) -> impl Strategy<Value = String> {
+    subsequence(of, 0..=most.min(of.len())).prop_flat_map(|fields| {
+        let parts: Vec<_> = fields.into_iter().map(|choices| select(choices)).collect();
+        parts.prop_map(|parts| parts.join(", "))
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Widget,
+    Secret,
+}
+
+impl Kind {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Widget => "widgets",
+            Self::Secret => "secrets",
+        }
+    }
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![3 => Just(Kind::Widget), 1 => Just(Kind::Secret)]
+}
+
+/// An object's metadata and content, as a body without its braces.
+fn content(kind: Kind) -> BoxedStrategy<String> {
+    let metadata = prop_oneof![2 => Just(String::new()), 1 => fields(METADATA, 2)];
+    let rest = match kind {
+        Kind::Widget => (
+            fields(SPECS, 4),
+            prop_oneof![3 => Just(String::new()), 1 => fields(STATUSES, 2)],
+        )
+            .prop_map(|(spec, status)| {
+                let status = if status.is_empty() {
+                    status
+                } else {
+                    format!(", status: {{{status}}}")
+                };
+                format!("spec: {{{spec}}}{status}")
+            })
+            .boxed(),
+        Kind::Secret => fields(DATA, 2)
+            .prop_map(|data| format!("data: {{{}}}", if data.is_empty() { "z: dg==" } else { &data }))
+            .boxed(),
+    };
+    (metadata, rest)
+        .prop_map(|(metadata, rest)| {
+            if metadata.is_empty() {
+                rest
+            } else {
+                format!("metadata: {{{metadata}}}, {rest}")
+            }
+        })
+        .boxed()
+}
+
+/// The same for an apply: a null there is one of the differences that are listed.
+fn without_nulls(kind: Kind) -> impl Strategy<Value = String> {
+    content(kind).prop_filter("a null is applied", |body| !body.contains("null"))
+}
+
+fn name() -> impl Strategy<Value = &'static str> {
+    prop_oneof![3 => Just("a"), 1 => Just("b")]
+}
+
+/// Who writes and how.
+fn options() -> impl Strategy<Value = String> {
+    let manager = select(&["one", "two"][..]);
+    let more = prop_oneof![
+        6 => Just(""),
+        1 => Just("&dryRun=All"),
+        1 => Just("&fieldValidation=Strict"),
+        1 => Just("&fieldValidation=Ignore"),
+    ];
+    (manager, more).prop_map(|(manager, more)| format!("?fieldManager={manager}{more}"))
+}
+
+/// The steps of one operation.
+fn operation() -> impl Strategy<Value = Vec<String>> {
+    (kind(), name(), options()).prop_flat_map(|(kind, name, options)| {
+        let path = kind.path();
+        let create = content(kind).prop_map(move |body| with_name(&body, name));
+        let of = format!("{path}/{name}");
+        let (a, b, c, d, e, f, g) = (of.clone(), of.clone(), of.clone(), of.clone(), of.clone(), of.clone(), of);
+        let (o1, o2, o3, o4) = (options.clone(), options.clone(), options.clone(), options.clone());
+        let force = select(&["", "&force=true"][..]);
+        let subresource = select(&["", "/status", "/scale"][..]);
+        let pointer = select(
+            &[
+                "[{op: add, path: /metadata/labels, value: {x: y}}]",
+                "[{op: remove, path: /spec/colour}]",
+                "[{op: test, path: /metadata/name, value: b}, {op: remove, path: /metadata/labels}]",
+                "[{op: replace, path: /spec/size, value: 5}, {op: add, path: /spec/steps/-, value: u}]",
+                "[{op: copy, from: /spec/size, path: /spec/replicas}]",
+            ][..],
+        );
+        let deletion = select(
+            &[
+                "",
+                "{propagationPolicy: Background}",
+                "{preconditions: {uid: 00000000-0000-0000-0000-000000000000}}",
+                "{preconditions: {resourceVersion: '1'}}",
+                "{dryRun: [All]}",
+            ][..],
+        );
+        let listing = select(
+            &[
+                "",
+                "?labelSelector=a%3Db",
+                "?labelSelector=a",
+                "?labelSelector=!a",
+                "?labelSelector=a%20notin%20(b)",
+                "?fieldSelector=metadata.name%3Da",
+                "?limit=1",
+            ][..],
+        );
+        let strategic = kind == Kind::Secret;
+        prop_oneof![
+            4 => create.prop_map(move |body| vec![format!("POST {path}{options} {{{body}}} | +managed")]),
+            2 => content(kind).prop_map(move |body| vec![
+                format!("GET {a} | -"),
+                "SAVE read".to_owned(),
+                format!("PUT {a}{o1} @read {{{body}}} | +managed"),
+            ]),
+            // What was read at the beginning: a conflict, once it has changed.
+            1 => content(kind).prop_map(move |body| vec![
+                format!("PUT {b}{o2} {{{body}}} | +managed"),
+            ]),
+            3 => (content(kind), subresource, any::<bool>()).prop_map(move |(body, subresource, merge)| {
+                let how = if strategic && !merge { "strategic" } else { "merge" };
+                let subresource = if kind == Kind::Widget { subresource } else { "" };
+                vec![format!("PATCH {c}{subresource}{o3} {how} {{{body}}} | +managed")]
+            }),
+            4 => (without_nulls(kind), force, prop_oneof![4 => Just(""), 1 => Just("/status")]).prop_map(move |(body, force, subresource)| {
+                let subresource = if kind == Kind::Widget { subresource } else { "" };
+                vec![format!("PATCH {d}{subresource}{o4}{force} apply {{{body}}} | +managed")]
+            }),
+            1 => pointer.prop_map(move |patch| vec![format!("PATCH {e} json {patch} | +managed")]),
+            2 => deletion.prop_map(move |body| vec![format!("DELETE {f} {body}").trim_end().to_owned()]),
+            1 => listing.prop_map(move |query| vec![format!("GET {path}{query}")]),
+            1 => Just(vec![format!("GET {g} | +managed")]),
+        ]
+    })
+}
+
+/// A body whose metadata has this name, too.
+fn with_name(body: &str, name: &str) -> String {
+    match body.strip_prefix("metadata: {") {
+        Some(rest) => format!("metadata: {{name: {name}, {rest}"),
+        None => format!("metadata: {{name: {name}}}, {body}"),
+    }
+}
+
+/// A whole history: what happens, and what those see of it who watch.
+fn history(operations: &[Vec<String>]) -> Case {
+    let mut steps = vec![
+        "OPEN widgets widgets?watch=1".to_owned(),
+        "OPEN secrets secrets?watch=1".to_owned(),
+    ];
+    steps.extend(operations.iter().flatten().cloned());
+    steps.extend(
+        [
+            "GET widgets | +managed",
+            "GET secrets | +managed",
+            "POST widgets {metadata: {name: last}, spec: {size: 1}} | -",
+            "POST secrets {metadata: {name: last}} | -",
+            "DRAIN widgets last",
+            "DRAIN secrets last",
+        ]
+        .map(str::to_owned),
+    );
+    Case::of("a random history", steps)
+}
+
+/// An answer without what the page of differences explains: the words of a refusal, and what is empty.
+fn essence(line: &str) -> String {
+    let words = |n: usize| line.split(' ').take(n).collect::<Vec<_>>().join(" ");
+    if line.starts_with("details ") || line.starts_with("warning: ") {
+        return String::new();
+    }
+    let Some((code, json)) = line.split_once(' ') else {
+        return line.to_owned();
+    };
+    match serde_json::from_str::<Value>(json) {
+        Ok(mut value) => {
+            for item in value
+                .get_mut("items")
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
+                // Items of a list have no type of their own in Kubernetes.
+                if let Some(fields) = item.as_object_mut() {
+                    fields.remove("apiVersion");
+                    fields.remove("kind");
+                }
+            }
+            format!("{code} {}", without_empty(value).unwrap_or_default())
+        }
+        Err(_) => words(3),
+    }
+}
+
+fn without_empty(value: Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::Object(fields) => {
+            let fields: serde_json::Map<_, _> = fields
+                .into_iter()
+                .filter_map(|(name, value)| {
+                    // Every field that somebody owns ends in an empty object.
+                    let value = if name == "fieldsV1" {
+                        value
+                    } else {
+                        without_empty(value)?
+                    };
+                    Some((name, value))
+                })
+                .collect();
+            (!fields.is_empty()).then_some(Value::Object(fields))
+        }
+        Value::Array(items) => {
+            let items: Vec<_> = items.into_iter().filter_map(without_empty).collect();
+            (!items.is_empty()).then_some(Value::Array(items))
+        }
+        other => Some(other),
+    }
+}
+
+/// The first step that the two answered differently, with both answers.
+fn difference(case: &Case, real: &[Vec<String>], embed: &[Vec<String>]) -> Option<String> {
+    let essences = |answer: &[String]| -> Vec<String> {
+        answer
+            .iter()
+            .map(|line| essence(line))
+            .filter(|line| !line.is_empty())
+            .collect()
+    };
+    case.steps
+        .iter()
+        .zip(real)
+        .zip(embed)
+        .find_map(|((step, real), embed)| {
+            (essences(real) != essences(embed)).then(|| {
+                let lines = |who: &str, answer: &[String]| -> String {
+                    answer.iter().map(|line| format!("  {who} {line}\n")).collect()
+                };
+                format!(
+                    "{}\n{}{}",
+                    step.text,
+                    lines("Kubernetes", real),
+                    lines("kube-embed", embed)
+                )
+            })
+        })
+}
+
+async fn both(real: &kube::Client, embed: &kube::Client, cases: &[&Case]) -> Vec<Option<String>> {
+    let (real, embed) = (run::all(real, cases, None).await, run::all(embed, cases, None).await);
+    cases
+        .iter()
+        .zip(real.iter().zip(&embed))
+        .map(|(case, (real, embed))| difference(case, real, embed))
+        .collect()
+}
+
+/// Says random histories to both servers; fails with the shortest that was found to be answered differently.
+pub(crate) async fn histories(real: &kube::Client, embed: &kube::Client) {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
+    let seed = number("SEED").unwrap_or(SEED);
+    let count = number("HISTORIES").map_or(HISTORIES, |count| usize::try_from(count).expect("a small number"));
+    let config = Config {
+        rng_seed: RngSeed::Fixed(seed),
+        ..Config::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let strategy = prop::collection::vec(operation(), 1..24);
+    let mut trees: Vec<_> = (0..count)
+        .map(|_| strategy.new_tree(&mut runner).expect("a history"))
+        .collect();
+    let cases: Vec<Case> = trees.iter().map(|tree| history(&tree.current())).collect();
+    let steps: usize = cases.iter().map(|case| case.steps.len()).sum();
+    let cases: Vec<&Case> = cases.iter().collect();
+    let found = both(real, embed, &cases).await;
+    let differing = found.iter().flatten().count();
+    println!("{count} random histories of {steps} steps (seed {seed}): {differing} are answered differently");
+    let Some(index) = found.iter().position(Option::is_some) else {
+        return;
+    };
+    for told in found.iter().flatten() {
+        println!("\n{told}");
+    }
+    let (mut shortest, mut told) = (history(&trees[index].current()), found[index].clone());
+    let tree = &mut trees[index];
+    let mut simpler = tree.simplify();
+    while simpler {
+        let case = history(&tree.current());
+        match both(real, embed, &[&case]).await.remove(0) {
+            Some(difference) => {
+                (shortest, told) = (case, Some(difference));
+                simpler = tree.simplify();
+            }
+            None => simpler = tree.complicate(),
+        }
+    }
+    let steps: Vec<&str> = shortest.steps.iter().map(|step| step.text.as_str()).collect();
+    panic!(
+        "after\n{}\nthe answers differ to\n{}",
+        steps.join("\n"),
+        told.unwrap_or_default()
+    );
+}
