@@ -69,7 +69,7 @@ fn a_training_costs_three_writes_and_one_read_of_its_source() -> anyhow::Result<
     // Whatever it waits for: no other request, and no more than one status for each state that it may wait in.
     for spent in seen {
         let waits = spent.get(&("patch".to_owned(), "modeltrainings/status".to_owned()));
-        let others = spent.iter().filter(|(request, _)| budget.get(*request).is_none());
+        let others = spent.iter().filter(|(request, _)| !budget.contains_key(*request));
         ensure!(
             waits.is_some_and(|count| (2..=4).contains(count)) && others.count() == 0,
             "a training cost {spent:#?}"

@@ -30,10 +30,13 @@ enum Command {
     /// Runs all tests, the fast tiers first, and prints what each tier took.
     Test {
         /// The fast tiers only: no MLflow, no kubectl, no binaries under test.
-        #[arg(long, conflicts_with = "kubernetes")]
+        #[arg(long, group = "tiers")]
         fast: bool,
-        /// The tier in a real cluster only: conformance, charts, acceptance, failures.
-        #[arg(long)]
+        /// All tiers but those in real clusters, which need root.
+        #[arg(long, group = "tiers")]
+        embedded: bool,
+        /// The tiers in real clusters only: conformance, charts, acceptance, failures, high availability.
+        #[arg(long, group = "tiers")]
         kubernetes: bool,
     },
     /// Builds the images with Buildah and prints their sizes.
@@ -67,10 +70,15 @@ fn run() -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Test { fast, kubernetes } => {
-            let choice = match (fast, kubernetes) {
-                (true, _) => Choice::Fast,
-                (_, true) => Choice::Kubernetes,
+        Command::Test {
+            fast,
+            embedded,
+            kubernetes,
+        } => {
+            let choice = match (fast, embedded, kubernetes) {
+                (true, _, _) => Choice::Fast,
+                (_, true, _) => Choice::Embedded,
+                (_, _, true) => Choice::Kubernetes,
                 _ => Choice::All,
             };
             xtask::suites::run(&root, choice)

@@ -3,8 +3,11 @@
 #![allow(clippy::print_stdout, reason = "a command-line tool speaks through stdout")]
 
 use std::{
+    fs::File,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::Path,
     process::{self, ExitCode},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -159,67 +162,67 @@ const SLOW: [Tier; 6] = [
     },
 ];
 
-/// In the harness' clusters, which are started for them and removed afterwards.
-const KUBERNETES: [Tier; 2] = [
-    Tier {
-        name: "on a real control plane: charts, GitOps, high availability",
-        needs: "root, Go",
-        commands: &[
-            &on!(CONTROL_PLANE, "charts"),
-            &on!(CONTROL_PLANE, "gitops"),
-            // One at a time: one of them restarts the API server.
-            &on!(CONTROL_PLANE, "high_availability", "--test-threads=1"),
-        ],
-        cluster: Some(Cluster {
-            up: &[
-                // Programs are built before the cluster's network is entered, from where no registry is reached.
-                &tool!("helm"),
-                &tool!("kubeconform"),
-                &tool!("prometheus"),
-                &[
-                    "cargo",
-                    "xtask",
-                    "cluster",
-                    "up",
-                    "--control-plane",
-                    "--dir",
-                    CONTROL_PLANE,
-                ],
+/// In a cluster of the harness without a node, which is started for it and removed afterwards. Alone: it measures.
+const ON_A_CONTROL_PLANE: [Tier; 1] = [Tier {
+    name: "on a real control plane: charts, GitOps, high availability",
+    needs: "root, Go",
+    commands: &[
+        &on!(CONTROL_PLANE, "charts"),
+        &on!(CONTROL_PLANE, "gitops"),
+        // One at a time: one of them restarts the API server.
+        &on!(CONTROL_PLANE, "high_availability", "--test-threads=1"),
+    ],
+    cluster: Some(Cluster {
+        up: &[
+            // Programs are built before the cluster's network is entered, from where no registry is reached.
+            &tool!("helm"),
+            &tool!("kubeconform"),
+            &tool!("prometheus"),
+            &[
+                "cargo",
+                "xtask",
+                "cluster",
+                "up",
+                "--control-plane",
+                "--dir",
+                CONTROL_PLANE,
             ],
-            down: &["cargo", "xtask", "cluster", "down", "--dir", CONTROL_PLANE],
-        }),
-    },
-    Tier {
-        name: "on a real Kubernetes: conformance, installation, acceptance, failures, permissions",
-        needs: "root, cgroups, Go, Buildah, debootstrap",
-        commands: &[
-            &on!(CLUSTER, "conformance"),
-            &on!(CLUSTER, "install"),
-            &on!(CLUSTER, "acceptance"),
-            // One at a time: they stop parts that all others need.
-            &on!(CLUSTER, "cluster", "--test-threads=1"),
-            // Last: it reads what the operator did in all of them.
-            &on!(CLUSTER, "permissions"),
         ],
-        cluster: Some(Cluster {
-            up: &[
-                &tool!("helm"),
-                &["cargo", "xtask", "cluster", "up", "--dir", CLUSTER],
-                &[
-                    "cargo",
-                    "xtask",
-                    "image",
-                    "--profile",
-                    "dev",
-                    "--load",
-                    "--dir",
-                    CLUSTER,
-                ],
+        down: &["cargo", "xtask", "cluster", "down", "--dir", CONTROL_PLANE],
+    }),
+}];
+
+/// The same with a node.
+const ON_A_NODE: [Tier; 1] = [Tier {
+    name: "on a real Kubernetes: conformance, installation, acceptance, failures, permissions",
+    needs: "root, cgroups, Go, Buildah, debootstrap",
+    commands: &[
+        &on!(CLUSTER, "conformance"),
+        &on!(CLUSTER, "install"),
+        &on!(CLUSTER, "acceptance"),
+        // One at a time: they stop parts that all others need.
+        &on!(CLUSTER, "cluster", "--test-threads=1"),
+        // Last: it reads what the operator did in all of them.
+        &on!(CLUSTER, "permissions"),
+    ],
+    cluster: Some(Cluster {
+        up: &[
+            &tool!("helm"),
+            &["cargo", "xtask", "cluster", "up", "--dir", CLUSTER],
+            &[
+                "cargo",
+                "xtask",
+                "image",
+                "--profile",
+                "dev",
+                "--load",
+                "--dir",
+                CLUSTER,
             ],
-            down: &["cargo", "xtask", "cluster", "down", "--dir", CLUSTER],
-        }),
-    },
-];
+        ],
+        down: &["cargo", "xtask", "cluster", "down", "--dir", CLUSTER],
+    }),
+}];
 
 /// Where the clusters keep their files.
 const CONTROL_PLANE: &str = "target/cluster-of-tests/control-plane";
@@ -228,8 +231,10 @@ const CLUSTER: &str = "target/cluster-of-tests/node";
 /// Which tiers are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// All that need no cluster.
+    /// All.
     All,
+    /// All that need no real cluster.
+    Embedded,
     /// Those that need nothing besides Rust.
     Fast,
     /// Those in a real cluster.
@@ -239,45 +244,50 @@ pub enum Choice {
 /// Runs the tiers and prints what each took. Every tier runs, also after one that failed.
 pub fn run(root: &Path, choice: Choice) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
+    let aloud = Teller::Aloud;
     for command in COMPILE {
-        if !execute(root, command)? {
+        if !execute(root, command, &aloud)? {
             println!("compilation failed");
             return Ok(ExitCode::FAILURE);
         }
     }
-    let mut summary = vec![("compilation", "", began.elapsed(), true)];
-    let tiers: Vec<&Tier> = match choice {
-        Choice::All => FAST.iter().chain(&SLOW).collect(),
-        Choice::Fast => FAST.iter().collect(),
-        Choice::Kubernetes => KUBERNETES.iter().collect(),
+    let mut summary = vec![Outcome {
+        name: "compilation",
+        took: began.elapsed(),
+        passed: true,
+    }];
+    let (first, beside, others, last): (&[Tier], &[Tier], &[Tier], &[Tier]) = match choice {
+        Choice::All => (&FAST, &ON_A_NODE, &SLOW, &ON_A_CONTROL_PLANE),
+        Choice::Embedded => (&FAST, &[], &SLOW, &[]),
+        Choice::Fast => (&FAST, &[], &[], &[]),
+        Choice::Kubernetes => (&[], &[], &ON_A_NODE, &ON_A_CONTROL_PLANE),
     };
-    for tier in tiers {
-        println!("\n== {} (needs {})", tier.name, tier.needs);
-        let began = Instant::now();
-        let up = tier.cluster.as_ref().map_or(&[][..], |cluster| cluster.up);
-        let mut passed = true;
-        for command in up {
-            passed = passed && timed(root, command)?;
-        }
-        if passed {
-            for command in tier.commands {
-                passed &= timed(root, command)?;
-            }
-        }
-        if let Some(cluster) = &tier.cluster {
-            passed &= execute(root, cluster.down)?;
-        }
-        summary.push((tier.name, tier.needs, began.elapsed(), passed));
-    }
+    let all = |tiers: &[Tier], teller: &Teller| -> anyhow::Result<Vec<Outcome>> {
+        tiers.iter().map(|tier| tier.run(root, teller)).collect()
+    };
+    summary.extend(all(first, &aloud)?);
+    // What waits for nodes most of the time runs beside what computes; what it says is shown afterwards.
+    let quiet = Teller::into_file()?;
+    thread::scope(|scope| -> anyhow::Result<()> {
+        let waiting = scope.spawn(|| all(beside, &quiet));
+        summary.extend(all(others, &aloud)?);
+        let outcomes = waiting.join().map_err(|_| anyhow::anyhow!("a tier panicked"))?;
+        print!("{}", quiet.said()?);
+        summary.extend(outcomes?);
+        Ok(())
+    })?;
+    summary.extend(all(last, &aloud)?);
+
     println!("\n{:>8}  {:<6}  tier", "seconds", "result");
-    for (name, _, time, passed) in &summary {
+    for outcome in &summary {
         println!(
-            "{:>8}  {:<6}  {name}",
-            seconds(*time),
-            if *passed { "ok" } else { "FAILED" }
+            "{:>8}  {:<6}  {}",
+            seconds(outcome.took),
+            if outcome.passed { "ok" } else { "FAILED" },
+            outcome.name
         );
     }
-    let failed = summary.iter().filter(|(_, _, _, passed)| !passed).count();
+    let failed = summary.iter().filter(|outcome| !outcome.passed).count();
     println!(
         "\ntest tiers: {} passed; {failed} failed; finished in {} s",
         summary.len() - failed,
@@ -290,23 +300,98 @@ pub fn run(root: &Path, choice: Choice) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// What became of a tier.
+struct Outcome {
+    name: &'static str,
+    took: Duration,
+    passed: bool,
+}
+
+impl Tier {
+    fn run(&self, root: &Path, teller: &Teller) -> anyhow::Result<Outcome> {
+        teller.say(&format!("\n== {} (needs {})", self.name, self.needs))?;
+        let began = Instant::now();
+        let up = self.cluster.as_ref().map_or(&[][..], |cluster| cluster.up);
+        let mut passed = true;
+        for command in up {
+            passed = passed && timed(root, command, teller)?;
+        }
+        if passed {
+            for command in self.commands {
+                passed &= timed(root, command, teller)?;
+            }
+        }
+        if let Some(cluster) = &self.cluster {
+            passed &= execute(root, cluster.down, teller)?;
+        }
+        Ok(Outcome {
+            name: self.name,
+            took: began.elapsed(),
+            passed,
+        })
+    }
+}
+
+/// Where commands and their output are told.
+enum Teller {
+    Aloud,
+    /// Into a file without a name, until somebody listens.
+    Quietly(File),
+}
+
+impl Teller {
+    fn into_file() -> anyhow::Result<Self> {
+        Ok(Self::Quietly(tempfile::tempfile()?))
+    }
+
+    fn say(&self, line: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Aloud => println!("{line}"),
+            Self::Quietly(file) => {
+                let mut file = file;
+                writeln!(file, "{line}")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a command's output told here.
+    fn listen(&self, command: &mut process::Command) -> anyhow::Result<()> {
+        if let Self::Quietly(file) = self {
+            command.stdout(file.try_clone()?).stderr(file.try_clone()?);
+        }
+        Ok(())
+    }
+
+    /// All that was said and not heard yet.
+    fn said(&self) -> anyhow::Result<String> {
+        let Self::Quietly(file) = self else {
+            return Ok(String::new());
+        };
+        let (mut file, mut said) = (file, Vec::new());
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_end(&mut said)?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+}
+
 fn seconds(time: Duration) -> String {
     format!("{:.1}", time.as_secs_f64())
 }
 
-/// Runs a command and prints what it took.
-fn timed(root: &Path, command: &[&str]) -> anyhow::Result<bool> {
+/// Runs a command and tells what it took.
+fn timed(root: &Path, command: &[&str], teller: &Teller) -> anyhow::Result<bool> {
     let began = Instant::now();
-    let passed = execute(root, command)?;
-    println!("took {} s", seconds(began.elapsed()));
+    let passed = execute(root, command, teller)?;
+    teller.say(&format!("took {} s", seconds(began.elapsed())))?;
     Ok(passed)
 }
 
-fn execute(root: &Path, command: &[&str]) -> anyhow::Result<bool> {
+fn execute(root: &Path, command: &[&str], teller: &Teller) -> anyhow::Result<bool> {
     let [program, arguments @ ..] = command else {
         return Ok(true);
     };
-    println!("$ {}", command.join(" "));
+    teller.say(&format!("$ {}", command.join(" ")))?;
     // A program of the repository is named by its path from the root, whatever directory this was called in.
     let program = if program.contains('/') {
         root.join(program)
@@ -318,6 +403,7 @@ fn execute(root: &Path, command: &[&str]) -> anyhow::Result<bool> {
     if let Ok(this) = std::env::current_exe() {
         process.env("LEGIONCTL", this.with_file_name("legionctl"));
     }
+    teller.listen(&mut process)?;
     let status = process
         .args(arguments)
         .current_dir(root)

@@ -244,6 +244,17 @@ pub(super) fn decode(content_type: &str, bytes: &Bytes) -> Result<Value, ApiErro
     if value.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
         return Err(ApiError::bad_request("metadata must be an object"));
     }
+    // Go has no null in a map of strings.
+    for map in ["/metadata/labels", "/metadata/annotations"] {
+        let entries = value.pointer_mut(map).and_then(Value::as_object_mut);
+        for text in entries
+            .into_iter()
+            .flat_map(|map| map.values_mut())
+            .filter(|v| v.is_null())
+        {
+            *text = "".into();
+        }
+    }
     write_whole_numbers_as_integers(&mut value);
     Ok(value)
 }

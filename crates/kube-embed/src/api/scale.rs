@@ -25,7 +25,9 @@ impl Call {
         let response = self
             .modify(
                 |live| {
-                    let before = self.scale_of(live)?;
+                    let path = pointer(&self.paths()?.spec);
+                    let found = live.pointer(&path).is_some();
+                    let before = self.scale_with(live, live.pointer(&path).unwrap_or(&Value::Null))?;
                     let scale = match (method, content_type) {
                         (&Method::PUT, _) => Ok(given.clone()),
                         (_, "application/json-patch+json") => patch::json(&before, &given),
@@ -36,10 +38,19 @@ impl Call {
                         _ => return Err(ApiError::unsupported_patch()),
                     };
                     let scale = scale.map_err(|_| ApiError::unprocessable_patch())?;
-                    let replicas = scale.pointer("/spec/replicas").cloned().unwrap_or_else(|| json!(0));
+                    let replicas = match scale.pointer("/spec/replicas") {
+                        Some(replicas) if !replicas.is_null() => replicas.clone(),
+                        _ if found => json!(0),
+                        _ => {
+                            let why = format!("the spec replicas field {:?} cannot be empty", self.paths()?.spec);
+                            return Err(ApiError::bad_request(why));
+                        }
+                    };
                     let mut new = live.clone();
-                    if let Some(scaled) = new.pointer_mut(&pointer(&self.paths()?.spec)) {
-                        *scaled = replicas;
+                    if let Some((parent, field)) = path.rsplit_once('/')
+                        && let Some(Value::Object(fields)) = new.pointer_mut(parent)
+                    {
+                        fields.insert(field.to_owned(), replicas);
                     }
                     meta::set(&mut new, "resourceVersion", Some(json!(meta::version(&scale))));
                     Ok(new)
@@ -68,6 +79,11 @@ impl Call {
             let why = format!("the spec replicas field {:?} does not exist", paths.spec);
             return Err(ApiError::internal(why));
         };
+        self.scale_with(object, replicas)
+    }
+
+    fn scale_with(&self, object: &Value, replicas: &Value) -> Result<Value, ApiError> {
+        let paths = self.paths()?;
         let mut status = json!({"replicas": object.pointer(&pointer(&paths.status)).unwrap_or(&json!(0))});
         match paths.selector.as_ref().and_then(|path| object.pointer(&pointer(path))) {
             Some(Value::String(text)) => status["selector"] = json!(text),

@@ -321,18 +321,19 @@ impl Call {
                 .await
             } else if self.subresource.is_some() {
                 return Err(self.not_found());
-            } else if !meta::uid(&applied).is_empty() {
-                return Err(ApiError::conflict(
-                    &self.resource.info,
-                    &self.name,
-                    format!(
-                        "uid mismatch: the provided object specified uid {}, and no existing object was found",
-                        meta::uid(&applied)
-                    ),
-                ));
             } else {
                 let merged = apply::server_side_apply(None, &applied, manager, force, "", &self.resource.types, now)
                     .map_err(conflict)?;
+                if !meta::uid(&applied).is_empty() {
+                    return Err(ApiError::conflict(
+                        &self.resource.info,
+                        &self.name,
+                        format!(
+                            "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                            meta::uid(&applied)
+                        ),
+                    ));
+                }
                 self.insert(merged, false).await
             };
             match outcome {
