@@ -32,9 +32,9 @@ enum Command {
         /// The fast tiers only: no MLflow, no kubectl, no binaries under test.
         #[arg(long, group = "tiers")]
         fast: bool,
-        /// All tiers but those in real clusters, which need root.
+        /// Also the tiers in real clusters, which need root.
         #[arg(long, group = "tiers")]
-        embedded: bool,
+        all: bool,
         /// The tiers in real clusters only: conformance, charts, acceptance, failures, high availability.
         #[arg(long, group = "tiers")]
         kubernetes: bool,
@@ -70,16 +70,12 @@ fn run() -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Test {
-            fast,
-            embedded,
-            kubernetes,
-        } => {
-            let choice = match (fast, embedded, kubernetes) {
+        Command::Test { fast, all, kubernetes } => {
+            let choice = match (fast, all, kubernetes) {
                 (true, _, _) => Choice::Fast,
-                (_, true, _) => Choice::Embedded,
+                (_, true, _) => Choice::All,
                 (_, _, true) => Choice::Kubernetes,
-                _ => Choice::All,
+                _ => Choice::Embedded,
             };
             xtask::suites::run(&root, choice)
         }
