@@ -165,10 +165,8 @@ fn mine(ctx: &Context, pod: &Pod) -> bool {
 }
 
 pub(crate) fn is_terminal(pod: &Pod) -> bool {
-    matches!(
-        pod.status.as_ref().and_then(|s| s.phase.as_deref()),
-        Some("Succeeded" | "Failed")
-    )
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    phase.is_some_and(super::status::is_terminal)
 }
 
 struct Kubelet {

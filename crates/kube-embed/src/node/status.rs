@@ -88,6 +88,11 @@ pub(crate) struct PodFacts {
     pub(crate) container_prefix: &'static str,
 }
 
+/// Whether a pod of this phase never gets another.
+pub(crate) fn is_terminal(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed")
+}
+
 /// The pod's phase.
 pub(crate) fn phase(records: &[ContainerRecord], facts: &PodFacts) -> &'static str {
     let main = || records.iter().filter(|r| !r.init);
@@ -123,7 +128,7 @@ pub(crate) fn build(
     now: Timestamp,
 ) -> PodStatus {
     let phase = phase(records, facts);
-    let ended = matches!(phase, "Succeeded" | "Failed");
+    let ended = is_terminal(phase);
     let status_of = |r: &ContainerRecord| container_status(r, facts.container_prefix, ended);
     let statuses = |init: bool| {
         let list: Vec<_> = records.iter().filter(|r| r.init == init).map(status_of).collect();

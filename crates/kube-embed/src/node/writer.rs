@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::Context;
 use super::runtime::PodKey;
+use super::status::is_terminal;
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -100,7 +101,7 @@ async fn reach(ctx: &Context, key: &PodKey, goal: &Goal, written: &mut Option<Po
 /// that is `Running` and of which nothing runs.
 fn held(goal: &PodStatus, written: Option<&PodStatus>) -> Option<PodStatus> {
     let written = written?;
-    let is_last = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let is_last = |status: &PodStatus| is_terminal(status.phase.as_deref().unwrap_or_default());
     let told = written.container_statuses == goal.container_statuses
         && written.init_container_statuses == goal.init_container_statuses;
     (is_last(goal) && !is_last(written) && !told).then(|| PodStatus {

@@ -163,14 +163,10 @@ fn options() -> impl Strategy<Value = String> {
     (manager, more).prop_map(|(manager, more)| format!("?fieldManager={manager}{more}"))
 }
 
-/// The steps of one operation.
+/// The steps of one operation. `OBJECT` stands for the path of what it is done to, `OPTIONS` for who does it and how.
 fn operation() -> impl Strategy<Value = Vec<String>> {
     (kind(), name(), options()).prop_flat_map(|(kind, name, options)| {
         let path = kind.path();
-        let create = content(kind).prop_map(move |body| with_name(&body, name));
-        let of = format!("{path}/{name}");
-        let (a, b, c, d, e, f, g) = (of.clone(), of.clone(), of.clone(), of.clone(), of.clone(), of.clone(), of);
-        let (o1, o2, o3, o4) = (options.clone(), options.clone(), options.clone(), options.clone());
         let force = select(&["", "&force=true"][..]);
         let subresource = select(&["", "/status"][..]);
         let pointer = select(
@@ -204,31 +200,36 @@ fn operation() -> impl Strategy<Value = Vec<String>> {
         );
         let strategic = kind == Kind::Secret;
         prop_oneof![
-            4 => create.prop_map(move |body| vec![format!("POST {path}{options} {{{body}}} | +managed")]),
+            4 => content(kind).prop_map(move |body| vec![format!("POST {path}OPTIONS {{{}}} | +managed", with_name(&body, name))]),
             2 => content(kind).prop_map(move |body| vec![
-                format!("GET {a} | -"),
+                format!("GET OBJECT | -"),
                 "SAVE read".to_owned(),
-                format!("PUT {a}{o1} @read {{{body}}} | +managed"),
+                format!("PUT OBJECTOPTIONS @read {{{body}}} | +managed"),
             ]),
-            // What was read at the beginning: a conflict, once it has changed.
+            // Without a version: of a widget it is refused.
             1 => content(kind).prop_map(move |body| vec![
-                format!("PUT {b}{o2} {{{body}}} | +managed"),
+                format!("PUT OBJECTOPTIONS {{{body}}} | +managed"),
             ]),
             3 => (content(kind), subresource, any::<bool>()).prop_map(move |(body, subresource, merge)| {
                 let how = if strategic && !merge { "strategic" } else { "merge" };
                 let subresource = if kind == Kind::Widget { subresource } else { "" };
-                vec![format!("PATCH {c}{subresource}{o3} {how} {{{body}}} | +managed")]
+                vec![format!("PATCH OBJECT{subresource}OPTIONS {how} {{{body}}} | +managed")]
             }),
             4 => (without_nulls(kind), force, prop_oneof![4 => Just(""), 1 => Just("/status")]).prop_map(move |(body, force, subresource)| {
                 let subresource = if kind == Kind::Widget { subresource } else { "" };
-                vec![format!("PATCH {d}{subresource}{o4}{force} apply {{{body}}} | +managed")]
+                vec![format!("PATCH OBJECT{subresource}OPTIONS{force} apply {{{body}}} | +managed")]
             }),
-            1 => pointer.prop_map(move |patch| vec![format!("PATCH {e} json {patch} | +managed")]),
-            2 => deletion.prop_map(move |body| vec![format!("DELETE {f} {body}").trim_end().to_owned()]),
+            1 => pointer.prop_map(move |patch| vec![format!("PATCH OBJECT json {patch} | +managed")]),
+            2 => deletion.prop_map(move |body| vec![format!("DELETE OBJECT {body}").trim_end().to_owned()]),
             1 => listing.prop_map(move |query| vec![format!("GET {path}{query}")]),
-            1 => Just(vec![format!("GET {g} | +managed")]),
+            1 => Just(vec![format!("GET OBJECT | +managed")]),
             1 => Just(vec![format!("GET widgets/{name}/scale")]),
         ]
+        .prop_map(move |steps: Vec<String>| {
+            let object = format!("{path}/{name}");
+            let fill = |step: &String| step.replace("OBJECT", &object).replace("OPTIONS", &options);
+            steps.iter().map(fill).collect()
+        })
     })
 }
 
