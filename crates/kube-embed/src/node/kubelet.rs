@@ -177,6 +177,8 @@ struct Kubelet {
     tasks: JoinSet<String>,
     /// Objects that are gone while their task still ends containers.
     leaving: BTreeSet<String>,
+    /// Pods that have ended here: the watch may still tell of them as they were just before, and none runs again.
+    done: BTreeSet<String>,
     listing: Option<BTreeSet<String>>,
     started: bool,
     draining: bool,
@@ -197,6 +199,7 @@ pub(crate) async fn run(
         workers: HashMap::new(),
         tasks: JoinSet::new(),
         leaving: BTreeSet::new(),
+        done: BTreeSet::new(),
         listing: None,
         started: false,
         draining: false,
@@ -285,7 +288,7 @@ impl Kubelet {
             if pod.metadata.deletion_timestamp.is_some() {
                 self.remove_object(&pod).await;
             }
-        } else if !self.draining {
+        } else if !self.draining && !self.done.contains(&uid) {
             let (worker, inbox) = mpsc::unbounded_channel();
             self.workers.insert(uid.clone(), worker);
             let life = pod::run(Arc::clone(&self.ctx), pod, inbox);
@@ -297,6 +300,7 @@ impl Kubelet {
     }
 
     async fn gone(&mut self, uid: &str) {
+        self.done.remove(uid);
         let known = self.pods.borrow().get(uid).cloned();
         self.pods.send_modify(|pods| {
             pods.remove(uid);
@@ -320,6 +324,7 @@ impl Kubelet {
             return;
         }
         let pod = self.pods.borrow().get(&uid).cloned();
+        self.done.insert(uid);
         if let Some(pod) = pod.filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
             self.remove_object(&pod).await;
         }
