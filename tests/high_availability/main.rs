@@ -5,6 +5,7 @@
 
 mod observability;
 mod replica;
+mod traces;
 mod world;
 
 use std::time::{Duration, Instant};

@@ -29,12 +29,17 @@ pub struct Replica {
 impl Replica {
     /// Starts one and waits until it is ready.
     pub async fn start(world: &World, name: &str) -> anyhow::Result<Self> {
+        Self::start_with(world, name, &[]).await
+    }
+
+    /// The same, with these environment variables.
+    pub async fn start_with(world: &World, name: &str, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
         let (kubeconfig, user) = world.kubeconfig_of(name)?;
         let log = world.directory.path().join(format!("{name}.log"));
         let mut replica = Self {
             name: name.to_owned(),
             user,
-            child: spawn(world, name, &kubeconfig, &log)?,
+            child: spawn(world, name, &kubeconfig, &log, variables)?,
             kubeconfig,
             log,
             address: String::new(),
@@ -45,7 +50,7 @@ impl Replica {
 
     /// Starts it anew after its end, as the kubelet would.
     pub async fn restart(&mut self, world: &World) -> anyhow::Result<()> {
-        self.child = spawn(world, &self.name, &self.kubeconfig, &self.log)?;
+        self.child = spawn(world, &self.name, &self.kubeconfig, &self.log, &[])?;
         self.become_ready(world).await
     }
 
@@ -116,7 +121,13 @@ impl Replica {
     }
 }
 
-fn spawn(world: &World, name: &str, kubeconfig: &Path, log: &Path) -> anyhow::Result<Child> {
+fn spawn(
+    world: &World,
+    name: &str,
+    kubeconfig: &Path,
+    log: &Path,
+    variables: &[(&str, &str)],
+) -> anyhow::Result<Child> {
     let program = programs()?.join("legion-operator");
     ensure!(program.is_file(), "no {}", program.display());
     Command::new(program)
@@ -131,6 +142,7 @@ fn spawn(world: &World, name: &str, kubeconfig: &Path, log: &Path) -> anyhow::Re
         ])
         .args(["--platform-namespace", &world.platform, "--namespace", &world.namespace])
         .env("KUBECONFIG", kubeconfig)
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(log)?)

@@ -12,7 +12,9 @@ use legion_runtime::{
     listen,
     logs::{self, Format},
     telemetry::Telemetry,
+    traces::Traces,
 };
+use tracing_subscriber::Layer as _;
 
 /// Trains models from manifests.
 #[derive(Parser)]
@@ -101,7 +103,20 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run(arguments: Run) -> anyhow::Result<()> {
-    logs::init(arguments.log_format, &arguments.log)?;
+    let traces = Traces::from_env("legion-operator", env!("CARGO_PKG_VERSION"))?;
+    let layer = traces.as_ref().map(|traces| traces.layer().boxed());
+    logs::init(arguments.log_format, &arguments.log, layer)?;
+    let served = serve(arguments).await;
+    if let Some(traces) = traces {
+        // It blocks while the last spans are sent.
+        if let Err(error) = tokio::task::spawn_blocking(move || traces.end()).await? {
+            tracing::warn!(%error, "the last spans were not sent");
+        }
+    }
+    served
+}
+
+async fn serve(arguments: Run) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot install signal handlers")?;
     let telemetry = Telemetry::default();
     if !arguments.listen.is_empty() {

@@ -78,6 +78,8 @@ impl Manners {
         request
             .headers_mut()
             .insert(header::USER_AGENT, self.user_agent.clone());
+        #[cfg(feature = "traces")]
+        crate::traces::inject(request.headers_mut());
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let in_flight = self.requests.begin(&method, &uri);
         let answer = match tokio::time::timeout(self.deadline, client.send(request)).await {

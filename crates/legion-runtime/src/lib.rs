@@ -16,6 +16,8 @@ pub mod requests;
 pub mod retry;
 pub mod shutdown;
 pub mod telemetry;
+#[cfg(feature = "traces")]
+pub mod traces;
 
 pub use clock::{Clock, SharedClock, SystemClock, VirtualClock};
 pub use shutdown::Shutdown;

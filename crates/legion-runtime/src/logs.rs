@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal as _, str::FromStr};
 
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,22 +47,28 @@ pub enum LogError {
     AlreadySetUp,
 }
 
-/// Sends the events of this process that pass `filter` (`info`, or `target=level` pairs) to standard error.
+/// Where events and spans go besides the logs.
+pub type Beside = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Sends the events of this process that pass `filter` (`info`, or `target=level` pairs) to standard error, and all of them
+/// to `beside`.
 ///
 /// # Errors
 /// When the filter is not valid, or logs were set up before.
-pub fn init(format: Format, filter: &str) -> Result<(), LogError> {
+pub fn init(format: Format, filter: &str, beside: Option<Beside>) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(filter).map_err(|source| LogError::Filter {
         filter: filter.to_owned(),
         source,
     })?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(beside);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
         Format::Text => registry
-            .with(layer.with_ansi(std::io::stderr().is_terminal()))
+            .with(layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter))
             .try_init(),
-        Format::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        Format::Json => registry
+            .with(layer.json().flatten_event(true).with_filter(filter))
+            .try_init(),
     }
     .map_err(|_| LogError::AlreadySetUp)
 }

@@ -45,7 +45,7 @@ pub async fn up(global: &Global, up: &Up, out: &mut dyn Write) -> Result<Code> {
         }
     };
     let filter = std::env::var("LEGION_LOG").unwrap_or_else(|_| "warn,legion_operator=info".to_owned());
-    logs::init(LogFormat::Text, &filter).map_err(|error| CliError::new(Code::Invalid, error.to_string()))?;
+    logs::init(LogFormat::Text, &filter, None).map_err(|error| CliError::new(Code::Invalid, error.to_string()))?;
     let shutdown = Shutdown::on_signals().map_err(|error| CliError::io("signal handlers", error))?;
     let mut say = |text: &str| tracing::info!("{text}");
     let mut server = Server::start(data_dir, lock, up.port, &mut say).await?;

@@ -60,7 +60,7 @@ pub async fn furnished() -> Cluster {
 pub fn logs() {
     if let Ok(filter) = std::env::var("LEGION_LOG") {
         // A second test of the same process finds them set up.
-        let _ = legion_runtime::logs::init(legion_runtime::logs::Format::Text, &filter);
+        let _ = legion_runtime::logs::init(legion_runtime::logs::Format::Text, &filter, None);
     }
 }
 
