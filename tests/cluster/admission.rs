@@ -112,7 +112,7 @@ fn an_injected_sidecar_that_never_exits_holds_nothing_up() -> anyhow::Result<()>
         ensure!(said.ok, "{}", said.all);
         Ok(said.out.contains("mesh").then_some(()))
     })?;
-    cluster.apply(&script("meshed", QUICK, json!({})))?;
+    cluster.apply(&script("meshed", QUICK, json!({"gracePeriod": "1s"})))?;
     let training = cluster.success("meshed")?;
     ended_in_attempt(&training, 1)?;
     // Its pod would run for ever: it is deleted.

@@ -72,6 +72,22 @@ fn etcd_may_be_silent_for_a_while() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
+fn a_pod_that_no_watch_shows_is_still_followed() -> anyhow::Result<()> {
+    let cluster = cluster("label")?;
+    cluster.apply(&script("unlabelled", UNTIL_TOLD, json!({})))?;
+    let pod = cluster.printed("unlabelled", "under way")?;
+    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    // The operator watches pods with this label alone.
+    cluster.run(&["label", "pod", name, "legion-platform.org/training-"])?;
+    let_go(&cluster, &pod)?;
+    ended_in_attempt(&cluster.success("unlabelled")?, 1)?;
+    let made = cluster.list("pods", "")?;
+    ensure!(made.len() == 1, "another pod was made beside it: {made:#?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
 fn trainings_of_two_tenants_do_not_meet() -> anyhow::Result<()> {
     let (red, blue) = (cluster("tenant-red")?, cluster("tenant-blue")?);
     let wine = std::fs::read_to_string(legion_tests::local::repository().join("examples/wine/training.yaml"))?;

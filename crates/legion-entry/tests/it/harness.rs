@@ -1,6 +1,7 @@
 //! Starting `legion-entry` in a directory of its own and waiting for what it does.
 
 use legion_protocol::exit::ExitRecord;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -138,10 +139,21 @@ pub struct Started {
 }
 
 impl Started {
-    /// Reads the command's output until a line is the given word.
+    /// Reads the command's output until a line is the given word. Fails where nothing comes for a minute.
     pub fn wait_for(&mut self, word: &str) {
         let out = self.out.as_mut().unwrap();
         loop {
+            if out.buffer().is_empty() {
+                let minute = Timespec { tv_sec: 60, tv_nsec: 0 };
+                let ready = poll(&mut [PollFd::new(out.get_ref(), PollFlags::IN)], Some(&minute)).unwrap();
+                assert_ne!(
+                    ready,
+                    0,
+                    "{word:?} did not come within a minute, after {:?}:\n{}",
+                    self.seen,
+                    descendants(self.child.id())
+                );
+            }
             let mut line = String::new();
             assert_ne!(
                 out.read_line(&mut line).unwrap(),
@@ -252,6 +264,24 @@ impl Run {
     }
 }
 
+/// What the kernel says of a process and of all that descend from it: state, and the signals that are pending, blocked,
+/// ignored and caught.
+fn descendants(pid: u32) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let wanted = [
+        "Name:", "State:", "Pid:", "PPid:", "SigPnd:", "ShdPnd:", "SigBlk:", "SigIgn:", "SigCgt:",
+    ];
+    let lines = status
+        .lines()
+        .filter(|line| wanted.iter().any(|name| line.starts_with(name)));
+    let mut told = lines.collect::<Vec<_>>().join("; ") + "\n";
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    for child in children.split_whitespace() {
+        told += &descendants(child.parse().unwrap());
+    }
+    told
+}
+
 /// Whether a process exists and is no zombie.
 pub fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
@@ -274,9 +304,5 @@ pub fn wait_for_end(pid: &str) {
     let Ok(fd) = pidfd_open(pid_of(pid), PidfdFlags::empty()) else {
         return;
     };
-    rustix::event::poll(
-        &mut [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)],
-        None,
-    )
-    .unwrap();
+    poll(&mut [PollFd::new(&fd, PollFlags::IN)], None).unwrap();
 }
