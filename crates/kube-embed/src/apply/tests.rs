@@ -320,6 +320,16 @@ fn malformed_lists_are_refused() {
     );
 }
 
+/// Also in what the request may not write and is therefore not merged.
+#[test]
+fn malformed_lists_are_found_before_anything_is_merged() {
+    let types = builtin::types(Gvk::new("", "v1", "Pod")).unwrap();
+    let twice = json!({"spec": {"containers": [{"name": "c"}, {"name": "c"}]}});
+    let found = [".spec.containers: duplicate entries for key [name=\"c\"]"];
+    assert_eq!(mistyped(&twice, &types), found);
+    assert!(mistyped(&json!({"spec": {"containers": [{"name": "c"}]}}), &types).is_empty());
+}
+
 #[test]
 fn keys_with_defaults_may_be_left_out() {
     let types = builtin::types(Gvk::new("", "v1", "Pod")).unwrap();

@@ -2,14 +2,18 @@
 
 use serde_json::Value;
 
+use super::walk::well_formed;
 use crate::schema::TypeInfo;
 use crate::schema::node::{JsonType, Node};
 
 /// Every value of another type than the schema wants, as structured-merge-diff words it: a path with what was expected
-/// and what is there. A null is of any type.
+/// and what is there, and items of keyed lists that their keys do not tell apart. A null is of any type.
 pub fn mistyped(applied: &Value, types: &TypeInfo) -> Vec<String> {
     let mut found = Vec::new();
     walk(applied, types.root(), "", &mut found);
+    if found.is_empty() {
+        found.extend(well_formed(applied, Some(types.root()), "").err());
+    }
     found
 }
 

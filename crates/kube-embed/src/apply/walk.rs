@@ -230,20 +230,25 @@ pub(super) fn merge(live: &Value, applied: &Value, node: Option<&Node>, at: &str
 
 /// A value that nothing was merged into still has to be well-formed.
 fn fresh(value: &Value, node: Option<&Node>, at: &str) -> Result<Value, String> {
+    well_formed(value, node, at).map(|()| value.clone())
+}
+
+/// Are the items of every keyed list told apart by their keys?
+pub fn well_formed(value: &Value, node: Option<&Node>, at: &str) -> Result<(), String> {
     match shape(value, node) {
         Shape::Leaf => {}
         Shape::Map(map) => {
             for (name, below) in map {
-                fresh(below, child(node, name), &format!("{at}.{name}"))?;
+                well_formed(below, child(node, name), &format!("{at}.{name}"))?;
             }
         }
         Shape::List(list) => {
             for (element, item) in keyed_items(list, node, at)? {
-                fresh(item, items(node), &format!("{at}[{element}]"))?;
+                well_formed(item, items(node), &format!("{at}[{element}]"))?;
             }
         }
     }
-    Ok(value.clone())
+    Ok(())
 }
 
 fn keyed_items<'a>(list: &'a [Value], node: Option<&Node>, at: &str) -> Result<Vec<(String, &'a Value)>, String> {
