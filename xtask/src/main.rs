@@ -32,9 +32,9 @@ enum Command {
         /// The fast tiers only: no MLflow, no kubectl, no binaries under test.
         #[arg(long, group = "tiers")]
         fast: bool,
-        /// Also the tiers in real clusters, which need root.
+        /// Without the tiers in real clusters, which need root.
         #[arg(long, group = "tiers")]
-        all: bool,
+        embedded: bool,
         /// The tiers in real clusters only: conformance, charts, acceptance, failures, high availability.
         #[arg(long, group = "tiers")]
         kubernetes: bool,
@@ -70,12 +70,16 @@ fn run() -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Test { fast, all, kubernetes } => {
-            let choice = match (fast, all, kubernetes) {
+        Command::Test {
+            fast,
+            embedded,
+            kubernetes,
+        } => {
+            let choice = match (fast, embedded, kubernetes) {
                 (true, _, _) => Choice::Fast,
-                (_, true, _) => Choice::All,
+                (_, true, _) => Choice::Embedded,
                 (_, _, true) => Choice::Kubernetes,
-                _ => Choice::Embedded,
+                _ => Choice::All,
             };
             xtask::suites::run(&root, choice)
         }
