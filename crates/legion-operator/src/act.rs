@@ -36,7 +36,7 @@ pub async fn act<K: Kind>(shared: &Shared, key: &Key, world: &K::World, actions:
         };
         match result {
             Ok(result) => {
-                let goes_on = matches!(result, StepResult::Created(_) | StepResult::Deleted);
+                let goes_on = matches!(result, StepResult::Created | StepResult::Deleted);
                 acted.outcome.results.push(result);
                 if !goes_on {
                     break;
@@ -74,8 +74,8 @@ async fn create<K: Kind>(
         Ok(created) => {
             tracing::info!(pod = %pod_key, "created the pod");
             shared.metrics.pods_created.inc();
-            shared.pods.learn(pruned(created.clone()));
-            return Ok(StepResult::Created(Box::new(created)));
+            shared.pods.learn(pruned(created));
+            return Ok(StepResult::Created);
         }
         Err(error) => error,
     };
@@ -85,7 +85,7 @@ async fn create<K: Kind>(
                 return Ok(StepResult::NotYet);
             };
             let judged = K::judge(world, pod, &found);
-            if matches!(judged, StepResult::Created(_) | StepResult::NotYet) {
+            if matches!(judged, StepResult::Created | StepResult::NotYet) {
                 // Without its label the watch would never tell its end: it must not enter the cache.
                 if found.labels().contains_key(labels::TRAINING) {
                     shared.pods.learn(pruned(found));

@@ -13,11 +13,11 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Resource,
-    core::{DeserializeGuard, PartialObjectMeta, error_boundary::InvalidObject},
+    core::{PartialObjectMeta, error_boundary::InvalidObject},
     runtime::watcher::Event,
 };
 
-use crate::key::Key;
+use crate::{key::Key, told::Told};
 
 /// One object of the cache: of its type, or what can be said about one that does not fit it.
 #[derive(Debug)]
@@ -37,9 +37,9 @@ impl<K> Clone for Entry<K> {
     }
 }
 
-impl<K> From<DeserializeGuard<K>> for Entry<K> {
-    fn from(guard: DeserializeGuard<K>) -> Self {
-        match guard.0 {
+impl<K> From<Told<K>> for Entry<K> {
+    fn from(told: Told<K>) -> Self {
+        match told.0 {
             Ok(object) => Self::Valid(Arc::new(object)),
             Err(invalid) => Self::Invalid(Arc::new(invalid)),
         }
@@ -343,8 +343,8 @@ mod tests {
         }
     }
 
-    fn watched(name: &str, uid: &str, version: u64) -> DeserializeGuard<ConfigMap> {
-        DeserializeGuard(Ok(object(name, uid, version)))
+    fn watched(name: &str, uid: &str, version: u64) -> Told<ConfigMap> {
+        Told(Ok(object(name, uid, version)))
     }
 
     /// A cache, and the names that it told changes of since the last look.
@@ -373,7 +373,7 @@ mod tests {
             assert_eq!(std::mem::take(&mut *self.told.lock().unwrap()), expected);
         }
 
-        fn event(&mut self, event: Event<DeserializeGuard<ConfigMap>>) {
+        fn event(&mut self, event: Event<Told<ConfigMap>>) {
             self.cache.apply(&mut self.relist, event);
         }
 

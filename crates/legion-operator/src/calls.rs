@@ -6,7 +6,7 @@ use k8s_openapi::{NamespaceResourceScope, api::core::v1::Event};
 use kube::{
     Api, Client, Resource,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
-    core::Status,
+    core::{Request, Status},
 };
 use legion_plan::ApiError;
 use legion_runtime::{
@@ -16,7 +16,7 @@ use legion_runtime::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{key::Key, metrics::Metrics};
+use crate::{key::Key, metrics::Metrics, told::Told};
 
 /// How long one request may take, its body included.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -140,7 +140,7 @@ impl Calls {
         self.throttle.passed().await;
     }
 
-    fn api<K: Object>(&self, namespace: &str) -> Api<K> {
+    fn api<K: Object>(&self, namespace: &str) -> Api<Told<K>> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
@@ -179,7 +179,11 @@ impl Calls {
     /// When the server does not say.
     pub async fn get<K: Object>(&self, key: &Key) -> Result<Option<K>, CallError> {
         let what = format!("get {} {key}", K::kind(&()));
-        self.read(what, self.api::<K>(&key.namespace).get_opt(&key.name)).await
+        let api = self.api::<K>(&key.namespace);
+        self.read(what, async {
+            api.get_opt(&key.name).await?.map(Told::typed).transpose()
+        })
+        .await
     }
 
     /// The live object as it stands, whether it is of its type or not; `None` when it is not there.
@@ -234,7 +238,8 @@ impl Calls {
             let reason = event.reason.as_deref().unwrap_or_default();
             matches!(reason, "FailedMount" | "FailedAttachVolume" | "FailedMapVolume")
         };
-        let last = events.items.into_iter().filter(of_volumes).max_by_key(told_at);
+        let events = events.items.into_iter().filter_map(|event| event.0.ok());
+        let last = events.filter(of_volumes).max_by_key(told_at);
         Ok(last.and_then(|event| event.message))
     }
 
@@ -249,8 +254,15 @@ impl Calls {
             field_manager: Some(self.manager.clone()),
             ..PostParams::default()
         };
-        self.write(what, self.api::<K>(&key.namespace).create(&params, object))
-            .await
+        self.write(what, async {
+            let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+            let collection = Request::new(K::url_path(&(), Some(&key.namespace)));
+            let mut request = collection.create(&params, body).map_err(kube::Error::BuildRequest)?;
+            // What kube's own method does: its span has this name.
+            request.extensions_mut().insert("create");
+            self.client.request::<Told<K>>(request).await?.typed()
+        })
+        .await
     }
 
     /// Deletes this very object, not another of its name. One that is gone counts as deleted.
@@ -266,11 +278,11 @@ impl Calls {
             }),
             ..DeleteParams::background()
         };
-        match self
-            .write(what, self.api::<K>(&key.namespace).delete(&key.name, &params))
-            .await
-        {
-            Ok(answer) => Ok(Deletion::Begun(answer.left().map(Box::new))),
+        let api = self.api::<K>(&key.namespace);
+        match self.write(what, api.delete(&key.name, &params)).await {
+            Ok(answer) => Ok(Deletion::Begun(
+                answer.left().and_then(|told| told.typed().ok()).map(Box::new),
+            )),
             Err(error) if error.class == Class::Gone => Ok(Deletion::WasGone),
             Err(error) => Err(error),
         }
@@ -287,7 +299,10 @@ impl Calls {
             ..PatchParams::default()
         };
         let api = self.api::<K>(&key.namespace);
-        self.write(what, api.patch_status(&key.name, &params, &Patch::Merge(patch)))
-            .await
+        self.write(what, async {
+            let patch = Patch::Merge(patch);
+            api.patch_status(&key.name, &params, &patch).await?.typed()
+        })
+        .await
     }
 }

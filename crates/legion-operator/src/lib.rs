@@ -28,6 +28,7 @@ pub mod queue;
 pub mod run;
 pub mod settings;
 pub mod shared;
+pub mod told;
 pub mod wakeups;
 
 pub use run::{RunError, run};

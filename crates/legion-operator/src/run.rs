@@ -6,7 +6,7 @@ use http::HeaderValue;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, Client, Resource,
-    core::{DeserializeGuard, NamespaceResourceScope, PartialObjectMeta},
+    core::{NamespaceResourceScope, PartialObjectMeta},
 };
 use legion_plan::training::labels;
 use legion_runtime::{
@@ -29,6 +29,7 @@ use crate::{
     kinds::{Connections, Toolchains, Trainings},
     metrics::{Metrics, PREFIX, RESOURCES, Watch},
     shared::{Queues, Shared},
+    told::Told,
 };
 
 /// Name under which writes are booked.
@@ -201,9 +202,9 @@ fn watch_all(
         started: Vec::new(),
         synced: Vec::new(),
     };
-    watches.start(&with_platform, None, drop_managed_fields, &shared.toolchains);
-    watches.start(&own, None, drop_managed_fields, &shared.connections);
-    watches.start(&own, None, drop_managed_fields, &shared.trainings);
+    watches.start(&with_platform, None, keep_all, &shared.toolchains);
+    watches.start(&own, None, keep_all, &shared.connections);
+    watches.start(&own, None, keep_all, &shared.trainings);
     watches.start(&own, Some(labels::TRAINING), prune_pod, &shared.pods);
     watches.start(&own, None, keep_identity, &shared.config_maps);
     (watches.started, watches.synced)
@@ -261,14 +262,12 @@ impl Watches<'_> {
     }
 }
 
-fn drop_managed_fields<K: Resource>(object: &mut DeserializeGuard<K>) {
-    object.meta_mut().managed_fields = None;
-}
+/// Of Legion's own kinds, decisions look at everything.
+fn keep_all<K>(_: &mut Told<K>) {}
 
-fn prune_pod(object: &mut DeserializeGuard<Pod>) {
-    match &mut object.0 {
-        Ok(pod) => act::prune(pod),
-        Err(invalid) => invalid.metadata.managed_fields = None,
+fn prune_pod(object: &mut Told<Pod>) {
+    if let Ok(pod) = &mut object.0 {
+        act::prune(pod);
     }
 }
 

@@ -145,7 +145,7 @@ pub struct Outcome {
 #[derive(Debug, Clone, PartialEq)]
 pub enum StepResult {
     /// The pod was created, or was there already and is ours.
-    Created(Box<Pod>),
+    Created,
     /// The pod is deleted, or its deletion has begun.
     Deleted,
     /// Not done, because the view was outdated or a pod of that name is still ending: look again when something changes.

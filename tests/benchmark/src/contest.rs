@@ -105,7 +105,16 @@ impl Kind {
     }
 }
 
-/// What a contest came to.
+/// When a contest is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// Every object has its pod.
+    Pods,
+    /// Every object has ended.
+    Done,
+}
+
+/// What a contest came to. Not a number is what was not waited for.
 #[derive(Debug, Default)]
 struct Figures {
     /// From the first object to the last pod, in seconds.
@@ -209,26 +218,40 @@ impl<'a> Bench<'a> {
         let mut legion = Vec::new();
         let mut jobs = Vec::new();
         let mut shipped = Vec::new();
+        let mut ways_of_legion = Vec::new();
+        let mut ways_of_jobs = Vec::new();
         let manager = self.daemon("kube-controller-manager");
         for round in 0..self.options.repeat {
             raw.push(self.raw(&format!("raw-{round}")).await?);
             legion.push(
-                self.contest(Kind::Training, &format!("legion-{round}"), operator.id())
+                self.contest(Kind::Training, &format!("legion-{round}"), operator.id(), Until::Done)
                     .await?,
             );
+            let ways = self.ways(Kind::Training, &format!("legion-rate-{round}")).await?;
+            ways_of_legion.push(Percentiles::of(ways));
             let usual = manager.restart_with(&[
                 "--kube-api-qps=5000",
                 "--kube-api-burst=5000",
                 "--concurrent-job-syncs=64",
             ])?;
-            let held = self.contest(Kind::Job, &format!("jobs-{round}"), manager.pid()?).await;
+            let held = async {
+                let pid = manager.pid()?;
+                let figures = self
+                    .contest(Kind::Job, &format!("jobs-{round}"), pid, Until::Done)
+                    .await?;
+                let ways = self.ways(Kind::Job, &format!("jobs-rate-{round}")).await?;
+                anyhow::Ok((figures, ways))
+            }
+            .await;
             manager.change("stop")?;
             std::fs::write(self.options.cluster.join("run/kube-controller-manager.json"), usual)?;
             manager.change("start")?;
-            jobs.push(held?);
+            let (figures, ways) = held?;
+            jobs.push(figures);
+            ways_of_jobs.push(Percentiles::of(ways));
             if self.options.shipped {
                 shipped.push(
-                    self.contest(Kind::Job, &format!("shipped-{round}"), manager.pid()?)
+                    self.contest(Kind::Job, &format!("shipped-{round}"), manager.pid()?, Until::Pods)
                         .await?,
                 );
             }
@@ -239,11 +262,14 @@ impl<'a> Bench<'a> {
             ("Jobs, unthrottled", &jobs),
             ("Jobs, as shipped", &shipped),
         ]);
-
-        let ways = self.ways(Kind::Training, "legion-rate").await?;
-        println!("create -> pod at {RATE}/s, Legion: {}", percentiles(ways));
-        let ways = self.ways(Kind::Job, "jobs-rate").await?;
-        println!("create -> pod at {RATE}/s, Jobs as shipped: {}", percentiles(ways));
+        for (name, ways) in [("Legion", &ways_of_legion), ("Jobs, unthrottled", &ways_of_jobs)] {
+            let of = |percentile: fn(&Percentiles) -> f64| spread(&ways.iter().map(percentile).collect::<Vec<_>>());
+            println!(
+                "create -> pod at {RATE}/s, {name}: p50 {} ms, p99 {} ms, {RATED} objects a round",
+                of(|ways| ways.p50),
+                of(|ways| ways.p99)
+            );
+        }
         if self.options.finished > 0 {
             self.restart(operator).await?;
         }
@@ -267,7 +293,7 @@ impl<'a> Bench<'a> {
     }
 
     /// All objects at once; the fake kubelet ends their pods.
-    async fn contest(&self, kind: Kind, namespace: &str, controller: u32) -> anyhow::Result<Figures> {
+    async fn contest(&self, kind: Kind, namespace: &str, controller: u32, until: Until) -> anyhow::Result<Figures> {
         self.namespace(namespace).await?;
         let log = Log::from_now(self.options.cluster.join("logs/audit.log"))?;
         let path = kind.path(namespace);
@@ -278,6 +304,21 @@ impl<'a> Bench<'a> {
         let (created, all_pods) = tokio::join!(create, self.until_pods(namespace, began));
         created?;
         let all_pods = all_pods?;
+        if until == Until::Pods {
+            drop(kubelet);
+            self.clean(namespace, &[&path, &format!("/api/v1/namespaces/{namespace}/pods")])
+                .await?;
+            let figures = Figures {
+                all_pods,
+                all_done: f64::NAN,
+                writes: f64::NAN,
+                reads: f64::NAN,
+                cpu: f64::NAN,
+                resident: f64::NAN,
+            };
+            println!("{namespace}: {figures:.3?}");
+            return Ok(figures);
+        }
         self.until("every object has ended", || async {
             // The last created ends last, or nearly: the long list is read once it has.
             let last = self.get(&format!("{path}/o-{}", self.options.objects - 1)).await?;
@@ -587,7 +628,7 @@ fn count(number: usize) -> f64 {
 
 /// Median, smallest and largest.
 fn spread(values: &[f64]) -> String {
-    let mut sorted = values.to_vec();
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);
     match (sorted.first(), sorted.get(sorted.len() / 2), sorted.last()) {
         (Some(least), Some(median), Some(most)) => format!("{median:.2} ({least:.2}-{most:.2})"),
@@ -595,11 +636,20 @@ fn spread(values: &[f64]) -> String {
     }
 }
 
-fn percentiles(mut values: Vec<f64>) -> String {
-    values.sort_by(f64::total_cmp);
-    let at = |percent: usize| values.get((values.len() * percent / 100).min(values.len().saturating_sub(1)));
-    let text = |percent| at(percent).map_or_else(|| "-".to_owned(), |value| format!("{value:.1} ms"));
-    format!("p50 {}, p99 {}, {} objects", text(50), text(99), values.len())
+struct Percentiles {
+    p50: f64,
+    p99: f64,
+}
+
+impl Percentiles {
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |percent: usize| values.get(values.len() * percent / 100).copied().unwrap_or(f64::NAN);
+        Self {
+            p50: at(50),
+            p99: at(99),
+        }
+    }
 }
 
 /// A column of the table: its title, and its value.

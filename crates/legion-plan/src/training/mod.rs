@@ -45,7 +45,7 @@ pub fn judge_existing(world: &World, wanted: &Pod, found: &Pod) -> StepResult {
     } else if found.metadata.deletion_timestamp.is_some() {
         StepResult::NotYet
     } else {
-        StepResult::Created(Box::new(found.clone()))
+        StepResult::Created
     }
 }
 
@@ -70,7 +70,7 @@ pub fn settle(
             Action::DeletePod { .. } => None,
         });
     let refused = match created {
-        None | Some((_, Some(StepResult::Created(_)))) => None,
+        None | Some((_, Some(StepResult::Created))) => None,
         Some((name, Some(StepResult::Refused(error)))) => Some(refusal::state_of(error, name)),
         Some((name, Some(StepResult::Failed(error)))) => Some(State::new(
             Reason::ApiUnavailable,

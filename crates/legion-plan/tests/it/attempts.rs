@@ -43,8 +43,8 @@ fn look(world: &mut World, seconds: i64) -> Look {
     let results = plan.actions.iter().map(|action| match action {
         Action::CreatePod { pod, .. } => {
             let pod = stored(pod.as_ref().clone(), after(seconds));
-            created = Some(pod.clone());
-            StepResult::Created(Box::new(pod))
+            created = Some(pod);
+            StepResult::Created
         }
         Action::DeletePod { .. } => StepResult::Deleted,
     });

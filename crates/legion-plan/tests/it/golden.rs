@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use crate::{
     factory::{
         self, after, condition, connection, created, end, ended, exit, fetch_failed, fetched, kstatus, phase,
-        publish_message, running, schedule, set, settings, status, stored, succeed, time, toolchain, train, training,
-        waiting, world,
+        publish_message, running, schedule, set, settings, status, succeed, time, toolchain, train, training, waiting,
+        world,
     },
     universe::merge,
 };
@@ -75,9 +75,7 @@ fn refused(code: u16, message: &str) -> Case {
 
 fn outcome_of(plan: &Plan<ModelTrainingStatus>, answer: Option<&StepResult>) -> Outcome {
     let result = |action: &Action| match action {
-        Action::CreatePod { pod, .. } => answer
-            .cloned()
-            .unwrap_or_else(|| StepResult::Created(Box::new(stored(pod.as_ref().clone(), factory::start())))),
+        Action::CreatePod { .. } => answer.cloned().unwrap_or(StepResult::Created),
         Action::DeletePod { .. } => StepResult::Deleted,
     };
     Outcome {

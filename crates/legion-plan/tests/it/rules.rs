@@ -278,7 +278,7 @@ fn what_a_pod_that_exists_already_means(#[case] ours: bool, #[case] terminating:
     }
     found.metadata.deletion_timestamp = factory::time(0).filter(|_| terminating);
     let judged = match judge_existing(&world, &wanted, &found) {
-        StepResult::Created(_) => "created",
+        StepResult::Created => "created",
         StepResult::NotYet => "not yet",
         StepResult::NameTaken => "taken",
         other => panic!("{other:?}"),

@@ -193,7 +193,7 @@ impl Universe {
         let mut outcome = Outcome::default();
         for action in &plan.actions {
             let result = self.act(&world, action);
-            let stop = !matches!(result, StepResult::Created(_) | StepResult::Deleted);
+            let stop = !matches!(result, StepResult::Created | StepResult::Deleted);
             outcome.results.push(result);
             if stop {
                 break;
@@ -247,13 +247,13 @@ impl Universe {
                 let mut pod = factory::stored(pod.as_ref().clone(), self.now);
                 pod.metadata.uid = Some(format!("uid-{}", self.creations));
                 let sim = SimPod {
-                    pod: pod.clone(),
+                    pod,
                     stage: Stage::Created,
                     hidden: false,
                     exit: factory::exit(0),
                 };
                 self.pods.insert(name, sim);
-                StepResult::Created(Box::new(pod))
+                StepResult::Created
             }
             Action::DeletePod { name, uid, .. } => {
                 self.writes += 1;

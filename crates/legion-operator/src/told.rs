@@ -1,0 +1,152 @@
+//! An object as the API server tells it: of its type, or what can be said about one that does not fit it; and never with its
+//! managed fields.
+//!
+//! kube's `DeserializeGuard` does the first by way of a generic tree of the whole object and a copy of that. Here the object is
+//! read from its text, once, and what no decision looks at is not read at all: `managedFields` is a large part of an object's
+//! text, and as a tree it takes more memory than the rest of the object.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{
+    Resource,
+    core::{PartialObjectMeta, error_boundary::InvalidObject},
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
+use serde_json::value::RawValue;
+
+/// An object that is of its type, or what can be said about one that is not. It can be read from JSON alone.
+#[derive(Clone, Debug)]
+pub struct Told<K>(pub Result<K, InvalidObject>);
+
+impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Told<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let whole = Box::<RawValue>::deserialize(deserializer)?;
+        let text = without_managed_fields(whole.get());
+        let invalid = match serde_json::from_str(&text) {
+            Ok(object) => return Ok(Self(Ok(object))),
+            Err(error) => error.to_string(),
+        };
+        // What has not even metadata is no object.
+        let PartialObjectMeta { metadata, .. } =
+            serde_json::from_str::<PartialObjectMeta<K>>(&text).map_err(D::Error::custom)?;
+        Ok(Self(Err(InvalidObject {
+            error: invalid,
+            metadata,
+        })))
+    }
+}
+
+impl<K> Told<K> {
+    /// The object.
+    ///
+    /// # Errors
+    /// When it is not of its type.
+    pub fn typed(self) -> kube::Result<K> {
+        self.0
+            .map_err(|invalid| kube::Error::SerdeError(serde_json::Error::custom(invalid.error)))
+    }
+}
+
+/// The text of an object with null in the place of `metadata.managedFields`. A text that is not of an object stays as it is: whoever
+/// reads it says what is wrong.
+fn without_managed_fields(text: &str) -> Cow<'_, str> {
+    #[derive(Deserialize)]
+    struct Object<'a> {
+        #[serde(borrow)]
+        metadata: Metadata<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata<'a> {
+        #[serde(borrow)]
+        managed_fields: &'a RawValue,
+    }
+    let Ok(object) = serde_json::from_str::<Object<'_>>(text) else {
+        return Cow::Borrowed(text);
+    };
+    // It is a part of `text`: where it begins is the difference of the two addresses.
+    let fields = object.metadata.managed_fields.get();
+    let begin = fields.as_ptr().addr() - text.as_ptr().addr();
+    let (before, after) = (&text[..begin], &text[begin + fields.len()..]);
+    Cow::Owned([before, "null", after].concat())
+}
+
+impl<K: Resource> Resource for Told<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::kind(dt)
+    }
+
+    fn group(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::group(dt)
+    }
+
+    fn version(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::version(dt)
+    }
+
+    fn plural(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|invalid| &invalid.metadata, K::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0
+            .as_mut()
+            .map_or_else(|invalid| &mut invalid.metadata, K::meta_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::core::{ObjectList, WatchEvent};
+
+    use super::*;
+
+    const POD: &str = r#"{"kind":"Pod","metadata":{"name":"ä","managedFields":[{"manager":"m","fieldsV1":{"f:metadata":{}}}],
+        "uid":"u"},"spec":{"containers":[{"name":"c"}]}}"#;
+    const WRONG: &str = r#"{"metadata":{"name":"w","managedFields":[]},"spec":{"containers":"none"}}"#;
+
+    #[test]
+    fn an_object_is_read_without_its_managed_fields() {
+        for text in [POD.to_owned(), POD.replace("managedFields", "other")] {
+            let pod = serde_json::from_str::<Told<Pod>>(&text).unwrap().0.unwrap();
+            assert_eq!(
+                (pod.metadata.name.as_deref(), pod.metadata.uid.as_deref()),
+                (Some("ä"), Some("u"))
+            );
+            assert_eq!(pod.metadata.managed_fields, None);
+            assert_eq!(pod.spec.unwrap().containers[0].name, "c");
+        }
+    }
+
+    #[test]
+    fn of_one_that_is_not_of_its_type_the_metadata_and_the_reason_are_kept() {
+        let invalid = serde_json::from_str::<Told<Pod>>(WRONG).unwrap().0.unwrap_err();
+        assert_eq!(invalid.metadata.name.as_deref(), Some("w"));
+        assert!(invalid.error.contains("expected a sequence"), "{}", invalid.error);
+        for nothing in ["[]", "{\"metadata\":[]}"] {
+            serde_json::from_str::<Told<Pod>>(nothing).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn they_come_by_watch_and_by_list() {
+        let event = format!(r#"{{"type":"MODIFIED","object":{POD}}}"#);
+        let event: WatchEvent<Told<Pod>> = serde_json::from_str(&event).unwrap();
+        assert!(matches!(event, WatchEvent::Modified(Told(Ok(pod))) if pod.metadata.uid.as_deref() == Some("u")));
+        let list = format!(r#"{{"apiVersion":"v1","kind":"PodList","metadata":{{}},"items":[{POD},{WRONG}]}}"#);
+        let list: ObjectList<Told<Pod>> = serde_json::from_str(&list).unwrap();
+        assert!(list.items[0].0.is_ok() && list.items[1].0.is_err());
+    }
+}
