@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use legion_operator::access::{Access, DISCOVERY, Place, TABLE, Verb};
 use serde::Deserialize;
 
@@ -190,17 +190,20 @@ pub fn compare(log: &Path, namespace: &str, service_account: &str, lease: &str) 
     let mut verdict = Verdict::default();
     let mut used = BTreeSet::new();
     let mut seen = BTreeSet::new();
-    let uninstalled = uninstalled(log, service_account)?;
-    for request in requests(log, 0, &user)? {
-        // A watch is told of twice: when it is answered and when it ends.
-        if request.user != user || !seen.insert(request.id.clone()) {
-            continue;
-        }
+    let mut requests = requests(log, 0, &user)?;
+    // A watch is told of twice: when it is answered and when it ends.
+    requests.retain(|request| request.user == user && seen.insert(request.id.clone()));
+    let granted = granted(&requests);
+    for request in requests {
         verdict.requests += 1;
         let row = allowed(&request, namespace, lease);
         used.extend(row.flatten());
-        // A replica that is stopped with its release may be left without permissions first.
-        let refused = request.forbidden && !uninstalled.iter().any(|time| time.contains(&request.received));
+        // What was granted before and was granted again was not lacking: a replica that is stopped with its release may lose its
+        // permissions first, and an API server that has just been started answers before it knows all roles.
+        let in_between = granted
+            .get(&permission_of(&request))
+            .is_some_and(|time| time.start < request.received && request.received < time.end);
+        let refused = request.forbidden && !in_between;
         if refused || row.is_none() {
             *verdict.missing.entry(words(&request)).or_default() += 1;
         }
@@ -213,25 +216,22 @@ pub fn compare(log: &Path, namespace: &str, service_account: &str, lease: &str) 
     Ok(verdict)
 }
 
-/// The times during which a binding of a role to the operator was deleted.
-fn uninstalled(log: &Path, binding: &str) -> anyhow::Result<Vec<Range<Timestamp>>> {
-    let mut times: Vec<Range<Timestamp>> = Vec::new();
-    for request in requests(log, 0, "rolebindings")? {
-        if !request.is_complete() || !request.name.starts_with(binding) || !(200..300).contains(&request.code) {
-            continue;
-        }
-        match request.verb.as_str() {
-            "delete" => times.push(request.received..Timestamp::MAX),
-            // A new binding reaches the authorizer through a watch, a moment later.
-            "create" | "patch" => {
-                for time in times.iter_mut().filter(|time| time.end == Timestamp::MAX) {
-                    time.end = request.told.saturating_add(SignedDuration::from_secs(1))?;
-                }
-            }
-            _ => {}
-        }
+/// For each permission, from when to when it was granted: the first and the last time.
+fn granted(requests: &[Request]) -> BTreeMap<(String, String, String), Range<Timestamp>> {
+    let mut granted = BTreeMap::new();
+    for request in requests.iter().filter(|request| !request.forbidden) {
+        let time: &mut Range<Timestamp> = granted
+            .entry(permission_of(request))
+            .or_insert(request.received..request.received);
+        time.start = time.start.min(request.received);
+        time.end = time.end.max(request.received);
     }
-    Ok(times)
+    granted
+}
+
+/// Verb, group and resource of a request.
+fn permission_of(request: &Request) -> (String, String, String) {
+    (request.verb.clone(), request.group.clone(), request.resource.clone())
 }
 
 /// The row and verb that let a request through; `Some(None)` for what every client may ask.

@@ -65,7 +65,7 @@ annotations:
 {{- if and .Values.requireCRDs (.Capabilities.APIVersions.Has "apiregistration.k8s.io/v1") -}}
 {{- range list "ToolchainIntegration" "Connection" "ModelTraining" -}}
 {{- if not ($.Capabilities.APIVersions.Has (printf "legion-platform.org/v1alpha1/%s" .)) -}}
-{{- fail (printf "this cluster does not serve the kind %s of legion-platform.org/v1alpha1: install the chart legion-crds of the same version first (`helm upgrade --install legion-crds charts/legion-crds --namespace %s --create-namespace`), or set requireCRDs=false" . $.Release.Namespace) -}}
+{{- fail (printf "this cluster does not serve the kind %s of legion-platform.org/v1alpha1: install the chart legion-crds of the same version first (`helm upgrade --install legion-crds charts/legion-crds --namespace %s --create-namespace --wait`), or set requireCRDs=false" . $.Release.Namespace) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
