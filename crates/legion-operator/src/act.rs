@@ -149,10 +149,18 @@ pub fn prune(pod: &mut Pod) {
             resources: container.resources,
             env: container.env.map(|mut variables| {
                 variables.retain(|variable| variable.name == env::TIMEOUT_SECONDS);
+                variables.shrink_to_fit();
                 variables
             }),
             ..Container::default()
         };
         spec.containers = containers.into_iter().map(limits).collect();
+        // Lists that were read have room for more, and what was left out of them keeps its room: more than all that is kept.
+        spec.containers.shrink_to_fit();
+    }
+    if let Some(status) = &mut pod.status {
+        let lists = [&mut status.container_statuses, &mut status.init_container_statuses];
+        lists.into_iter().flatten().for_each(Vec::shrink_to_fit);
+        status.conditions.iter_mut().for_each(Vec::shrink_to_fit);
     }
 }
