@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
+};
 use serde_json::Value;
 
 /// How long anything may take. Far more than it ever does: a slow machine fails no test, and a hang ends.
@@ -79,13 +82,23 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> anyhow::Result<Option<T>>)
     }
 }
 
-/// Kills a process as a crash does. One that is gone already is no error.
+/// Kills a process as a crash does, and waits until the kernel has closed its files and released its locks. One that is gone already
+/// is no error.
 pub fn kill(pid: i32) -> anyhow::Result<()> {
     let id = Pid::from_raw(pid).with_context(|| format!("{pid} is no process id"))?;
-    match kill_process(id, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+    let killed = pidfd_open(id, PidfdFlags::empty()).and_then(|process| {
+        kill_process(id, Signal::KILL)?;
+        Ok(process)
+    });
+    let process = match killed {
+        Ok(process) => process,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
         Err(error) => bail!("process {pid} cannot be killed: {error}"),
-    }
+    };
+    let minute = Timespec { tv_sec: 60, tv_nsec: 0 };
+    let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&minute))?;
+    ensure!(ended == 1, "process {pid} was killed and has not ended within a minute");
+    Ok(())
 }
 
 /// A process that belongs to a data directory.
