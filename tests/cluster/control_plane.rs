@@ -3,10 +3,10 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use legion_tests::cluster::{Cluster, process, script};
+use legion_tests::cluster::{Cluster, process};
 use serde_json::json;
 
-use crate::{UNTIL_TOLD, cluster, ended_in_attempt, let_go};
+use crate::{cluster, ended_in_attempt, let_go, under_way};
 
 /// How long a part is away: longer than a request may take, shorter than a lease of the operator.
 const AWAY: Duration = Duration::from_secs(8);
@@ -14,8 +14,7 @@ const AWAY: Duration = Duration::from_secs(8);
 /// A training is under way, something happens, and it comes to its end in its first attempt.
 fn survives(purpose: &str, event: impl FnOnce(&Cluster) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let cluster = cluster(purpose)?;
-    cluster.apply(&script("steady", UNTIL_TOLD, json!({})))?;
-    let pod = cluster.printed("steady", "under way")?;
+    let pod = under_way(&cluster, "steady", json!({}))?;
     event(&cluster)?;
     let again = cluster.until_served("its pod is shown again", || cluster.pods("steady"))?;
     ensure!(
@@ -74,8 +73,7 @@ fn etcd_may_be_silent_for_a_while() -> anyhow::Result<()> {
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
 fn a_pod_that_no_watch_shows_is_still_followed() -> anyhow::Result<()> {
     let cluster = cluster("label")?;
-    cluster.apply(&script("unlabelled", UNTIL_TOLD, json!({})))?;
-    let pod = cluster.printed("unlabelled", "under way")?;
+    let pod = under_way(&cluster, "unlabelled", json!({}))?;
     let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
     // The operator watches pods with this label alone.
     cluster.run(&["label", "pod", name, "legion-platform.org/training-"])?;

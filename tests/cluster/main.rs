@@ -18,7 +18,7 @@ mod resources;
 
 use anyhow::{Context as _, ensure};
 use legion_tests::{
-    cluster::{Backend, Cluster},
+    cluster::{Backend, Cluster, script},
     local::succeeded,
 };
 use serde_json::Value;
@@ -32,6 +32,12 @@ pub const QUICK: &str = "echo 1 > \"$LEGION_OUTPUT/model/weights\"";
 /// A namespace in the real cluster.
 pub fn cluster(purpose: &str) -> anyhow::Result<Cluster> {
     Cluster::new(Backend::Kubernetes, purpose)
+}
+
+/// Applies a training whose command goes on until [`let_go`]; gives back its pod once that command has begun.
+pub fn under_way(cluster: &Cluster, name: &str, spec: Value) -> anyhow::Result<Value> {
+    cluster.apply(&script(name, UNTIL_TOLD, spec))?;
+    cluster.printed(name, "under way")
 }
 
 /// Lets the command [`UNTIL_TOLD`] of a pod come to its end.

@@ -4,12 +4,12 @@ use std::fs;
 
 use anyhow::{Context as _, ensure};
 use legion_tests::{
-    cluster::{cluster_directory, process, script},
+    cluster::{cluster_directory, process},
     local::succeeded,
 };
 use serde_json::{Value, json};
 
-use crate::{UNTIL_TOLD, cluster, ended_in_attempt, let_go};
+use crate::{cluster, ended_in_attempt, let_go, under_way};
 
 /// The harness has one.
 const NODE: &str = "node-1";
@@ -18,8 +18,7 @@ const NODE: &str = "node-1";
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
 fn a_drain_interrupts_and_the_run_goes_on_elsewhere() -> anyhow::Result<()> {
     let cluster = cluster("drain")?;
-    cluster.apply(&script("drained", UNTIL_TOLD, json!({"gracePeriod": "1s"})))?;
-    cluster.printed("drained", "under way")?;
+    under_way(&cluster, "drained", json!({"gracePeriod": "1s"}))?;
     let drained = cluster.run(&[
         "drain",
         NODE,
@@ -41,8 +40,7 @@ fn a_drain_interrupts_and_the_run_goes_on_elsewhere() -> anyhow::Result<()> {
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
 fn a_restart_of_the_kubelet_is_not_noticed() -> anyhow::Result<()> {
     let cluster = cluster("kubelet")?;
-    cluster.apply(&script("unmoved", UNTIL_TOLD, json!({})))?;
-    let pod = cluster.printed("unmoved", "under way")?;
+    let pod = under_way(&cluster, "unmoved", json!({}))?;
     process("kubelet", "kill")?;
     process("kubelet", "start")?;
     let_go_when_it_answers(&cluster, &pod)?;
@@ -61,12 +59,7 @@ fn a_lost_node_is_waited_for_and_may_come_back() -> anyhow::Result<()> {
     let cluster = cluster("lost")?;
     // Kubernetes itself would wait five minutes until it gives up the pods of a silent node.
     let soon = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
-    cluster.apply(&script(
-        "lonely",
-        UNTIL_TOLD,
-        json!({"tolerations": soon, "gracePeriod": "1s"}),
-    ))?;
-    let first = cluster.printed("lonely", "under way")?;
+    let first = under_way(&cluster, "lonely", json!({"tolerations": soon, "gracePeriod": "1s"}))?;
     process("kubelet", "kill")?;
     let waiting = cluster.waiting("lonely", "NodeLost");
     process("kubelet", "start")?;
@@ -93,8 +86,7 @@ fn a_lost_node_is_waited_for_and_may_come_back() -> anyhow::Result<()> {
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
 fn a_node_under_pressure_interrupts_and_the_run_goes_on() -> anyhow::Result<()> {
     let cluster = cluster("pressure")?;
-    cluster.apply(&script("pressed", UNTIL_TOLD, json!({"gracePeriod": "1s"})))?;
-    let pod = cluster.printed("pressed", "under way")?;
+    let pod = under_way(&cluster, "pressed", json!({"gracePeriod": "1s"}))?;
     let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
     let file = cluster_directory()?.join("kubelet.yaml");
     let usual = fs::read_to_string(&file)?;
@@ -121,8 +113,7 @@ fn a_node_under_pressure_interrupts_and_the_run_goes_on() -> anyhow::Result<()> 
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
 fn a_pod_whose_deadline_somebody_shortened_ends_the_run() -> anyhow::Result<()> {
     let cluster = cluster("deadline")?;
-    cluster.apply(&script("hurried", UNTIL_TOLD, json!({"gracePeriod": "1s"})))?;
-    let pod = cluster.printed("hurried", "under way")?;
+    let pod = under_way(&cluster, "hurried", json!({"gracePeriod": "1s"}))?;
     let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
     // It is the one field of a running pod's spec besides images that may be changed.
     cluster.run(&[

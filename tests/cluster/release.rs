@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use legion_tests::cluster::{Cluster, helm, install, script};
 use serde_json::{Value, json};
 
-use crate::{QUICK, UNTIL_TOLD, cluster, ended_in_attempt, let_go};
+use crate::{QUICK, cluster, ended_in_attempt, let_go, under_way};
 
 /// Fails unless the pod that runs and the training that is done are as they were.
 fn untouched(cluster: &Cluster, pod: &Value, done: &Value, after: &str) -> anyhow::Result<()> {
@@ -31,8 +31,7 @@ fn no_training_starts_again_for_an_upgrade_a_rollback_or_a_reinstallation() -> a
     let cluster = cluster("release")?;
     cluster.apply(&script("done", QUICK, json!({})))?;
     let done = cluster.success("done")?;
-    cluster.apply(&script("running", UNTIL_TOLD, json!({})))?;
-    let pod = cluster.printed("running", "under way")?;
+    let pod = under_way(&cluster, "running", json!({}))?;
 
     install(&OTHER_PODS)?;
     leads(&cluster)?;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use legion_tests::{cluster::script, local::succeeded};
 use serde_json::json;
 
-use crate::{QUICK, UNTIL_TOLD, cluster, ended_in_attempt};
+use crate::{QUICK, cluster, ended_in_attempt, under_way};
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
@@ -57,8 +57,7 @@ fn a_limit_range_gives_its_defaults() -> anyhow::Result<()> {
         "spec": {"limits": [{"type": "Container", "default": {"cpu": "1", "memory": "200Mi"}, "defaultRequest": {"cpu": "10m", "memory": "32Mi"}}]},
     });
     cluster.apply(&limits.to_string())?;
-    cluster.apply(&script("limited", UNTIL_TOLD, json!({})))?;
-    let pod = cluster.printed("limited", "under way")?;
+    let pod = under_way(&cluster, "limited", json!({}))?;
     let trainer = pod["spec"]["containers"]
         .as_array()
         .and_then(|containers| containers.iter().find(|container| container["name"] == "trainer"))
@@ -84,8 +83,7 @@ fn a_quota_is_waited_for() -> anyhow::Result<()> {
         "resourcequota/pods",
         "--timeout=60s",
     ])?;
-    cluster.apply(&script("first", UNTIL_TOLD, json!({})))?;
-    let first = cluster.printed("first", "under way")?;
+    let first = under_way(&cluster, "first", json!({}))?;
     cluster.apply(&script("second", QUICK, json!({})))?;
     let waiting = cluster.waiting("second", "QuotaExceeded")?;
     let message = succeeded(&waiting)["message"].as_str().unwrap_or_default();

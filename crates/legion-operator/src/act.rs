@@ -137,7 +137,6 @@ pub fn pruned(mut pod: Pod) -> Pod {
 
 /// [`pruned`], in place.
 pub fn prune(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
     if let Some(spec) = &mut pod.spec {
         let PodSpec {
             node_name, containers, ..
