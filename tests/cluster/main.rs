@@ -1,7 +1,7 @@
 //! What only a real cluster can do to a training: nodes, quotas, policies, images, and the parts of Kubernetes itself.
 //!
-//! `cargo xtask test --kubernetes` runs them in the harness' cluster, one at a time: most of them change what all others
-//! would see.
+//! `cargo xtask test --kubernetes` runs them in the harness' cluster: those of [`alone`] one at a time, the others beside each
+//! other (`--skip=alone::`).
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -9,12 +9,11 @@
 )]
 
 mod admission;
-mod budget;
-mod control_plane;
+mod alone;
 mod images;
-mod node;
-mod release;
+mod pods;
 mod resources;
+mod tenants;
 
 use anyhow::{Context as _, ensure};
 use legion_tests::{

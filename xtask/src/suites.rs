@@ -30,6 +30,8 @@ type Command = &'static [&'static str];
 struct Cluster {
     /// Builds and starts it. Where one of these fails, the tier's commands are left out.
     up: &'static [Command],
+    /// Before the tier's other commands, all at the same time.
+    at_once: &'static [Command],
     /// Removes it, whatever became of the commands.
     down: Command,
 }
@@ -73,7 +75,7 @@ const FAST: [Tier; 1] = [Tier {
 
 // No `--package` in them: a package alone is compiled with the features that it alone asks for, and so are its dependencies,
 // once more for each. Tests are found by the names of suites and of tests instead.
-const SLOW: [Tier; 6] = [
+const SLOW: [Tier; 4] = [
     Tier {
         name: "fetch and publish against S3-compatible and ssh servers",
         needs: "Python 3.11, PyPI",
@@ -93,35 +95,6 @@ const SLOW: [Tier; 6] = [
             "--nocapture",
             "every_",
         ]],
-        cluster: None,
-    },
-    Tier {
-        name: "toolchain conformance",
-        needs: "Python 3.11, PyPI",
-        commands: &[
-            &[
-                "cargo",
-                "run",
-                "--quiet",
-                "--bin",
-                "legionctl",
-                "--",
-                "toolchain",
-                "test",
-                "toolchains/script",
-            ],
-            &[
-                "cargo",
-                "run",
-                "--quiet",
-                "--bin",
-                "legionctl",
-                "--",
-                "toolchain",
-                "test",
-                "toolchains/mlflow",
-            ],
-        ],
         cluster: None,
     },
     Tier {
@@ -154,6 +127,39 @@ const SLOW: [Tier; 6] = [
         commands: &[&["cargo", "test", "--test", "it", "--", "--ignored", "kubectl"]],
         cluster: None,
     },
+];
+
+/// Beside those: Python computes on one core most of the time.
+const PYTHON: [Tier; 2] = [
+    Tier {
+        name: "toolchain conformance",
+        needs: "Python 3.11, PyPI",
+        commands: &[
+            &[
+                "cargo",
+                "run",
+                "--quiet",
+                "--bin",
+                "legionctl",
+                "--",
+                "toolchain",
+                "test",
+                "toolchains/script",
+            ],
+            &[
+                "cargo",
+                "run",
+                "--quiet",
+                "--bin",
+                "legionctl",
+                "--",
+                "toolchain",
+                "test",
+                "toolchains/mlflow",
+            ],
+        ],
+        cluster: None,
+    },
     Tier {
         name: "Legion and its MLflow toolchain against plain mlflow run, MLflow 3 and 2.22",
         needs: "Python 3.11, PyPI",
@@ -170,7 +176,7 @@ const ON_A_CONTROL_PLANE: [Tier; 1] = [Tier {
         &on!(CONTROL_PLANE, "charts"),
         &on!(CONTROL_PLANE, "gitops"),
         // One at a time: one of them restarts the API server.
-        &on!(CONTROL_PLANE, "high_availability", "--test-threads=1"),
+        &on!(CONTROL_PLANE, "high_availability", "--test-threads=1", "--nocapture"),
     ],
     cluster: Some(Cluster {
         up: &[
@@ -188,6 +194,7 @@ const ON_A_CONTROL_PLANE: [Tier; 1] = [Tier {
                 CONTROL_PLANE,
             ],
         ],
+        at_once: &[],
         down: &["cargo", "xtask", "cluster", "down", "--dir", CONTROL_PLANE],
     }),
 }];
@@ -197,11 +204,10 @@ const ON_A_NODE: [Tier; 1] = [Tier {
     name: "on a real Kubernetes: conformance, installation, acceptance, failures, permissions",
     needs: "root, cgroups, Go, Buildah, debootstrap",
     commands: &[
-        &on!(CLUSTER, "conformance"),
-        &on!(CLUSTER, "install"),
         &on!(CLUSTER, "acceptance"),
+        &on!(CLUSTER, "cluster", "--skip=alone::", "--test-threads=4"),
         // One at a time: they stop parts that all others need.
-        &on!(CLUSTER, "cluster", "--test-threads=1"),
+        &on!(CLUSTER, "cluster", "alone::", "--test-threads=1"),
         // Last: it reads what the operator did in all of them.
         &on!(CLUSTER, "permissions"),
     ],
@@ -220,6 +226,8 @@ const ON_A_NODE: [Tier; 1] = [Tier {
                 CLUSTER,
             ],
         ],
+        // The page installs Legion, which everything after it needs, and conformance needs nothing of Legion.
+        at_once: &[&on!(CLUSTER, "conformance"), &on!(CLUSTER, "install")],
         down: &["cargo", "xtask", "cluster", "down", "--dir", CLUSTER],
     }),
 }];
@@ -256,27 +264,19 @@ pub fn run(root: &Path, choice: Choice) -> anyhow::Result<ExitCode> {
         took: began.elapsed(),
         passed: true,
     }];
-    let (first, beside, others, last): (&[Tier], &[Tier], &[Tier], &[Tier]) = match choice {
-        Choice::All => (&FAST, &ON_A_NODE, &SLOW, &ON_A_CONTROL_PLANE),
-        Choice::Embedded => (&FAST, &[], &SLOW, &[]),
-        Choice::Fast => (&FAST, &[], &[], &[]),
-        Choice::Kubernetes => (&[], &[], &ON_A_NODE, &ON_A_CONTROL_PLANE),
+    // The fast tiers alone, then what waits most of the time beside what computes, and what measures alone again.
+    let phases: &[&[&[Tier]]] = match choice {
+        Choice::All => &[&[&FAST], &[&SLOW, &PYTHON, &ON_A_NODE], &[&ON_A_CONTROL_PLANE]],
+        Choice::Embedded => &[&[&FAST], &[&SLOW, &PYTHON]],
+        Choice::Fast => &[&[&FAST]],
+        Choice::Kubernetes => &[&[&ON_A_NODE], &[&ON_A_CONTROL_PLANE]],
     };
-    let all = |tiers: &[Tier], teller: &Teller| -> anyhow::Result<Vec<Outcome>> {
-        tiers.iter().map(|tier| tier.run(root, teller)).collect()
-    };
-    summary.extend(all(first, &aloud)?);
-    // What waits for nodes most of the time runs beside what computes; what it says is shown afterwards.
-    let quiet = Teller::into_file()?;
-    thread::scope(|scope| -> anyhow::Result<()> {
-        let waiting = scope.spawn(|| all(beside, &quiet));
-        summary.extend(all(others, &aloud)?);
-        let outcomes = waiting.join().map_err(|_| anyhow::anyhow!("a tier panicked"))?;
-        print!("{}", quiet.said()?);
-        summary.extend(outcomes?);
-        Ok(())
-    })?;
-    summary.extend(all(last, &aloud)?);
+    for lanes in phases {
+        let outcomes = side_by_side(lanes, &aloud, |tiers, teller| -> anyhow::Result<Vec<Outcome>> {
+            tiers.iter().map(|tier| tier.run(root, teller)).collect()
+        })?;
+        summary.extend(outcomes.into_iter().flatten());
+    }
 
     println!("\n{:>8}  {:<6}  tier", "seconds", "result");
     for outcome in &summary {
@@ -317,6 +317,9 @@ impl Tier {
             passed = passed && timed(root, command, teller)?;
         }
         if passed {
+            let at_once = self.cluster.as_ref().map_or(&[][..], |cluster| cluster.at_once);
+            let results = side_by_side(at_once, teller, |command, teller| timed(root, command, teller))?;
+            passed &= results.into_iter().all(|passed| passed);
             for command in self.commands {
                 passed &= timed(root, command, teller)?;
             }
@@ -332,6 +335,35 @@ impl Tier {
     }
 }
 
+/// Does all of something at the same time. The first tells what it does while it does it, the others afterwards.
+fn side_by_side<T: Sync, R: Send>(
+    all: &[T],
+    teller: &Teller,
+    run: impl Fn(&T, &Teller) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<Vec<R>> {
+    let Some((first, others)) = all.split_first() else {
+        return Ok(Vec::new());
+    };
+    let others = others
+        .iter()
+        .map(|one| anyhow::Ok((one, Teller::into_file()?)))
+        .collect::<Result<Vec<_>, _>>()?;
+    thread::scope(|scope| {
+        let run = &run;
+        let threads: Vec<_> = others
+            .iter()
+            .map(|(one, quiet)| (scope.spawn(move || run(one, quiet)), quiet))
+            .collect();
+        let mut results = vec![run(first, teller)?];
+        for (thread, quiet) in threads {
+            let result = thread.join().map_err(|_| anyhow::anyhow!("a tier panicked"))?;
+            teller.tell(&quiet.said()?)?;
+            results.push(result?);
+        }
+        Ok(results)
+    })
+}
+
 /// Where commands and their output are told.
 enum Teller {
     Aloud,
@@ -345,11 +377,15 @@ impl Teller {
     }
 
     fn say(&self, line: &str) -> anyhow::Result<()> {
+        self.tell(&format!("{line}\n"))
+    }
+
+    fn tell(&self, text: &str) -> anyhow::Result<()> {
         match self {
-            Self::Aloud => println!("{line}"),
+            Self::Aloud => print!("{text}"),
             Self::Quietly(file) => {
                 let mut file = file;
-                writeln!(file, "{line}")?;
+                file.write_all(text.as_bytes())?;
             }
         }
         Ok(())

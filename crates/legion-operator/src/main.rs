@@ -53,7 +53,7 @@ struct Run {
     #[arg(long, env = "LEGION_CLUSTER_ASSIGNS_USER", conflicts_with_all = ["run_as_user", "run_as_group"])]
     cluster_assigns_user: bool,
     /// How many objects of one kind are looked at side by side.
-    #[arg(long, env = "LEGION_WORKERS", default_value_t = 16)]
+    #[arg(long, env = "LEGION_WORKERS", default_value_t = 32)]
     workers: usize,
     /// Name of the lease by which one of several replicas acts.
     #[arg(long, env = "LEGION_LEASE", default_value = "legion-operator")]

@@ -24,7 +24,7 @@ impl Settings {
         Self {
             plan,
             namespaces: Vec::new(),
-            workers: 16,
+            workers: 32,
             lease: None,
             telemetry: None,
         }

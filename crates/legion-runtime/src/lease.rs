@@ -203,7 +203,7 @@ pub async fn acquire(
                     Some(Err(error)) => {
                         tracing::warn!(%error, "cannot watch the lease");
                         tokio::select! {
-                            () = tokio::time::sleep(challenger.settings.interval) => {}
+                            () = tokio::time::sleep(pause) => {}
                             () = shutdown.requested() => return None,
                         }
                         challenger.attempt().await

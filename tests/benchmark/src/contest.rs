@@ -81,6 +81,8 @@ impl Kind {
                     "entrypoint": "train.py",
                     "hyperParameters": {"c": "0.5"},
                     "timeout": "15m",
+                    // Longer than anything takes here: their pods are not removed while something is measured.
+                    "ttlAfterFinished": "2h",
                 },
             }),
             Self::Job => json!({
@@ -115,7 +117,7 @@ enum Until {
 }
 
 /// What a contest came to. Not a number is what was not waited for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Figures {
     /// From the first object to the last pod, in seconds.
     all_pods: f64,
@@ -129,6 +131,18 @@ struct Figures {
     cpu: f64,
     /// Memory of the controller at the end, in MiB.
     resident: f64,
+}
+
+impl Figures {
+    /// Nothing was waited for.
+    const NONE: Self = Self {
+        all_pods: f64::NAN,
+        all_done: f64::NAN,
+        writes: f64::NAN,
+        reads: f64::NAN,
+        cpu: f64::NAN,
+        resident: f64::NAN,
+    };
 }
 
 /// Everything that a contest needs.
@@ -304,64 +318,55 @@ impl<'a> Bench<'a> {
         let create = self.create_all(&path, |number| kind.object(&format!("o-{number}"), &self.pod));
         let (created, all_pods) = tokio::join!(create, self.until_pods(namespace, began));
         created?;
-        let all_pods = all_pods?;
-        if until == Until::Pods {
-            drop(kubelet);
-            self.clean(namespace, &[&path, &format!("/api/v1/namespaces/{namespace}/pods")])
-                .await?;
-            let figures = Figures {
-                all_pods,
-                all_done: f64::NAN,
-                writes: f64::NAN,
-                reads: f64::NAN,
-                cpu: f64::NAN,
-                resident: f64::NAN,
+        let mut figures = Figures {
+            all_pods: all_pods?,
+            ..Figures::NONE
+        };
+        if until == Until::Done {
+            self.until_done(kind, &path, self.options.objects).await?;
+            let all_done = began.elapsed().as_secs_f64();
+            let spent = cpu(controller)?.saturating_sub(used);
+            let requests: Vec<Asked> = log
+                .requests(namespace)?
+                .into_iter()
+                .filter(|request| request.agent.starts_with(kind.controller()))
+                .collect();
+            let of = |counted: fn(&Asked) -> bool| {
+                count(requests.iter().filter(|request| counted(request)).count()) / count(self.options.objects)
             };
-            println!("{namespace}: {figures:.3?}");
-            return Ok(figures);
+            figures = Figures {
+                all_done,
+                cpu: spent.as_secs_f64() * 1000.0 / count(self.options.objects),
+                resident: resident(controller)?,
+                writes: of(Asked::is_write),
+                reads: of(|request| matches!(request.verb.as_str(), "get" | "list")),
+                ..figures
+            };
         }
+        drop(kubelet);
+        self.clean(namespace, &[&path, &format!("/api/v1/namespaces/{namespace}/pods")])
+            .await?;
+        println!("{namespace}: {figures:.3?}");
+        Ok(figures)
+    }
+
+    /// Waits until so many objects have ended.
+    async fn until_done(&self, kind: Kind, path: &str, objects: usize) -> anyhow::Result<()> {
         self.until("every object has ended", || async {
             // The last created ends last, or nearly: the long list is read once it has.
-            let last = self.get(&format!("{path}/o-{}", self.options.objects - 1)).await?;
+            let last = self.get(&format!("{path}/o-{}", objects - 1)).await?;
             if !kind.is_done(&last) {
                 return Ok(false);
             }
-            let all = self.get(&path).await?;
+            let all = self.get(path).await?;
             let done = all["items"]
                 .as_array()
                 .into_iter()
                 .flatten()
                 .filter(|object| kind.is_done(object));
-            Ok(done.count() == self.options.objects)
+            Ok(done.count() == objects)
         })
-        .await?;
-        let all_done = began.elapsed().as_secs_f64();
-        let spent = cpu(controller)?.saturating_sub(used);
-        let resident = resident(controller)?;
-        drop(kubelet);
-        let requests: Vec<Asked> = log
-            .requests(namespace)?
-            .into_iter()
-            .filter(|request| request.agent.starts_with(kind.controller()))
-            .collect();
-        let writes = requests.iter().filter(|request| request.is_write()).count();
-        let reads = requests
-            .iter()
-            .filter(|request| matches!(request.verb.as_str(), "get" | "list"))
-            .count();
-        let objects = count(self.options.objects);
-        self.clean(namespace, &[&path, &format!("/api/v1/namespaces/{namespace}/pods")])
-            .await?;
-        let figures = Figures {
-            all_pods,
-            all_done,
-            writes: count(writes) / objects,
-            reads: count(reads) / objects,
-            cpu: spent.as_secs_f64() * 1000.0 / objects,
-            resident,
-        };
-        println!("{namespace}: {figures:.3?}");
-        Ok(figures)
+        .await
     }
 
     /// From an object to its pod, by the API server's own clock, in milliseconds.
@@ -421,21 +426,21 @@ impl<'a> Bench<'a> {
         all.buffer_unordered(SIDE_BY_SIDE)
             .try_for_each(|()| async { Ok(()) })
             .await?;
-        self.until("every training has ended", || async {
-            let last = self.get(&format!("{path}/o-{}", self.options.finished - 1)).await?;
-            if !Kind::Training.is_done(&last) {
-                return Ok(false);
-            }
-            let all = self.get(&path).await?;
-            let done = all["items"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|object| Kind::Training.is_done(object));
-            Ok(done.count() == self.options.finished)
+        self.until_done(Kind::Training, &path, self.options.finished).await?;
+        drop(kubelet);
+        self.restarts(operator, namespace, "and their pods").await?;
+        // As `ttlAfterFinished` removes them after ten minutes.
+        let pods = format!("/api/v1/namespaces/{namespace}/pods");
+        self.delete_all(&pods).await?;
+        self.until("the pods are gone", || async {
+            let left = self.get(&format!("{pods}?limit=1")).await?;
+            Ok(left["items"].as_array().is_some_and(Vec::is_empty))
         })
         .await?;
-        drop(kubelet);
+        self.restarts(operator, namespace, "whose pods are gone").await
+    }
+
+    async fn restarts(&self, operator: &mut Child, namespace: &str, pods: &str) -> anyhow::Result<()> {
         for round in 0..self.options.repeat {
             operator.kill()?;
             operator.wait()?;
@@ -453,7 +458,7 @@ impl<'a> Bench<'a> {
                 .filter(|request| request.agent.starts_with("legion-operator") && request.is_write())
                 .count();
             println!(
-                "restart {round} with {} finished trainings: ready after {took:.2} s, {writes} writes in 10 s, {:.1} MiB",
+                "restart {round} with {} finished trainings {pods}: ready after {took:.2} s, {writes} writes in 10 s, {:.1} MiB",
                 self.options.finished,
                 resident(operator.id())?
             );
@@ -592,14 +597,19 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    async fn delete_all(&self, collection: &str) -> anyhow::Result<()> {
+        let now = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "propagationPolicy": "Background"});
+        let request = Request::delete(collection)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(serde_json::to_vec(&now)?)?;
+        self.client.request_text(request).await?;
+        Ok(())
+    }
+
     /// Deletes what a contest made, so that the next one finds the same server.
     async fn clean(&self, namespace: &str, collections: &[&str]) -> anyhow::Result<()> {
-        let now = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "propagationPolicy": "Background"});
         for collection in collections {
-            let request = Request::delete(*collection)
-                .header(http::header::CONTENT_TYPE, "application/json")
-                .body(serde_json::to_vec(&now)?)?;
-            self.client.request_text(request).await?;
+            self.delete_all(collection).await?;
         }
         let request = Request::delete(format!("/api/v1/namespaces/{namespace}")).body(Vec::new())?;
         self.client.request_text(request).await?;

@@ -108,26 +108,3 @@ fn a_node_under_pressure_interrupts_and_the_run_goes_on() -> anyhow::Result<()> 
     let_go_when_it_answers(&cluster, &next)?;
     ended_in_attempt(&cluster.success("pressed")?, 2)
 }
-
-#[test]
-#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_pod_whose_deadline_somebody_shortened_ends_the_run() -> anyhow::Result<()> {
-    let cluster = cluster("deadline")?;
-    let pod = under_way(&cluster, "hurried", json!({"gracePeriod": "1s"}))?;
-    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
-    // It is the one field of a running pod's spec besides images that may be changed.
-    cluster.run(&[
-        "patch",
-        "pod",
-        name,
-        "--patch={\"spec\": {\"activeDeadlineSeconds\": 1}}",
-    ])?;
-    let training = cluster.ended("hurried")?;
-    ensure!(
-        succeeded(&training)["reason"] == "DeadlineExceeded",
-        "{:#}",
-        training["status"]
-    );
-    ensure!(training["status"]["run"]["attempt"] == 1, "{:#}", training["status"]);
-    Ok(())
-}

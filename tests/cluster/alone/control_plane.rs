@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use legion_tests::cluster::{Cluster, process};
 use serde_json::json;
 
@@ -67,46 +67,4 @@ fn etcd_may_be_silent_for_a_while() -> anyhow::Result<()> {
         thread::sleep(AWAY);
         process("etcd", "resume")
     })
-}
-
-#[test]
-#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_pod_that_no_watch_shows_is_still_followed() -> anyhow::Result<()> {
-    let cluster = cluster("label")?;
-    let pod = under_way(&cluster, "unlabelled", json!({}))?;
-    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
-    // The operator watches pods with this label alone.
-    cluster.run(&["label", "pod", name, "legion-platform.org/training-"])?;
-    let_go(&cluster, &pod)?;
-    ended_in_attempt(&cluster.success("unlabelled")?, 1)?;
-    let made = cluster.list("pods", "")?;
-    ensure!(made.len() == 1, "another pod was made beside it: {made:#?}");
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn trainings_of_two_tenants_do_not_meet() -> anyhow::Result<()> {
-    let (red, blue) = (cluster("tenant-red")?, cluster("tenant-blue")?);
-    let wine = std::fs::read_to_string(legion_tests::local::repository().join("examples/wine/training.yaml"))?;
-    red.apply(&wine)?;
-    blue.apply(&wine)?;
-    let mut uris = Vec::new();
-    for tenant in [&red, &blue] {
-        let training = tenant.success("wine")?;
-        ended_in_attempt(&training, 1)?;
-        ensure!(
-            training["status"]["score"] == "val_accuracy=0.9714",
-            "{:#}",
-            training["status"]
-        );
-        let uri = training["status"]["artifact"]["uri"]
-            .as_str()
-            .context("an artifact")?
-            .to_owned();
-        ensure!(uri.contains(tenant.namespace()), "{uri}");
-        uris.push(uri);
-    }
-    ensure!(uris[0] != uris[1], "{uris:?}");
-    Ok(())
 }

@@ -1,0 +1,45 @@
+//! What somebody does to a training's pod.
+
+use anyhow::{Context as _, ensure};
+use legion_tests::local::succeeded;
+use serde_json::json;
+
+use crate::{cluster, ended_in_attempt, let_go, under_way};
+
+#[test]
+#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
+fn a_pod_that_no_watch_shows_is_still_followed() -> anyhow::Result<()> {
+    let cluster = cluster("label")?;
+    let pod = under_way(&cluster, "unlabelled", json!({}))?;
+    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    // The operator watches pods with this label alone.
+    cluster.run(&["label", "pod", name, "legion-platform.org/training-"])?;
+    let_go(&cluster, &pod)?;
+    ended_in_attempt(&cluster.success("unlabelled")?, 1)?;
+    let made = cluster.list("pods", "")?;
+    ensure!(made.len() == 1, "another pod was made beside it: {made:#?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
+fn a_pod_whose_deadline_somebody_shortened_ends_the_run() -> anyhow::Result<()> {
+    let cluster = cluster("deadline")?;
+    let pod = under_way(&cluster, "hurried", json!({"gracePeriod": "1s"}))?;
+    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    // It is the one field of a running pod's spec besides images that may be changed.
+    cluster.run(&[
+        "patch",
+        "pod",
+        name,
+        "--patch={\"spec\": {\"activeDeadlineSeconds\": 1}}",
+    ])?;
+    let training = cluster.ended("hurried")?;
+    ensure!(
+        succeeded(&training)["reason"] == "DeadlineExceeded",
+        "{:#}",
+        training["status"]
+    );
+    ensure!(training["status"]["run"]["attempt"] == 1, "{:#}", training["status"]);
+    Ok(())
+}
