@@ -1,9 +1,8 @@
 //! Carries out the actions of a plan, in their order, up to the first that does not go through.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource as _, ResourceExt as _};
 use legion_plan::{Action, Outcome, StepResult, training::labels};
-use legion_protocol::env;
 use legion_runtime::retry::Class;
 
 use crate::{
@@ -74,7 +73,7 @@ async fn create<K: Kind>(
         Ok(created) => {
             tracing::info!(pod = %pod_key, "created the pod");
             shared.metrics.pods_created.inc();
-            shared.pods.learn(pruned(created));
+            shared.pods.learn(created);
             return Ok(StepResult::Created);
         }
         Err(error) => error,
@@ -88,7 +87,7 @@ async fn create<K: Kind>(
             if matches!(judged, StepResult::Created | StepResult::NotYet) {
                 // Without its label the watch would never tell its end: it must not enter the cache.
                 if found.labels().contains_key(labels::TRAINING) {
-                    shared.pods.learn(pruned(found));
+                    shared.pods.learn(found);
                 } else {
                     *unseen = Some(Box::new(found));
                 }
@@ -111,7 +110,7 @@ async fn delete(shared: &Shared, key: &Key, name: &str, uid: &str, why: &str) ->
             shared.metrics.pods_deleted.inc();
             // Until the node has ended it, it is still there.
             if let Some(pod) = pod {
-                shared.pods.learn(pruned(*pod));
+                shared.pods.learn(*pod);
             }
             Ok(StepResult::Deleted)
         }
@@ -124,42 +123,5 @@ async fn delete(shared: &Shared, key: &Key, name: &str, uid: &str, why: &str) ->
             Ok(StepResult::Refused(error.answer()))
         }
         Err(error) => Err(error),
-    }
-}
-
-/// A pod without what no decision looks at. Decisions read metadata, the node's name, limits and the status: a cache of many
-/// thousand pods stays small.
-#[must_use]
-pub fn pruned(mut pod: Pod) -> Pod {
-    prune(&mut pod);
-    pod
-}
-
-/// [`pruned`], in place.
-pub fn prune(pod: &mut Pod) {
-    if let Some(spec) = &mut pod.spec {
-        let PodSpec {
-            node_name, containers, ..
-        } = std::mem::take(spec);
-        spec.node_name = node_name;
-        // The limits that a failed run's message names.
-        let limits = |container: Container| Container {
-            name: container.name,
-            resources: container.resources,
-            env: container.env.map(|mut variables| {
-                variables.retain(|variable| variable.name == env::TIMEOUT_SECONDS);
-                variables.shrink_to_fit();
-                variables
-            }),
-            ..Container::default()
-        };
-        spec.containers = containers.into_iter().map(limits).collect();
-        // Lists that were read have room for more, and what was left out of them keeps its room: more than all that is kept.
-        spec.containers.shrink_to_fit();
-    }
-    if let Some(status) = &mut pod.status {
-        let lists = [&mut status.container_statuses, &mut status.init_container_statuses];
-        lists.into_iter().flatten().for_each(Vec::shrink_to_fit);
-        status.conditions.iter_mut().for_each(Vec::shrink_to_fit);
     }
 }

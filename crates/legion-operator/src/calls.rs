@@ -16,7 +16,7 @@ use legion_runtime::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{key::Key, metrics::Metrics, told::Told};
+use crate::{key::Key, metrics::Metrics, told::Told, view::View};
 
 /// How long one request may take, its body included.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -100,6 +100,7 @@ pub struct Calls {
 /// What every kind that we read or write is.
 pub trait Object:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + View
     + Clone
     + Debug
     + Serialize
@@ -112,6 +113,7 @@ pub trait Object:
 
 impl<K> Object for K where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + View
         + Clone
         + Debug
         + Serialize

@@ -34,8 +34,8 @@ pub struct Feed<W, K> {
     pub namespace: Option<String>,
     /// Label selector, if not all objects count.
     pub labels: Option<String>,
-    /// Strips what no decision needs, before the object is kept.
-    pub prune: fn(&mut W),
+    /// Strips what no decision needs, before the object is kept; for what is not read by way of a [`View`](crate::view::View).
+    pub prune: Option<fn(&mut W)>,
     /// What is filled.
     pub cache: Arc<Cache<K>>,
     /// Cancelled once the first list is complete.
@@ -108,12 +108,14 @@ where
     }
 
     fn take(&self, relist: &mut Relist, mut event: Event<W>) {
-        match &mut event {
-            Event::Apply(object) => {
+        if let (Some(prune), Event::Apply(object) | Event::InitApply(object)) = (self.prune, &mut event) {
+            prune(object);
+        }
+        match &event {
+            Event::Apply(_) | Event::Delete(_) => {
                 self.metrics.events.inc();
-                (self.prune)(object);
             }
-            Event::InitApply(object) => (self.prune)(object),
+            Event::Init | Event::InitApply(_) => {}
             Event::InitDone => {
                 self.metrics.relists.inc();
                 let ours = |key: &Key| {
@@ -125,10 +127,6 @@ where
                 self.synced.cancel();
                 return;
             }
-            Event::Delete(_) => {
-                self.metrics.events.inc();
-            }
-            Event::Init => {}
         }
         self.cache.apply(relist, event);
     }

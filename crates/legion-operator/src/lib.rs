@@ -29,6 +29,7 @@ pub mod run;
 pub mod settings;
 pub mod shared;
 pub mod told;
+pub mod view;
 pub mod wakeups;
 
 pub use run::{RunError, run};

@@ -3,8 +3,12 @@
 //! An object is never looked at by two workers at once; a change that comes meanwhile makes it due again. An object may
 //! be due at one time only: the earliest that anybody asked for. Nothing here can lose a wake-up, and nothing grows with
 //! objects that are gone.
+//!
+//! Objects that are new come before others: when many come at once, work begins for all of them before what became of the
+//! first is written down, which by then is often one write less.
 
 use std::{
+    cmp,
     collections::{BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -36,47 +40,72 @@ pub struct Backlog {
     pub idle: Duration,
 }
 
+/// So many objects are taken up, at most, until it is the turn of one that is not new.
+const OTHERS_EVERY: u32 = 8;
+
 #[derive(Debug, Default)]
 struct State {
     /// Who is due when, the earliest first.
     due: BTreeSet<(Instant, Key)>,
-    /// The same by key.
-    when: HashMap<Key, Instant>,
+    /// The same of objects that are new.
+    new: BTreeSet<(Instant, Key)>,
+    /// How many new ones were taken up since the last other one.
+    streak: u32,
+    /// Both by key.
+    when: HashMap<Key, Due>,
     /// Who is being looked at, and when it asked to be due again.
     running: HashMap<Key, Option<Instant>>,
     /// When the last one was taken up; none while nobody works.
     taken: Option<Instant>,
 }
 
+/// When an object is due.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    at: Instant,
+    new: bool,
+}
+
 impl State {
-    fn schedule(&mut self, key: Key, at: Instant) {
+    fn set(&mut self, new: bool) -> &mut BTreeSet<(Instant, Key)> {
+        if new { &mut self.new } else { &mut self.due }
+    }
+
+    fn schedule(&mut self, key: Key, at: Instant, new: bool) {
         if let Some(again) = self.running.get_mut(&key) {
             *again = Some(again.map_or(at, |earlier| earlier.min(at)));
             return;
         }
-        match self.when.get(&key) {
-            Some(earlier) if *earlier <= at => {}
-            Some(later) => {
-                self.due.remove(&(*later, key.clone()));
-                self.due.insert((at, key.clone()));
-                self.when.insert(key, at);
+        let asked = Due { at, new };
+        let due = match self.when.get(&key).copied() {
+            None => asked,
+            Some(held) if held.at <= at && (held.new || !new) => return,
+            Some(held) => {
+                self.set(held.new).remove(&(held.at, key.clone()));
+                Due {
+                    at: cmp::min(held.at, at),
+                    new: held.new || new,
+                }
             }
-            None => {
-                self.due.insert((at, key.clone()));
-                self.when.insert(key, at);
-            }
-        }
+        };
+        self.set(due.new).insert((due.at, key.clone()));
+        self.when.insert(key, due);
     }
 
     fn take(&mut self, now: Instant) -> Result<(Key, Duration), Option<Instant>> {
-        match self.due.first() {
-            Some((at, _)) if *at <= now => {}
-            other => return Err(other.map(|(at, _)| *at)),
-        }
+        let first = |set: &BTreeSet<(Instant, Key)>| set.first().map(|(at, _)| *at);
+        let (other, new) = (first(&self.due), first(&self.new));
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let take_new = match (is_due(other), is_due(new)) {
+            (false, false) => return Err(other.into_iter().chain(new).min()),
+            (true, true) => self.streak + 1 < OTHERS_EVERY,
+            (_, new) => new,
+        };
         // Just seen to be there.
-        let Some((at, key)) = self.due.pop_first() else {
+        let Some((at, key)) = self.set(take_new).pop_first() else {
             return Err(None);
         };
+        self.streak = if take_new { self.streak.saturating_add(1) } else { 0 };
         self.when.remove(&key);
         self.running.insert(key.clone(), None);
         self.taken = Some(now);
@@ -100,17 +129,12 @@ impl Queue {
         let now = Instant::now();
         let mut state = self.state();
         state.taken = Some(now);
-        let overdue: Vec<Key> = state
-            .due
-            .iter()
-            .take_while(|(at, _)| *at < now)
-            .map(|(_, key)| key.clone())
-            .collect();
-        for key in overdue {
-            if let Some(at) = state.when.insert(key.clone(), now) {
-                state.due.remove(&(at, key.clone()));
+        for new in [false, true] {
+            let later = state.set(new).split_off(&(now, Key::new("", "")));
+            for (_, key) in std::mem::replace(state.set(new), later) {
+                state.when.insert(key.clone(), Due { at: now, new });
+                state.set(new).insert((now, key));
             }
-            state.due.insert((now, key));
         }
     }
 
@@ -122,10 +146,12 @@ impl Queue {
         let Some(taken) = state.taken else {
             return Backlog::default();
         };
-        let due = || state.due.iter().map(|(at, _)| *at).take_while(|at| *at <= now);
+        let due = |set: &BTreeSet<(Instant, Key)>| set.iter().take_while(|(at, _)| *at <= now).count();
+        let firsts = [&state.due, &state.new].map(|set| set.first().map(|(at, _)| *at));
+        let oldest = firsts.into_iter().flatten().min().unwrap_or(now);
         Backlog {
-            due: due().count(),
-            oldest: due().next().map_or(Duration::ZERO, |at| now - at),
+            due: due(&state.due) + due(&state.new),
+            oldest: now.saturating_duration_since(oldest),
             running: state.running.len(),
             idle: now - taken,
         }
@@ -140,9 +166,15 @@ impl Queue {
         self.add_after(key, Duration::ZERO);
     }
 
+    /// Makes an object due now that nobody has looked at yet.
+    pub fn add_new(&self, key: Key) {
+        self.state().schedule(key, Instant::now(), true);
+        self.changed.notify_one();
+    }
+
     /// Makes an object due in a while, unless it is due earlier anyway.
     pub fn add_after(&self, key: Key, delay: Duration) {
-        self.state().schedule(key, Instant::now() + delay);
+        self.state().schedule(key, Instant::now() + delay, false);
         self.changed.notify_one();
     }
 
@@ -176,7 +208,7 @@ impl Queue {
         let asked = state.running.remove(&key).flatten();
         let again = again.map(|delay| Instant::now() + delay);
         if let Some(at) = asked.into_iter().chain(again).min() {
-            state.schedule(key, at);
+            state.schedule(key, at, false);
         }
         drop(state);
         self.changed.notify_one();
@@ -186,7 +218,7 @@ impl Queue {
     #[must_use]
     pub fn len(&self) -> usize {
         let state = self.state();
-        state.due.len() + state.running.len()
+        state.when.len() + state.running.len()
     }
 
     /// Is there nothing to look at, now or later?
@@ -223,6 +255,32 @@ mod tests {
         queue.done(key("a"), None);
         queue.done(key("b"), None);
         assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_objects_come_first_and_others_get_their_turn() {
+        let queue = queue();
+        for name in ["other-1", "other-2", "told-again"] {
+            queue.add(key(name));
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for number in 0..15 {
+            queue.add_new(key(&format!("new-{number:02}")));
+        }
+        queue.add_new(key("told-again"));
+        let mut taken = Vec::new();
+        while !queue.is_empty() {
+            let key = queue.next().await;
+            taken.push(key.name.to_string());
+            queue.done(key, None);
+        }
+        let new = (0..15).map(|number| format!("new-{number:02}"));
+        // It has been due for longest, and counts as new by now.
+        let mut expected = vec!["told-again".to_owned()];
+        expected.extend(new);
+        expected.insert(7, "other-1".to_owned());
+        expected.insert(15, "other-2".to_owned());
+        assert_eq!(taken, expected);
     }
 
     #[tokio::test(start_paused = true)]

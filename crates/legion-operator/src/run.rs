@@ -3,7 +3,7 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client, Resource,
     core::{NamespaceResourceScope, PartialObjectMeta},
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Settings, act,
+    Settings,
     cache::{Cache, Entry},
     calls::Calls,
     crds,
@@ -202,11 +202,11 @@ fn watch_all(
         started: Vec::new(),
         synced: Vec::new(),
     };
-    watches.start(&with_platform, None, keep_all, &shared.toolchains);
-    watches.start(&own, None, keep_all, &shared.connections);
-    watches.start(&own, None, keep_all, &shared.trainings);
-    watches.start(&own, Some(labels::TRAINING), prune_pod, &shared.pods);
-    watches.start(&own, None, keep_identity, &shared.config_maps);
+    watches.start::<Told<_>, _>(&with_platform, None, None, &shared.toolchains);
+    watches.start::<Told<_>, _>(&own, None, None, &shared.connections);
+    watches.start::<Told<_>, _>(&own, None, None, &shared.trainings);
+    watches.start::<Told<_>, _>(&own, Some(labels::TRAINING), None, &shared.pods);
+    watches.start(&own, None, Some(keep_identity), &shared.config_maps);
     (watches.started, watches.synced)
 }
 
@@ -223,7 +223,7 @@ impl Watches<'_> {
         &mut self,
         namespaces: &[Option<String>],
         labels: Option<&str>,
-        prune: fn(&mut W),
+        prune: Option<fn(&mut W)>,
         cache: &Arc<Cache<K>>,
     ) where
         W: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -259,15 +259,6 @@ impl Watches<'_> {
             };
             self.tasks.spawn(feed.run());
         }
-    }
-}
-
-/// Of Legion's own kinds, decisions look at everything.
-fn keep_all<K>(_: &mut Told<K>) {}
-
-fn prune_pod(object: &mut Told<Pod>) {
-    if let Ok(pod) = &mut object.0 {
-        act::prune(pod);
     }
 }
 

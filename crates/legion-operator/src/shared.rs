@@ -111,7 +111,11 @@ impl Shared {
                 if old != new {
                     referrers.update(&change.key, &old, &new);
                 }
-                queues.trainings.add(change.key.clone());
+                if change.old.is_none() {
+                    queues.trainings.add_new(change.key.clone());
+                } else {
+                    queues.trainings.add(change.key.clone());
+                }
             })))
         };
         let toolchains = {

@@ -1,9 +1,7 @@
-//! An object as the API server tells it: of its type, or what can be said about one that does not fit it; and never with its
-//! managed fields.
+//! An object as the API server tells it: of its type, or what can be said about one that does not fit it.
 //!
 //! kube's `DeserializeGuard` does the first by way of a generic tree of the whole object and a copy of that. Here the object is
-//! read from its text, once, and what no decision looks at is not read at all: `managedFields` is a large part of an object's
-//! text, and as a tree it takes more memory than the rest of the object.
+//! read from its text, once, and only as much of it as its [`View`] says.
 
 use std::borrow::Cow;
 
@@ -12,27 +10,25 @@ use kube::{
     Resource,
     core::{PartialObjectMeta, error_boundary::InvalidObject},
 };
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, Error as _},
-};
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::value::RawValue;
+
+use crate::view::View;
 
 /// An object that is of its type, or what can be said about one that is not. It can be read from JSON alone.
 #[derive(Clone, Debug)]
 pub struct Told<K>(pub Result<K, InvalidObject>);
 
-impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Told<K> {
+impl<'de, K: Resource + View> Deserialize<'de> for Told<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let whole = Box::<RawValue>::deserialize(deserializer)?;
-        let text = without_managed_fields(whole.get());
-        let invalid = match serde_json::from_str(&text) {
-            Ok(object) => return Ok(Self(Ok(object))),
+        let invalid = match serde_json::from_str::<K::Of<'_>>(whole.get()) {
+            Ok(object) => return Ok(Self(Ok(object.into()))),
             Err(error) => error.to_string(),
         };
         // What has not even metadata is no object.
         let PartialObjectMeta { metadata, .. } =
-            serde_json::from_str::<PartialObjectMeta<K>>(&text).map_err(D::Error::custom)?;
+            serde_json::from_str::<PartialObjectMeta<K>>(whole.get()).map_err(D::Error::custom)?;
         Ok(Self(Err(InvalidObject {
             error: invalid,
             metadata,
@@ -49,30 +45,6 @@ impl<K> Told<K> {
         self.0
             .map_err(|invalid| kube::Error::SerdeError(serde_json::Error::custom(invalid.error)))
     }
-}
-
-/// The text of an object with null in the place of `metadata.managedFields`. A text that is not of an object stays as it is: whoever
-/// reads it says what is wrong.
-fn without_managed_fields(text: &str) -> Cow<'_, str> {
-    #[derive(Deserialize)]
-    struct Object<'a> {
-        #[serde(borrow)]
-        metadata: Metadata<'a>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Metadata<'a> {
-        #[serde(borrow)]
-        managed_fields: &'a RawValue,
-    }
-    let Ok(object) = serde_json::from_str::<Object<'_>>(text) else {
-        return Cow::Borrowed(text);
-    };
-    // It is a part of `text`: where it begins is the difference of the two addresses.
-    let fields = object.metadata.managed_fields.get();
-    let begin = fields.as_ptr().addr() - text.as_ptr().addr();
-    let (before, after) = (&text[..begin], &text[begin + fields.len()..]);
-    Cow::Owned([before, "null", after].concat())
 }
 
 impl<K: Resource> Resource for Told<K> {
@@ -116,19 +88,6 @@ mod tests {
     const POD: &str = r#"{"kind":"Pod","metadata":{"name":"ä","managedFields":[{"manager":"m","fieldsV1":{"f:metadata":{}}}],
         "uid":"u"},"spec":{"containers":[{"name":"c"}]}}"#;
     const WRONG: &str = r#"{"metadata":{"name":"w","managedFields":[]},"spec":{"containers":"none"}}"#;
-
-    #[test]
-    fn an_object_is_read_without_its_managed_fields() {
-        for text in [POD.to_owned(), POD.replace("managedFields", "other")] {
-            let pod = serde_json::from_str::<Told<Pod>>(&text).unwrap().0.unwrap();
-            assert_eq!(
-                (pod.metadata.name.as_deref(), pod.metadata.uid.as_deref()),
-                (Some("ä"), Some("u"))
-            );
-            assert_eq!(pod.metadata.managed_fields, None);
-            assert_eq!(pod.spec.unwrap().containers[0].name, "c");
-        }
-    }
 
     #[test]
     fn of_one_that_is_not_of_its_type_the_metadata_and_the_reason_are_kept() {

@@ -1,0 +1,266 @@
+//! What is read of an object's text: what decisions look at, and nothing else.
+//!
+//! Most of a pod's text is of no interest here, nor are the managed fields of any object, which as a tree take more memory than
+//! the rest of it. What is not read costs no allocation, and a cache of many thousand pods stays small.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use k8s_openapi::{
+    api::{
+        core::{
+            self,
+            v1::{ConfigMap, Container, EnvVar, Pod, PodSpec, PodStatus, ResourceRequirements},
+        },
+        events,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+};
+use legion_api::{
+    Connection, ConnectionSpec, ConnectionStatus, ModelTraining, ModelTrainingSpec, ModelTrainingStatus,
+    ToolchainIntegration, ToolchainIntegrationSpec, ToolchainIntegrationStatus,
+};
+use legion_protocol::env;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// A kind that is read by way of something smaller.
+pub trait View: Sized {
+    /// As it is read, from a text that lives for so long.
+    type Of<'a>: Deserialize<'a> + Into<Self>;
+}
+
+/// Kinds that are read seldom are read as they are.
+macro_rules! as_they_are {
+    ($($kind:ty),*) => {
+        $(impl View for $kind {
+            type Of<'a> = Self;
+        })*
+    };
+}
+
+as_they_are!(ConfigMap, core::v1::Event, events::v1::Event);
+
+/// Metadata without managed fields.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    annotations: Option<BTreeMap<String, String>>,
+    creation_timestamp: Option<Time>,
+    deletion_grace_period_seconds: Option<i64>,
+    deletion_timestamp: Option<Time>,
+    finalizers: Option<Vec<String>>,
+    generate_name: Option<String>,
+    generation: Option<i64>,
+    labels: Option<BTreeMap<String, String>>,
+    name: Option<String>,
+    namespace: Option<String>,
+    owner_references: Option<Vec<OwnerReference>>,
+    resource_version: Option<String>,
+    uid: Option<String>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(read: Metadata) -> Self {
+        Self {
+            annotations: read.annotations,
+            creation_timestamp: read.creation_timestamp,
+            deletion_grace_period_seconds: read.deletion_grace_period_seconds,
+            deletion_timestamp: read.deletion_timestamp,
+            finalizers: read.finalizers,
+            generate_name: read.generate_name,
+            generation: read.generation,
+            labels: read.labels,
+            managed_fields: None,
+            name: read.name,
+            namespace: read.namespace,
+            owner_references: read.owner_references,
+            resource_version: read.resource_version,
+            self_link: None,
+            uid: read.uid,
+        }
+    }
+}
+
+/// Of a kind of Legion's own, everything but its managed fields.
+#[derive(Debug, Deserialize)]
+pub struct Whole<S, T> {
+    metadata: Metadata,
+    spec: S,
+    status: Option<T>,
+}
+
+macro_rules! whole {
+    ($($kind:ident: $spec:ty, $status:ty;)*) => {
+        $(impl View for $kind {
+            type Of<'a> = Whole<$spec, $status>;
+        }
+
+        impl From<Whole<$spec, $status>> for $kind {
+            fn from(read: Whole<$spec, $status>) -> Self {
+                Self {
+                    metadata: read.metadata.into(),
+                    spec: read.spec,
+                    status: read.status,
+                }
+            }
+        })*
+    };
+}
+
+whole! {
+    Connection: ConnectionSpec, ConnectionStatus;
+    ModelTraining: ModelTrainingSpec, ModelTrainingStatus;
+    ToolchainIntegration: ToolchainIntegrationSpec, ToolchainIntegrationStatus;
+}
+
+/// Of a pod: metadata, the node's name, limits and the status.
+#[derive(Debug, Deserialize)]
+pub struct PodView<'a> {
+    metadata: Metadata,
+    #[serde(borrow)]
+    spec: Option<SpecView<'a>>,
+    status: Option<PodStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SpecView<'a> {
+    node_name: Option<String>,
+    #[serde(borrow)]
+    containers: Vec<ContainerView<'a>>,
+}
+
+/// The limits that a failed run's message names.
+#[derive(Debug, Deserialize)]
+struct ContainerView<'a> {
+    name: String,
+    resources: Option<ResourceRequirements>,
+    #[serde(borrow)]
+    env: Option<Vec<Variable<'a>>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Variable<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    /// A text in JSON.
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+}
+
+impl View for Pod {
+    type Of<'a> = PodView<'a>;
+}
+
+impl From<PodView<'_>> for Pod {
+    fn from(read: PodView<'_>) -> Self {
+        Self {
+            metadata: read.metadata.into(),
+            spec: read.spec.map(Into::into),
+            status: read.status.map(without_room),
+        }
+    }
+}
+
+impl From<SpecView<'_>> for PodSpec {
+    fn from(read: SpecView<'_>) -> Self {
+        Self {
+            node_name: read.node_name,
+            containers: read.containers.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<ContainerView<'_>> for Container {
+    fn from(read: ContainerView<'_>) -> Self {
+        let limit = |variable: &Variable<'_>| variable.name == env::TIMEOUT_SECONDS;
+        let limits = read.env.into_iter().flatten().filter(limit).map(|variable| EnvVar {
+            name: variable.name.into_owned(),
+            value: variable.value.and_then(|text| serde_json::from_str(text.get()).ok()),
+            value_from: None,
+        });
+        let limits: Vec<EnvVar> = limits.collect();
+        Self {
+            name: read.name,
+            resources: read.resources,
+            env: Some(limits).filter(|limits| !limits.is_empty()),
+            ..Self::default()
+        }
+    }
+}
+
+/// Lists that were read have room for more than they hold.
+fn without_room(mut status: PodStatus) -> PodStatus {
+    let lists = [&mut status.container_statuses, &mut status.init_container_statuses];
+    lists.into_iter().flatten().for_each(Vec::shrink_to_fit);
+    status.conditions.iter_mut().for_each(Vec::shrink_to_fit);
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read<K: View>(text: &str) -> K {
+        serde_json::from_str::<K::Of<'_>>(text).unwrap().into()
+    }
+
+    #[test]
+    fn of_a_pod_what_decisions_look_at_is_read() {
+        let metadata = json!({
+            "name": "ä", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 2,
+            "annotations": {"a": "1"}, "labels": {"l": "2"}, "finalizers": ["f"],
+            "ownerReferences": [{"apiVersion": "v1", "kind": "K", "name": "o", "uid": "ou"}],
+            "creationTimestamp": "2026-01-01T00:00:00Z", "deletionTimestamp": "2026-01-02T00:00:00Z",
+            "deletionGracePeriodSeconds": 30,
+        });
+        let status = json!({"phase": "Running", "containerStatuses": [
+            {"name": "trainer", "image": "i", "imageID": "", "ready": true, "restartCount": 0},
+        ]});
+        let resources = json!({"limits": {"memory": "1Gi"}});
+        let whole = |metadata: &serde_json::Value, env: serde_json::Value, more: serde_json::Value| {
+            let mut container = json!({"name": "trainer", "resources": resources, "env": env});
+            container
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status,
+                   "spec": {"nodeName": "n", "containers": [container]}})
+        };
+        let limit = json!({"name": env::TIMEOUT_SECONDS, "value": "\"60\""});
+        let mut managed = metadata.clone();
+        managed["managedFields"] = json!([{"manager": "m", "fieldsV1": {"f:metadata": {}}}]);
+        let text = whole(
+            &managed,
+            json!([{"name": "A", "value": "\"a\""}, limit, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "f"}}}]),
+            json!({"image": "i", "command": ["c"]}),
+        );
+        let expected: Pod = serde_json::from_value(whole(&metadata, json!([limit]), json!({}))).unwrap();
+        assert_eq!(read::<Pod>(&text.to_string()), expected);
+        assert_eq!(
+            read::<Pod>(r#"{"metadata":{},"spec":null,"status":null}"#),
+            Pod::default(),
+            "as a server may tell what is not there"
+        );
+    }
+
+    #[test]
+    fn of_the_platforms_kinds_everything_is_read() {
+        let text = json!({
+            "apiVersion": "legion-platform.org/v1alpha1", "kind": "Connection",
+            "metadata": {"name": "models", "managedFields": []},
+            "spec": {"type": "s3", "uri": "s3://models", "region": "eu"},
+            "status": {"observedGeneration": 3},
+        })
+        .to_string();
+        let mut expected: Connection = serde_json::from_str(&text).unwrap();
+        expected.metadata.managed_fields = None;
+        assert_eq!(
+            serde_json::to_value(read::<Connection>(&text)).unwrap(),
+            serde_json::to_value(expected).unwrap()
+        );
+    }
+}
