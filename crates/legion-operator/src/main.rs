@@ -11,6 +11,7 @@ use legion_runtime::{
     lease::LeaseSettings,
     listen,
     logs::{self, Format},
+    memory,
     telemetry::Telemetry,
     traces::Traces,
 };
@@ -87,6 +88,7 @@ fn host_name() -> String {
 }
 
 fn main() -> ExitCode {
+    memory::share_one_arena();
     let result = match Cli::parse().command {
         Command::Run(arguments) => run(*arguments),
         Command::Crds => print_crds(),

@@ -10,6 +10,7 @@ pub mod health;
 pub mod lease;
 pub mod listen;
 pub mod logs;
+pub mod memory;
 pub mod metrics;
 pub mod process;
 pub mod requests;
