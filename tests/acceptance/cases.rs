@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, ensure};
 use legion_tests::{
-    cluster::{Backend, Cluster, script},
+    cluster::{Backend, Cluster, Kind, script},
     local::{repository, succeeded},
 };
 use serde_json::{Value, json};
@@ -285,7 +285,7 @@ pub fn an_orphaned_pod_is_left_alone(cluster: &Cluster) -> anyhow::Result<()> {
     let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
     cluster.run(&["delete", "modeltraining", "orphan", "--cascade=orphan"])?;
     cluster.until("orphan", "its pod has no owner", |training| {
-        let pod = cluster.get("pod", name)?;
+        let pod = cluster.get(Kind::Pod, name)?;
         ensure!(!pod.is_null(), "the pod was deleted");
         Ok((training.is_null() && pod["metadata"]["ownerReferences"].is_null()).then_some(()))
     })?;
@@ -297,7 +297,7 @@ pub fn an_orphaned_pod_is_left_alone(cluster: &Cluster) -> anyhow::Result<()> {
         "{:#}",
         training["metadata"]
     );
-    let orphan = cluster.get("pod", name)?;
+    let orphan = cluster.get(Kind::Pod, name)?;
     ensure!(
         orphan["status"]["phase"] == "Running" && orphan["metadata"]["deletionTimestamp"].is_null(),
         "the orphan runs on: {:#}",

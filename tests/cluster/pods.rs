@@ -1,7 +1,7 @@
 //! What somebody does to a training's pod.
 
 use anyhow::{Context as _, ensure};
-use legion_tests::local::succeeded;
+use legion_tests::{cluster::Kind, local::succeeded};
 use serde_json::json;
 
 use crate::{cluster, ended_in_attempt, let_go, under_way};
@@ -16,7 +16,7 @@ fn a_pod_that_no_watch_shows_is_still_followed() -> anyhow::Result<()> {
     cluster.run(&["label", "pod", name, "legion-platform.org/training-"])?;
     let_go(&cluster, &pod)?;
     ended_in_attempt(&cluster.success("unlabelled")?, 1)?;
-    let made = cluster.list("pods", "")?;
+    let made = cluster.list(Kind::Pod, "")?;
     ensure!(made.len() == 1, "another pod was made beside it: {made:#?}");
     Ok(())
 }

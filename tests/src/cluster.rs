@@ -12,7 +12,13 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use http::Request;
+use kube::{
+    Client,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
 
 use crate::{
     local::{Local, programs, repository, succeeded, text},
@@ -21,8 +27,8 @@ use crate::{
 
 /// How long anything may take: nodes pull images of a gigabyte, and the machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(300);
-/// Between two looks: each is a kubectl of its own, and many tests look at once.
-const LOOK_EVERY: Duration = Duration::from_millis(600);
+/// Between two looks: many tests look at once.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// The harness' registry, to which `cargo xtask image --load` pushes.
 pub const REGISTRY: &str = "10.244.0.1:5000";
@@ -36,15 +42,82 @@ pub enum Backend {
     Kubernetes,
 }
 
+/// What is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// ModelTraining.
+    Training,
+    /// Pod.
+    Pod,
+    /// CustomResourceDefinition.
+    Crd,
+}
+
+impl Kind {
+    fn path(self, namespace: &str) -> String {
+        match self {
+            Self::Training => format!("/apis/legion-platform.org/v1alpha1/namespaces/{namespace}/modeltrainings"),
+            Self::Pod => format!("/api/v1/namespaces/{namespace}/pods"),
+            Self::Crd => "/apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_owned(),
+        }
+    }
+}
+
 /// A namespace in which trainings succeed: it has a default output. Dropping it deletes it with all that is in it.
 #[derive(Debug)]
 pub struct Cluster {
     backend: Backend,
     kubectl: PathBuf,
     kubeconfig: PathBuf,
+    reader: Reader,
     namespace: String,
     /// Ends with this.
     _local: Option<Local>,
+}
+
+/// Reads without a kubectl: many tests look at once and often, and each kubectl costs a tenth of a second of computing.
+struct Reader {
+    runtime: Runtime,
+    client: Client,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reader")
+    }
+}
+
+impl Reader {
+    fn new(kubeconfig: &Path) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = runtime.block_on(async {
+            let file = Kubeconfig::read_from(kubeconfig)?;
+            let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+            anyhow::Ok(Client::try_from(config)?)
+        })?;
+        Ok(Self { runtime, client })
+    }
+
+    fn text(&self, path: &str) -> kube::Result<String> {
+        let ask = || {
+            let request = Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
+            self.runtime.block_on(self.client.request_text(request))
+        };
+        match ask() {
+            // A connection that a server which was restarted knows nothing of.
+            Err(error) if !matches!(error, kube::Error::Api(_)) => ask(),
+            answer => answer,
+        }
+    }
+
+    /// The object at this path; null where there is none.
+    fn read(&self, path: &str) -> anyhow::Result<Value> {
+        match self.text(path) {
+            Ok(text) => Ok(serde_json::from_str(&text)?),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Value::Null),
+            Err(error) => Err(error).context(path.to_owned()),
+        }
+    }
 }
 
 impl Cluster {
@@ -72,6 +145,7 @@ impl Cluster {
         let cluster = Self {
             backend,
             kubectl,
+            reader: Reader::new(&kubeconfig)?,
             kubeconfig,
             // Unique also beside what an interrupted run left.
             namespace: format!("{}-{}-{number}", purpose.trim_end_matches('-'), std::process::id()),
@@ -132,32 +206,29 @@ impl Cluster {
     }
 
     /// An object as it is now; null where there is none.
-    pub fn get(&self, kind: &str, name: &str) -> anyhow::Result<Value> {
-        let printed = self.run(&["get", kind, name, "--ignore-not-found", "--output=json"])?;
-        if printed.trim().is_empty() {
-            return Ok(Value::Null);
-        }
-        Ok(serde_json::from_str(&printed)?)
+    pub fn get(&self, kind: Kind, name: &str) -> anyhow::Result<Value> {
+        self.reader.read(&format!("{}/{name}", kind.path(&self.namespace)))
     }
 
     /// All objects of a kind in the namespace that a label selector takes.
-    pub fn list(&self, kind: &str, selector: &str) -> anyhow::Result<Vec<Value>> {
-        let printed = self.run(&["get", kind, "--selector", selector, "--output=json"])?;
-        let mut list: Value = serde_json::from_str(&printed)?;
+    pub fn list(&self, kind: Kind, selector: &str) -> anyhow::Result<Vec<Value>> {
+        let selector = selector.replace('=', "%3D");
+        let path = kind.path(&self.namespace);
+        let mut list = self.reader.read(&format!("{path}?labelSelector={selector}"))?;
         match list["items"].take() {
             Value::Array(items) => Ok(items),
-            other => anyhow::bail!("no list of {kind}: {other}"),
+            other => anyhow::bail!("no list of {kind:?}: {other}"),
         }
     }
 
     /// The pods of a training.
     pub fn pods(&self, training: &str) -> anyhow::Result<Vec<Value>> {
-        self.list("pods", &format!("legion-platform.org/training={training}"))
+        self.list(Kind::Pod, &format!("legion-platform.org/training={training}"))
     }
 
     /// A training as it is now; null where there is none.
     pub fn training(&self, name: &str) -> anyhow::Result<Value> {
-        self.get("modeltraining", name)
+        self.get(Kind::Training, name)
     }
 
     /// Waits until `look` finds something; a failure says what the training and its pods looked like last.
@@ -236,8 +307,9 @@ impl Cluster {
             for pod in self.pods(name)? {
                 let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
                 // A container that has not started yet has no log.
-                let output = self.kubectl(&["logs", pod_name, "--container=trainer"]).output()?;
-                if pod["metadata"]["deletionTimestamp"].is_null() && text(&output).contains(words) {
+                let path = format!("{}/{pod_name}/log?container=trainer", Kind::Pod.path(&self.namespace));
+                let log = self.reader.text(&path).unwrap_or_default();
+                if pod["metadata"]["deletionTimestamp"].is_null() && log.contains(words) {
                     return Ok(Some(pod));
                 }
             }

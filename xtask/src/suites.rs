@@ -75,7 +75,7 @@ const FAST: [Tier; 1] = [Tier {
 
 // No `--package` in them: a package alone is compiled with the features that it alone asks for, and so are its dependencies,
 // once more for each. Tests are found by the names of suites and of tests instead.
-const SLOW: [Tier; 4] = [
+const SLOW: [Tier; 6] = [
     Tier {
         name: "fetch and publish against S3-compatible and ssh servers",
         needs: "Python 3.11, PyPI",
@@ -127,10 +127,6 @@ const SLOW: [Tier; 4] = [
         commands: &[&["cargo", "test", "--test", "it", "--", "--ignored", "kubectl"]],
         cluster: None,
     },
-];
-
-/// Beside those: Python computes on one core most of the time.
-const PYTHON: [Tier; 2] = [
     Tier {
         name: "toolchain conformance",
         needs: "Python 3.11, PyPI",
@@ -266,8 +262,8 @@ pub fn run(root: &Path, choice: Choice) -> anyhow::Result<ExitCode> {
     }];
     // The fast tiers alone, then what waits most of the time beside what computes, and what measures alone again.
     let phases: &[&[&[Tier]]] = match choice {
-        Choice::All => &[&[&FAST], &[&SLOW, &PYTHON, &ON_A_NODE], &[&ON_A_CONTROL_PLANE]],
-        Choice::Embedded => &[&[&FAST], &[&SLOW, &PYTHON]],
+        Choice::All => &[&[&FAST], &[&SLOW, &ON_A_NODE], &[&ON_A_CONTROL_PLANE]],
+        Choice::Embedded => &[&[&FAST], &[&SLOW]],
         Choice::Fast => &[&[&FAST]],
         Choice::Kubernetes => &[&[&ON_A_NODE], &[&ON_A_CONTROL_PLANE]],
     };

@@ -66,7 +66,8 @@ impl AsFd for Signals {
     }
 }
 
-/// Gives the command an empty signal mask, and has the kernel end it when this process ends before it: whoever waits
+/// Gives the command an empty signal mask and the usual effect of the handled signals, whatever whoever started us ignores
+/// (a shell cannot even trap what was ignored before it began), and has the kernel end it when this process ends before it: whoever waits
 /// for the lock would otherwise read files that are still being written.
 pub(crate) fn prepare_child(command: &mut Command) {
     let prepare = || {
@@ -79,9 +80,15 @@ pub(crate) fn prepare_child(command: &mut Command) {
         if masked != 0 {
             return Err(io::Error::last_os_error());
         }
+        for signal in HANDLED {
+            // SAFETY: no handler is given, and the call is async-signal-safe.
+            if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+        }
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into)
     };
-    // SAFETY: the closure makes two system calls and neither allocates nor locks.
+    // SAFETY: the closure makes system calls alone, and neither allocates nor locks.
     unsafe { command.pre_exec(prepare) };
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, ensure};
 use legion_tests::{
-    cluster::{cluster_directory, process},
+    cluster::{Kind, cluster_directory, process},
     local::succeeded,
 };
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ fn a_node_under_pressure_interrupts_and_the_run_goes_on() -> anyhow::Result<()> 
     let restart = || process("kubelet", "stop").and_then(|()| process("kubelet", "start"));
     restart()?;
     let evicted = cluster.until("pressed", "its pod is evicted", |training| {
-        let pod = cluster.get("pod", name)?;
+        let pod = cluster.get(Kind::Pod, name)?;
         let gone = pod.is_null() || pod["status"]["reason"] == "Evicted";
         Ok((gone || training["status"]["run"]["attempt"] == 2).then_some(()))
     });

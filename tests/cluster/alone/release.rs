@@ -1,7 +1,7 @@
 //! The life of the Helm release beside trainings that run and trainings that are done.
 
 use anyhow::{Context as _, ensure};
-use legion_tests::cluster::{Cluster, helm, install, script};
+use legion_tests::cluster::{Cluster, Kind, helm, install, script};
 use serde_json::{Value, json};
 
 use crate::{QUICK, cluster, ended_in_attempt, let_go, under_way};
@@ -55,7 +55,7 @@ fn no_training_starts_again_for_an_upgrade_a_rollback_or_a_reinstallation() -> a
     for crd in ["modeltrainings", "connections", "toolchainintegrations"] {
         let crd = format!("{crd}.legion-platform.org");
         ensure!(
-            !cluster.get("crd", &crd)?.is_null(),
+            !cluster.get(Kind::Crd, &crd)?.is_null(),
             "{crd} was deleted with its release"
         );
     }
@@ -64,7 +64,7 @@ fn no_training_starts_again_for_an_upgrade_a_rollback_or_a_reinstallation() -> a
     let_go(&cluster, &pod)?;
     let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
     cluster.until("running", "its pod has ended", |_| {
-        Ok((cluster.get("pod", name)?["status"]["phase"] == "Succeeded").then_some(()))
+        Ok((cluster.get(Kind::Pod, name)?["status"]["phase"] == "Succeeded").then_some(()))
     })?;
 
     install(&[])?;

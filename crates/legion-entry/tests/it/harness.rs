@@ -95,13 +95,28 @@ impl Entry {
         Some(self.run_by(unshare, Path::new("/legion-entry")))
     }
 
-    fn run_by(self, mut unshare: Command, program: &Path) -> Run {
-        unshare.arg(program).args(self.command.get_args());
-        unshare.envs(self.command.get_envs().filter_map(|(k, v)| Some((k, v?))));
-        Run::of(Entry {
-            command: unshare,
+    /// The same call by somebody who ignores these signals, as `nohup` does.
+    pub fn by_one_who_ignores(self, signals: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("trap '' {signals}; exec \"$@\""), "sh"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let program = self.command.get_program().to_owned();
+        self.by(shell, program.as_ref())
+    }
+
+    fn run_by(self, unshare: Command, program: &Path) -> Run {
+        Run::of(self.by(unshare, program))
+    }
+
+    fn by(self, mut launcher: Command, program: &Path) -> Self {
+        launcher.arg(program).args(self.command.get_args());
+        launcher.envs(self.command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        Self {
+            command: launcher,
             dir: self.dir,
-        })
+        }
     }
 }
 

@@ -141,11 +141,17 @@ impl<'a> Ending<'a> {
         containers.is_over()
             || self.fetch.is_some_and(|end| end.exit_code != 0)
             // Whether or not the trainer still runs: nothing it does from here on would be published.
-            || self.publish.is_some()
+            || (self.publish.is_some() && !self.cause_is_to_come())
             // `publish` waits for a start that will not come.
             || self.trainer.is_some_and(|end| !has_started(end))
             // Nobody will ever report on it.
             || (containers.is_terminating() && !containers.is_scheduled())
+    }
+
+    /// The training code has failed, as `publish` knows, and its container, which is about to end, may tell why: that it was for
+    /// want of memory.
+    fn cause_is_to_come(&self) -> bool {
+        self.trainer.is_none() && self.record().is_some_and(|record| record.exit_code != Some(0))
     }
 
     /// The first that matches. The order is part of the contract (docs: "How an attempt's end is judged").

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateRunning, Pod};
 use legion_api::{
     condition::{SUCCEEDED, find},
     training::RunResult,
@@ -72,6 +72,20 @@ fn publish(
         &publish_message(outcome, record, error),
         8,
     );
+}
+
+/// As if the kubelet had not told the end of a container yet.
+fn still_runs(pod: &mut Pod, container: &str) {
+    let status = status(pod);
+    status.phase = Some("Running".into());
+    for seen in status.container_statuses.iter_mut().flatten() {
+        if seen.name == container {
+            seen.state = Some(ContainerState {
+                running: Some(ContainerStateRunning::default()),
+                ..ContainerState::default()
+            });
+        }
+    }
 }
 
 #[test]
@@ -146,9 +160,22 @@ fn ends_are_judged_in_order() {
         ..exit(0)
     };
     assert_eq!(
-        judged(|pod| publish(pod, (137, "OOMKilled"), P::Failed, Some(killed), None)),
+        judged(|pod| publish(pod, (137, "OOMKilled"), P::Failed, Some(killed.clone()), None)),
         ("failure", "OutOfMemory".into())
     );
+    // That cause is waited for when the code has failed, and nothing is where there is none to come.
+    for (record, verdict) in [
+        (Some(killed), "runs"),
+        (Some(exit(3)), "runs"),
+        (Some(exit(0)), "step"),
+        (None, "step"),
+    ] {
+        let (seen, _) = judged(|pod| {
+            publish(pod, (137, "OOMKilled"), P::Failed, record.clone(), None);
+            still_runs(pod, "trainer");
+        });
+        assert_eq!(seen, verdict, "{record:?}");
+    }
     assert_eq!(
         judged(|pod| publish(pod, (137, "OOMKilled"), P::Failed, None, None)),
         ("failure", "OutOfMemory".into())
