@@ -153,6 +153,14 @@ pub struct Started {
     pub dir: Arc<TempDir>,
 }
 
+/// A test that fails leaves nothing behind: the kernel ends the command with its supervisor.
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Started {
     /// Reads the command's output until a line is the given word. Fails where nothing comes for a minute.
     pub fn wait_for(&mut self, word: &str) {
@@ -216,9 +224,9 @@ impl Started {
         let code = self.child.wait().unwrap().code();
         Run {
             code,
-            out: self.seen,
+            out: std::mem::take(&mut self.seen),
             err,
-            dir: self.dir,
+            dir: self.dir.clone(),
         }
     }
 
@@ -229,7 +237,7 @@ impl Started {
             code,
             out: String::new(),
             err: String::new(),
-            dir: self.dir,
+            dir: self.dir.clone(),
         }
     }
 }
