@@ -3,8 +3,9 @@
 use std::fs;
 
 use anyhow::{Context as _, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use legion_tests::{
-    cluster::{Backend, Cluster, Kind, script},
+    cluster::{Backend, Cluster, name_of, script},
     local::{repository, succeeded},
 };
 use serde_json::{Value, json};
@@ -161,7 +162,7 @@ pub fn a_suspended_training_has_no_pod_and_resumes(cluster: &Cluster) -> anyhow:
 pub fn a_deleted_pod_costs_an_attempt_and_nothing_else(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&script("lost", ENDLESS, json!({"gracePeriod": "1s"})))?;
     let pod = cluster.printed("lost", "under way")?;
-    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    let name = name_of(&pod)?;
     cluster.run(&["delete", "pod", name, "--wait=false"])?;
     cluster.until("lost", "its second attempt runs", |training| {
         Ok((training["status"]["run"]["attempt"] == 2).then_some(()))
@@ -282,10 +283,10 @@ pub fn deleting_a_training_ends_its_pod_in_every_phase(cluster: &Cluster) -> any
 pub fn an_orphaned_pod_is_left_alone(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&script("orphan", ENDLESS, json!({"gracePeriod": "1s"})))?;
     let pod = cluster.printed("orphan", "under way")?;
-    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    let name = name_of(&pod)?;
     cluster.run(&["delete", "modeltraining", "orphan", "--cascade=orphan"])?;
     cluster.until("orphan", "its pod has no owner", |training| {
-        let pod = cluster.get(Kind::Pod, name)?;
+        let pod = cluster.get::<Pod>(name)?;
         ensure!(!pod.is_null(), "the pod was deleted");
         Ok((training.is_null() && pod["metadata"]["ownerReferences"].is_null()).then_some(()))
     })?;
@@ -297,7 +298,7 @@ pub fn an_orphaned_pod_is_left_alone(cluster: &Cluster) -> anyhow::Result<()> {
         "{:#}",
         training["metadata"]
     );
-    let orphan = cluster.get(Kind::Pod, name)?;
+    let orphan = cluster.get::<Pod>(name)?;
     ensure!(
         orphan["status"]["phase"] == "Running" && orphan["metadata"]["deletionTimestamp"].is_null(),
         "the orphan runs on: {:#}",

@@ -15,9 +15,9 @@ mod pods;
 mod resources;
 mod tenants;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use legion_tests::{
-    cluster::{Backend, Cluster, script},
+    cluster::{Backend, Cluster, name_of, script},
     local::succeeded,
 };
 use serde_json::Value;
@@ -41,7 +41,7 @@ pub fn under_way(cluster: &Cluster, name: &str, spec: Value) -> anyhow::Result<V
 
 /// Lets the command [`UNTIL_TOLD`] of a pod come to its end.
 pub fn let_go(cluster: &Cluster, pod: &Value) -> anyhow::Result<()> {
-    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    let name = name_of(pod)?;
     cluster
         .run(&["exec", name, "--container=trainer", "--", "sh", "-c", ": > /tmp/go"])
         .map(drop)

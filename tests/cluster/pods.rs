@@ -1,7 +1,8 @@
 //! What somebody does to a training's pod.
 
-use anyhow::{Context as _, ensure};
-use legion_tests::{cluster::Kind, local::succeeded};
+use anyhow::ensure;
+use k8s_openapi::api::core::v1::Pod;
+use legion_tests::{cluster::name_of, local::succeeded};
 use serde_json::json;
 
 use crate::{cluster, ended_in_attempt, let_go, under_way};
@@ -11,12 +12,12 @@ use crate::{cluster, ended_in_attempt, let_go, under_way};
 fn a_pod_that_no_watch_shows_is_still_followed() -> anyhow::Result<()> {
     let cluster = cluster("label")?;
     let pod = under_way(&cluster, "unlabelled", json!({}))?;
-    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    let name = name_of(&pod)?;
     // The operator watches pods with this label alone.
     cluster.run(&["label", "pod", name, "legion-platform.org/training-"])?;
     let_go(&cluster, &pod)?;
     ended_in_attempt(&cluster.success("unlabelled")?, 1)?;
-    let made = cluster.list(Kind::Pod, "")?;
+    let made = cluster.list::<Pod>("")?;
     ensure!(made.len() == 1, "another pod was made beside it: {made:#?}");
     Ok(())
 }
@@ -26,7 +27,7 @@ fn a_pod_that_no_watch_shows_is_still_followed() -> anyhow::Result<()> {
 fn a_pod_whose_deadline_somebody_shortened_ends_the_run() -> anyhow::Result<()> {
     let cluster = cluster("deadline")?;
     let pod = under_way(&cluster, "hurried", json!({"gracePeriod": "1s"}))?;
-    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    let name = name_of(&pod)?;
     // It is the one field of a running pod's spec besides images that may be changed.
     cluster.run(&[
         "patch",

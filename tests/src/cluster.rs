@@ -13,10 +13,13 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use http::Request;
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Client,
+    Client, Resource,
     config::{KubeConfigOptions, Kubeconfig},
+    core::NamespaceResourceScope,
 };
+use legion_api::ModelTraining;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
@@ -42,26 +45,10 @@ pub enum Backend {
     Kubernetes,
 }
 
-/// What is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// ModelTraining.
-    Training,
-    /// Pod.
-    Pod,
-    /// CustomResourceDefinition.
-    Crd,
-}
+/// A kind that is known when this is compiled, and whose objects are in namespaces.
+pub trait Namespaced: Resource<DynamicType = (), Scope = NamespaceResourceScope> {}
 
-impl Kind {
-    fn path(self, namespace: &str) -> String {
-        match self {
-            Self::Training => format!("/apis/legion-platform.org/v1alpha1/namespaces/{namespace}/modeltrainings"),
-            Self::Pod => format!("/api/v1/namespaces/{namespace}/pods"),
-            Self::Crd => "/apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_owned(),
-        }
-    }
-}
+impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>> Namespaced for K {}
 
 /// A namespace in which trainings succeed: it has a default output. Dropping it deletes it with all that is in it.
 #[derive(Debug)]
@@ -205,30 +192,35 @@ impl Cluster {
         printed(&mut self.kubectl(&arguments), manifests)
     }
 
+    /// Where the objects of a kind are.
+    fn path<K: Namespaced>(&self) -> String {
+        K::url_path(&(), Some(&self.namespace))
+    }
+
     /// An object as it is now; null where there is none.
-    pub fn get(&self, kind: Kind, name: &str) -> anyhow::Result<Value> {
-        self.reader.read(&format!("{}/{name}", kind.path(&self.namespace)))
+    pub fn get<K: Namespaced>(&self, name: &str) -> anyhow::Result<Value> {
+        self.reader.read(&format!("{}/{name}", self.path::<K>()))
     }
 
     /// All objects of a kind in the namespace that a label selector takes.
-    pub fn list(&self, kind: Kind, selector: &str) -> anyhow::Result<Vec<Value>> {
+    pub fn list<K: Namespaced>(&self, selector: &str) -> anyhow::Result<Vec<Value>> {
         let selector = selector.replace('=', "%3D");
-        let path = kind.path(&self.namespace);
+        let path = self.path::<K>();
         let mut list = self.reader.read(&format!("{path}?labelSelector={selector}"))?;
         match list["items"].take() {
             Value::Array(items) => Ok(items),
-            other => anyhow::bail!("no list of {kind:?}: {other}"),
+            other => anyhow::bail!("no list of {}: {other}", K::plural(&())),
         }
     }
 
     /// The pods of a training.
     pub fn pods(&self, training: &str) -> anyhow::Result<Vec<Value>> {
-        self.list(Kind::Pod, &format!("legion-platform.org/training={training}"))
+        self.list::<Pod>(&format!("legion-platform.org/training={training}"))
     }
 
     /// A training as it is now; null where there is none.
     pub fn training(&self, name: &str) -> anyhow::Result<Value> {
-        self.get(Kind::Training, name)
+        self.get::<ModelTraining>(name)
     }
 
     /// Waits until `look` finds something; a failure says what the training and its pods looked like last.
@@ -307,7 +299,7 @@ impl Cluster {
             for pod in self.pods(name)? {
                 let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
                 // A container that has not started yet has no log.
-                let path = format!("{}/{pod_name}/log?container=trainer", Kind::Pod.path(&self.namespace));
+                let path = format!("{}/{pod_name}/log?container=trainer", self.path::<Pod>());
                 let log = self.reader.text(&path).unwrap_or_default();
                 if pod["metadata"]["deletionTimestamp"].is_null() && log.contains(words) {
                     return Ok(Some(pod));
@@ -443,6 +435,11 @@ pub fn cluster_directory() -> anyhow::Result<PathBuf> {
     let directory = std::env::var_os("LEGION_CLUSTER")
         .context("LEGION_CLUSTER is not set: run this with `cargo xtask cluster run -- ...`")?;
     Ok(Path::new(&directory).to_owned())
+}
+
+/// The name of an object.
+pub fn name_of(object: &Value) -> anyhow::Result<&str> {
+    object["metadata"]["name"].as_str().context("an object's name")
 }
 
 /// What a command that succeeds printed.

@@ -53,6 +53,23 @@ macro_rules! tool {
     };
 }
 
+/// Whether a toolchain keeps the protocol.
+macro_rules! conforms {
+    ($directory:literal) => {
+        [
+            "cargo",
+            "run",
+            "--quiet",
+            "--bin",
+            "legionctl",
+            "--",
+            "toolchain",
+            "test",
+            $directory,
+        ]
+    };
+}
+
 /// Compilation alone: it is no part of a tier's time.
 const COMPILE: [Command; 2] = [
     &["cargo", "test", "--workspace", "--no-run", "--quiet"],
@@ -98,6 +115,12 @@ const SLOW: [Tier; 6] = [
         cluster: None,
     },
     Tier {
+        name: "toolchain conformance",
+        needs: "Python 3.11, PyPI",
+        commands: &[&conforms!("toolchains/script"), &conforms!("toolchains/mlflow")],
+        cluster: None,
+    },
+    Tier {
         name: "end to end: examples, bad input, crashes, kubectl, charts, GitOps",
         needs: "Python 3.11, PyPI, Go (for kubectl, Helm and others)",
         commands: &[&[
@@ -125,35 +148,6 @@ const SLOW: [Tier; 6] = [
         name: "the embedded API under the real kubectl",
         needs: "Go",
         commands: &[&["cargo", "test", "--test", "it", "--", "--ignored", "kubectl"]],
-        cluster: None,
-    },
-    Tier {
-        name: "toolchain conformance",
-        needs: "Python 3.11, PyPI",
-        commands: &[
-            &[
-                "cargo",
-                "run",
-                "--quiet",
-                "--bin",
-                "legionctl",
-                "--",
-                "toolchain",
-                "test",
-                "toolchains/script",
-            ],
-            &[
-                "cargo",
-                "run",
-                "--quiet",
-                "--bin",
-                "legionctl",
-                "--",
-                "toolchain",
-                "test",
-                "toolchains/mlflow",
-            ],
-        ],
         cluster: None,
     },
     Tier {
@@ -307,13 +301,15 @@ impl Tier {
     fn run(&self, root: &Path, teller: &Teller) -> anyhow::Result<Outcome> {
         teller.say(&format!("\n== {} (needs {})", self.name, self.needs))?;
         let began = Instant::now();
-        let up = self.cluster.as_ref().map_or(&[][..], |cluster| cluster.up);
+        let (up, at_once) = self
+            .cluster
+            .as_ref()
+            .map_or((&[][..], &[][..]), |cluster| (cluster.up, cluster.at_once));
         let mut passed = true;
         for command in up {
             passed = passed && timed(root, command, teller)?;
         }
         if passed {
-            let at_once = self.cluster.as_ref().map_or(&[][..], |cluster| cluster.at_once);
             let results = side_by_side(at_once, teller, |command, teller| timed(root, command, teller))?;
             passed &= results.into_iter().all(|passed| passed);
             for command in self.commands {

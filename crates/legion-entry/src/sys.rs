@@ -67,8 +67,8 @@ impl AsFd for Signals {
 }
 
 /// Gives the command an empty signal mask and the usual effect of the handled signals, whatever whoever started us ignores
-/// (a shell cannot even trap what was ignored before it began), and has the kernel end it when this process ends before it: whoever waits
-/// for the lock would otherwise read files that are still being written.
+/// (a shell cannot even trap what was ignored before it began); and has the kernel end it when this process ends before it:
+/// whoever waits for the lock would otherwise read files that are still being written.
 pub(crate) fn prepare_child(command: &mut Command) {
     let prepare = || {
         // SAFETY: `sigemptyset` initialises the set before it is read; both calls are async-signal-safe.

@@ -11,11 +11,7 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{
-    Resource,
-    core::{PartialObjectMeta, error_boundary::InvalidObject},
-    runtime::watcher::Event,
-};
+use kube::{Resource, core::error_boundary::InvalidObject, runtime::watcher::Event};
 
 use crate::{key::Key, told::Told};
 
@@ -43,13 +39,6 @@ impl<K> From<Told<K>> for Entry<K> {
             Ok(object) => Self::Valid(Arc::new(object)),
             Err(invalid) => Self::Invalid(Arc::new(invalid)),
         }
-    }
-}
-
-/// Metadata alone cannot fail to be of its type.
-impl<K> From<PartialObjectMeta<K>> for Entry<PartialObjectMeta<K>> {
-    fn from(object: PartialObjectMeta<K>) -> Self {
-        Self::Valid(Arc::new(object))
     }
 }
 
@@ -202,7 +191,7 @@ impl<K: Resource> Cache<K> {
     }
 
     /// Takes in what a watch brings. A list ends with [`Cache::end_of_list`].
-    pub fn apply<W: Resource + Into<Entry<K>>>(&self, relist: &mut Relist, event: Event<W>) {
+    pub fn apply(&self, relist: &mut Relist, event: Event<Told<K>>) {
         match event {
             Event::Init => relist.listed = Some(HashSet::new()),
             Event::InitApply(object) => {

@@ -8,13 +8,14 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use legion_runtime::retry::{Backoff, Class, classify, classify_status};
-use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cache::{Cache, Entry, Relist},
+    cache::{Cache, Relist},
     key::Key,
     metrics::OfFeed,
+    told::Told,
+    view::View,
 };
 
 /// Between two attempts of a watch that fails.
@@ -27,15 +28,13 @@ const BACKOFF: Backoff = Backoff {
 const LIST_STALL: Duration = Duration::from_secs(60);
 
 /// One watch of one kind: of all namespaces, or of one.
-pub struct Feed<W, K> {
+pub struct Feed<K> {
     /// Where the objects are.
-    pub api: Api<W>,
+    pub api: Api<Told<K>>,
     /// The only namespace of the watch, if it has one.
     pub namespace: Option<String>,
     /// Label selector, if not all objects count.
     pub labels: Option<String>,
-    /// Strips what no decision needs, before the object is kept; for what is not read by way of a [`View`](crate::view::View).
-    pub prune: Option<fn(&mut W)>,
     /// What is filled.
     pub cache: Arc<Cache<K>>,
     /// Cancelled once the first list is complete.
@@ -44,10 +43,9 @@ pub struct Feed<W, K> {
     pub metrics: OfFeed,
 }
 
-impl<W, K> Feed<W, K>
+impl<K> Feed<K>
 where
-    W: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Into<Entry<K>> + 'static,
-    K: Resource<DynamicType = ()> + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + View + Clone + Debug + Send + Sync + 'static,
 {
     /// Watches; never ends by itself.
     pub async fn run(self) {
@@ -55,7 +53,7 @@ where
         loop {
             self.watch(&mut failures).await;
             failures += 1;
-            let name = format!("{}/{}", W::plural(&()), self.namespace.as_deref().unwrap_or_default());
+            let name = format!("{}/{}", K::plural(&()), self.namespace.as_deref().unwrap_or_default());
             tokio::time::sleep(BACKOFF.delay(&name, failures)).await;
         }
     }
@@ -76,7 +74,7 @@ where
                 match tokio::time::timeout(LIST_STALL, stream.next()).await {
                     Ok(next) => next,
                     Err(_) => {
-                        tracing::warn!(kind = %W::kind(&()), "the list makes no progress: beginning again");
+                        tracing::warn!(kind = %K::kind(&()), "the list makes no progress: beginning again");
                         return;
                     }
                 }
@@ -95,11 +93,11 @@ where
                 Some(Err(error)) => {
                     *failures += 1;
                     self.metrics.failures.inc();
-                    tracing::warn!(kind = %W::kind(&()), %error, failures, "the watch failed");
+                    tracing::warn!(kind = %K::kind(&()), %error, failures, "the watch failed");
                     if is_expired(&error) && !listing {
                         return;
                     }
-                    let backoff = BACKOFF.delay(&W::plural(&()), *failures);
+                    let backoff = BACKOFF.delay(&K::plural(&()), *failures);
                     tokio::time::sleep(backoff.max(asked_patience(&error))).await;
                 }
                 None => return,
@@ -107,10 +105,7 @@ where
         }
     }
 
-    fn take(&self, relist: &mut Relist, mut event: Event<W>) {
-        if let (Some(prune), Event::Apply(object) | Event::InitApply(object)) = (self.prune, &mut event) {
-            prune(object);
-        }
+    fn take(&self, relist: &mut Relist, event: Event<Told<K>>) {
         match &event {
             Event::Apply(_) | Event::Delete(_) => {
                 self.metrics.events.inc();

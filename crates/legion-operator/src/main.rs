@@ -4,7 +4,7 @@ use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use legion_operator::Settings;
+use legion_operator::{Settings, settings::WORKERS};
 use legion_plan::settings::Identity;
 use legion_runtime::{
     Shutdown, SystemClock, client,
@@ -54,7 +54,7 @@ struct Run {
     #[arg(long, env = "LEGION_CLUSTER_ASSIGNS_USER", conflicts_with_all = ["run_as_user", "run_as_group"])]
     cluster_assigns_user: bool,
     /// How many objects of one kind are looked at side by side.
-    #[arg(long, env = "LEGION_WORKERS", default_value_t = 32)]
+    #[arg(long, env = "LEGION_WORKERS", default_value_t = WORKERS)]
     workers: usize,
     /// Name of the lease by which one of several replicas acts.
     #[arg(long, env = "LEGION_LEASE", default_value = "legion-operator")]

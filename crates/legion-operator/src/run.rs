@@ -3,11 +3,7 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{
-    Api, Client, Resource,
-    core::{NamespaceResourceScope, PartialObjectMeta},
-};
+use kube::{Api, Client, Resource, core::NamespaceResourceScope};
 use legion_plan::training::labels;
 use legion_runtime::{
     SharedClock, Shutdown,
@@ -15,13 +11,12 @@ use legion_runtime::{
     health::Health,
     lease::{self, Leadership, Lost},
 };
-use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Settings,
-    cache::{Cache, Entry},
+    cache::Cache,
     calls::Calls,
     crds,
     driver::Driver,
@@ -30,6 +25,7 @@ use crate::{
     metrics::{Metrics, PREFIX, RESOURCES, Watch},
     shared::{Queues, Shared},
     told::Told,
+    view::View,
 };
 
 /// Name under which writes are booked.
@@ -202,11 +198,11 @@ fn watch_all(
         started: Vec::new(),
         synced: Vec::new(),
     };
-    watches.start::<Told<_>, _>(&with_platform, None, None, &shared.toolchains);
-    watches.start::<Told<_>, _>(&own, None, None, &shared.connections);
-    watches.start::<Told<_>, _>(&own, None, None, &shared.trainings);
-    watches.start::<Told<_>, _>(&own, Some(labels::TRAINING), None, &shared.pods);
-    watches.start(&own, None, Some(keep_identity), &shared.config_maps);
+    watches.start(&with_platform, None, &shared.toolchains);
+    watches.start(&own, None, &shared.connections);
+    watches.start(&own, None, &shared.trainings);
+    watches.start(&own, Some(labels::TRAINING), &shared.pods);
+    watches.start(&own, None, &shared.config_maps);
     (watches.started, watches.synced)
 }
 
@@ -219,29 +215,17 @@ struct Watches<'a> {
 }
 
 impl Watches<'_> {
-    fn start<W, K>(
-        &mut self,
-        namespaces: &[Option<String>],
-        labels: Option<&str>,
-        prune: Option<fn(&mut W)>,
-        cache: &Arc<Cache<K>>,
-    ) where
-        W: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + Debug
-            + Send
-            + Into<Entry<K>>
-            + 'static,
-        K: Resource<DynamicType = ()> + Send + Sync + 'static,
+    fn start<K>(&mut self, namespaces: &[Option<String>], labels: Option<&str>, cache: &Arc<Cache<K>>)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + View + Clone + Debug + Send + Sync + 'static,
     {
-        let plural = W::plural(&()).into_owned();
+        let plural = K::plural(&()).into_owned();
         let resource = RESOURCES.iter().find(|known| **known == plural).unwrap_or(&"other");
         for namespace in namespaces {
             let synced = CancellationToken::new();
             self.synced.push(synced.clone());
             let api = match namespace {
-                Some(namespace) => Api::<W>::namespaced(self.client.clone(), namespace),
+                Some(namespace) => Api::<Told<K>>::namespaced(self.client.clone(), namespace),
                 None => Api::all(self.client.clone()),
             };
             self.started.push(Watch {
@@ -252,7 +236,6 @@ impl Watches<'_> {
                 api,
                 namespace: namespace.clone(),
                 labels: labels.map(str::to_owned),
-                prune,
                 cache: cache.clone(),
                 synced,
                 metrics: self.metrics.of_feed(resource),
@@ -260,13 +243,4 @@ impl Watches<'_> {
             self.tasks.spawn(feed.run());
         }
     }
-}
-
-/// Of a ConfigMap, only which one it is and at which version counts: other controllers keep much in annotations.
-fn keep_identity(object: &mut PartialObjectMeta<ConfigMap>) {
-    let metadata = std::mem::take(&mut object.metadata);
-    object.metadata.namespace = metadata.namespace;
-    object.metadata.name = metadata.name;
-    object.metadata.uid = metadata.uid;
-    object.metadata.resource_version = metadata.resource_version;
 }

@@ -2,6 +2,9 @@
 
 use legion_runtime::{lease::LeaseSettings, telemetry::Telemetry};
 
+/// How many objects of one kind are looked at side by side, unless somebody says otherwise.
+pub const WORKERS: usize = 32;
+
 /// Settings of an operator.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -24,7 +27,7 @@ impl Settings {
         Self {
             plan,
             namespaces: Vec::new(),
-            workers: 32,
+            workers: WORKERS,
             lease: None,
             telemetry: None,
         }

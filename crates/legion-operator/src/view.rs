@@ -15,6 +15,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
+use kube::core::PartialObjectMeta;
 use legion_api::{
     Connection, ConnectionSpec, ConnectionStatus, ModelTraining, ModelTrainingSpec, ModelTrainingStatus,
     ToolchainIntegration, ToolchainIntegrationSpec, ToolchainIntegrationStatus,
@@ -77,6 +78,40 @@ impl From<Metadata> for ObjectMeta {
             resource_version: read.resource_version,
             self_link: None,
             uid: read.uid,
+        }
+    }
+}
+
+/// Of a ConfigMap that is watched, only which one it is and at which version: other controllers keep much in annotations.
+#[derive(Debug, Deserialize)]
+pub struct Identity {
+    metadata: IdentityMetadata,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IdentityMetadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    resource_version: Option<String>,
+    uid: Option<String>,
+}
+
+impl View for PartialObjectMeta<ConfigMap> {
+    type Of<'a> = Identity;
+}
+
+impl From<Identity> for PartialObjectMeta<ConfigMap> {
+    fn from(read: Identity) -> Self {
+        Self {
+            metadata: ObjectMeta {
+                name: read.metadata.name,
+                namespace: read.metadata.namespace,
+                resource_version: read.metadata.resource_version,
+                uid: read.metadata.uid,
+                ..ObjectMeta::default()
+            },
+            ..Self::default()
         }
     }
 }
@@ -245,6 +280,20 @@ mod tests {
             Pod::default(),
             "as a server may tell what is not there"
         );
+    }
+
+    #[test]
+    fn of_a_watched_config_map_its_identity_is_read() {
+        let text = r#"{"metadata":{"name":"n","namespace":"ns","uid":"u","resourceVersion":"7","annotations":{"a":"1"}},"data":{"k":"v"}}"#;
+        let read = read::<PartialObjectMeta<ConfigMap>>(text).metadata;
+        let expected = ObjectMeta {
+            name: Some("n".into()),
+            namespace: Some("ns".into()),
+            uid: Some("u".into()),
+            resource_version: Some("7".into()),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(read, expected);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http::Request;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::{ListParams, PartialObjectMeta},
 };
 use legion_tests::{
@@ -294,7 +294,7 @@ impl<'a> Bench<'a> {
     /// How many pods a second are created by nobody's controller.
     async fn raw(&self, namespace: &str) -> anyhow::Result<f64> {
         self.namespace(namespace).await?;
-        let path = format!("/api/v1/namespaces/{namespace}/pods");
+        let path = pods_of(namespace);
         let began = Instant::now();
         self.create_all(&path, |number| {
             let mut pod = self.pod.clone();
@@ -344,8 +344,7 @@ impl<'a> Bench<'a> {
             };
         }
         drop(kubelet);
-        self.clean(namespace, &[&path, &format!("/api/v1/namespaces/{namespace}/pods")])
-            .await?;
+        self.clean(namespace, &[&path, &pods_of(namespace)]).await?;
         println!("{namespace}: {figures:.3?}");
         Ok(figures)
     }
@@ -401,8 +400,7 @@ impl<'a> Bench<'a> {
             .zip(&pods)
             .map(|(owner, pod)| pod.duration_since(*owner).as_secs_f64() * 1000.0)
             .collect();
-        self.clean(namespace, &[&path, &format!("/api/v1/namespaces/{namespace}/pods")])
-            .await?;
+        self.clean(namespace, &[&path, &pods_of(namespace)]).await?;
         ensure!(
             owners.len() == RATED && pods.len() == RATED,
             "{} objects and {} pods are in the audit log, not {RATED}",
@@ -430,7 +428,7 @@ impl<'a> Bench<'a> {
         drop(kubelet);
         self.restarts(operator, namespace, "and their pods").await?;
         // As `ttlAfterFinished` removes them after ten minutes.
-        let pods = format!("/api/v1/namespaces/{namespace}/pods");
+        let pods = pods_of(namespace);
         self.delete_all(&pods).await?;
         self.until("the pods are gone", || async {
             let left = self.get(&format!("{pods}?limit=1")).await?;
@@ -502,7 +500,7 @@ impl<'a> Bench<'a> {
         )
         .await?;
         self.until_pod_count(namespace, 1).await?;
-        let list = self.get(&format!("/api/v1/namespaces/{namespace}/pods")).await?;
+        let list = self.get(&pods_of(namespace)).await?;
         let pod = &list["items"][0];
         let mut spec = pod["spec"].clone();
         if let Some(spec) = spec.as_object_mut() {
@@ -625,6 +623,11 @@ impl<'a> Bench<'a> {
         })
         .await
     }
+}
+
+/// Where the pods of a namespace are.
+fn pods_of(namespace: &str) -> String {
+    Pod::url_path(&(), Some(namespace))
 }
 
 fn is_conflict(error: &kube::Error) -> bool {

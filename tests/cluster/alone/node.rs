@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
+use k8s_openapi::api::core::v1::Pod;
 use legion_tests::{
-    cluster::{Kind, cluster_directory, process},
+    cluster::{cluster_directory, name_of, process},
     local::succeeded,
 };
 use serde_json::{Value, json};
@@ -87,7 +88,7 @@ fn a_lost_node_is_waited_for_and_may_come_back() -> anyhow::Result<()> {
 fn a_node_under_pressure_interrupts_and_the_run_goes_on() -> anyhow::Result<()> {
     let cluster = cluster("pressure")?;
     let pod = under_way(&cluster, "pressed", json!({"gracePeriod": "1s"}))?;
-    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    let name = name_of(&pod)?;
     let file = cluster_directory()?.join("kubelet.yaml");
     let usual = fs::read_to_string(&file)?;
     let mut pressed: Value = serde_json::from_str(&usual)?;
@@ -97,7 +98,7 @@ fn a_node_under_pressure_interrupts_and_the_run_goes_on() -> anyhow::Result<()> 
     let restart = || process("kubelet", "stop").and_then(|()| process("kubelet", "start"));
     restart()?;
     let evicted = cluster.until("pressed", "its pod is evicted", |training| {
-        let pod = cluster.get(Kind::Pod, name)?;
+        let pod = cluster.get::<Pod>(name)?;
         let gone = pod.is_null() || pod["status"]["reason"] == "Evicted";
         Ok((gone || training["status"]["run"]["attempt"] == 2).then_some(()))
     });

@@ -1,7 +1,8 @@
 //! The life of the Helm release beside trainings that run and trainings that are done.
 
-use anyhow::{Context as _, ensure};
-use legion_tests::cluster::{Cluster, Kind, helm, install, script};
+use anyhow::ensure;
+use k8s_openapi::api::core::v1::Pod;
+use legion_tests::cluster::{Cluster, helm, install, name_of, script};
 use serde_json::{Value, json};
 
 use crate::{QUICK, cluster, ended_in_attempt, let_go, under_way};
@@ -55,16 +56,19 @@ fn no_training_starts_again_for_an_upgrade_a_rollback_or_a_reinstallation() -> a
     for crd in ["modeltrainings", "connections", "toolchainintegrations"] {
         let crd = format!("{crd}.legion-platform.org");
         ensure!(
-            !cluster.get(Kind::Crd, &crd)?.is_null(),
+            !cluster
+                .run(&["get", "crd", &crd, "--ignore-not-found", "--output=name"])?
+                .trim()
+                .is_empty(),
             "{crd} was deleted with its release"
         );
     }
     untouched(&cluster, &pod, &done, "an uninstallation")?;
     // It comes to its end while nobody is there to see it.
     let_go(&cluster, &pod)?;
-    let name = pod["metadata"]["name"].as_str().context("a pod's name")?;
+    let name = name_of(&pod)?;
     cluster.until("running", "its pod has ended", |_| {
-        Ok((cluster.get(Kind::Pod, name)?["status"]["phase"] == "Succeeded").then_some(()))
+        Ok((cluster.get::<Pod>(name)?["status"]["phase"] == "Succeeded").then_some(()))
     })?;
 
     install(&[])?;

@@ -98,10 +98,7 @@ impl Entry {
     /// The same call by somebody who ignores these signals, as `nohup` does.
     pub fn by_one_who_ignores(self, signals: &str) -> Self {
         let mut shell = Command::new("sh");
-        shell
-            .args(["-c", &format!("trap '' {signals}; exec \"$@\""), "sh"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        shell.args(["-c", &format!("trap '' {signals}; exec \"$@\""), "sh"]);
         let program = self.command.get_program().to_owned();
         self.by(shell, program.as_ref())
     }
@@ -111,7 +108,11 @@ impl Entry {
     }
 
     fn by(self, mut launcher: Command, program: &Path) -> Self {
-        launcher.arg(program).args(self.command.get_args());
+        launcher
+            .arg(program)
+            .args(self.command.get_args())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         launcher.envs(self.command.get_envs().filter_map(|(k, v)| Some((k, v?))));
         Self {
             command: launcher,
@@ -124,7 +125,7 @@ impl Entry {
 fn unshare(options: &[&str]) -> Option<Command> {
     let command = || {
         let mut command = Command::new("unshare");
-        command.args(options).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(options);
         command
     };
     let allowed = command().arg("true").output().is_ok_and(|o| o.status.success());
