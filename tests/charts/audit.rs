@@ -86,21 +86,29 @@ fn what_the_table_does_not_allow_is_missing_and_what_nobody_asked_for_is_unused(
 /// started knows no roles yet.
 #[test]
 fn what_was_granted_before_and_again_is_not_missing() {
-    let lease = |id: &str, decision: &str, second: u32| {
+    let lease = |id: &str, verb: &str, decision: &str, second: u32| {
         let lease = json!({"apiGroup": "coordination.k8s.io", "resource": "leases", "namespace": "legion-system", "name": "legion-operator"});
-        let mut event = at(event(id, "update", lease), second);
+        let mut event = at(event(id, verb, lease), second);
         event["annotations"]["authorization.k8s.io/decision"] = decision.into();
         event
     };
-    let missing = |second: u32| {
+    let refused = |second: u32| {
+        // A role grants the verbs of a row together.
         let log = [
-            lease("before", "allow", 10),
-            lease("refused", "forbid", second),
-            lease("after", "allow", 20),
+            lease("before", "update", "allow", 10),
+            lease("refused", "get", "forbid", second),
+            lease("after", "update", "allow", 20),
         ];
-        verdict(&log).missing.len()
+        verdict(&log)
     };
-    assert_eq!([5, 12, 25].map(missing), [1, 0, 1]);
+    assert_eq!([5, 12, 25].map(|second| refused(second).missing.len()), [1, 0, 1]);
+    // A verb that was only ever refused was not used: it may be missing in the role.
+    let unused = refused(12).unused;
+    assert!(unused.contains("get leases of \"coordination.k8s.io\""), "{unused:?}");
+    assert!(
+        !unused.contains("update leases of \"coordination.k8s.io\""),
+        "{unused:?}"
+    );
 }
 
 fn at(mut event: Value, second: u32) -> Value {

@@ -17,7 +17,7 @@ use crate::helm::{objects, template};
 /// The CRDs of the Prometheus operator that the chart has objects for.
 pub fn prometheus_crds() -> anyhow::Result<Vec<PathBuf>> {
     let module = tool::module(
-        "prometheus-operator",
+        "crds/prometheus-operator",
         "github.com/prometheus-operator/prometheus-operator",
     )?;
     let file = |kind: &str| {
@@ -31,7 +31,7 @@ pub fn prometheus_crds() -> anyhow::Result<Vec<PathBuf>> {
 #[test]
 fn everything_that_is_rendered_has_the_form_that_kubernetes_wants() -> anyhow::Result<()> {
     let schemas = tempfile::tempdir()?;
-    let kubernetes = tool::module("kubernetes", "k8s.io/kubernetes")?.join("api/openapi-spec/swagger.json");
+    let kubernetes = tool::module("tools", "k8s.io/kubernetes")?.join("api/openapi-spec/swagger.json");
     let swagger: Value = serde_json::from_str(&fs::read_to_string(&kubernetes)?)?;
     let mut manifests = BTreeMap::from([
         ("crds", template("legion-crds", None)?),

@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use legion_tests::{
-    cluster::built_kubectl,
     local::{self, Local},
+    tool,
 };
 
 use crate::transcript::Transcript;
@@ -27,7 +27,7 @@ struct Shell {
 
 impl Shell {
     fn new() -> anyhow::Result<Self> {
-        let kubectl = built_kubectl()?;
+        let kubectl = tool::path("kubectl")?;
         let directories = [kubectl.parent(), Some(local::programs()?)]
             .into_iter()
             .flatten()

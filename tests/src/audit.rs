@@ -193,19 +193,26 @@ pub fn compare(log: &Path, namespace: &str, service_account: &str, lease: &str) 
     let mut requests = requests(log, 0, &user)?;
     // A watch is told of twice: when it is answered and when it ends.
     requests.retain(|request| request.user == user && seen.insert(request.id.clone()));
+    let requests: Vec<_> = requests
+        .into_iter()
+        .map(|request| (allowed(&request, namespace, lease), request))
+        .collect();
     let granted = granted(&requests);
-    for request in requests {
+    for (permission, request) in &requests {
         verdict.requests += 1;
-        let row = allowed(&request, namespace, lease);
-        used.extend(row.flatten());
-        // What was granted before and was granted again was not lacking: a replica that is stopped with its release may lose its
-        // permissions first, and an API server that has just been started answers before it knows all roles.
-        let in_between = granted
-            .get(&permission_of(&request))
+        // A row is granted as a whole, by one rule of a role. What was granted before and was granted again was not lacking: a
+        // replica that is stopped with its release may lose its permissions first, and an API server that has just been started
+        // answers before it knows all roles.
+        let in_between = permission
+            .and_then(Permission::row)
+            .and_then(|(row, _)| granted.get(&row))
             .is_some_and(|time| time.start < request.received && request.received < time.end);
         let refused = request.forbidden && !in_between;
-        if refused || row.is_none() {
-            *verdict.missing.entry(words(&request)).or_default() += 1;
+        if refused || permission.is_none() {
+            *verdict.missing.entry(words(request)).or_default() += 1;
+        }
+        if !request.forbidden {
+            used.extend(permission.and_then(Permission::row));
         }
     }
     for (index, access) in TABLE.iter().enumerate() {
@@ -216,29 +223,42 @@ pub fn compare(log: &Path, namespace: &str, service_account: &str, lease: &str) 
     Ok(verdict)
 }
 
-/// For each permission, from when to when it was granted: the first and the last time.
-fn granted(requests: &[Request]) -> BTreeMap<(String, String, String), Range<Timestamp>> {
+/// For each row of the table, from when to when it was granted: the first and the last time.
+fn granted(requests: &[(Option<Permission>, Request)]) -> BTreeMap<usize, Range<Timestamp>> {
     let mut granted = BTreeMap::new();
-    for request in requests.iter().filter(|request| !request.forbidden) {
-        let time: &mut Range<Timestamp> = granted
-            .entry(permission_of(request))
-            .or_insert(request.received..request.received);
+    for (permission, request) in requests.iter().filter(|(_, request)| !request.forbidden) {
+        let Some((row, _)) = permission.and_then(Permission::row) else {
+            continue;
+        };
+        let time: &mut Range<Timestamp> = granted.entry(row).or_insert(request.received..request.received);
         time.start = time.start.min(request.received);
         time.end = time.end.max(request.received);
     }
     granted
 }
 
-/// Verb, group and resource of a request.
-fn permission_of(request: &Request) -> (String, String, String) {
-    (request.verb.clone(), request.group.clone(), request.resource.clone())
+/// What lets a request through.
+#[derive(Clone, Copy)]
+enum Permission {
+    /// A row of the table, and which of its verbs.
+    Row(usize, Verb),
+    /// Every client may ask that.
+    Everybody,
 }
 
-/// The row and verb that let a request through; `Some(None)` for what every client may ask.
-fn allowed(request: &Request, platform: &str, lease: &str) -> Option<Option<(usize, Verb)>> {
+impl Permission {
+    fn row(self) -> Option<(usize, Verb)> {
+        match self {
+            Self::Row(row, verb) => Some((row, verb)),
+            Self::Everybody => None,
+        }
+    }
+}
+
+fn allowed(request: &Request, platform: &str, lease: &str) -> Option<Permission> {
     if request.resource.is_empty() {
         let path = request.uri.split('?').next().unwrap_or_default();
-        return DISCOVERY.contains(&path).then_some(None);
+        return DISCOVERY.contains(&path).then_some(Permission::Everybody);
     }
     for (index, access) in TABLE.iter().enumerate() {
         let here = match access.place {
@@ -250,7 +270,7 @@ fn allowed(request: &Request, platform: &str, lease: &str) -> Option<Option<(usi
             && access.resource == request.resource
             && (!access.only_lease || request.name == lease);
         if let Some(verb) = access.verbs.iter().find(|verb| fits && verb.as_str() == request.verb) {
-            return Some(Some((index, *verb)));
+            return Some(Permission::Row(index, *verb));
         }
     }
     None

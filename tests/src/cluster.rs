@@ -117,7 +117,7 @@ impl Cluster {
                 let local = Local::new()?;
                 local.up()?;
                 let kubeconfig = local.path().join("kubeconfig");
-                (Some(local), built_kubectl()?, kubeconfig)
+                (Some(local), tool::path("kubectl")?, kubeconfig)
             }
             Backend::Kubernetes => {
                 let kubeconfig = std::env::var_os("KUBECONFIG")
@@ -358,19 +358,6 @@ pub fn manifest(name: &str, files: &Map<String, Value>, spec: Value) -> String {
         "spec": whole,
     });
     format!("{config_map:#}\n---\n{training:#}\n")
-}
-
-/// The real kubectl, from the cache.
-pub fn built_kubectl() -> anyhow::Result<PathBuf> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
-        let mut build = Command::new(repository().join("tests/kubectl/build"));
-        let printed = printed(&mut build, "").map_err(|error| format!("{error:#}"))?;
-        Ok(PathBuf::from(printed.trim_end()))
-    });
-    built
-        .clone()
-        .map_err(|error| anyhow::anyhow!("kubectl is not built: {error}"))
 }
 
 /// Helm, which must do what it is told, in Legion's namespace; returns what it printed.

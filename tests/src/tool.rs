@@ -1,11 +1,12 @@
 //! Programs of other people that suites run: Helm, kubeconform, kubectl.
 
 use std::{
+    collections::BTreeMap,
     env,
     io::Write as _,
     path::PathBuf,
     process::{Command, Stdio},
-    sync::OnceLock,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, ensure};
@@ -15,6 +16,12 @@ use crate::local::{repository, text};
 
 /// Where a pinned program lies (`cargo xtask cluster tool NAME`); it is built where it is not in the cache.
 pub fn path(name: &str) -> anyhow::Result<PathBuf> {
+    static FOUND: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    // Held meanwhile: one build at a time is enough.
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = found.get(name) {
+        return Ok(path.clone());
+    }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["xtask", "cluster", "tool", name])
@@ -23,14 +30,17 @@ pub fn path(name: &str) -> anyhow::Result<PathBuf> {
         .output()
         .context("cargo cannot be started")?;
     ensure!(output.status.success(), "`cargo xtask cluster tool {name}` fails");
-    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim_end()))
+    let path = PathBuf::from(String::from_utf8(output.stdout)?.trim_end());
+    found.insert(name.to_owned(), path.clone());
+    Ok(path)
 }
 
-/// Where Go keeps a module that one of `tests/kubernetes/tools` requires; it is downloaded where it is not there.
-pub fn module(of: &str, name: &str) -> anyhow::Result<PathBuf> {
+/// Where Go keeps a module that the go.mod in this directory below `tests/kubernetes` requires; it is downloaded where it is
+/// not there.
+pub fn module(directory: &str, name: &str) -> anyhow::Result<PathBuf> {
     let said = Command::new("go")
         .args(["mod", "download", "-json", name])
-        .current_dir(repository().join("tests/kubernetes/tools").join(of))
+        .current_dir(repository().join("tests/kubernetes").join(directory))
         .env("GOWORK", "off")
         .output()
         .context("go cannot be started: install Go 1.26 or newer")?;
@@ -80,10 +90,7 @@ pub fn run(command: &mut Command, input: &str) -> anyhow::Result<Said> {
 
 /// Runs Helm in the repository's root, whatever comes of it.
 pub fn helm_says(arguments: &[&str]) -> anyhow::Result<Said> {
-    static HELM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let found = HELM.get_or_init(|| path("helm").map_err(|error| format!("{error:#}")));
-    let helm = found.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
-    run(Command::new(helm).args(arguments), "")
+    run(Command::new(path("helm")?).args(arguments), "")
 }
 
 /// Runs Helm, which must do what it is told; gives back what it printed.

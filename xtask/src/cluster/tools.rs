@@ -1,4 +1,6 @@
-//! The programs of the cluster: built from pinned Go modules (`tests/kubernetes/tools/*`), each module once per set of versions.
+//! The programs of the cluster: built from pinned Go modules (`tests/kubernetes/tools/go.mod`), each once per set of versions.
+//!
+//! One go.mod for all of them: what two of them have in common has one version, and is compiled once.
 //!
 //! They lie in a cache outside the checkout, `$LEGION_TOOLS` or the user's cache directory, under a name made of the version
 //! and of everything that decides what the build yields. `$KUBEBUILDER_ASSETS` comes first where it has the program.
@@ -30,17 +32,17 @@ use sha2::{Digest as _, Sha256};
 /// How often a running build says how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// A module of ours that has this is a program around a library.
-const OWN_PROGRAM: &str = "main.go";
+/// Where the programs' modules are pinned, and where those programs lie that are ours around somebody's library.
+const SOURCE: &str = "tests/kubernetes/tools";
 
-/// A Go module of ours that pins a tool.
-struct Module {
-    /// Directory below `tests/kubernetes/tools`.
+/// Programs that are built together.
+struct Tool {
     name: &'static str,
     /// The module whose version is the tool's.
     upstream: &'static str,
-    programs: &'static [&'static str],
-    /// What Go calls the program of a package at the root of its module, where the tool is called otherwise.
+    /// What is built, a program of each. `./` is a program of ours.
+    packages: &'static [&'static str],
+    /// What Go calls the only program, where its package has another name than the tool.
     built_as: Option<&'static str>,
     tags: &'static str,
     /// Where the version is stamped in; `{version}` is replaced.
@@ -69,27 +71,26 @@ const VERSION_OF_KUBERNETES: &[&str] = &[
     "k8s.io/component-base/version.gitTreeState=clean",
 ];
 
-const MODULES: [Module; 14] = [
-    Module {
+const TOOLS: [Tool; 15] = [
+    Tool {
         name: "etcd",
         upstream: "go.etcd.io/etcd/server/v3",
-        programs: &["etcd"],
+        packages: &["go.etcd.io/etcd/server/v3"],
         built_as: Some("server"),
         tags: "",
         stamps: &[],
         cgo: false,
         part: Part::ControlPlane,
     },
-    Module {
+    Tool {
         name: "kubernetes",
         upstream: "k8s.io/kubernetes",
-        programs: &[
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kube-scheduler",
-            "kubelet",
-            "kube-proxy",
-            "kubectl",
+        packages: &[
+            "k8s.io/kubernetes/cmd/kube-apiserver",
+            "k8s.io/kubernetes/cmd/kube-controller-manager",
+            "k8s.io/kubernetes/cmd/kube-scheduler",
+            "k8s.io/kubernetes/cmd/kubelet",
+            "k8s.io/kubernetes/cmd/kube-proxy",
         ],
         built_as: None,
         tags: "",
@@ -97,10 +98,24 @@ const MODULES: [Module; 14] = [
         cgo: false,
         part: Part::ControlPlane,
     },
-    Module {
+    Tool {
+        name: "kubectl",
+        upstream: "k8s.io/kubernetes",
+        packages: &["k8s.io/kubernetes/cmd/kubectl"],
+        built_as: None,
+        tags: "",
+        stamps: VERSION_OF_KUBERNETES,
+        cgo: false,
+        part: Part::ControlPlane,
+    },
+    Tool {
         name: "containerd",
         upstream: "github.com/containerd/containerd/v2",
-        programs: &["containerd", "containerd-shim-runc-v2", "ctr"],
+        packages: &[
+            "github.com/containerd/containerd/v2/cmd/containerd",
+            "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+            "github.com/containerd/containerd/v2/cmd/ctr",
+        ],
         built_as: None,
         // Snapshotters that are not used, and that need C libraries or tools of their own.
         tags: "no_btrfs,no_devmapper,no_zfs",
@@ -108,80 +123,88 @@ const MODULES: [Module; 14] = [
         cgo: false,
         part: Part::Node,
     },
-    Module {
+    Tool {
         name: "runc",
         upstream: "github.com/opencontainers/runc",
-        programs: &["runc"],
+        packages: &["github.com/opencontainers/runc"],
         built_as: None,
         tags: "seccomp",
         stamps: &[],
         cgo: true,
         part: Part::Node,
     },
-    Module {
+    Tool {
         name: "cni",
         upstream: "github.com/containernetworking/plugins",
-        programs: &["bridge", "host-local", "loopback", "portmap"],
+        packages: &[
+            "github.com/containernetworking/plugins/plugins/ipam/host-local",
+            "github.com/containernetworking/plugins/plugins/main/bridge",
+            "github.com/containernetworking/plugins/plugins/main/loopback",
+            "github.com/containernetworking/plugins/plugins/meta/portmap",
+        ],
         built_as: None,
         tags: "",
         stamps: &[],
         cgo: false,
         part: Part::Node,
     },
-    Module {
+    Tool {
         name: "coredns",
         upstream: "github.com/coredns/coredns",
-        programs: &["coredns"],
+        packages: &["./coredns"],
         built_as: None,
         tags: "",
         stamps: &[],
         cgo: false,
         part: Part::Node,
     },
-    Module {
+    Tool {
         name: "registry",
         upstream: "github.com/distribution/distribution/v3",
-        programs: &["registry"],
+        packages: &["./registry"],
         built_as: None,
         tags: "",
         stamps: &[],
         cgo: false,
         part: Part::Node,
     },
-    Module {
+    Tool {
         name: "local-path",
         upstream: "github.com/rancher/local-path-provisioner",
-        programs: &["local-path-provisioner"],
+        packages: &["github.com/rancher/local-path-provisioner"],
         built_as: None,
         tags: "",
         stamps: &[],
         cgo: false,
         part: Part::Node,
     },
-    Module {
+    Tool {
         name: "s3",
         upstream: "github.com/versity/versitygw",
-        programs: &["versitygw"],
+        packages: &["github.com/versity/versitygw/cmd/versitygw"],
         built_as: None,
         tags: "",
         stamps: &[],
         cgo: false,
         part: Part::Node,
     },
-    Module {
+    Tool {
         name: "helm",
         upstream: "helm.sh/helm/v4",
-        programs: &["helm"],
+        packages: &["helm.sh/helm/v4/cmd/helm"],
         built_as: None,
         tags: "",
         stamps: &["helm.sh/helm/v4/internal/version.version={version}"],
         cgo: false,
         part: Part::Suites,
     },
-    Module {
+    Tool {
         name: "prometheus",
         upstream: "github.com/prometheus/prometheus",
-        programs: &["prometheus", "promtool"],
+        packages: &[
+            "github.com/prometheus/prometheus/cmd/prometheus",
+            "github.com/prometheus/prometheus/cmd/promtool",
+        ],
         built_as: None,
         // Targets are written in the configuration: no cloud's client library is needed.
         tags: "remove_all_sd",
@@ -189,30 +212,30 @@ const MODULES: [Module; 14] = [
         cgo: false,
         part: Part::Suites,
     },
-    Module {
+    Tool {
         name: "kubeconform",
         upstream: "github.com/yannh/kubeconform",
-        programs: &["kubeconform"],
+        packages: &["github.com/yannh/kubeconform/cmd/kubeconform"],
         built_as: None,
         tags: "",
         stamps: &[],
         cgo: false,
         part: Part::Suites,
     },
-    Module {
+    Tool {
         name: "kstatus",
         upstream: "sigs.k8s.io/cli-utils",
-        programs: &["kstatus"],
+        packages: &["./kstatus"],
         built_as: None,
         tags: "",
         stamps: &[],
         cgo: false,
         part: Part::Suites,
     },
-    Module {
+    Tool {
         name: "glua",
         upstream: "github.com/yuin/gopher-lua",
-        programs: &["glua"],
+        packages: &["github.com/yuin/gopher-lua/cmd/glua"],
         built_as: None,
         tags: "",
         stamps: &[],
@@ -261,28 +284,28 @@ pub(super) fn provide(repository: &Path, control_plane_only: bool) -> anyhow::Re
     }
     let cache = cache()?;
     let mut programs = Programs::new();
-    for module in MODULES.iter().filter(|module| match module.part {
+    for tool in TOOLS.iter().filter(|tool| match tool.part {
         Part::ControlPlane => true,
         Part::Node => !control_plane_only,
         Part::Suites => false,
     }) {
         let mut missing = Vec::new();
-        for name in module.programs {
+        for name in tool.programs() {
             match assets
                 .as_ref()
                 .map(|assets| assets.join(name))
                 .filter(|path| path.is_file())
             {
                 Some(path) => {
-                    programs.insert((*name).to_owned(), path);
+                    programs.insert(name.to_owned(), path);
                 }
-                None => missing.push(*name),
+                None => missing.push(name),
             }
         }
         if missing.is_empty() {
             continue;
         }
-        let directory = module.provide(repository, &cache)?;
+        let directory = tool.provide(repository, &cache)?;
         for name in missing {
             programs.insert(name.to_owned(), directory.join(name));
         }
@@ -295,18 +318,25 @@ pub(super) fn provide(repository: &Path, control_plane_only: bool) -> anyhow::Re
 
 /// Where a single program lies, whatever it is for. It is built now if it is not there.
 pub(super) fn provide_one(repository: &Path, name: &str) -> anyhow::Result<PathBuf> {
-    let all = || MODULES.iter().flat_map(|module| module.programs);
-    let Some(module) = MODULES.iter().find(|module| module.programs.contains(&name)) else {
-        let known: Vec<&str> = all().copied().collect();
+    let Some(tool) = TOOLS.iter().find(|tool| tool.programs().any(|program| program == name)) else {
+        let known: Vec<&str> = TOOLS.iter().flat_map(Tool::programs).collect();
         bail!("there is no tool {name}: name one of {}", known.join(", "));
     };
-    Ok(module.provide(repository, &cache()?)?.join(name))
+    Ok(tool.provide(repository, &cache()?)?.join(name))
 }
 
-impl Module {
+impl Tool {
+    /// The names of its programs.
+    fn programs(&self) -> impl Iterator<Item = &'static str> {
+        self.packages.iter().map(|package| match self.built_as {
+            Some(_) => self.name,
+            None => package.rsplit('/').next().unwrap_or(package),
+        })
+    }
+
     /// The directory with the built programs, which are built now if they are not there.
     fn provide(&self, repository: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
-        let source = source(repository, self.name);
+        let source = repository.join(SOURCE);
         let version = self.version(&source)?;
         let directory = cache.join(format!("{}-{version}-{}", self.name, self.key(&source)?));
         if self.complete(&directory) {
@@ -322,30 +352,30 @@ impl Module {
         let _ = fs::remove_dir_all(&partial);
         fs::create_dir_all(&partial)?;
         self.build(&source, &version, &partial)?;
-        if let (Some(built_as), [program]) = (self.built_as, self.programs) {
-            fs::rename(partial.join(built_as), partial.join(program))?;
+        if let Some(built_as) = self.built_as {
+            fs::rename(partial.join(built_as), partial.join(self.name))?;
         }
         fs::rename(&partial, &directory)?;
         Ok(directory)
     }
 
     fn complete(&self, directory: &Path) -> bool {
-        self.programs.iter().all(|name| directory.join(name).is_file())
+        self.programs().all(|name| directory.join(name).is_file())
     }
 
     /// Everything that decides what the build yields, shortened.
     fn key(&self, source: &Path) -> anyhow::Result<String> {
         let mut hash = Sha256::new();
-        for file in ["go.mod", "go.sum"] {
+        let ours = self.packages.iter().filter_map(|package| package.strip_prefix("./"));
+        let files = ["go.mod".into(), "go.sum".into()]
+            .into_iter()
+            .chain(ours.map(|directory| format!("{directory}/main.go")));
+        for file in files {
             let path = source.join(file);
             hash.update(fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?);
         }
-        if let Ok(program) = fs::read(source.join(OWN_PROGRAM)) {
-            hash.update(program);
-        }
-        hash.update(self.tags);
-        for stamp in self.stamps {
-            hash.update(stamp);
+        for text in self.packages.iter().chain([&self.tags]).chain(self.stamps) {
+            hash.update(text);
         }
         hash.update([u8::from(self.cgo)]);
         Ok(hex(&hash.finalize()[..8]))
@@ -376,15 +406,16 @@ impl Module {
     fn build(&self, source: &Path, version: &str, target: &Path) -> anyhow::Result<()> {
         let what = format!("{} {version}", self.name);
         let began = Instant::now();
-        eprintln!("building {what} ({})", self.programs.join(", "));
-        let total = count_packages(source, self.tags, self.cgo);
+        let programs: Vec<&str> = self.programs().collect();
+        eprintln!("building {what} ({})", programs.join(", "));
+        let total = self.count_packages(source);
         let mut child = go(source, self.cgo)
             .args(["build", "-v", "-trimpath", "-tags", self.tags, "-ldflags"])
             .arg(self.linker_flags(version))
             .arg("-o")
             // With the separator at its end Go takes it for a directory.
             .arg(target.join(""))
-            .arg(what_to_build(source))
+            .args(self.packages)
             .stderr(Stdio::piped())
             .spawn()
             .context("go cannot be started")?;
@@ -414,6 +445,15 @@ impl Module {
         }
         eprintln!("built {what} in {} s", began.elapsed().as_secs());
         Ok(())
+    }
+
+    fn count_packages(&self, source: &Path) -> usize {
+        let listed = go(source, self.cgo)
+            .args(["list", "-deps", "-tags", self.tags])
+            .args(self.packages)
+            .stderr(Stdio::inherit())
+            .output();
+        listed.map_or(0, |output| output.stdout.split(|byte| *byte == b'\n').count())
     }
 
     fn linker_flags(&self, version: &str) -> String {
@@ -462,23 +502,6 @@ fn go(source: &Path, cgo: bool) -> Command {
     command
 }
 
-/// The package to build: the module's own program where it has one, else what its go.mod calls tools.
-fn what_to_build(source: &Path) -> &'static str {
-    if source.join(OWN_PROGRAM).is_file() {
-        "."
-    } else {
-        "tool"
-    }
-}
-
-fn count_packages(source: &Path, tags: &str, cgo: bool) -> usize {
-    let listed = go(source, cgo)
-        .args(["list", "-deps", "-tags", tags, what_to_build(source)])
-        .stderr(Stdio::inherit())
-        .output();
-    listed.map_or(0, |output| output.stdout.split(|byte| *byte == b'\n').count())
-}
-
 fn check_go() -> anyhow::Result<()> {
     let remedy =
         "Kubernetes is built from source: install Go 1.26 or newer, or set KUBECONFIG to use a cluster of yours";
@@ -501,10 +524,10 @@ fn check_c() -> anyhow::Result<()> {
 
 /// The container that holds a pod's namespaces: Kubernetes' own source, linked statically.
 fn pause(repository: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
-    let source = source(repository, "kubernetes");
+    let source = repository.join(SOURCE);
     let version = required_version(&fs::read_to_string(source.join("go.mod"))?, "k8s.io/kubernetes")
         .map(str::to_owned)
-        .context("tests/kubernetes/tools/kubernetes/go.mod requires no k8s.io/kubernetes")?;
+        .with_context(|| format!("{SOURCE}/go.mod requires no k8s.io/kubernetes"))?;
     let directory = cache.join(format!("pause-{version}"));
     let program = directory.join("pause");
     if program.is_file() {
@@ -535,10 +558,6 @@ fn pause(repository: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-fn source(repository: &Path, name: &str) -> PathBuf {
-    repository.join("tests/kubernetes/tools").join(name)
-}
-
 /// Held until it is dropped: one process at a time builds what lies in this directory.
 fn lock(directory: &Path) -> anyhow::Result<fs::File> {
     let file = fs::File::create(directory.with_extension("lock"))?;
@@ -566,25 +585,26 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// A version that is moved in one place only would give two kubectls, or a node of another version than its server.
     #[test]
-    fn every_module_pins_its_tool_and_kubernetes_is_one_version() {
-        let repository = crate::repository();
-        for module in &MODULES {
-            let version = module.version(&source(&repository, module.name)).unwrap();
-            assert!(version.starts_with('v'), "{}: {version}", module.name);
+    fn the_version_of_every_tool_is_pinned_and_no_two_have_a_program_of_one_name() {
+        let source = crate::repository().join(SOURCE);
+        let mut names = std::collections::BTreeSet::new();
+        for tool in &TOOLS {
+            let version = tool.version(&source).unwrap();
+            assert!(version.starts_with('v'), "{}: {version}", tool.name);
+            for program in tool.programs() {
+                assert!(names.insert(program), "{program}");
+            }
         }
-        let read = |path: &str| fs::read_to_string(repository.join(path)).unwrap();
-        let server = read("tests/kubernetes/tools/kubernetes/go.mod");
-        let client = read("tests/kubectl/go.mod");
-        let server = required_version(&server, "k8s.io/kubernetes").unwrap();
-        let client = required_version(&client, "k8s.io/kubectl").unwrap();
-        assert_eq!(server.strip_prefix("v1"), client.strip_prefix("v0"));
+        assert!(
+            names.contains("etcd") && names.contains("containerd-shim-runc-v2"),
+            "{names:?}"
+        );
     }
 
     #[test]
     fn the_version_is_stamped_in() {
-        let flags = MODULES[1].linker_flags("v1.37.2");
+        let flags = TOOLS[1].linker_flags("v1.37.2");
         assert!(flags.contains("version.gitVersion=v1.37.2 "), "{flags}");
         assert!(flags.contains("version.gitMinor=37"), "{flags}");
     }

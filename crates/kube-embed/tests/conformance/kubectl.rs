@@ -18,8 +18,13 @@ pub(crate) struct Kubectl {
 impl Kubectl {
     /// The pinned kubectl, which needs Go where it is not in the cache.
     pub(crate) async fn new(kubeconfig: &str) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kubectl/build");
-        let built = Command::new(script).stderr(Stdio::inherit()).output().await.unwrap();
+        let built = Command::new(env!("CARGO"))
+            .args(["xtask", "cluster", "tool", "kubectl"])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+            .stderr(Stdio::inherit())
+            .output()
+            .await
+            .unwrap();
         assert!(built.status.success(), "kubectl is not built");
         let binary = PathBuf::from(String::from_utf8(built.stdout).unwrap().trim());
         Self {

@@ -1,6 +1,6 @@
 //! The real kubectl against the listener.
 //!
-//! Built from its published module by `tests/kubectl/build`, which needs Go; so this is run by
+//! Built from its published module by `cargo xtask cluster tool kubectl`, which needs Go; so this is run by
 //! `cargo test -p kube-embed -- --ignored` and not with the fast tests.
 
 use std::path::Path;
@@ -41,8 +41,13 @@ impl Output {
 
 impl Kubectl {
     async fn start() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kubectl/build");
-        let built = Command::new(script).stderr(Stdio::inherit()).output().await.unwrap();
+        let built = Command::new(env!("CARGO"))
+            .args(["xtask", "cluster", "tool", "kubectl"])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+            .stderr(Stdio::inherit())
+            .output()
+            .await
+            .unwrap();
         assert!(built.status.success(), "kubectl is not built");
         let binary = String::from_utf8(built.stdout).unwrap().trim().to_owned();
         let server = Embedded::builder().build().await.unwrap();
