@@ -45,9 +45,7 @@ async fn a_leader_that_is_told_to_stop_hands_over_within_a_second() -> anyhow::R
         std::mem::swap(&mut leader, &mut standby);
     }
     println!("SIGTERM to the next leader: {times:?}; {trainings} trainings, one pod each");
-    // The median: on a machine that is busy with other things, a single request may take a second.
-    times.sort();
-    ensure!(times[times.len() / 2] <= Duration::from_secs(1), "{times:?}");
+    ensure!(times.iter().all(|time| *time <= Duration::from_secs(1)), "{times:?}");
     Ok(())
 }
 
