@@ -301,7 +301,9 @@ impl Cluster {
                 // A container that has not started yet has no log.
                 let path = format!("{}/{pod_name}/log?container=trainer", self.path::<Pod>());
                 let log = self.reader.text(&path).unwrap_or_default();
-                if pod["metadata"]["deletionTimestamp"].is_null() && log.contains(words) {
+                // One that was evicted stays, with its log.
+                let lives = pod["metadata"]["deletionTimestamp"].is_null() && pod["status"]["phase"] != "Failed";
+                if lives && log.contains(words) {
                     return Ok(Some(pod));
                 }
             }

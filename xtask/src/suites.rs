@@ -170,10 +170,28 @@ const ON_A_CONTROL_PLANE: [Tier; 1] = [Tier {
     ],
     cluster: Some(Cluster {
         up: &[
-            // Programs are built before the cluster's network is entered, from where no registry is reached.
+            // Programs are built and CRDs downloaded before the cluster's network is entered, from where no registry is reached.
             &tool!("helm"),
             &tool!("kubeconform"),
             &tool!("prometheus"),
+            &[
+                "go",
+                "-C",
+                "tests/kubernetes/crds/gitops",
+                "mod",
+                "download",
+                "github.com/argoproj/argo-cd/v3",
+                "github.com/fluxcd/kustomize-controller",
+                "github.com/fluxcd/source-controller",
+            ],
+            &[
+                "go",
+                "-C",
+                "tests/kubernetes/crds/prometheus-operator",
+                "mod",
+                "download",
+                "github.com/prometheus-operator/prometheus-operator",
+            ],
             &[
                 "cargo",
                 "xtask",
