@@ -16,10 +16,7 @@ use crate::helm::{objects, template};
 
 /// The CRDs of the Prometheus operator that the chart has objects for.
 pub fn prometheus_crds() -> anyhow::Result<Vec<PathBuf>> {
-    let module = tool::module(
-        "crds/prometheus-operator",
-        "github.com/prometheus-operator/prometheus-operator",
-    )?;
+    let module = tool::module("crds", "github.com/prometheus-operator/prometheus-operator")?;
     let file = |kind: &str| {
         module.join(format!(
             "example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml"

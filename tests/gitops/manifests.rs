@@ -70,7 +70,7 @@ fn flux_and_argo_cd_accept_them() -> anyhow::Result<()> {
         ),
         ("github.com/argoproj/argo-cd/v3", "manifests/crds/application-crd.yaml"),
     ] {
-        let crd = tool::module("crds/gitops", module)?.join(file);
+        let crd = tool::module("crds", module)?.join(file);
         kubectl(&["apply", "--server-side", "-f", "-"], &fs::read_to_string(crd)?)?;
     }
     kubectl(

@@ -255,6 +255,7 @@ impl Permission {
     }
 }
 
+/// What of the table lets a request through, if anything does.
 fn allowed(request: &Request, platform: &str, lease: &str) -> Option<Permission> {
     if request.resource.is_empty() {
         let path = request.uri.split('?').next().unwrap_or_default();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
 use http::Request;
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ListMeta};
@@ -474,22 +474,18 @@ impl<'a> Bench<'a> {
             metadata: ListMeta,
         }
         let began = Instant::now();
-        stream::iter(collections)
-            .map(|collection| async move {
-                let mut after = String::new();
-                loop {
-                    let path = format!("{collection}?limit=500&continue={after}");
-                    let text = self.client.request_text(Request::get(path).body(Vec::new())?).await?;
-                    let page: Page = serde_json::from_str(&text)?;
-                    match page.metadata.continue_ {
-                        Some(token) if !token.is_empty() => after = token,
-                        _ => return anyhow::Ok(()),
-                    }
+        try_join_all(collections.iter().map(|collection| async move {
+            let mut after = String::new();
+            loop {
+                let path = format!("{collection}?limit=500&continue={after}");
+                let page: Page = self.client.request(Request::get(path).body(Vec::new())?).await?;
+                match page.metadata.continue_ {
+                    Some(token) if !token.is_empty() => after = token,
+                    _ => return anyhow::Ok(()),
                 }
-            })
-            .buffer_unordered(collections.len())
-            .try_for_each(|()| async { Ok(()) })
-            .await?;
+            }
+        }))
+        .await?;
         Ok(began.elapsed().as_secs_f64())
     }
 

@@ -73,175 +73,124 @@ const VERSION_OF_KUBERNETES: &[&str] = &[
 
 const TOOLS: [Tool; 15] = [
     Tool {
-        name: "etcd",
-        upstream: "go.etcd.io/etcd/server/v3",
-        packages: &["go.etcd.io/etcd/server/v3"],
         built_as: Some("server"),
-        tags: "",
-        stamps: &[],
-        cgo: false,
-        part: Part::ControlPlane,
+        ..Tool::new(
+            Part::ControlPlane,
+            "etcd",
+            "go.etcd.io/etcd/server/v3",
+            &["go.etcd.io/etcd/server/v3"],
+        )
     },
     Tool {
-        name: "kubernetes",
-        upstream: "k8s.io/kubernetes",
-        packages: &[
-            "k8s.io/kubernetes/cmd/kube-apiserver",
-            "k8s.io/kubernetes/cmd/kube-controller-manager",
-            "k8s.io/kubernetes/cmd/kube-scheduler",
-            "k8s.io/kubernetes/cmd/kubelet",
-            "k8s.io/kubernetes/cmd/kube-proxy",
-        ],
-        built_as: None,
-        tags: "",
         stamps: VERSION_OF_KUBERNETES,
-        cgo: false,
-        part: Part::ControlPlane,
+        ..Tool::new(
+            Part::ControlPlane,
+            "kubernetes",
+            "k8s.io/kubernetes",
+            &[
+                "k8s.io/kubernetes/cmd/kube-apiserver",
+                "k8s.io/kubernetes/cmd/kube-controller-manager",
+                "k8s.io/kubernetes/cmd/kube-scheduler",
+                "k8s.io/kubernetes/cmd/kubelet",
+                "k8s.io/kubernetes/cmd/kube-proxy",
+            ],
+        )
     },
     Tool {
-        name: "kubectl",
-        upstream: "k8s.io/kubernetes",
-        packages: &["k8s.io/kubernetes/cmd/kubectl"],
-        built_as: None,
-        tags: "",
         stamps: VERSION_OF_KUBERNETES,
-        cgo: false,
-        part: Part::ControlPlane,
+        ..Tool::new(
+            Part::ControlPlane,
+            "kubectl",
+            "k8s.io/kubernetes",
+            &["k8s.io/kubernetes/cmd/kubectl"],
+        )
     },
     Tool {
-        name: "containerd",
-        upstream: "github.com/containerd/containerd/v2",
-        packages: &[
-            "github.com/containerd/containerd/v2/cmd/containerd",
-            "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
-            "github.com/containerd/containerd/v2/cmd/ctr",
-        ],
-        built_as: None,
         // Snapshotters that are not used, and that need C libraries or tools of their own.
         tags: "no_btrfs,no_devmapper,no_zfs",
         stamps: &["github.com/containerd/containerd/v2/version.Version={version}"],
-        cgo: false,
-        part: Part::Node,
+        ..Tool::new(
+            Part::Node,
+            "containerd",
+            "github.com/containerd/containerd/v2",
+            &[
+                "github.com/containerd/containerd/v2/cmd/containerd",
+                "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+                "github.com/containerd/containerd/v2/cmd/ctr",
+            ],
+        )
     },
     Tool {
-        name: "runc",
-        upstream: "github.com/opencontainers/runc",
-        packages: &["github.com/opencontainers/runc"],
-        built_as: None,
         tags: "seccomp",
-        stamps: &[],
         cgo: true,
-        part: Part::Node,
+        ..Tool::new(
+            Part::Node,
+            "runc",
+            "github.com/opencontainers/runc",
+            &["github.com/opencontainers/runc"],
+        )
     },
-    Tool {
-        name: "cni",
-        upstream: "github.com/containernetworking/plugins",
-        packages: &[
+    Tool::new(
+        Part::Node,
+        "cni",
+        "github.com/containernetworking/plugins",
+        &[
             "github.com/containernetworking/plugins/plugins/ipam/host-local",
             "github.com/containernetworking/plugins/plugins/main/bridge",
             "github.com/containernetworking/plugins/plugins/main/loopback",
             "github.com/containernetworking/plugins/plugins/meta/portmap",
         ],
-        built_as: None,
-        tags: "",
-        stamps: &[],
-        cgo: false,
-        part: Part::Node,
-    },
+    ),
+    Tool::new(Part::Node, "coredns", "github.com/coredns/coredns", &["./coredns"]),
+    Tool::new(
+        Part::Node,
+        "registry",
+        "github.com/distribution/distribution/v3",
+        &["./registry"],
+    ),
+    Tool::new(
+        Part::Node,
+        "local-path",
+        "github.com/rancher/local-path-provisioner",
+        &["github.com/rancher/local-path-provisioner"],
+    ),
+    Tool::new(
+        Part::Node,
+        "s3",
+        "github.com/versity/versitygw",
+        &["github.com/versity/versitygw/cmd/versitygw"],
+    ),
     Tool {
-        name: "coredns",
-        upstream: "github.com/coredns/coredns",
-        packages: &["./coredns"],
-        built_as: None,
-        tags: "",
-        stamps: &[],
-        cgo: false,
-        part: Part::Node,
-    },
-    Tool {
-        name: "registry",
-        upstream: "github.com/distribution/distribution/v3",
-        packages: &["./registry"],
-        built_as: None,
-        tags: "",
-        stamps: &[],
-        cgo: false,
-        part: Part::Node,
-    },
-    Tool {
-        name: "local-path",
-        upstream: "github.com/rancher/local-path-provisioner",
-        packages: &["github.com/rancher/local-path-provisioner"],
-        built_as: None,
-        tags: "",
-        stamps: &[],
-        cgo: false,
-        part: Part::Node,
-    },
-    Tool {
-        name: "s3",
-        upstream: "github.com/versity/versitygw",
-        packages: &["github.com/versity/versitygw/cmd/versitygw"],
-        built_as: None,
-        tags: "",
-        stamps: &[],
-        cgo: false,
-        part: Part::Node,
-    },
-    Tool {
-        name: "helm",
-        upstream: "helm.sh/helm/v4",
-        packages: &["helm.sh/helm/v4/cmd/helm"],
-        built_as: None,
-        tags: "",
         stamps: &["helm.sh/helm/v4/internal/version.version={version}"],
-        cgo: false,
-        part: Part::Suites,
+        ..Tool::new(Part::Suites, "helm", "helm.sh/helm/v4", &["helm.sh/helm/v4/cmd/helm"])
     },
     Tool {
-        name: "prometheus",
-        upstream: "github.com/prometheus/prometheus",
-        packages: &[
-            "github.com/prometheus/prometheus/cmd/prometheus",
-            "github.com/prometheus/prometheus/cmd/promtool",
-        ],
-        built_as: None,
         // Targets are written in the configuration: no cloud's client library is needed.
         tags: "remove_all_sd",
         stamps: &["github.com/prometheus/common/version.Version={version}"],
-        cgo: false,
-        part: Part::Suites,
+        ..Tool::new(
+            Part::Suites,
+            "prometheus",
+            "github.com/prometheus/prometheus",
+            &[
+                "github.com/prometheus/prometheus/cmd/prometheus",
+                "github.com/prometheus/prometheus/cmd/promtool",
+            ],
+        )
     },
-    Tool {
-        name: "kubeconform",
-        upstream: "github.com/yannh/kubeconform",
-        packages: &["github.com/yannh/kubeconform/cmd/kubeconform"],
-        built_as: None,
-        tags: "",
-        stamps: &[],
-        cgo: false,
-        part: Part::Suites,
-    },
-    Tool {
-        name: "kstatus",
-        upstream: "sigs.k8s.io/cli-utils",
-        packages: &["./kstatus"],
-        built_as: None,
-        tags: "",
-        stamps: &[],
-        cgo: false,
-        part: Part::Suites,
-    },
-    Tool {
-        name: "glua",
-        upstream: "github.com/yuin/gopher-lua",
-        packages: &["github.com/yuin/gopher-lua/cmd/glua"],
-        built_as: None,
-        tags: "",
-        stamps: &[],
-        cgo: false,
-        part: Part::Suites,
-    },
+    Tool::new(
+        Part::Suites,
+        "kubeconform",
+        "github.com/yannh/kubeconform",
+        &["github.com/yannh/kubeconform/cmd/kubeconform"],
+    ),
+    Tool::new(Part::Suites, "kstatus", "sigs.k8s.io/cli-utils", &["./kstatus"]),
+    Tool::new(
+        Part::Suites,
+        "glua",
+        "github.com/yuin/gopher-lua",
+        &["github.com/yuin/gopher-lua/cmd/glua"],
+    ),
 ];
 
 /// Where each program lies.
@@ -326,6 +275,20 @@ pub(super) fn provide_one(repository: &Path, name: &str) -> anyhow::Result<PathB
 }
 
 impl Tool {
+    /// One that is built without anything special.
+    const fn new(part: Part, name: &'static str, upstream: &'static str, packages: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            upstream,
+            packages,
+            built_as: None,
+            tags: "",
+            stamps: &[],
+            cgo: false,
+            part,
+        }
+    }
+
     /// The names of its programs.
     fn programs(&self) -> impl Iterator<Item = &'static str> {
         self.packages.iter().map(|package| match self.built_as {
@@ -337,7 +300,7 @@ impl Tool {
     /// The directory with the built programs, which are built now if they are not there.
     fn provide(&self, repository: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
         let source = repository.join(SOURCE);
-        let version = self.version(&source)?;
+        let version = pinned(&source, self.upstream)?;
         let directory = cache.join(format!("{}-{version}-{}", self.name, self.key(&source)?));
         if self.complete(&directory) {
             return Ok(directory);
@@ -379,13 +342,6 @@ impl Tool {
         }
         hash.update([u8::from(self.cgo)]);
         Ok(hex(&hash.finalize()[..8]))
-    }
-
-    fn version(&self, source: &Path) -> anyhow::Result<String> {
-        let file = fs::read_to_string(source.join("go.mod"))?;
-        required_version(&file, self.upstream)
-            .map(str::to_owned)
-            .with_context(|| format!("{}/go.mod requires no {}", source.display(), self.upstream))
     }
 
     fn check_prerequisites(&self) -> anyhow::Result<()> {
@@ -525,9 +481,7 @@ fn check_c() -> anyhow::Result<()> {
 /// The container that holds a pod's namespaces: Kubernetes' own source, linked statically.
 fn pause(repository: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
     let source = repository.join(SOURCE);
-    let version = required_version(&fs::read_to_string(source.join("go.mod"))?, "k8s.io/kubernetes")
-        .map(str::to_owned)
-        .with_context(|| format!("{SOURCE}/go.mod requires no k8s.io/kubernetes"))?;
+    let version = pinned(&source, "k8s.io/kubernetes")?;
     let directory = cache.join(format!("pause-{version}"));
     let program = directory.join("pause");
     if program.is_file() {
@@ -568,6 +522,15 @@ fn lock(directory: &Path) -> anyhow::Result<fs::File> {
     Ok(file)
 }
 
+/// The version of a module that the go.mod in `source` requires.
+fn pinned(source: &Path, module: &str) -> anyhow::Result<String> {
+    let path = source.join("go.mod");
+    let file = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    required_version(&file, module)
+        .map(str::to_owned)
+        .with_context(|| format!("{} requires no {module}", path.display()))
+}
+
 /// The version of a module in a go.mod.
 fn required_version<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
     go_mod.lines().find_map(|line| {
@@ -590,7 +553,7 @@ mod tests {
         let source = crate::repository().join(SOURCE);
         let mut names = std::collections::BTreeSet::new();
         for tool in &TOOLS {
-            let version = tool.version(&source).unwrap();
+            let version = pinned(&source, tool.upstream).unwrap();
             assert!(version.starts_with('v'), "{}: {version}", tool.name);
             for program in tool.programs() {
                 assert!(names.insert(program), "{program}");

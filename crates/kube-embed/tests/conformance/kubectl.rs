@@ -1,6 +1,6 @@
 //! The real kubectl, for the lines that begin with `$`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::LazyLock;
 
@@ -18,15 +18,7 @@ pub(crate) struct Kubectl {
 impl Kubectl {
     /// The pinned kubectl, which needs Go where it is not in the cache.
     pub(crate) async fn new(kubeconfig: &str) -> Self {
-        let built = Command::new(env!("CARGO"))
-            .args(["xtask", "cluster", "tool", "kubectl"])
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
-            .stderr(Stdio::inherit())
-            .output()
-            .await
-            .unwrap();
-        assert!(built.status.success(), "kubectl is not built");
-        let binary = PathBuf::from(String::from_utf8(built.stdout).unwrap().trim());
+        let binary = crate::built::kubectl().await;
         Self {
             programs: binary.parent().unwrap().to_owned(),
             config: crate::run::yaml(kubeconfig),

@@ -19,6 +19,8 @@
 )]
 
 mod backend;
+#[path = "../shared/built.rs"]
+mod built;
 mod differences;
 mod kubectl;
 mod normal;

@@ -3,7 +3,7 @@
 //! Built from its published module by `cargo xtask cluster tool kubectl`, which needs Go; so this is run by
 //! `cargo test -p kube-embed -- --ignored` and not with the fast tests.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::process::Command;
 use crate::support::*;
 
 struct Kubectl {
-    binary: String,
+    binary: PathBuf,
     directory: tempfile::TempDir,
     server: Embedded,
 }
@@ -41,15 +41,7 @@ impl Output {
 
 impl Kubectl {
     async fn start() -> Self {
-        let built = Command::new(env!("CARGO"))
-            .args(["xtask", "cluster", "tool", "kubectl"])
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
-            .stderr(Stdio::inherit())
-            .output()
-            .await
-            .unwrap();
-        assert!(built.status.success(), "kubectl is not built");
-        let binary = String::from_utf8(built.stdout).unwrap().trim().to_owned();
+        let binary = crate::built::kubectl().await;
         let server = Embedded::builder().build().await.unwrap();
         let endpoint = server.listen("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
         let directory = tempfile::tempdir().unwrap();

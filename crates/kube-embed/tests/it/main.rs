@@ -4,6 +4,8 @@
     reason = "a test ends at the first thing that is not as it should be"
 )]
 
+#[path = "../shared/built.rs"]
+mod built;
 mod controller;
 mod crds;
 mod deletion;

@@ -1,0 +1,19 @@
+//! The real kubectl, for both of this crate's test programs.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+/// Where the pinned kubectl lies; it is built where it is not in the cache, which needs Go.
+pub(crate) async fn kubectl() -> PathBuf {
+    let built = Command::new(env!("CARGO"))
+        .args(["xtask", "cluster", "tool", "kubectl"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        .stderr(Stdio::inherit())
+        .output()
+        .await
+        .unwrap();
+    assert!(built.status.success(), "kubectl is not built");
+    PathBuf::from(String::from_utf8(built.stdout).unwrap().trim())
+}
