@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::core::PartialObjectMeta;
-use legion_api::{Connection, ModelTraining, Reason, ToolchainIntegration, condition, training::ConfigMapSource};
+use legion_api::{Connection, ModelTraining, ToolchainIntegration, training::ConfigMapSource};
 use legion_plan::training::{ConfigMapContent, is_default_output};
 use legion_runtime::SharedClock;
 
@@ -141,13 +141,16 @@ impl Shared {
                 }
             })))
         };
-        let config_maps = Arc::new(Cache::new(Box::new(
-            move |change: &Change<PartialObjectMeta<ConfigMap>>| {
-                wake(&Referent::ConfigMap(change.key.clone()));
-            },
-        )));
+        let config_maps = {
+            let wake = wake.clone();
+            Arc::new(Cache::new(Box::new(
+                move |change: &Change<PartialObjectMeta<ConfigMap>>| {
+                    wake(&Referent::ConfigMap(change.key.clone()));
+                },
+            )))
+        };
         let pods = {
-            let (queues, pods_of, trainings) = (queues.clone(), pods_of.clone(), trainings.clone());
+            let (queues, pods_of) = (queues.clone(), pods_of.clone());
             Arc::new(Cache::new(Box::new(move |change: &Change<Pod>| {
                 let of = |entry: &Option<Entry<Pod>>| entry.as_ref().and_then(Entry::valid).cloned();
                 let (old, new) = (of(&change.old), of(&change.new));
@@ -163,7 +166,7 @@ impl Shared {
                 }
                 let holds_quota = |pod: &Option<Arc<Pod>>| pod.as_deref().is_some_and(|pod| !has_ended(pod));
                 if holds_quota(&old) && !holds_quota(&new) {
-                    wake_who_wait_for_quota(&trainings, &queues.trainings, &change.key.namespace);
+                    wake(&Referent::quota_of(&change.key));
                 }
             })))
         };
@@ -210,15 +213,4 @@ impl Shared {
 fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-fn wake_who_wait_for_quota(trainings: &Cache<ModelTraining>, queue: &Queue, namespace: &str) {
-    let waiting = trainings.select(namespace, |training| {
-        let conditions = training.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        condition::find(conditions, condition::SUCCEEDED)
-            .is_some_and(|condition| condition.reason == Reason::QuotaExceeded.as_str())
-    });
-    for training in waiting {
-        queue.add(Key::of(&training.metadata));
-    }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use legion_api::ModelTraining;
+use legion_api::{ModelTraining, Reason, condition};
 use legion_plan::training::{config_map_name, connection_names, labels};
 
 use crate::key::Key;
@@ -25,6 +25,8 @@ pub enum Referent {
     ConfigMap(Key),
     /// The default output of a namespace; the name of the key is empty.
     DefaultOutput(Key),
+    /// Room under the quotas of a namespace; the name of the key is empty.
+    Quota(Key),
 }
 
 impl Referent {
@@ -32,6 +34,12 @@ impl Referent {
     #[must_use]
     pub fn default_output_of(object: &Key) -> Self {
         Self::DefaultOutput(object.sibling(""))
+    }
+
+    /// Room under the quotas of the namespace of that object.
+    #[must_use]
+    pub fn quota_of(object: &Key) -> Self {
+        Self::Quota(object.sibling(""))
     }
 }
 
@@ -50,7 +58,16 @@ pub fn referents(key: &Key, training: &ModelTraining, platform_namespace: &str) 
     if training.spec.output.is_none() {
         all.insert(Referent::default_output_of(key));
     }
+    if waits_for_quota(training) {
+        all.insert(Referent::quota_of(key));
+    }
     all
+}
+
+fn waits_for_quota(training: &ModelTraining) -> bool {
+    let conditions = training.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    condition::find(conditions, condition::SUCCEEDED)
+        .is_some_and(|condition| condition.reason == Reason::QuotaExceeded.as_str())
 }
 
 /// The training that a pod belongs to, by its owner; by its label where it has none.
