@@ -37,6 +37,9 @@ const LIMIT: Duration = Duration::from_secs(900);
 const RATE: usize = 10;
 const RATED: usize = 300;
 
+/// How many pods a node takes: `maxPods`, as the kubelet is shipped.
+const PODS_OF_NODE: usize = 110;
+
 /// What is contested with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -181,10 +184,12 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Plays the kubelet for the pods of a namespace.
-    fn kubelet(&self, namespace: &str) -> FakeKubelet {
+    /// Plays the kubelets of as many nodes as so many pods need. A kubelet tells one status after the other: `syncBatch` in
+    /// `pkg/kubelet/status/status_manager.go` of Kubernetes.
+    fn kubelets(&self, namespace: &str, pods: usize) -> FakeKubelet {
         let settings = kubelet::Settings {
             namespace: Some(namespace.to_owned()),
+            parallel: pods.div_ceil(PODS_OF_NODE),
             ..kubelet::Settings::default()
         };
         FakeKubelet::start(self.client.clone(), settings)
@@ -313,7 +318,7 @@ impl<'a> Bench<'a> {
         let log = Log::from_now(self.options.cluster.join("logs/audit.log"))?;
         let path = kind.path(namespace);
         let used = cpu(controller)?;
-        let kubelet = self.kubelet(namespace);
+        let kubelet = self.kubelets(namespace, self.options.objects);
         let began = Instant::now();
         let create = self.create_all(&path, |number| kind.object(&format!("o-{number}"), &self.pod));
         let (created, all_pods) = tokio::join!(create, self.until_pods(namespace, began));
@@ -373,7 +378,7 @@ impl<'a> Bench<'a> {
         self.namespace(namespace).await?;
         let log = Log::from_now(self.options.cluster.join("logs/audit.log"))?;
         let path = kind.path(namespace);
-        let kubelet = self.kubelet(namespace);
+        let kubelet = self.kubelets(namespace, RATED);
         let mut clock = tokio::time::interval(Duration::from_secs(1) / u32::try_from(RATE)?);
         for number in 0..RATED {
             clock.tick().await;
@@ -415,7 +420,7 @@ impl<'a> Bench<'a> {
         let namespace = "finished";
         self.namespace(namespace).await?;
         let path = Kind::Training.path(namespace);
-        let kubelet = self.kubelet(namespace);
+        let kubelet = self.kubelets(namespace, self.options.finished);
         let all = stream::iter(0..self.options.finished).map(|number| {
             let object = Kind::Training.object(&format!("o-{number}"), &self.pod);
             let path = path.clone();
@@ -620,13 +625,23 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    /// Deletes a collection. The server gives a request a minute, in which it does not get through 10,000 pods: what is left
+    /// is asked for again.
     async fn delete_all(&self, collection: &str) -> anyhow::Result<()> {
         let now = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "propagationPolicy": "Background"});
-        let request = Request::delete(collection)
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(serde_json::to_vec(&now)?)?;
-        self.client.request_text(request).await?;
-        Ok(())
+        let body = serde_json::to_vec(&now)?;
+        let began = Instant::now();
+        loop {
+            let request = Request::delete(collection)
+                .header(http::header::CONTENT_TYPE, "application/json")
+                .body(body.clone())?;
+            match self.client.request_text(request).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.code != 504 => return Err(kube::Error::Api(status).into()),
+                Err(error) if began.elapsed() > LIMIT => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Deletes what a contest made, so that the next one finds the same server.
