@@ -64,6 +64,9 @@ where
     async fn watch(&self, failures: &mut u32) {
         let config = watcher::Config {
             label_selector: self.labels.clone(),
+            // In one piece, as other controllers list: the server answers that from its memory, but takes all pages except the
+            // first from etcd when nothing was written for a while, which made 10,000 trainings take it six times as long.
+            page_size: None,
             ..watcher::Config::default()
         };
         let mut stream = std::pin::pin!(watcher(self.api.clone(), config));
