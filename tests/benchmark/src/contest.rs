@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
 use http::Request;
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ListMeta};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, Resource as _,
     api::{ListParams, PartialObjectMeta},
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use crate::{
     Options,
     log::Log,
-    process::{Daemon, cpu, resident},
+    process::{Daemon, cpu, peak, resident},
 };
 
 /// How many requests are under way at once while objects are created.
@@ -463,32 +463,22 @@ impl<'a> Bench<'a> {
                 .filter(|request| request.agent.starts_with("legion-operator") && request.is_write())
                 .count();
             println!(
-                "restart {round} with {} finished trainings {pods}: ready after {took:.2} s (lists alone {bare:.2} s), {writes} writes in 10 s, {:.1} MiB",
+                "restart {round} with {} finished trainings {pods}: ready after {took:.2} s (lists alone {bare:.2} s), {writes} writes in 10 s, {:.1} MiB, {:.1} at most",
                 self.options.finished,
-                resident(operator.id())?
+                resident(operator.id())?,
+                peak(operator.id())?
             );
         }
         Ok(())
     }
 
-    /// How long the server takes to tell all objects of some collections, which are asked for side by side and page by page as
-    /// the operator does it, to a client that looks at nothing but where the next page begins.
+    /// How long the server takes to tell all objects of some collections, which are asked for side by side and in one piece as
+    /// the operator does it, to a client that looks at nothing.
     async fn bare_lists(&self, collections: &[String]) -> anyhow::Result<f64> {
-        #[derive(serde::Deserialize)]
-        struct Page {
-            metadata: ListMeta,
-        }
         let began = Instant::now();
         try_join_all(collections.iter().map(|collection| async move {
-            let mut after = String::new();
-            loop {
-                let path = format!("{collection}?limit=500&continue={after}");
-                let page: Page = self.client.request(Request::get(path).body(Vec::new())?).await?;
-                match page.metadata.continue_ {
-                    Some(token) if !token.is_empty() => after = token,
-                    _ => return anyhow::Ok(()),
-                }
-            }
+            let request = Request::get(collection).body(Vec::new())?;
+            self.client.request_text(request).await.map_err(anyhow::Error::from)
         }))
         .await?;
         Ok(began.elapsed().as_secs_f64())

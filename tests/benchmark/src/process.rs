@@ -23,11 +23,17 @@ pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
 
 /// Memory that a process holds, in MiB.
 pub fn resident(pid: u32) -> anyhow::Result<f64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most that it ever held, in MiB.
+pub fn peak(pid: u32) -> anyhow::Result<f64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, what: &'static str) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).context(what)?;
     let kibibytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kibibytes / 1024.0)
 }
