@@ -33,8 +33,8 @@ pub struct Feed<K> {
     pub api: Api<Told<K>>,
     /// The only namespace of the watch, if it has one.
     pub namespace: Option<String>,
-    /// Label selector, if not all objects count.
-    pub labels: Option<String>,
+    /// Which objects count, and how they are listed.
+    pub config: watcher::Config,
     /// What is filled.
     pub cache: Arc<Cache<K>>,
     /// Cancelled once the first list is complete.
@@ -62,14 +62,7 @@ where
     /// version that the watch would go on from and says so with an HTTP status (kube's watcher would ask for that version
     /// again for ever).
     async fn watch(&self, failures: &mut u32) {
-        let config = watcher::Config {
-            label_selector: self.labels.clone(),
-            // In one piece, as other controllers list: the server answers that from its memory, but takes all pages except the
-            // first from etcd when nothing was written for a while, which made 10,000 trainings take it six times as long.
-            page_size: None,
-            ..watcher::Config::default()
-        };
-        let mut stream = std::pin::pin!(watcher(self.api.clone(), config));
+        let mut stream = std::pin::pin!(watcher(self.api.clone(), self.config.clone()));
         let mut relist = Relist::default();
         let mut listing = true;
         loop {
