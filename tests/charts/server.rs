@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use legion_operator::access::{Place, TABLE, Verb};
 use legion_tests::{
     local::{repository, until},
-    tool::{helm, helm_says, kubectl, kubectl_json, kubectl_says},
+    tool::{helm, helm_says, kubectl, kubectl_json, kubectl_says, until_crds_are_served},
 };
 use serde_json::Value;
 
@@ -105,10 +105,7 @@ fn from_nothing_to_uninstalled_and_back() -> anyhow::Result<()> {
 
     without_crds_helm_says_what_to_do()?;
     install("legion-crds", &[])?;
-    kubectl(
-        &["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"],
-        "",
-    )?;
+    until_crds_are_served()?;
     let dry = install("legion", &["--dry-run=server"])?;
     ensure!(dry.contains("kind: Deployment"), "{dry}");
     ensure!(
@@ -302,10 +299,7 @@ fn every_option_is_accepted() -> anyhow::Result<()> {
     for crd in prometheus_crds()? {
         kubectl(&["apply", "--server-side", "-f", "-"], &fs::read_to_string(crd)?)?;
     }
-    kubectl(
-        &["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"],
-        "",
-    )?;
+    until_crds_are_served()?;
     install("legion", &["--values", &values("openshift")])?;
     install("legion", &["--values", &values("everything")])?;
     // What Kubernetes would drop, or say a warning of, is an error here.

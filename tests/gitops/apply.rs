@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use anyhow::{Context as _, ensure};
 use legion_tests::{
     local::repository,
-    tool::{Said, kubectl, kubectl_json, kubectl_says},
+    tool::{Said, kubectl, kubectl_json, kubectl_says, until_crds_are_served},
 };
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -30,10 +30,7 @@ fn namespace(name: &str) -> anyhow::Result<String> {
             "",
         )?;
     }
-    kubectl(
-        &["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"],
-        "",
-    )?;
+    until_crds_are_served()?;
     let manifest = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}");
     kubectl(&["apply", "-f", "-"], &manifest)?;
     Ok(name.to_owned())

@@ -73,10 +73,7 @@ fn flux_and_argo_cd_accept_them() -> anyhow::Result<()> {
         let crd = tool::module("crds", module)?.join(file);
         kubectl(&["apply", "--server-side", "-f", "-"], &fs::read_to_string(crd)?)?;
     }
-    kubectl(
-        &["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"],
-        "",
-    )?;
+    tool::until_crds_are_served()?;
     for namespace in ["flux-system", "argocd"] {
         let manifest = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}");
         kubectl(&["apply", "-f", "-"], &manifest)?;

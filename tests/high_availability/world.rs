@@ -20,6 +20,7 @@ use legion_tests::{
     audit::{self, Request},
     fake_kubelet::{FakeKubelet, Settings},
     local::repository,
+    tool::until_crds_are_served,
 };
 use serde_json::{Value, json};
 
@@ -62,13 +63,7 @@ impl World {
         };
         let crds = repository().join("crds");
         world.kubectl(&["apply", "--server-side", "-f", crds.to_str().context("UTF-8")?])?;
-        world.kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "-f",
-            crds.to_str().context("UTF-8")?,
-        ])?;
+        until_crds_are_served()?;
         for namespace in [&world.namespace, &world.platform] {
             world.kubectl(&["create", "namespace", namespace])?;
         }

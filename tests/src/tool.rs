@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
@@ -114,6 +115,22 @@ pub fn kubectl(arguments: &[&str], input: &str) -> anyhow::Result<String> {
     let said = kubectl_says(arguments, input)?;
     ensure!(said.ok, "kubectl {}: {}", arguments.join(" "), said.all);
     Ok(said.out)
+}
+
+/// Waits until the server serves the kinds of all CRDs. One that was made just now has no conditions for a moment, which
+/// `kubectl wait` takes for an error: then it is asked again.
+pub fn until_crds_are_served() -> anyhow::Result<()> {
+    const LIMIT: Duration = Duration::from_secs(60);
+    let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"];
+    let began = Instant::now();
+    loop {
+        let said = kubectl_says(&wait, "")?;
+        if said.ok {
+            return Ok(());
+        }
+        let again = said.all.contains("accessor error") && began.elapsed() < LIMIT;
+        ensure!(again, "kubectl {}: {}", wait.join(" "), said.all);
+    }
 }
 
 /// What kubectl prints with `-o json`.
