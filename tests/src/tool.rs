@@ -7,13 +7,12 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use crate::local::{repository, text};
+use crate::local::{repository, text, until};
 
 /// Where a pinned program lies (`cargo xtask cluster tool NAME`); it is built where it is not in the cache.
 pub fn path(name: &str) -> anyhow::Result<PathBuf> {
@@ -120,17 +119,15 @@ pub fn kubectl(arguments: &[&str], input: &str) -> anyhow::Result<String> {
 /// Waits until the server serves the kinds of all CRDs. One that was made just now has no conditions for a moment, which
 /// `kubectl wait` takes for an error: then it is asked again.
 pub fn until_crds_are_served() -> anyhow::Result<()> {
-    const LIMIT: Duration = Duration::from_secs(60);
     let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"];
-    let began = Instant::now();
-    loop {
+    until("all CRDs have conditions", || {
         let said = kubectl_says(&wait, "")?;
-        if said.ok {
-            return Ok(());
+        if !said.ok && said.all.contains("accessor error") {
+            return Ok(None);
         }
-        let again = said.all.contains("accessor error") && began.elapsed() < LIMIT;
-        ensure!(again, "kubectl {}: {}", wait.join(" "), said.all);
-    }
+        ensure!(said.ok, "kubectl {}: {}", wait.join(" "), said.all);
+        Ok(Some(()))
+    })
 }
 
 /// What kubectl prints with `-o json`.

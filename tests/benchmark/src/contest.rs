@@ -637,18 +637,17 @@ impl<'a> Bench<'a> {
     async fn delete_all(&self, collection: &str) -> anyhow::Result<()> {
         let now = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "propagationPolicy": "Background"});
         let body = serde_json::to_vec(&now)?;
-        let began = Instant::now();
-        loop {
+        self.until("the collection is deleted", || async {
             let request = Request::delete(collection)
                 .header(http::header::CONTENT_TYPE, "application/json")
                 .body(body.clone())?;
             match self.client.request_text(request).await {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(status)) if status.code != 504 => return Err(kube::Error::Api(status).into()),
-                Err(error) if began.elapsed() > LIMIT => return Err(error.into()),
-                Err(_) => {}
+                Ok(_) => Ok(true),
+                Err(kube::Error::Api(status)) if status.code != 504 => Err(kube::Error::Api(status).into()),
+                Err(_) => Ok(false),
             }
-        }
+        })
+        .await
     }
 
     /// Deletes what a contest made, so that the next one finds the same server.
