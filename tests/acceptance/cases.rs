@@ -10,9 +10,9 @@ use legion_tests::{
 };
 use serde_json::{Value, json};
 
-/// A command that is under way until its pod is deleted or the file `go` exists, which nothing makes.
+/// A command that runs until its pod is deleted. It would also stop if the file `go` existed, but nothing creates it.
 const ENDLESS: &str = "echo under way\nwhile [ ! -e go ]; do sleep 0.2; done";
-/// A command that is done at once.
+/// A command that ends immediately.
 const QUICK: &str = "legion_metric loss 0.25\necho 1 > \"$LEGION_OUTPUT/model/weights\"";
 
 fn example(path: &str) -> anyhow::Result<String> {
@@ -50,7 +50,7 @@ pub fn the_wine_example_trains(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What every successful training's status holds.
+/// Checks the parts of a status that every successful training has.
 fn complete(training: &Value) -> anyhow::Result<()> {
     let status = &training["status"];
     let conditions = status["conditions"].as_array().context("conditions")?;
@@ -87,12 +87,12 @@ fn complete(training: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn the_same_manifest_starts_nothing_and_a_changed_one_a_run(cluster: &Cluster) -> anyhow::Result<()> {
+pub fn an_unchanged_manifest_starts_nothing_and_a_changed_one_starts_a_run(cluster: &Cluster) -> anyhow::Result<()> {
     let manifest = script("again", QUICK, json!({}));
     cluster.apply(&manifest)?;
     let first = cluster.success("again")?;
     cluster.apply(&manifest)?;
-    // Labels are for tools that look for things; they are no work.
+    // Labels are for selection. A new label asks for no new run.
     cluster.run(&["label", "modeltraining", "again", "team=vision"])?;
     cluster.apply(&script("again", QUICK, json!({"hyperParameters": {"rate": "0.1"}})))?;
     let second = cluster.success("again")?;
@@ -117,11 +117,11 @@ pub fn objects_may_be_applied_in_any_order(cluster: &Cluster) -> anyhow::Result<
     cluster.waiting("early", "SourceNotFound")?;
     cluster.apply(source)?;
     cluster.waiting("early", "ToolchainNotFound")?;
-    // The platform's toolchain under another name, in the namespace itself.
+    // The platform's toolchain, copied into this namespace under another name.
     let shipped = fs::read_to_string(repository().join("toolchains/script/toolchain.yaml"))?;
     let registered = match cluster.backend() {
         Backend::Embedded => shipped,
-        // Where the images are is a matter of the installation.
+        // The registry depends on the installation.
         Backend::Kubernetes => cluster.run(&[
             "get",
             "toolchainintegration",
@@ -145,7 +145,7 @@ pub fn a_suspended_training_has_no_pod_and_resumes(cluster: &Cluster) -> anyhow:
     };
     patch(true)?;
     cluster.waiting("paused", "Suspended")?;
-    cluster.until("paused", "its pod is gone", |_| {
+    cluster.until("paused", "its pod is deleted", |_| {
         Ok(cluster.pods("paused")?.is_empty().then_some(()))
     })?;
     patch(false)?;
@@ -159,7 +159,7 @@ pub fn a_suspended_training_has_no_pod_and_resumes(cluster: &Cluster) -> anyhow:
     Ok(())
 }
 
-pub fn a_deleted_pod_costs_an_attempt_and_nothing_else(cluster: &Cluster) -> anyhow::Result<()> {
+pub fn a_deleted_pod_costs_only_an_attempt(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&script("lost", ENDLESS, json!({"gracePeriod": "1s"})))?;
     let pod = cluster.printed("lost", "under way")?;
     let name = name_of(&pod)?;
@@ -182,7 +182,7 @@ pub fn a_deleted_pod_costs_an_attempt_and_nothing_else(cluster: &Cluster) -> any
     Ok(())
 }
 
-pub fn a_failing_command_is_retried_as_often_as_asked(cluster: &Cluster) -> anyhow::Result<()> {
+pub fn a_failing_command_is_retried_as_configured(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&script(
         "fails",
         "echo no such table >&2\nexit 3",
@@ -219,17 +219,17 @@ pub fn a_timeout_ends_the_command(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn pods_of_ended_attempts_go_after_their_time(cluster: &Cluster) -> anyhow::Result<()> {
+pub fn pods_of_ended_attempts_are_deleted_after_their_ttl(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&script("tidy", QUICK, json!({"ttlAfterFinished": "1s"})))?;
     cluster.success("tidy")?;
-    cluster.until("tidy", "its pod is gone", |_| {
+    cluster.until("tidy", "its pod is deleted", |_| {
         Ok(cluster.pods("tidy")?.is_empty().then_some(()))
     })?;
     cluster.success("tidy")?;
     Ok(())
 }
 
-pub fn a_missing_secret_is_waited_for(cluster: &Cluster) -> anyhow::Result<()> {
+pub fn a_training_waits_for_a_missing_secret(cluster: &Cluster) -> anyhow::Result<()> {
     let connection = json!({
         "apiVersion": "legion-platform.org/v1alpha1",
         "kind": "Connection",
@@ -250,7 +250,7 @@ pub fn a_missing_secret_is_waited_for(cluster: &Cluster) -> anyhow::Result<()> {
         "--from-literal=accessKeyId=k",
         "--from-literal=secretAccessKey=s",
     ])?;
-    // With its keys, fetch comes as far as the store, which is not there.
+    // With its keys present, fetch gets as far as the store. The store does not exist.
     cluster.until("locked", "the store is asked", |training| {
         let text = training["status"].to_string();
         Ok(text.contains("127.0.0.1").then_some(()))
@@ -290,7 +290,7 @@ pub fn an_orphaned_pod_is_left_alone(cluster: &Cluster) -> anyhow::Result<()> {
         ensure!(!pod.is_null(), "the pod was deleted");
         Ok((training.is_null() && pod["metadata"]["ownerReferences"].is_null()).then_some(()))
     })?;
-    // A training of the same name begins anew, and does not take the other's pod for its own.
+    // A training of the same name starts its own run. It does not adopt the pod of the deleted one.
     cluster.apply(&script("orphan", QUICK, json!({})))?;
     let training = cluster.success("orphan")?;
     ensure!(

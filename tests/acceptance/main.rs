@@ -1,16 +1,13 @@
-//! What Legion promises about trainings, asserted through kubectl: the same cases on the embedded API and in a real
-//! cluster in which Legion is installed.
+//! What Legion promises about trainings, asserted through kubectl. The same cases run on the embedded API and in a real
+//! cluster with Legion installed.
 //!
 //! `cargo test --test acceptance` runs them on the embedded API. In a cluster: `cargo xtask cluster run -- cargo test --test
 //! acceptance -- --ignored`.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test ends at the first thing that is not as it should be"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 
 mod cases;
 
-/// Every case as a test of each backend.
+/// Defines one test per case and backend.
 macro_rules! on_both_backends {
     ($($case:ident),* $(,)?) => {
         mod embedded {
@@ -39,14 +36,14 @@ macro_rules! on_both_backends {
 on_both_backends! {
     the_script_example_trains,
     the_wine_example_trains,
-    the_same_manifest_starts_nothing_and_a_changed_one_a_run,
+    an_unchanged_manifest_starts_nothing_and_a_changed_one_starts_a_run,
     objects_may_be_applied_in_any_order,
     a_suspended_training_has_no_pod_and_resumes,
-    a_deleted_pod_costs_an_attempt_and_nothing_else,
-    a_failing_command_is_retried_as_often_as_asked,
+    a_deleted_pod_costs_only_an_attempt,
+    a_failing_command_is_retried_as_configured,
     a_timeout_ends_the_command,
-    pods_of_ended_attempts_go_after_their_time,
-    a_missing_secret_is_waited_for,
+    pods_of_ended_attempts_are_deleted_after_their_ttl,
+    a_training_waits_for_a_missing_secret,
     deleting_a_training_ends_its_pod_in_every_phase,
     an_orphaned_pod_is_left_alone,
     wrong_manifests_are_refused_in_the_same_words,

@@ -1,4 +1,4 @@
-//! A case: a manifest that is wrong in one way, and how it has to end.
+//! A case: a manifest with one fault, and the expected end.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// A local Legion, and a directory for what the cases need.
+/// A local Legion, and a directory with the files of the cases.
 pub struct Bench {
     pub local: Local,
 }
@@ -37,7 +37,8 @@ impl Bench {
         self.local.output(&[arguments, &[file]].concat()).unwrap()
     }
 
-    /// `local run` until it says a text, then interrupted: its exit code, the training as it was then, and what was said.
+    /// Runs `local run`, interrupts it once it has printed a text, and returns its exit code, the training at that moment and
+    /// the output.
     fn run_until(&self, file: &Path, text: &str, name: &str) -> (Option<i32>, Value, String) {
         let run = ["local", "run", "--timeout", "5m", "-f", file.to_str().unwrap()];
         let mut child = self
@@ -60,7 +61,7 @@ impl Bench {
             }
         }
         let training = self.local.training(name).unwrap();
-        // It was not waited for yet, so that the id is still its own.
+        // The process has not been waited for yet. Its id cannot belong to another process.
         let _ = kill_process(Pid::from_child(&child), Signal::INT);
         said.extend(lines.map(|line| line + "\n"));
         (child.wait().unwrap().code(), training, said)
@@ -71,17 +72,17 @@ impl Bench {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Case {
-    /// What is wrong, for readers.
+    /// The fault, in words for the reader of the table.
     pub case: String,
     /// Name of the training.
     pub name: String,
-    /// Fields of the spec that are other than those of a training that succeeds.
+    /// Fields of the spec that differ from a training that succeeds.
     #[serde(default)]
     spec: Map<String, Value>,
     /// Lines of `train.sh`.
     #[serde(default)]
     script: Option<String>,
-    /// The project is that of this conformance case of the MLflow toolchain.
+    /// Name of the conformance case of the MLflow toolchain whose project is used.
     #[serde(default)]
     project: Option<String>,
     /// Further objects, applied before the training.
@@ -90,7 +91,7 @@ pub struct Case {
     expect: Expect,
 }
 
-/// How a case has to end.
+/// The expected end of a case.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Expect {
@@ -98,34 +99,34 @@ struct Expect {
     /// Reason of the condition.
     #[serde(default)]
     reason: Option<String>,
-    /// The field at fault.
+    /// Path of the faulty field.
     #[serde(default)]
     field: Option<String>,
-    /// Texts that the message holds.
+    /// Texts that the message must contain.
     #[serde(default)]
     message: Vec<String>,
-    /// Texts that the remedy holds.
+    /// Texts that the remedy must contain.
     #[serde(default)]
     remedy: Vec<String>,
-    /// Fields of the status, by JSON pointer.
+    /// Expected fields of the status, by JSON pointer.
     #[serde(default)]
     status: Map<String, Value>,
 }
 
-/// The ways of ending.
+/// The ways in which a case ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum End {
     /// Refused before anything is stored.
     Rejected,
-    /// `Succeeded` is `Unknown` with the reason of what is missing: it goes on when that appears.
+    /// `Succeeded` is `Unknown`. The reason names what is missing. The training continues when it appears.
     Waits,
     /// `Succeeded` is `False`.
     Failed,
-    /// `Succeeded` is `True`, and the status says what was wrong.
+    /// `Succeeded` is `True`, and a notice in the status reports the fault.
     Succeeded,
 }
 
-/// How a case ended.
+/// The observed end of a case.
 #[derive(Debug)]
 pub struct Outcome {
     pub end: Option<End>,
@@ -135,7 +136,7 @@ pub struct Outcome {
     pub message: String,
     pub remedy: String,
     status: Value,
-    /// What `legionctl` printed for people, for the reader of a failed test.
+    /// The output of `legionctl` for people. A failed test prints it.
     said: String,
 }
 
@@ -151,7 +152,7 @@ impl Case {
         }
     }
 
-    /// Whether its training waits for ever.
+    /// Whether its training waits without an end.
     pub fn is_open(&self) -> bool {
         self.expect.end == End::Waits
     }
@@ -185,14 +186,14 @@ impl Case {
         documents.join("\n---\n").replace("{dir}", &files.to_string_lossy())
     }
 
-    /// It waits for something that never comes: `local run` says for what, until it is interrupted.
+    /// Runs a training that waits for something that never appears. `local run` names it, and is then interrupted.
     fn waits(&self, bench: &Bench, file: &Path) -> Outcome {
         let reason = self.expect.reason.as_deref().unwrap_or_default();
         let (exit_code, training, said) = bench.run_until(file, &format!("{reason}: "), &self.name);
         Outcome::of(exit_code, training, said)
     }
 
-    /// What is not as expected.
+    /// Returns the differences between the expected and the observed end.
     pub fn faults(&self, outcome: &Outcome) -> Vec<String> {
         let expect = &self.expect;
         let mut faults = Vec::new();
@@ -246,7 +247,7 @@ impl Case {
     }
 }
 
-/// `validate` and `local run` refuse it alike.
+/// Checks that `validate` and `local run` refuse the manifest with the same words.
 fn rejected(bench: &Bench, file: &Path) -> Outcome {
     let validate = bench.legionctl(&["validate", "-o", "json"], file);
     let run = bench.legionctl(&["local", "run", "-o", "json", "-f"], file);
@@ -267,7 +268,7 @@ fn rejected(bench: &Bench, file: &Path) -> Outcome {
     }
 }
 
-/// Trains to the end.
+/// Runs the training to its end.
 fn ended(bench: &Bench, file: &Path) -> Outcome {
     let output = bench.legionctl(
         &["local", "run", "--timeout", "10m", "--quiet", "-o", "json", "-f"],
@@ -295,7 +296,7 @@ impl Outcome {
         let failure = &status["failure"];
         let (field, message, remedy) = match end {
             Some(End::Waits) => parts(&text(&condition["message"])),
-            // Refused before there was a pod that could fail.
+            // Refused before a pod existed.
             Some(End::Failed) if !failure.is_object() => parts(&text(&condition["message"])),
             Some(End::Failed) => (
                 text(&failure["field"]),
@@ -317,7 +318,7 @@ impl Outcome {
     }
 }
 
-/// A condition's message in its parts: `FIELD: MESSAGE (REMEDY)`.
+/// Splits a condition's message, `FIELD: MESSAGE (REMEDY)`, into its parts.
 fn parts(text: &str) -> (String, String, String) {
     let (field, rest) = match text.split_once(": ") {
         Some((field, rest)) if field.starts_with("spec.") && !field.contains(' ') => (field, rest),
@@ -339,7 +340,7 @@ fn parts(text: &str) -> (String, String, String) {
     (field.to_owned(), message.to_owned(), remedy.to_owned())
 }
 
-/// The files of a project that the toolchain's own tests use.
+/// Returns the files of a project that the toolchain's own tests use.
 fn project_files(case: &str) -> Map<String, Value> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../toolchains/mlflow/conformance")

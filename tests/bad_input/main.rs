@@ -1,9 +1,6 @@
-//! The table of bad input: every case runs through the real `legionctl`, on real processes, and ends in a rejection or a
-//! condition that says what is wrong and what to do. `docs/reference/bad-input.md` is what was seen; `UPDATE=1` writes it.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test ends at the first thing that is not as it should be"
-)]
+//! The table of bad input. Every case runs through the real `legionctl` with real processes. It ends in a rejection or in a
+//! condition with the fault and a remedy. `docs/reference/bad-input.md` holds the observed results. `UPDATE=1` writes it.
+#![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 
 mod case;
 mod table;
@@ -19,7 +16,7 @@ use std::{
 use case::{Bench, Case, Outcome};
 use legion_tests::local::{git, until};
 
-/// How many cases run at once: most of a case's time is spent in waiting for processes.
+/// Number of cases that run at the same time. A case mostly waits for processes.
 const AT_ONCE: usize = 3;
 
 #[test]
@@ -32,7 +29,7 @@ fn mlflow_cases_name_field_value_and_remedy() {
     run("mlflow", include_str!("mlflow.yaml"));
 }
 
-/// Runs the cases in one local Legion, and compares how they end with what they expect and with the document's section.
+/// Runs the cases in one local Legion. Compares each end with the expected one and with the section of the document.
 fn run(section: &str, cases: &str) {
     let cases: Vec<Case> = serde_saphyr::from_str(cases).unwrap();
     let bench = Bench::up();
@@ -72,7 +69,7 @@ fn run(section: &str, cases: &str) {
     assert!(faults.is_empty(), "{} faults\n{}", faults.len(), faults.join("\n"));
 }
 
-/// Processes of pods that stay although their trainings have ended; those of the named trainings may.
+/// Returns processes of pods that outlive their trainings. Those of the named trainings are allowed.
 fn left_behind(bench: &Bench, waiting: &[&str]) -> Option<String> {
     let left = || {
         let mut processes = bench.local.processes();
@@ -82,14 +79,14 @@ fn left_behind(bench: &Bench, waiting: &[&str]) -> Option<String> {
         });
         processes
     };
-    // What a pod leaves behind is ended a moment after its training's end is known.
+    // The rest of a pod ends a moment after the end of its training is known.
     let gone = until("the processes of ended trainings are gone", || {
         Ok(left().is_empty().then_some(()))
     });
     gone.err().map(|error| format!("{error:#}: {:?}", left()))
 }
 
-/// What the cases find in their directory: a git repository, a store with one file, and a file where a directory is wanted.
+/// Creates the files of the cases: a git repository, a store with one file, and a file in the place of a directory.
 fn provide(files: &Path) {
     let git = |arguments: &[&str]| git(&files.join("repository"), arguments).unwrap();
     let write = |path: &str, content: &str| {

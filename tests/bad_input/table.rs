@@ -1,16 +1,16 @@
-//! `docs/reference/bad-input.md`: what was seen, one section for each set of cases.
+//! `docs/reference/bad-input.md`: the observed results, one section for each set of cases.
 
 use std::{env, fmt::Write as _, fs, path::Path, sync::Mutex};
 
 use crate::case::{Case, End, Outcome};
 
-/// Longest text of a cell.
+/// Maximum length of a cell, in characters.
 const CELL: usize = 300;
 
-/// The sections are written by tests that run at the same time.
+/// Guards the file: tests that run at the same time write its sections.
 static FILE: Mutex<()> = Mutex::new(());
 
-/// Compares the section with what was seen, or writes it with `UPDATE=1`.
+/// Compares the section with the observed results, or writes it with `UPDATE=1`.
 pub fn compare(section: &str, rows: &[(&Case, &Outcome)], data: &Path) -> Option<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/bad-input.md");
     let _one = FILE.lock().unwrap();
@@ -69,9 +69,9 @@ fn render(rows: &[(&Case, &Outcome)], data: &Path) -> String {
     text
 }
 
-/// A text as a cell: one line, cut, without what differs from run to run.
+/// Turns a text into a cell: one line, cut to length, without parts that differ between runs.
 fn cell(text: &str, data: &Path) -> String {
-    // How many versions of a program a machine has differs too.
+    // The number of installed versions of a program differs between machines, too.
     let words: Vec<String> = text
         .split_whitespace()
         .map(|word| masked(word, data))
@@ -84,7 +84,7 @@ fn cell(text: &str, data: &Path) -> String {
     }
 }
 
-/// A word without paths and versions of this machine, and without ids of runs.
+/// Replaces paths and versions of this machine, and ids of runs, in a word.
 fn masked(word: &str, data: &Path) -> String {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
     let mut text = word

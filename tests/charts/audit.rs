@@ -1,4 +1,4 @@
-//! The comparison of the operator's permissions with an audit log, which the end-to-end suite makes.
+//! Tests of the comparison between the operator's permissions and an audit log. The end-to-end suite uses that comparison.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ fn verdict(events: &[Value]) -> Verdict {
 }
 
 #[test]
-fn what_the_table_does_not_allow_is_missing_and_what_nobody_asked_for_is_unused() {
+fn undeclared_requests_are_missing_and_undemanded_permissions_are_unused() {
     let all: Vec<Value> = TABLE
         .iter()
         .flat_map(|access| access.verbs.iter().map(move |verb| (access, verb)))
@@ -82,10 +82,10 @@ fn what_the_table_does_not_allow_is_missing_and_what_nobody_asked_for_is_unused(
     );
 }
 
-/// A replica that is stopped with its release may find its permissions gone before it is, and an API server that has just been
+/// While a release is uninstalled, its permissions may be deleted before its replicas stop. An API server that has just
 /// started knows no roles yet.
 #[test]
-fn what_was_granted_before_and_again_is_not_missing() {
+fn a_permission_granted_before_and_after_is_not_missing() {
     let lease = |id: &str, verb: &str, decision: &str, second: u32| {
         let lease = json!({"apiGroup": "coordination.k8s.io", "resource": "leases", "namespace": "legion-system", "name": "legion-operator"});
         let mut event = at(event(id, verb, lease), second);
@@ -93,7 +93,7 @@ fn what_was_granted_before_and_again_is_not_missing() {
         event
     };
     let refused = |second: u32| {
-        // A role grants the verbs of a row together.
+        // A role grants all verbs of a row together.
         let log = [
             lease("before", "update", "allow", 10),
             lease("refused", "get", "forbid", second),
@@ -102,7 +102,7 @@ fn what_was_granted_before_and_again_is_not_missing() {
         verdict(&log)
     };
     assert_eq!([5, 12, 25].map(|second| refused(second).missing.len()), [1, 0, 1]);
-    // A verb that was only ever refused was not used: it may be missing in the role.
+    // A verb that was always refused counts as unused. It may be missing in the role.
     let unused = refused(12).unused;
     assert!(unused.contains("get leases of \"coordination.k8s.io\""), "{unused:?}");
     assert!(

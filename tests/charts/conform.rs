@@ -1,5 +1,5 @@
-//! What the charts render, against the schemas of the Kubernetes that is pinned, of our CRDs and of the Prometheus operator's:
-//! strictly, so that a field that does not exist is an error. By the real kubeconform.
+//! Validates the rendered charts with the real kubeconform. The schemas come from the pinned Kubernetes, from our CRDs and from
+//! the CRDs of the Prometheus operator. Validation is strict: an unknown field is an error.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::helm::{objects, template};
 
-/// The CRDs of the Prometheus operator that the chart has objects for.
+/// The CRDs of the Prometheus operator whose objects the chart renders.
 pub fn prometheus_crds() -> anyhow::Result<Vec<PathBuf>> {
     let module = tool::module("crds", "github.com/prometheus-operator/prometheus-operator")?;
     let file = |kind: &str| {
@@ -26,7 +26,7 @@ pub fn prometheus_crds() -> anyhow::Result<Vec<PathBuf>> {
 }
 
 #[test]
-fn everything_that_is_rendered_has_the_form_that_kubernetes_wants() -> anyhow::Result<()> {
+fn rendered_objects_are_valid_against_their_schemas() -> anyhow::Result<()> {
     let schemas = tempfile::tempdir()?;
     let kubernetes = tool::module("tools", "k8s.io/kubernetes")?.join("api/openapi-spec/swagger.json");
     let swagger: Value = serde_json::from_str(&fs::read_to_string(&kubernetes)?)?;
@@ -46,7 +46,7 @@ fn everything_that_is_rendered_has_the_form_that_kubernetes_wants() -> anyhow::R
     for crd in crds {
         write_custom(schemas.path(), &objects(&fs::read_to_string(&crd)?)?)?;
     }
-    // Otherwise a mistake in the names of the files would only be seen in kubeconform's complaint.
+    // Otherwise a wrong file name would only show as an error of kubeconform.
     for (group, version, kind) in &wanted {
         let file = schemas.path().join(file_name(group, version, kind));
         ensure!(file.is_file(), "no schema of {group}/{version} {kind}");
@@ -67,7 +67,7 @@ fn everything_that_is_rendered_has_the_form_that_kubernetes_wants() -> anyhow::R
         let valid = summary["summary"]["valid"].as_u64().unwrap_or_default();
         assert_eq!(valid, u64::try_from(objects(manifest)?.len())?, "{name}: {}", said.all);
     }
-    // What it is there for: a field that is not.
+    // The purpose of the suite: an unknown field is found.
     for (from, to) in [
         ("enableServiceLinks:", "enableServiceLink:"),
         ("acceptsArgs: true", "acceptsArgs: maybe"),
@@ -95,14 +95,14 @@ fn kinds<'a>(manifests: impl Iterator<Item = &'a String>) -> anyhow::Result<BTre
     Ok(found)
 }
 
-/// As kubeconform's template of the location writes it: of the group, the first word only.
+/// Returns the name in the form of kubeconform's location template: of the group, only the first label.
 fn file_name(group: &str, version: &str, kind: &str) -> String {
     let group = group.split('.').next().filter(|group| !group.is_empty());
     let parts: Vec<&str> = [Some(kind), group, Some(version)].into_iter().flatten().collect();
     format!("{}.json", parts.join("-").to_lowercase())
 }
 
-/// Schemas of kinds of Kubernetes itself, each with the definitions that it reaches.
+/// Writes the schemas of Kubernetes' own kinds, each with the definitions that it reaches.
 fn write_builtin(directory: &Path, swagger: &Value, wanted: &BTreeSet<Kind>) -> anyhow::Result<()> {
     let definitions = swagger["definitions"].as_object().context("definitions")?;
     for (name, definition) in definitions {
@@ -138,7 +138,7 @@ fn write_builtin(directory: &Path, swagger: &Value, wanted: &BTreeSet<Kind>) -> 
     Ok(())
 }
 
-/// Schemas of custom kinds.
+/// Writes the schemas of custom kinds.
 fn write_custom(directory: &Path, crds: &[Value]) -> anyhow::Result<()> {
     for crd in crds {
         let spec = &crd["spec"];
@@ -160,7 +160,7 @@ fn write_custom(directory: &Path, crds: &[Value]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets an object have no fields but its own; notes what is referred to.
+/// Forbids unknown fields in a schema, and collects its references.
 fn strict(schema: &mut Value, references: &mut Vec<String>) {
     match schema {
         Value::Object(fields) => {
@@ -170,12 +170,12 @@ fn strict(schema: &mut Value, references: &mut Vec<String>) {
             if fields.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
                 fields.insert("type".to_owned(), json!(["integer", "string"]));
             }
-            // Formats of Kubernetes are not those of JSON Schema.
+            // Kubernetes' formats are not those of JSON Schema.
             if fields.get("format").is_some_and(Value::is_string) {
                 fields.remove("format");
             }
             let is_open = fields.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
-            // A property may be called "properties": that of a schema holds schemas.
+            // A property may be named "properties". Only the keyword of a schema holds schemas.
             let has_fields =
                 fields.get("properties").is_some_and(Value::is_object) && fields.get("type") == Some(&json!("object"));
             if has_fields && !is_open && !fields.contains_key("additionalProperties") {

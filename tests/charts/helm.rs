@@ -1,12 +1,12 @@
-//! What the real Helm makes of the charts.
+//! The charts, rendered by the real Helm.
 
 use legion_tests::{local::repository, tool::helm};
 use serde_json::Value;
 
-/// Where everything is installed.
+/// The namespace of the release.
 pub const NAMESPACE: &str = "legion-system";
 
-/// What a chart renders with a file of `tests/charts/values`, or with none.
+/// Renders a chart with a file of `tests/charts/values`, or with the default values.
 pub fn template(chart: &str, values: Option<&str>) -> anyhow::Result<String> {
     let directory = format!("charts/{chart}");
     let file = values.map(|name| format!("{}/tests/charts/values/{name}.yaml", repository().display()));

@@ -1,6 +1,6 @@
-//! The charts, under the real Helm: what they render, what values they refuse, and what becomes of them on a real API server.
+//! The charts under the real Helm: what they render, which values they refuse, and their life on a real API server.
 //!
-//! Those of the server need a cluster and are ignored without one:
+//! Tests of the server need a cluster and are ignored without one:
 //! `cargo xtask cluster run -- cargo test -p legion-tests --test charts -- --ignored`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]

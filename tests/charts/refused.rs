@@ -1,4 +1,4 @@
-//! Wrong values are refused, with the name of the field.
+//! Wrong values are refused. The error names the field.
 
 use rstest::rstest;
 

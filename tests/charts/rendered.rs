@@ -1,4 +1,4 @@
-//! What the charts render.
+//! The rendered charts.
 
 use std::{collections::BTreeSet, fs};
 
@@ -18,7 +18,7 @@ fn helm_finds_nothing_to_say_against_it(#[case] chart: &str) -> anyhow::Result<(
     Ok(())
 }
 
-/// `UPDATE=1` writes what is rendered now.
+/// Compares the rendered charts with the recorded ones. `UPDATE=1` writes them.
 #[rstest]
 #[case("default", None)]
 #[case("list", Some("list"))]
@@ -27,7 +27,7 @@ fn helm_finds_nothing_to_say_against_it(#[case] chart: &str) -> anyhow::Result<(
 #[case("everything", Some("everything"))]
 fn it_renders_what_is_recorded(#[case] name: &str, #[case] values: Option<&str>) -> anyhow::Result<()> {
     let file = repository().join(format!("tests/charts/rendered/{name}.yaml"));
-    // What only ships a file is compared with that file.
+    // Objects that only ship a file are compared with that file.
     let ships =
         |document: &&str| document.contains("\nkind: PrometheusRule\n") || document.contains("-operator-dashboard\n");
     let rendered = template("legion", values)?;
@@ -41,7 +41,7 @@ fn it_renders_what_is_recorded(#[case] name: &str, #[case] values: Option<&str>)
     let first = was.lines().zip(is.lines()).position(|(was, is)| was != is);
     assert!(
         was == is,
-        "{} differs at line {:?}: `UPDATE=1 cargo test -p legion-tests --test charts` writes it anew; `git diff` then shows what has \
+        "{} differs at line {:?}: `UPDATE=1 cargo test -p legion-tests --test charts` updates it; `git diff` then shows what has \
          changed",
         file.display(),
         first.map(|line| line + 1)
@@ -49,9 +49,9 @@ fn it_renders_what_is_recorded(#[case] name: &str, #[case] values: Option<&str>)
     Ok(())
 }
 
-/// The dashboard and the alerts, byte for byte: nothing in them is taken for a template.
+/// Checks the dashboard and the alerts byte for byte: Helm must not take any part of them for a template.
 #[test]
-fn dashboard_and_alerts_are_shipped_as_they_are() -> anyhow::Result<()> {
+fn dashboard_and_alerts_are_shipped_unchanged() -> anyhow::Result<()> {
     let rendered = objects(&template("legion", Some("everything"))?)?;
     let of_kind = |kind: &str| {
         rendered
@@ -69,7 +69,7 @@ fn dashboard_and_alerts_are_shipped_as_they_are() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_charts_crds_are_those_of_the_repository() -> anyhow::Result<()> {
+fn the_charts_ship_the_crds_of_the_repository() -> anyhow::Result<()> {
     let mut rendered = objects(&template("legion-crds", None)?)?;
     let mut ours = Vec::new();
     for entry in fs::read_dir(repository().join("crds"))? {
@@ -97,7 +97,7 @@ fn the_charts_crds_are_those_of_the_repository() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Rules of the operator's roles, as (kind and namespace of the role, group, resource, verb, names).
+/// Returns the rules of the operator's roles as (kind and namespace of the role, group, resource, verb, names).
 fn permissions(manifest: &str) -> anyhow::Result<BTreeSet<[String; 5]>> {
     let mut found = BTreeSet::new();
     for role in objects(manifest)? {
@@ -195,7 +195,7 @@ fn the_roles_are_the_table_and_nothing_else(#[case] values: Option<&str>, #[case
 }
 
 #[test]
-fn without_aggregated_roles_and_mode_all_nothing_is_cluster_wide() -> anyhow::Result<()> {
+fn without_aggregated_roles_and_mode_all_no_role_is_cluster_wide() -> anyhow::Result<()> {
     for values in ["list", "own"] {
         for object in objects(&template("legion", Some(values))?)? {
             assert!(

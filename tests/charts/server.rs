@@ -1,6 +1,6 @@
-//! The charts on a real API server, from nothing to uninstalled and back.
+//! The charts on a real API server: installation, upgrade, removal and reinstallation.
 //!
-//! No node is needed: pods may stay pending, the operator is somebody else's test.
+//! No node is needed. Pods may stay pending: other suites test the operator.
 
 use std::fs;
 
@@ -37,7 +37,7 @@ spec: {type: pvc, uri: 'pvc://models'}
 
 fn install(chart: &str, more: &[&str]) -> anyhow::Result<String> {
     let directory = format!("charts/{chart}");
-    // Without new values Helm would take those of the last release.
+    // Without new values Helm would reuse those of the last release.
     let mut arguments = vec![
         "upgrade",
         "--install",
@@ -61,7 +61,7 @@ fn exists(arguments: &[&str]) -> anyhow::Result<bool> {
     Ok(!kubectl(&all, "")?.trim().is_empty())
 }
 
-/// May somebody do that?
+/// Returns whether the user may do that.
 fn can(who: &str, verb: &str, resource: &str, group: &str, namespace: &str) -> anyhow::Result<bool> {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let kind = if group.is_empty() {
@@ -82,7 +82,7 @@ fn can(who: &str, verb: &str, resource: &str, group: &str, namespace: &str) -> a
     }
 }
 
-/// What stays the same when nobody writes an object.
+/// Returns what stays the same while no one writes an object.
 fn version(resource: &str) -> anyhow::Result<(Value, Value)> {
     let object = kubectl_json(&["get", "--namespace", "demo", resource, "wine"])?;
     Ok((
@@ -97,7 +97,7 @@ fn deployment() -> anyhow::Result<Value> {
 
 #[test]
 #[ignore = "needs a cluster"]
-fn from_nothing_to_uninstalled_and_back() -> anyhow::Result<()> {
+fn installation_upgrade_removal_and_reinstallation() -> anyhow::Result<()> {
     kubectl(&["create", "namespace", NAMESPACE], "")?;
     kubectl(&["create", "namespace", "demo"], "")?;
     let restricted = "pod-security.kubernetes.io/enforce=restricted";
@@ -142,7 +142,7 @@ fn without_crds_helm_says_what_to_do() -> anyhow::Result<()> {
         "{}",
         said.all
     );
-    // Nothing is left that would be in the way of the second try.
+    // Nothing remains that would block the second attempt.
     ensure!(!exists(&[
         "all,serviceaccounts,roles",
         "--namespace",
@@ -153,7 +153,7 @@ fn without_crds_helm_says_what_to_do() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pod Security admission lets them through: they keep the `restricted` standard.
+/// Checks that Pod Security admission accepts the pods at the level `restricted`.
 fn two_replicas_are_admitted() -> anyhow::Result<()> {
     until("two pods of the operator", || {
         let pods = kubectl_json(&[
@@ -223,7 +223,7 @@ fn the_operator_may_do_what_its_table_says() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Aggregation is the controller manager's, and takes it a moment.
+/// Waits for the aggregated roles. The controller manager needs a moment for them.
 fn people_may_do_what_their_roles_say() -> anyhow::Result<()> {
     let ours = "legion-platform.org";
     for role in ["view", "edit", "admin"] {
@@ -258,7 +258,7 @@ fn people_may_do_what_their_roles_say() -> anyhow::Result<()> {
                 let may = can(user, verb, resource, ours, "demo")?;
                 ensure!(may == writers.contains(&user), "{user}: {verb} {resource}: {may}");
             }
-            // A status is the operator's alone.
+            // Only the operator may write a status.
             ensure!(
                 !can(user, "patch", &format!("{resource}/status"), ours, "demo")?,
                 "{user}: {resource}/status"
@@ -302,7 +302,7 @@ fn every_option_is_accepted() -> anyhow::Result<()> {
     until_crds_are_served()?;
     install("legion", &["--values", &values("openshift")])?;
     install("legion", &["--values", &values("everything")])?;
-    // What Kubernetes would drop, or say a warning of, is an error here.
+    // Strict: a field that Kubernetes would drop, or answer with a warning, is an error.
     let manifest = template("legion", Some("everything"))?;
     let said = kubectl_says(
         &[
@@ -420,7 +420,7 @@ fn reinstalling_adopts(training: &(Value, Value)) -> anyhow::Result<()> {
     install("legion", &[])?;
     two_replicas_are_admitted()?;
     ensure!(version("modeltraining")? == *training, "adopted as it was");
-    // CRDs that kubectl made are taken over when that is asked for, and not before.
+    // Helm adopts CRDs that kubectl created only when the values ask for it.
     helm(&["uninstall", "legion-crds", "--namespace", NAMESPACE])?;
     kubectl(&["delete", "crd", "connections.legion-platform.org"], "")?;
     let crd = repository().join("crds/connections.yaml");

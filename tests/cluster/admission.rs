@@ -1,4 +1,4 @@
-//! What the cluster's policies do to pods: refuse them, or put something into them.
+//! Admission policies of the cluster that refuse pods or change them.
 
 use anyhow::ensure;
 use legion_tests::{
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{QUICK, cluster, ended_in_attempt};
 
-/// A policy of the cluster for the pods of one namespace, which goes with this.
+/// An admission policy for the pods of one namespace. Dropping it deletes the policy.
 struct Policy<'a> {
     cluster: &'a Cluster,
     kind: &'static str,
@@ -46,15 +46,15 @@ impl<'a> Policy<'a> {
 
 impl Drop for Policy<'_> {
     fn drop(&mut self) {
-        // It concerns a namespace that is going to be deleted; the test says what went wrong.
+        // The policy concerns only this namespace, and the namespace is about to be deleted. The test reports its own failure.
         let _ = self.remove();
     }
 }
 
-/// Asks the API server what it would make of [`probe`]: a policy is in force a moment after it was stored.
+/// Sends [`probe`] as a dry run. A policy takes effect a moment after it was stored.
 const DRY_RUN: [&str; 5] = ["create", "--dry-run=server", "--output=json", "-f", "-"];
 
-/// A pod that Pod Security takes at its strictest.
+/// A pod that Pod Security accepts at its strictest level.
 fn probe() -> String {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": {
         "securityContext": {"runAsNonRoot": true, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
@@ -65,7 +65,7 @@ fn probe() -> String {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_refused_pod_waits_until_the_policy_is_gone() -> anyhow::Result<()> {
+fn a_refused_pod_waits_until_the_policy_is_deleted() -> anyhow::Result<()> {
     let cluster = cluster("refused")?;
     let rule = json!({"expression": "false", "message": "no pods on Thursdays"});
     let policy = Policy::new(
@@ -88,7 +88,7 @@ fn a_refused_pod_waits_until_the_policy_is_gone() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn an_injected_sidecar_that_never_exits_holds_nothing_up() -> anyhow::Result<()> {
+fn an_injected_sidecar_that_never_exits_delays_nothing() -> anyhow::Result<()> {
     let cluster = cluster("sidecar")?;
     let sidecar = r#"[JSONPatch{op: "add", path: "/spec/containers/-", value: Object.spec.containers{
         name: "mesh", image: "legion.internal/busybox:1", command: ["/bin/busybox", "sleep", "100000"],
@@ -115,8 +115,8 @@ fn an_injected_sidecar_that_never_exits_holds_nothing_up() -> anyhow::Result<()>
     cluster.apply(&script("meshed", QUICK, json!({"gracePeriod": "1s"})))?;
     let training = cluster.success("meshed")?;
     ended_in_attempt(&training, 1)?;
-    // Its pod would run for ever: it is deleted.
-    cluster.until("meshed", "the pod with the sidecar is gone", |_| {
+    // The sidecar never ends, so the operator deletes the pod.
+    cluster.until("meshed", "the pod with the sidecar is deleted", |_| {
         let running = cluster
             .pods("meshed")?
             .into_iter()

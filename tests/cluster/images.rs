@@ -1,4 +1,4 @@
-//! Images that are not there, and images that are not made for Kubernetes.
+//! Images that do not exist, and images that were not built for Kubernetes.
 
 use anyhow::{Context as _, ensure};
 use legion_tests::cluster::script;
@@ -8,14 +8,14 @@ use crate::{QUICK, cluster, ended_in_attempt};
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn an_image_that_is_not_there_is_waited_for_until_the_manifest_names_another() -> anyhow::Result<()> {
+fn a_missing_image_is_waited_for_until_the_manifest_changes() -> anyhow::Result<()> {
     let cluster = cluster("pull")?;
     let image = "10.244.0.1:5000/none-such:1";
     cluster.apply(&script("pulled", QUICK, json!({"image": image})))?;
     let waiting = cluster.waiting("pulled", "ImageNotPulled")?;
     let text = waiting["status"].to_string();
     ensure!(text.contains(image) && text.contains("spec.image"), "{text}");
-    // Without the field, the toolchain's image is taken.
+    // Without the field, the toolchain's image is used.
     cluster.run(&[
         "patch",
         "modeltraining",
@@ -28,10 +28,10 @@ fn an_image_that_is_not_there_is_waited_for_until_the_manifest_names_another() -
     Ok(())
 }
 
-/// The image says no user, so root, and has no /etc/passwd: nothing but a shell.
+/// The image sets no user, so its default is root. It has no /etc/passwd, only a shell.
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn an_image_with_nothing_but_a_shell_trains_as_a_user_that_it_does_not_know() -> anyhow::Result<()> {
+fn an_image_with_only_a_shell_trains_as_an_unknown_user() -> anyhow::Result<()> {
     let cluster = cluster("bare")?;
     let toolchain = json!({
         "apiVersion": "legion-platform.org/v1alpha1",

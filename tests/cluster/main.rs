@@ -1,11 +1,11 @@
-//! What only a real cluster can do to a training: nodes, quotas, policies, images, and the parts of Kubernetes itself.
+//! Faults that only a real cluster has: of nodes, quotas, policies, images, and of Kubernetes' own parts.
 //!
-//! `cargo xtask test --kubernetes` runs them in the harness' cluster: those of [`alone`] one at a time, the others beside each
-//! other (`--skip=alone::`).
+//! `cargo xtask test --kubernetes` runs them in the harness' cluster. Those of [`alone`] run one at a time, the others in
+//! parallel (`--skip=alone::`).
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a test ends at the first thing that is not as it should be"
+    reason = "a test fails at the first unexpected result"
 )]
 
 mod admission;
@@ -22,24 +22,24 @@ use legion_tests::{
 };
 use serde_json::Value;
 
-/// A command that goes on until [`let_go`].
-pub const UNTIL_TOLD: &str =
+/// A command that runs until [`let_go`].
+pub const UNTIL_RELEASED: &str =
     "echo under way\nwhile [ ! -e /tmp/go ]; do sleep 0.2; done\necho 1 > \"$LEGION_OUTPUT/model/weights\"";
-/// A command that is done at once.
+/// A command that ends immediately.
 pub const QUICK: &str = "echo 1 > \"$LEGION_OUTPUT/model/weights\"";
 
-/// A namespace in the real cluster.
+/// Creates a namespace in the real cluster.
 pub fn cluster(purpose: &str) -> anyhow::Result<Cluster> {
     Cluster::new(Backend::Kubernetes, purpose)
 }
 
-/// Applies a training whose command goes on until [`let_go`]; gives back its pod once that command has begun.
+/// Applies a training whose command runs until [`let_go`]. Returns its pod once that command has started.
 pub fn under_way(cluster: &Cluster, name: &str, spec: Value) -> anyhow::Result<Value> {
-    cluster.apply(&script(name, UNTIL_TOLD, spec))?;
+    cluster.apply(&script(name, UNTIL_RELEASED, spec))?;
     cluster.printed(name, "under way")
 }
 
-/// Lets the command [`UNTIL_TOLD`] of a pod come to its end.
+/// Lets the command [`UNTIL_RELEASED`] of a pod end.
 pub fn let_go(cluster: &Cluster, pod: &Value) -> anyhow::Result<()> {
     let name = name_of(pod)?;
     cluster
@@ -47,7 +47,7 @@ pub fn let_go(cluster: &Cluster, pod: &Value) -> anyhow::Result<()> {
         .map(drop)
 }
 
-/// Fails unless a training came to its end in this attempt of its first run, with one success.
+/// Fails unless a training succeeded in this attempt of its first run.
 pub fn ended_in_attempt(training: &Value, attempt: i64) -> anyhow::Result<()> {
     let run = &training["status"]["run"];
     ensure!(

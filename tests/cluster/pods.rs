@@ -1,4 +1,4 @@
-//! What somebody does to a training's pod.
+//! Changes that a user makes to a training's pod.
 
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
@@ -9,26 +9,26 @@ use crate::{cluster, ended_in_attempt, let_go, under_way};
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_pod_that_no_watch_shows_is_still_followed() -> anyhow::Result<()> {
+fn an_unlabeled_pod_is_still_followed() -> anyhow::Result<()> {
     let cluster = cluster("label")?;
     let pod = under_way(&cluster, "unlabelled", json!({}))?;
     let name = name_of(&pod)?;
-    // The operator watches pods with this label alone.
+    // The operator watches only pods with this label.
     cluster.run(&["label", "pod", name, "legion-platform.org/training-"])?;
     let_go(&cluster, &pod)?;
     ended_in_attempt(&cluster.success("unlabelled")?, 1)?;
     let made = cluster.list::<Pod>("")?;
-    ensure!(made.len() == 1, "another pod was made beside it: {made:#?}");
+    ensure!(made.len() == 1, "a second pod was created: {made:#?}");
     Ok(())
 }
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_pod_whose_deadline_somebody_shortened_ends_the_run() -> anyhow::Result<()> {
+fn a_pod_with_a_shortened_deadline_ends_the_run() -> anyhow::Result<()> {
     let cluster = cluster("deadline")?;
     let pod = under_way(&cluster, "hurried", json!({"gracePeriod": "1s"}))?;
     let name = name_of(&pod)?;
-    // It is the one field of a running pod's spec besides images that may be changed.
+    // Besides images, this is the only field of a running pod's spec that may change.
     cluster.run(&[
         "patch",
         "pod",

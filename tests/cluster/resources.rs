@@ -1,4 +1,4 @@
-//! What a namespace or a node has too little of.
+//! Resources that a namespace or a node lacks.
 
 use anyhow::{Context as _, ensure};
 use legion_tests::{cluster::script, local::succeeded};
@@ -32,7 +32,7 @@ fn out_of_memory_names_the_limit() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_full_workspace_is_the_trainings_own_fault() -> anyhow::Result<()> {
+fn a_full_workspace_fails_the_training() -> anyhow::Result<()> {
     let cluster = cluster("workspace")?;
     let fill = "dd if=/dev/zero of=big bs=1M count=64 2>&1\necho full\nwhile :; do sleep 1; done";
     cluster.apply(&script(
@@ -48,7 +48,7 @@ fn a_full_workspace_is_the_trainings_own_fault() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_limit_range_gives_its_defaults() -> anyhow::Result<()> {
+fn a_limit_range_sets_its_defaults() -> anyhow::Result<()> {
     let cluster = cluster("limits")?;
     let limits = json!({
         "apiVersion": "v1",
@@ -69,14 +69,14 @@ fn a_limit_range_gives_its_defaults() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_quota_is_waited_for() -> anyhow::Result<()> {
+fn a_training_waits_for_its_quota() -> anyhow::Result<()> {
     let cluster = cluster("quota")?;
     let quota = |pods: u32| {
         let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods"}, "spec": {"hard": {"pods": pods.to_string()}}});
         cluster.apply(&quota.to_string())
     };
     quota(1)?;
-    // The quota is in force once it is counted.
+    // The quota is enforced once its status reports it.
     cluster.run(&[
         "wait",
         "--for=jsonpath={.status.hard.pods}=1",
@@ -88,7 +88,7 @@ fn a_quota_is_waited_for() -> anyhow::Result<()> {
     let waiting = cluster.waiting("second", "QuotaExceeded")?;
     let message = succeeded(&waiting)["message"].as_str().unwrap_or_default();
     ensure!(message.contains("pods=1"), "{message}");
-    // The end of the one makes room for the other; nobody touches the quota.
+    // The end of the first training makes room for the second. The quota does not change.
     crate::let_go(&cluster, &first)?;
     ended_in_attempt(&cluster.success("first")?, 1)?;
     ended_in_attempt(&cluster.success("second")?, 1)
@@ -96,7 +96,7 @@ fn a_quota_is_waited_for() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_node_that_fits_is_waited_for() -> anyhow::Result<()> {
+fn a_training_waits_for_a_suitable_node() -> anyhow::Result<()> {
     let cluster = cluster("unschedulable")?;
     let selector = json!({"nodeSelector": {"accelerator": "none-such"}});
     cluster.apply(&script("picky", QUICK, selector))?;
@@ -109,7 +109,7 @@ fn a_node_that_fits_is_waited_for() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_volume_that_cannot_be_mounted_is_told_and_waited_for() -> anyhow::Result<()> {
+fn a_volume_that_cannot_be_mounted_is_reported_and_waited_for() -> anyhow::Result<()> {
     let cluster = cluster("mount")?;
     let directory = tempfile::tempdir()?;
     let missing = directory.path().join("models");
@@ -140,7 +140,7 @@ fn a_volume_that_cannot_be_mounted_is_told_and_waited_for() -> anyhow::Result<()
         json!({"output": {"connection": "elsewhere"}}),
     ))?;
     let waiting = cluster.waiting("mounted", "VolumeNotMounted");
-    // The kubelet tries again by itself.
+    // The kubelet retries the mount.
     std::fs::create_dir(&missing)?;
     std::fs::set_permissions(&missing, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;

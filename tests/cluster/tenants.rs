@@ -1,4 +1,4 @@
-//! Trainings of several tenants in one cluster.
+//! Trainings of two tenants in one cluster.
 
 use anyhow::{Context as _, ensure};
 
@@ -6,7 +6,7 @@ use crate::{cluster, ended_in_attempt};
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn trainings_of_two_tenants_do_not_meet() -> anyhow::Result<()> {
+fn trainings_of_two_tenants_stay_separate() -> anyhow::Result<()> {
     let (red, blue) = (cluster("tenant-red")?, cluster("tenant-blue")?);
     let wine = std::fs::read_to_string(legion_tests::local::repository().join("examples/wine/training.yaml"))?;
     red.apply(&wine)?;

@@ -1,4 +1,4 @@
-//! kill -9 of the local process, and of what it runs: one result of a training, no process left, nothing lost.
+//! `kill -9` of the local process and of the processes that it runs: one result per training, no process left, nothing lost.
 
 mod moments;
 mod processes;

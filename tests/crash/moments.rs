@@ -1,4 +1,4 @@
-//! The process that is API, node and operator is killed at ten moments of a training, and started again.
+//! Kills the local process (API, node and operator) at ten moments of a training, and starts it again.
 
 use std::{io::Write as _, time::Instant};
 
@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::training::{GATES, NAME, Running, Training};
 
-/// When the process is killed.
+/// The moment of the kill.
 struct Moment {
     name: &'static str,
-    /// Gates that are open from the start; the others open when the process serves again.
+    /// Number of gates that are open from the start. The others open when the process serves again.
     open: usize,
-    /// Whether the training goes on, to its end, while nothing serves.
+    /// Whether the training continues to its end while the process is down.
     alone: bool,
     reached: fn(&Training, &Running) -> anyhow::Result<bool>,
 }
@@ -99,12 +99,12 @@ fn killed_at_ten_moments_a_training_has_one_result() -> anyhow::Result<()> {
         let row = survive(moment, &reference).with_context(|| format!("killed when {}", moment.name))?;
         report.push_str(&row);
     }
-    // Not through the test harness, which would keep it to itself.
+    // Written directly: the test harness would capture `println!`.
     std::io::stderr().write_all(report.as_bytes())?;
     Ok(())
 }
 
-/// What a training leaves that nobody disturbs.
+/// Runs a training without any fault, and returns what it leaves behind.
 fn undisturbed() -> anyhow::Result<Value> {
     let mut training = Training::new()?;
     training.open(GATES)?;
@@ -153,7 +153,7 @@ fn survive(moment: &Moment, reference: &Value) -> anyhow::Result<String> {
     let again = Instant::now();
     training.local.up()?;
     let up = again.elapsed();
-    // More than one execution needs: if there were another, it would be found below, and not wait for ever.
+    // More than one execution needs. A second execution would not wait without an end; the checks below would find it.
     training.open(10 * GATES)?;
     let (object, code) = training.end()?;
     let ended = again.elapsed() - up;
@@ -175,7 +175,7 @@ fn survive(moment: &Moment, reference: &Value) -> anyhow::Result<String> {
 }
 
 #[test]
-fn killed_while_nothing_runs_it_forgets_nothing_and_starts_nothing() -> anyhow::Result<()> {
+fn a_kill_while_nothing_runs_loses_nothing_and_starts_nothing() -> anyhow::Result<()> {
     let mut training = Training::new()?;
     training.open(10 * GATES)?;
     training.local.up()?;
@@ -194,7 +194,7 @@ fn killed_while_nothing_runs_it_forgets_nothing_and_starts_nothing() -> anyhow::
         training.objects()?
     );
 
-    // The operator has taken everything up when it answers this, and it answers that there is nothing to do.
+    // When the operator answers this, it has reconciled all objects. It answers that there is nothing to do.
     let object: Value = serde_json::from_str(&training.local.run(&run)?)?;
     training.one_result(&object)?;
     training.local.down()

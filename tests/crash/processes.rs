@@ -1,4 +1,4 @@
-//! The processes of a training are killed, one at a time: the training ends, and says truly how.
+//! Kills the processes of a training, one at a time. The training ends, and its status reports the true cause.
 
 use std::{io::Write as _, time::Instant};
 
@@ -7,15 +7,15 @@ use legion_tests::local::{kill, until};
 
 use crate::training::{GATES, Running, Training};
 
-/// Whom to kill, and what becomes of the training.
+/// A process to kill, and the expected end of the training.
 struct Case {
     who: &'static str,
     find: fn(&Training) -> anyhow::Result<i32>,
-    /// How often the training code runs in the end. Only a step of Legion's own that fails is tried again by itself.
+    /// Expected number of executions of the training code. Only a failure of Legion's own steps is retried without `spec.retries`.
     attempts: u64,
-    /// The status and the reason of the condition `Succeeded`.
+    /// Expected status and reason of the condition `Succeeded`.
     ends: (&'static str, &'static str),
-    /// What its message says.
+    /// Text that its message contains.
     says: &'static str,
 }
 
@@ -44,7 +44,7 @@ const CASES: [Case; 3] = [
 ];
 
 #[test]
-fn a_training_whose_processes_are_killed_ends_with_the_truth() -> anyhow::Result<()> {
+fn a_training_with_killed_processes_reports_the_true_cause() -> anyhow::Result<()> {
     let mut report = String::from("\n");
     for case in &CASES {
         let began = Instant::now();
@@ -55,7 +55,7 @@ fn a_training_whose_processes_are_killed_ends_with_the_truth() -> anyhow::Result
             case.who
         ));
     }
-    // Not through the test harness, which would keep it to itself.
+    // Written directly: the test harness would capture `println!`.
     std::io::stderr().write_all(report.as_bytes())?;
     Ok(())
 }
@@ -73,7 +73,7 @@ fn survive(case: &Case) -> anyhow::Result<String> {
         "{victim} is not one of {before:?}"
     );
     kill(victim)?;
-    // The attempt that was killed waits for nothing any more; the next one must find the gate open.
+    // The killed attempt no longer waits at the gate. The next one must find it open.
     let killed = training.code("half")?;
     until("the training code ends with what was killed", || {
         Ok((!training.local.processes().iter().any(|process| process.pid == killed)).then_some(()))
@@ -99,7 +99,7 @@ fn survive(case: &Case) -> anyhow::Result<String> {
         "executions: {:?}",
         training.ledger()?
     );
-    // Whatever was killed, it is the last attempt alone that has a result.
+    // Whatever was killed, only the last attempt has a result.
     let results = usize::from(succeeds);
     ensure!(training.said("end")? == results, "executions: {:?}", training.ledger()?);
     ensure!(

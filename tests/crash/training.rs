@@ -1,4 +1,4 @@
-//! A training that can be watched from outside, held at two gates, and whose executions are counted.
+//! A training for crash tests. It stops at gates, and it counts its executions in a ledger.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 
 /// Name of the training.
 pub const NAME: &str = "crash";
-/// How often the training code waits at the gate.
+/// Number of times that the training code waits at the gate.
 pub const GATES: usize = 2;
 
-/// The training code. What it appends to the ledger, which lies outside of its workspace, outlives every attempt.
-/// Its model is large enough for publishing to take a moment.
+/// The training code. The ledger lies outside of the workspace, so its lines outlive every attempt. The model is large enough
+/// that publishing takes a moment.
 const CODE: &str = r#"set -eu
 echo "begin $$" >>"$LEGION_PARAM_LEDGER"
 legion_param depth 3
@@ -33,12 +33,12 @@ head -c 67108864 /dev/zero >"$LEGION_OUTPUT/model/weights"
 echo "end $$" >>"$LEGION_PARAM_LEDGER"
 "#;
 
-/// The training and the data directory it runs in.
+/// The training, and the data directory in which it runs.
 pub struct Training {
     /// The data directory.
     pub local: Local,
     outside: tempfile::TempDir,
-    /// Both ends of the gate are held open, so that neither side waits for the other, and what is written stays.
+    /// The gate, a FIFO. The test holds both ends open: neither side waits for the other, and written bytes stay.
     gate: File,
 }
 
@@ -83,24 +83,24 @@ impl Training {
                 "timeout": "10m",
             },
         });
-        // JSON documents are YAML documents.
+        // A JSON document is a YAML document.
         format!("{source}\n---\n{training}\n")
     }
 
-    /// The file with the manifest.
+    /// Path of the manifest.
     pub fn manifest(&self) -> PathBuf {
         self.outside.path().join("training.yaml")
     }
 
-    /// Lets the training code pass the gate that often.
+    /// Lets the training code pass the gate this many times.
     pub fn open(&mut self, gates: usize) -> anyhow::Result<()> {
         Ok(self.gate.write_all("\n".repeat(gates).as_bytes())?)
     }
 
-    /// What the training code said of itself so far: the word, and the id of the process that said it.
+    /// Returns the ledger so far: each word with the id of the process that wrote it.
     pub fn ledger(&self) -> anyhow::Result<Vec<(String, i32)>> {
         let text = fs::read_to_string(self.outside.path().join("ledger"))?;
-        // Its last line may be half written.
+        // The last line may be incomplete.
         let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         lines
             .map(|line| {
@@ -113,12 +113,12 @@ impl Training {
             .collect()
     }
 
-    /// How often the training code said this.
+    /// Counts a word in the ledger.
     pub fn said(&self, word: &str) -> anyhow::Result<usize> {
         Ok(self.ledger()?.iter().filter(|(said, _)| said == word).count())
     }
 
-    /// The process of the training code, once it has come this far.
+    /// Waits until the training code has written this word, and returns the id of its process.
     pub fn code(&self, word: &str) -> anyhow::Result<i32> {
         until(&format!("the training code says {word:?}"), || {
             Ok(self
@@ -129,7 +129,7 @@ impl Training {
         })
     }
 
-    /// The directory of the pod's container, if the node has begun with it.
+    /// Returns the directory of a container of the pod, if the node has created it.
     pub fn container(&self, name: &str) -> Option<PathBuf> {
         let pod = fs::read_dir(self.local.path().join("node/pods"))
             .ok()?
@@ -138,13 +138,13 @@ impl Training {
         Some(pod.path().join("containers").join(name).join("0")).filter(|path| path.is_dir())
     }
 
-    /// Whether the node has made this file of a container.
+    /// Returns whether the node has created this file of a container.
     pub fn has(&self, container: &str, file: &str) -> bool {
         self.container(container)
             .is_some_and(|directory| directory.join(file).is_file())
     }
 
-    /// The ids of a running container's supervisor and of its main process.
+    /// Returns the ids of a running container's supervisor and of its main process.
     pub fn supervised(&self, container: &str) -> anyhow::Result<(i32, i32)> {
         let directory = self
             .container(container)
@@ -159,7 +159,7 @@ impl Training {
         Ok((pid("supervisor")?, pid("main")?))
     }
 
-    /// The files that publishing has made so far, success records and artifacts alike.
+    /// Returns the files that publishing has written so far, success records and artifacts alike.
     pub fn outputs(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut next = vec![self.local.path().join("outputs")];
@@ -192,7 +192,7 @@ impl Training {
         Ok((training, code))
     }
 
-    /// Checks that there is exactly one result, and that the status tells all of it.
+    /// Checks that there is exactly one result, and that the status reports all of it.
     pub fn one_result(&self, training: &Value) -> anyhow::Result<()> {
         let status = &training["status"];
         let attempts = status["run"]["attempt"].as_u64().context("status.run.attempt")?;
@@ -223,7 +223,7 @@ impl Training {
             .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
             .collect();
         names.sort();
-        // No second artifact, and no half-written file of an interrupted one.
+        // No second artifact, and no partial file of an interrupted one.
         ensure!(
             names == ["log.txt", "model.tar", "series.jsonl"],
             "files of the result: {names:?}"
@@ -241,7 +241,7 @@ impl Training {
         Ok(())
     }
 
-    /// What has to be the same after every crash: the status without times and ids.
+    /// Returns what must be equal after every crash: the status without times and ids.
     pub fn comparable(&self, training: &Value) -> anyhow::Result<Value> {
         let status = &training["status"];
         let mut text = status.to_string();
@@ -262,7 +262,7 @@ impl Training {
         Ok(status)
     }
 
-    /// Kind, namespace and name of everything that the API holds for its users.
+    /// Returns kind, namespace and name of all user objects in the API.
     pub fn objects(&self) -> anyhow::Result<Value> {
         Ok(serde_json::from_str(&self.local.run(&["get", "-A", "-o", "json"])?)?)
     }
@@ -275,7 +275,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it in the foreground of nobody.
+    /// Starts it without a terminal.
     pub fn start(training: &Training) -> anyhow::Result<Self> {
         let manifest = training.manifest();
         let manifest = manifest.to_str().context("a path in UTF-8")?;
@@ -288,7 +288,7 @@ impl Running {
         let said = Arc::new(Mutex::new(String::new()));
         let heard = Arc::clone(&said);
         let stderr = BufReader::new(child.stderr.take().context("stderr is a pipe")?);
-        // Ends with the process, whose end of the pipe nobody else holds.
+        // Ends with the process: no other process holds that end of the pipe.
         thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -299,17 +299,17 @@ impl Running {
         Ok(Self { child, said })
     }
 
-    /// Whether it has reported this.
+    /// Returns whether its output contains this.
     pub fn says(&self, text: &str) -> bool {
         self.said().contains(text)
     }
 
-    /// Everything that it has reported.
+    /// Returns its output so far.
     pub fn said(&self) -> String {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it has ended by itself.
+    /// Returns whether it has exited.
     pub fn has_ended(&mut self) -> anyhow::Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }

@@ -1,4 +1,4 @@
-//! Server-side apply on a real API server: again without a difference, beside other writers, pruned, deleted.
+//! Server-side apply on a real API server: repeated without a difference, beside other field managers, pruned, deleted.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -10,12 +10,12 @@ use legion_tests::{
 use rstest::rstest;
 use serde_json::{Value, json};
 
-/// As a GitOps tool calls itself.
+/// Field manager of the GitOps tool.
 const MANAGER: &str = "--field-manager=gitops";
 const KINDS: &str = "configmaps,persistentvolumeclaims,connections,modeltrainings";
 const TRAINING: &str = "examples/wine/training.yaml";
 
-/// A namespace of a test's own, in a cluster that knows our kinds.
+/// Creates a namespace for one test in a cluster with our CRDs.
 fn namespace(name: &str) -> anyhow::Result<String> {
     for entry in fs::read_dir(repository().join("crds"))? {
         let crd = entry?.path();
@@ -57,14 +57,14 @@ fn examples() -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Generation and resourceVersion of everything that is not the cluster's own.
+/// Returns generation and resourceVersion of all objects that the cluster did not create.
 fn versions(namespace: &str) -> anyhow::Result<BTreeMap<String, (i64, String)>> {
     let list = kubectl_json(&["get", KINDS, "--namespace", namespace])?;
     let mut found = BTreeMap::new();
     for object in list["items"].as_array().into_iter().flatten() {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (kind, name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
-        // The cluster's own.
+        // Created by the cluster.
         if name == "kube-root-ca.crt" {
             continue;
         }
@@ -81,18 +81,18 @@ fn apply(namespace: &str, manifest: &str, more: &[&str]) -> anyhow::Result<Said>
     kubectl_says(&arguments, manifest)
 }
 
-/// What applying would change, in the words of `kubectl diff`.
+/// Returns the output of `kubectl diff`: what apply would change.
 fn difference(namespace: &str, manifest: &str, more: &[&str]) -> anyhow::Result<String> {
     let mut arguments = vec!["diff", "--namespace", namespace, "-f", "-"];
     arguments.extend(more);
     let said = kubectl_says(&arguments, manifest)?;
-    // 1: there is a difference. More: it could not be told.
+    // 1: there is a difference. Above 1: kubectl failed.
     ensure!(matches!(said.code, Some(0 | 1)), "{}", said.all);
     ensure!(said.ok == said.out.is_empty(), "{}", said.all);
     Ok(said.out)
 }
 
-/// A status as the operator writes it: under its own name, beside the spec.
+/// Writes a status as the operator does: with its own field manager, in the subresource.
 fn write_status(namespace: &str) -> anyhow::Result<()> {
     let patch = json!({"status": {"observedGeneration": 1, "score": "val_accuracy=0.97", "conditions": [{
         "type": "Ready", "status": "True", "reason": "RunSucceeded", "message": "the model is trained",
@@ -116,7 +116,7 @@ fn write_status(namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Server-side as Flux and Argo CD do, and client-side as plain `kubectl apply` does.
+/// Server-side as in Flux and Argo CD, and client-side as in plain `kubectl apply`.
 #[rstest]
 #[case::server_side("gitops-server-side", &["--server-side", MANAGER])]
 #[case::client_side("gitops-client-side", &[])]
@@ -139,8 +139,8 @@ fn every_example_is_applied_again_without_a_difference(#[case] name: &str, #[cas
             "{}: differs after it was applied:\n{left}",
             path.display()
         );
-        // With the first write after its creation the API server stores the status that until then is defaulted in every
-        // answer: of any kind whose status has a default. The operator's own first write does that, too.
+        // The CRDs set a default in the status. Until the first write after its creation, the API server adds that default to every
+        // response; then it stores it. The operator's first write has the same effect.
         apply(&manifest)?;
         let before = versions(&namespace)?;
         apply(&manifest)?;
@@ -151,7 +151,7 @@ fn every_example_is_applied_again_without_a_difference(#[case] name: &str, #[cas
             path.display()
         );
     }
-    // Nor does the status, which is somebody else's, make a difference.
+    // A status of another field manager is no difference.
     let manifest = fs::read_to_string(repository().join(TRAINING))?;
     apply(&manifest)?;
     write_status(&namespace)?;
@@ -163,7 +163,7 @@ fn every_example_is_applied_again_without_a_difference(#[case] name: &str, #[cas
         versions(&namespace)? == before,
         "applying again writes once there is a status"
     );
-    // A real difference is seen, and is the only one.
+    // A real difference is shown, and no other.
     let changed = manifest.replace("timeout: 15m", "timeout: 20m");
     let seen = difference(&namespace, &changed, how)?;
     ensure!(
@@ -184,7 +184,7 @@ fn every_example_is_applied_again_without_a_difference(#[case] name: &str, #[cas
             &fs::read_to_string(path)?,
         )?;
     }
-    // A claim has a finalizer of the cluster's own, which may take it a moment.
+    // A claim has a finalizer of the cluster, which needs a moment.
     kubectl(
         &[
             "wait",
@@ -203,7 +203,7 @@ fn every_example_is_applied_again_without_a_difference(#[case] name: &str, #[cas
 
 #[test]
 #[ignore = "needs a cluster"]
-fn what_others_write_is_theirs() -> anyhow::Result<()> {
+fn fields_of_other_managers_are_kept() -> anyhow::Result<()> {
     let namespace = namespace("gitops-managers")?;
     let manifest = fs::read_to_string(repository().join(TRAINING))?;
     ensure!(apply(&namespace, &manifest, &[MANAGER])?.ok);
@@ -214,7 +214,7 @@ fn what_others_write_is_theirs() -> anyhow::Result<()> {
         metadata["name"] = json!("wine");
         json!({"apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining", "metadata": metadata, "spec": spec}).to_string()
     };
-    // A team's label, and a field of the spec that git does not have.
+    // A label of a team, and a field of the spec that is not in git.
     let before = get()?;
     let team = "--field-manager=team";
     let extra = partial(
@@ -237,13 +237,13 @@ fn what_others_write_is_theirs() -> anyhow::Result<()> {
     );
     ensure!(
         beside["status"] == before["status"],
-        "nobody but the operator writes a status"
+        "only the operator writes a status"
     );
     let left = difference(&namespace, &manifest, &["--server-side", MANAGER])?;
     ensure!(left.is_empty(), "{left}");
 
-    // The same field: both are told of each other, and who insists has it.
-    // Whoever applies gives all that is its own: what it leaves out it gives up.
+    // The same field: the second manager gets a conflict, and force makes it the owner.
+    // An apply lists all fields of its manager: the manager gives up a field that is left out.
     let mine = partial(
         json!({"labels": {"team": "red"}}),
         json!({"hyperParameters": {"seed": "7"}, "suspend": true, "timeout": "1h"}),
@@ -268,14 +268,14 @@ fn what_others_write_is_theirs() -> anyhow::Result<()> {
     let healed = get()?;
     ensure!(healed["spec"]["timeout"] == "15m", "{}", healed["spec"]);
 
-    // What git no longer has goes; what only others have stays.
+    // A field that is no longer in git is removed. Fields of other managers stay.
     let less = manifest.replace("  objective: {metric: val_accuracy, goal: Maximize}\n", "");
     ensure!(less != manifest && apply(&namespace, &less, &[MANAGER])?.ok);
     let reduced = get()?;
     ensure!(reduced["spec"].get("objective").is_none(), "{}", reduced["spec"]);
     ensure!(reduced["metadata"]["labels"]["team"] == "red", "the label stays");
 
-    // Labels alone are no new generation, hence no new run.
+    // A change of labels is no new generation, so it starts no run.
     let generation = reduced["metadata"]["generation"].clone();
     kubectl(
         &[
@@ -308,12 +308,12 @@ fn what_others_write_is_theirs() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster"]
-fn pruning_removes_what_is_no_longer_there_and_nothing_else() -> anyhow::Result<()> {
+fn pruning_deletes_only_what_is_no_longer_in_git() -> anyhow::Result<()> {
     let namespace = namespace("gitops-prune")?;
     let wine = fs::read_to_string(repository().join(TRAINING))?;
     let script = fs::read_to_string(repository().join("examples/script/training.yaml"))?;
     let output = fs::read_to_string(repository().join("examples/default-output/pvc.yaml"))?;
-    // Of somebody else: in no set.
+    // Owned by another manager, in no set.
     ensure!(apply(&namespace, &output, &[MANAGER])?.ok);
     let set = |manifest: &str| {
         let arguments = [
@@ -357,7 +357,7 @@ fn pruning_removes_what_is_no_longer_there_and_nothing_else() -> anyhow::Result<
     ];
     ensure!(names()? == left, "{:?}", names()?);
 
-    // By label and list of kinds, as scripts have done it for long.
+    // By label and list of kinds, as older scripts do.
     let labelled = |manifest: &str| manifest.replace("metadata:\n  name:", "metadata:\n  labels: {app: lab}\n  name:");
     let prune = |manifest: &str| {
         kubectl(

@@ -1,4 +1,4 @@
-//! Argo CD's health checks, by the Lua interpreter that Argo CD embeds, in the version that it embeds.
+//! Argo CD's health checks, run by the Lua interpreter and the version that Argo CD embeds.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, process::Command};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::states::{self, State};
 
-/// What Argo CD should show.
+/// The health that Argo CD must show.
 fn wanted(state: &State) -> &'static str {
     let suspended = state.name == "Suspended";
     match state.verdict.as_str() {
@@ -20,9 +20,9 @@ fn wanted(state: &State) -> &'static str {
 }
 
 #[test]
-fn argo_cd_says_of_every_state_what_it_should() -> anyhow::Result<()> {
+fn argo_cd_shows_the_right_health_for_every_state() -> anyhow::Result<()> {
     let mut states = states::all()?;
-    // Argo CD shows what is about to go without asking for its health.
+    // Argo CD shows an object under deletion without a health check.
     states.retain(|state| state.verdict != "Terminating");
     let config = fs::read_to_string(repository().join("docs/gitops/argocd/argocd-cm.yaml"))?;
     let config: Value = serde_saphyr::from_str(&config)?;
@@ -30,7 +30,7 @@ fn argo_cd_says_of_every_state_what_it_should() -> anyhow::Result<()> {
     for state in &states {
         let key = format!("resource.customizations.health.legion-platform.org_{}", state.kind());
         let check = config["data"][&key].as_str().with_context(|| key.clone())?;
-        // As Argo CD does: the check is a chunk, the object is the global `obj`.
+        // As in Argo CD: the check is a chunk, and the object is the global `obj`.
         let _ = writeln!(program, "obj = {}", lua(&state.object));
         let _ = writeln!(
             program,
@@ -50,8 +50,10 @@ fn argo_cd_says_of_every_state_what_it_should() -> anyhow::Result<()> {
     for (state, (verdict, message)) in states.iter().zip(verdicts) {
         seen.insert(verdict);
         assert_eq!(verdict, wanted(state), "{}: {message}", state.title());
-        let told = state.object["status"]["conditions"].as_array().into_iter().flatten();
-        let reasons: Vec<&str> = told.filter_map(|condition| condition["reason"].as_str()).collect();
+        let conditions = state.object["status"]["conditions"].as_array().into_iter().flatten();
+        let reasons: Vec<&str> = conditions
+            .filter_map(|condition| condition["reason"].as_str())
+            .collect();
         let says_why = reasons.iter().any(|reason| message.starts_with(reason));
         assert!(says_why || message.contains("seen"), "{}: {message}", state.title());
     }
@@ -62,7 +64,7 @@ fn argo_cd_says_of_every_state_what_it_should() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A value as a literal of Lua. Argo CD makes tables of objects and of lists, and floats of all numbers.
+/// Renders a value as a Lua literal. Argo CD turns objects and lists into tables, and all numbers into floats.
 fn lua(value: &Value) -> String {
     match value {
         Value::Null => "nil".to_owned(),

@@ -1,4 +1,4 @@
-//! The library that Flux, Helm and others wait with.
+//! kstatus, the library with which Flux, Helm and others wait.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::states;
 
 #[test]
-fn kstatus_says_of_every_state_what_it_should() -> anyhow::Result<()> {
+fn kstatus_computes_the_right_status_for_every_state() -> anyhow::Result<()> {
     let states = states::all()?;
     let input: String = states.iter().map(|state| format!("{}\n", state.object)).collect();
     let said = tool::run(&mut Command::new(tool::path("kstatus")?), &input)?;
@@ -22,7 +22,7 @@ fn kstatus_says_of_every_state_what_it_should() -> anyhow::Result<()> {
         if verdict["status"] != state.verdict {
             wrong.push(format!("{}: {verdict}, not {}", state.title(), state.verdict));
         }
-        // A failure is told in the words of the condition.
+        // A failure is reported with the message of the condition.
         let stalled = state.object["status"]["conditions"]
             .as_array()
             .into_iter()

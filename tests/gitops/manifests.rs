@@ -1,4 +1,4 @@
-//! The manifests that the documentation shows are what the tools' own CRDs accept, strictly.
+//! Validates the manifests of the documentation strictly against the tools' own CRDs.
 
 use std::{fs, path::PathBuf};
 
@@ -9,7 +9,7 @@ use legion_tests::{
 };
 use serde_json::Value;
 
-/// Kinds whose CRDs no Go module has.
+/// Kinds whose CRDs are in no Go module.
 const UNCHECKED: [&str; 1] = ["HelmRelease"];
 
 fn shown() -> anyhow::Result<Vec<(PathBuf, Vec<Value>)>> {
@@ -26,9 +26,9 @@ fn shown() -> anyhow::Result<Vec<(PathBuf, Vec<Value>)>> {
     Ok(found)
 }
 
-/// What the pages say of charts, names and versions is so.
+/// Checks what the pages say about charts, names and versions.
 #[test]
-fn they_name_what_is_there() -> anyhow::Result<()> {
+fn the_pages_name_existing_charts_and_versions() -> anyhow::Result<()> {
     let page = fs::read_to_string(repository().join("docs/gitops.md"))?;
     let version = format!("v{}", env!("CARGO_PKG_VERSION"));
     let mut charts = 0;

@@ -1,4 +1,4 @@
-//! Every state of every kind, as tools that wait see it.
+//! Every state of every kind, as tools that wait read it.
 
 use std::fs;
 
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 /// An object in a state.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// The state's name: a reason, or what was done to the object.
+    /// Name of the state: a reason, or the change of the object.
     pub name: String,
-    /// What kstatus should make of it.
+    /// The result that kstatus must compute.
     pub verdict: String,
     /// The object.
     pub object: Value,
@@ -22,14 +22,14 @@ impl State {
         self.object["kind"].as_str().unwrap_or_default()
     }
 
-    /// How it is called when something is wrong.
+    /// Returns its name for error messages.
     pub fn title(&self) -> String {
         format!("{} {}", self.kind(), self.name)
     }
 }
 
-/// Those that the planner decides (its golden Worlds, one for every reason), and those that nobody decides: not yet seen,
-/// changed since, about to go.
+/// Returns the states that the planner decides (its golden Worlds, one for every reason), and three more: not yet reconciled,
+/// changed since, under deletion.
 pub fn all() -> anyhow::Result<Vec<State>> {
     let file = repository().join("crates/legion-plan/tests/it/snapshots/it__golden__states.snap");
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
@@ -44,7 +44,7 @@ pub fn all() -> anyhow::Result<Vec<State>> {
             verdict: text("kstatus")?,
             object: state["object"].clone(),
         };
-        // What is said of a generation is no longer true when the spec has changed since.
+        // A status is outdated once the spec has changed.
         let mut changed = decided.clone();
         changed.name = format!("{}, changed since", decided.name);
         changed.verdict = "InProgress".to_owned();
@@ -59,7 +59,7 @@ pub fn all() -> anyhow::Result<Vec<State>> {
         states.push(State {
             name: "not yet seen".to_owned(),
             verdict: "InProgress".to_owned(),
-            // The default that the CRDs give to a status.
+            // The default that the CRDs set in a status.
             object: json!({
                 "apiVersion": "legion-platform.org/v1alpha1", "kind": kind,
                 "metadata": {"name": "a", "namespace": "lab", "generation": 1},

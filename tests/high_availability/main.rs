@@ -1,4 +1,4 @@
-//! Several operator processes on a real API server: who acts, how fast another one does, and what one that is deposed does.
+//! Several operator replicas on a real API server: which one acts, how fast another one takes over, and what a deposed one does.
 //!
 //! `cargo xtask cluster up --control-plane`, then `cargo xtask cluster run -- cargo test -p legion-tests --test
 //! high_availability -- --ignored --nocapture --test-threads 1`.
@@ -22,7 +22,7 @@ const LEASE: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real API server"]
-async fn a_leader_that_is_told_to_stop_hands_over_within_a_second() -> anyhow::Result<()> {
+async fn a_terminated_leader_hands_over_within_a_second() -> anyhow::Result<()> {
     let world = World::new("ha-term").await?;
     let mut leader = Replica::start(&world, "a").await?;
     world.led_by("a", Instant::now()).await?;
@@ -32,11 +32,11 @@ async fn a_leader_that_is_told_to_stop_hands_over_within_a_second() -> anyhow::R
     for _ in 0..5 {
         ensure!(leader.metric("legion_operator_leader")? == 1.0);
         ensure!(standby.metric("legion_operator_leader")? == 0.0);
-        // Some are under way while it is told.
+        // Some trainings are running during the signal.
         world.train(trainings..trainings + 10).await?;
-        let told = Instant::now();
+        let signaled = Instant::now();
         leader.signal(Signal::TERM)?;
-        times.push(world.led_by(&standby.name, told).await?);
+        times.push(world.led_by(&standby.name, signaled).await?);
         ensure!(leader.ended(&world).await?.success(), "{}", leader.log()?);
         world.train(trainings + 10..trainings + 20).await?;
         trainings += 20;
@@ -51,7 +51,7 @@ async fn a_leader_that_is_told_to_stop_hands_over_within_a_second() -> anyhow::R
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real API server"]
-async fn a_leader_that_is_killed_is_replaced_within_its_lease() -> anyhow::Result<()> {
+async fn a_killed_leader_is_replaced_within_its_lease() -> anyhow::Result<()> {
     let world = World::new("ha-kill").await?;
     let mut replicas = vec![Replica::start(&world, "a").await?];
     world.led_by("a", Instant::now()).await?;
@@ -72,7 +72,7 @@ async fn a_leader_that_is_killed_is_replaced_within_its_lease() -> anyhow::Resul
         .await?;
     world.all_succeed(40).await?;
     println!("kill -9 to the next leader ({next}): {time:?}; 40 trainings, one pod each");
-    // A second for the two requests that take it.
+    // Plus a second for the two requests that acquire the lease.
     ensure!(time <= LEASE + Duration::from_secs(1), "{time:?}");
     for replica in &replicas[1..] {
         let leads = if replica.name == next { 1.0 } else { 0.0 };
@@ -87,12 +87,12 @@ async fn a_leader_that_is_killed_is_replaced_within_its_lease() -> anyhow::Resul
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real API server"]
-async fn a_leader_that_was_paused_for_longer_than_its_lease_writes_nothing() -> anyhow::Result<()> {
+async fn a_leader_paused_beyond_its_lease_writes_nothing() -> anyhow::Result<()> {
     let world = World::new("ha-pause").await?;
     let mut deposed = Replica::start(&world, "a").await?;
     world.led_by("a", Instant::now()).await?;
     let standby = Replica::start(&world, "b").await?;
-    // Paused in the middle of its work.
+    // Paused while it reconciles.
     world.train(0..8).await?;
     let paused = Instant::now();
     deposed.signal(Signal::STOP)?;
@@ -155,7 +155,7 @@ async fn a_restarted_api_server_loses_nothing_and_the_standby_stays_complete() -
     let outage = restart_api_server(&world).await?;
     world.train(20..40).await?;
     world.all_succeed(40).await?;
-    // One whose lease ran out meanwhile has ended, and is started anew as the kubelet would.
+    // A replica whose lease expired meanwhile has ended. It is restarted, as the kubelet would.
     let mut ended = 0;
     for replica in [&mut leader, &mut standby] {
         if !replica.runs()? {
@@ -164,7 +164,7 @@ async fn a_restarted_api_server_loses_nothing_and_the_standby_stays_complete() -
         }
     }
     let holder = world
-        .until("somebody leads", async || Ok(world.holder().await?))
+        .until("a replica leads", async || Ok(world.holder().await?))
         .await?;
     if holder == standby.name {
         std::mem::swap(&mut leader, &mut standby);
@@ -186,7 +186,7 @@ async fn a_restarted_api_server_loses_nothing_and_the_standby_stays_complete() -
         .audit()?
         .into_iter()
         .filter(|entry| entry.user == standby.user && entry.verb == "list" && entry.received >= at)
-        // Its watch of the lease begins with a list, and begins anew whenever it could not watch.
+        // Its watch of the lease starts with a list, and restarts with one after every failure.
         .filter(|entry| entry.resource != "leases")
         .map(|entry| entry.to_string())
         .collect();
@@ -199,7 +199,7 @@ async fn a_restarted_api_server_loses_nothing_and_the_standby_stays_complete() -
     Ok(())
 }
 
-/// Kills the API server and starts it again; says for how long it answered nothing.
+/// Kills the API server and starts it again. Returns how long it was down.
 async fn restart_api_server(world: &World) -> anyhow::Result<Duration> {
     let killed = Instant::now();
     process("kube-apiserver", "kill")?;

@@ -1,4 +1,4 @@
-//! The operator's metrics, alert rules and dashboard, under the real Prometheus and promtool.
+//! The operator's metrics, alert rules and dashboard, checked with the real Prometheus and promtool.
 
 use std::{
     collections::BTreeSet,
@@ -42,7 +42,7 @@ struct Metric {
 }
 
 impl Metric {
-    /// Names of its series.
+    /// Returns the names of its series.
     fn series(&self) -> Vec<String> {
         if self.kind == "histogram" {
             ["bucket", "count", "sum"]
@@ -71,7 +71,7 @@ fn documented() -> anyhow::Result<Vec<Metric>> {
     Ok(metrics)
 }
 
-/// Every name in these expressions that looks like a metric of ours is one.
+/// Checks that every name of an operator metric in these expressions exists.
 fn check_names(expressions: &[String]) -> anyhow::Result<()> {
     let known: BTreeSet<String> = documented()?.iter().flat_map(Metric::series).collect();
     let name = Regex::new(r"\b(legion|process)_\w+")?;
@@ -132,7 +132,7 @@ fn the_alert_rules_fire_when_they_should() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs promtool"]
-fn every_expression_of_the_dashboard_can_be_asked() -> anyhow::Result<()> {
+fn every_expression_of_the_dashboard_is_valid() -> anyhow::Result<()> {
     let dashboard = fs::read(repository().join("charts/legion/files/dashboard.json"))?;
     let dashboard: Value = serde_json::from_slice(&dashboard)?;
     let mut ids = BTreeSet::new();
@@ -154,7 +154,7 @@ fn every_expression_of_the_dashboard_can_be_asked() -> anyhow::Result<()> {
     }
     ensure!(expressions.len() > 20, "{} expressions", expressions.len());
     check_names(&expressions)?;
-    // As rules, so that promtool reads them all at once.
+    // As rules: promtool then parses all of them in one run.
     let rules: Vec<Value> = expressions
         .iter()
         .enumerate()
@@ -189,7 +189,7 @@ impl Prometheus {
                 rules.display()
             ),
         )?;
-        // Free a moment ago; nobody else in this network takes ports at random.
+        // Free a moment ago. No other process in this network takes random ports.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let child = Command::new(tool::path("prometheus")?)
             .arg(format!("--config.file={}", config.display()))
@@ -204,7 +204,7 @@ impl Prometheus {
 
     fn get(&self, path: &str) -> anyhow::Result<Value> {
         let mut stream = TcpStream::connect(&self.address)?;
-        // 1.0: the answer comes in one piece.
+        // HTTP 1.0: no chunked response.
         write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -217,7 +217,7 @@ impl Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        // One that has ended already is fine.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -263,7 +263,7 @@ async fn prometheus_scrapes_every_documented_metric() -> anyhow::Result<()> {
     let runs = prometheus.get(query)?;
     ensure!(runs["result"][0]["value"][1] == "5", "{runs}");
 
-    // The rules are loaded, none is wrong and none fires.
+    // The rules are loaded. None has an error, and none fires.
     let rules = world
         .until("the rules are evaluated", async || {
             let data = prometheus.get("/api/v1/rules")?;

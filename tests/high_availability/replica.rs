@@ -1,4 +1,4 @@
-//! An operator process.
+//! A replica of the operator, as a process.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use crate::world::World;
 /// One replica. Dropping it kills it.
 pub struct Replica {
     pub name: String,
-    /// Who it is in the audit log.
+    /// Its user name in the audit log.
     pub user: String,
     kubeconfig: PathBuf,
     log: PathBuf,
@@ -27,7 +27,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Starts one and waits until it is ready.
+    /// Starts a replica and waits until it is ready.
     pub async fn start(world: &World, name: &str) -> anyhow::Result<Self> {
         Self::start_with(world, name, &[]).await
     }
@@ -48,7 +48,7 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Starts it anew after its end, as the kubelet would.
+    /// Restarts it after its end, as the kubelet would.
     pub async fn restart(&mut self, world: &World) -> anyhow::Result<()> {
         self.child = spawn(world, &self.name, &self.kubeconfig, &self.log, &[])?;
         self.become_ready(world).await
@@ -73,17 +73,17 @@ impl Replica {
             .with_context(|| self.log().unwrap_or_default())
     }
 
-    /// Where its listener is.
+    /// Returns the address of its listener.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// What it has said.
+    /// Returns its log.
     pub fn log(&self) -> anyhow::Result<String> {
         Ok(fs::read_to_string(&self.log)?)
     }
 
-    /// What its listener answers.
+    /// Returns the response of its listener to a GET.
     pub fn ask(&self, path: &str) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(&self.address)?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
@@ -92,7 +92,7 @@ impl Replica {
         Ok(answer)
     }
 
-    /// The value of a series.
+    /// Returns the value of a series.
     pub fn metric(&self, series: &str) -> anyhow::Result<f64> {
         let answer = self.ask("/metrics")?;
         let prefix = format!("{series} ");
@@ -152,7 +152,7 @@ fn spawn(
 
 impl Drop for Replica {
     fn drop(&mut self) {
-        // One that has ended already is fine.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

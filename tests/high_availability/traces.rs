@@ -1,7 +1,7 @@
-//! The operator's traces, as a collector is sent them.
+//! The operator's traces, as a collector receives them.
 //!
-//! The collector is this file: it takes requests by the OpenTelemetry project's own declaration of them. A real one would only
-//! print them in words of its own.
+//! This file is the collector. It decodes requests with the OpenTelemetry project's own protobuf definitions. A real collector
+//! would only print them in another form.
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 
 use crate::{replica::Replica, world::World};
 
-/// A span, and the attributes of the process that it is of.
+/// A span, and the resource attributes of its process.
 struct Received {
     span: Span,
     resource: Vec<KeyValue>,
@@ -50,7 +50,7 @@ fn attribute(attributes: &[KeyValue], name: &str) -> Option<String> {
     })
 }
 
-/// Takes what `POST /v1/traces` brings, for ever; says where.
+/// Starts a server that collects the bodies of `POST /v1/traces`, and returns its address.
 async fn collect(into: All) -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -60,7 +60,7 @@ async fn collect(into: All) -> anyhow::Result<String> {
             let service = hyper::service::service_fn(move |request: Request<Incoming>| take(request, into.clone()));
             tokio::spawn(async move {
                 let connection = auto::Builder::new(TokioExecutor::new());
-                // A client that goes away is no failure of the collector.
+                // A client that disconnects is no failure of the collector.
                 let _ = connection.serve_connection(TokioIo::new(stream), service).await;
             });
         }
@@ -97,7 +97,7 @@ async fn take(request: Request<Incoming>, into: All) -> Result<Response<Full<Byt
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real API server"]
-async fn a_collector_is_sent_every_look_at_an_object_with_its_requests() -> anyhow::Result<()> {
+async fn a_collector_receives_every_reconciliation_with_its_requests() -> anyhow::Result<()> {
     let world = World::new("ha-traces").await?;
     let all = All::default();
     let endpoint = collect(all.clone()).await?;
@@ -109,7 +109,7 @@ async fn a_collector_is_sent_every_look_at_an_object_with_its_requests() -> anyh
     world.led_by("a", Instant::now()).await?;
     world.train(0..5).await?;
     world.all_succeed(5).await?;
-    // What was not sent yet is sent before it ends.
+    // The operator sends the remaining spans before it ends.
     replica.signal(Signal::TERM)?;
     ensure!(replica.ended(&world).await?.success(), "{}", replica.log()?);
 
@@ -128,31 +128,41 @@ async fn a_collector_is_sent_every_look_at_an_object_with_its_requests() -> anyh
     let mut requests = 0;
     for number in 0..5 {
         let name = format!("wine-{number}");
-        let looks: Vec<_> = spans
+        let reconciliations: Vec<_> = spans
             .iter()
             .filter(|span| span.name == "reconcile" && attribute(&span.attributes, "name").as_ref() == Some(&name))
             .collect();
-        ensure!(!looks.is_empty(), "no look at {name} among {} spans", spans.len());
+        ensure!(
+            !reconciliations.is_empty(),
+            "no reconciliation of {name} among {} spans",
+            spans.len()
+        );
         let mut writes = 0;
-        for look in &looks {
-            ensure!(look.parent_span_id.is_empty(), "a look begins a trace");
-            ensure!(look.end_time_unix_nano > look.start_time_unix_nano);
-            for of_look in spans.iter().filter(|span| span.parent_span_id == look.span_id) {
-                ensure!(of_look.trace_id == look.trace_id);
-                ensure!(of_look.kind == SpanKind::Client as i32, "{of_look:?}");
-                let url = attribute(&of_look.attributes, "http.url").context("a request has a URL")?;
+        for reconciliation in &reconciliations {
+            ensure!(
+                reconciliation.parent_span_id.is_empty(),
+                "a reconciliation starts a trace"
+            );
+            ensure!(reconciliation.end_time_unix_nano > reconciliation.start_time_unix_nano);
+            for request in spans
+                .iter()
+                .filter(|span| span.parent_span_id == reconciliation.span_id)
+            {
+                ensure!(request.trace_id == reconciliation.trace_id);
+                ensure!(request.kind == SpanKind::Client as i32, "{request:?}");
+                let url = attribute(&request.attributes, "http.url").context("a request has a URL")?;
                 ensure!(url.contains(&world.namespace), "{url}");
-                let code = attribute(&of_look.attributes, "http.status_code").context("it was answered")?;
-                let method = attribute(&of_look.attributes, "http.method").context("it has a method")?;
+                let code = attribute(&request.attributes, "http.status_code").context("it was answered")?;
+                let method = attribute(&request.attributes, "http.method").context("it has a method")?;
                 writes += usize::from(method != "GET" && matches!(code.as_str(), "200" | "201"));
                 requests += 1;
             }
         }
-        // The pod, and at least its end.
+        // The pod, and at least the final status.
         ensure!(writes >= 2, "{writes} writes for {name}");
     }
     println!(
-        "{} spans, {requests} of them requests of looks at five trainings",
+        "{} spans, {requests} of them requests of reconciliations of five trainings",
         spans.len()
     );
     Ok(())

@@ -1,4 +1,4 @@
-//! A real API server with what trainings refer to, and what its audit log says.
+//! A real API server, the objects that trainings refer to, and its audit log.
 
 use std::{
     collections::BTreeSet,
@@ -24,10 +24,10 @@ use legion_tests::{
 };
 use serde_json::{Value, json};
 
-/// Longer than anything takes, on a machine that is busy with other things.
+/// Longer than any step takes, also on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(180);
-/// Between two looks.
-pub const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Interval between two polls.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A namespace of trainings and one of the platform, on the cluster that KUBECONFIG names.
 pub struct World {
@@ -40,7 +40,7 @@ pub struct World {
 }
 
 impl World {
-    /// Makes both; `name` is unique among the tests.
+    /// Creates both. `name` must be unique among the tests.
     pub async fn new(name: &str) -> anyhow::Result<Self> {
         let kubeconfig = env::var_os("KUBECONFIG").context("no KUBECONFIG: see docs/high-availability.md")?;
         let kubeconfig = PathBuf::from(kubeconfig);
@@ -67,7 +67,7 @@ impl World {
         for namespace in [&world.namespace, &world.platform] {
             world.kubectl(&["create", "namespace", namespace])?;
         }
-        // The ServiceAccount `default` comes a moment later, and pods are refused until then.
+        // The ServiceAccount `default` is created a moment later. Until then pods are refused.
         world
             .until("the namespace has its ServiceAccount", async || {
                 let found = world.kubectl(&["get", "serviceaccount", "default", "-n", &world.namespace]);
@@ -78,7 +78,7 @@ impl World {
         Ok(world)
     }
 
-    /// Runs kubectl, which must do what it is told.
+    /// Runs kubectl and fails unless it succeeds.
     pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = Command::new("kubectl").args(arguments).output().context("kubectl")?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -122,7 +122,7 @@ impl World {
         ])
     }
 
-    /// A kubeconfig of a user of its own, so that the audit log tells the replicas apart.
+    /// Creates a user and its kubeconfig for a replica. The audit log then distinguishes the replicas.
     pub fn kubeconfig_of(&self, replica: &str) -> anyhow::Result<(PathBuf, String)> {
         let account = format!("operator-{replica}");
         let user = format!("system:serviceaccount:{}:{account}", self.platform);
@@ -147,7 +147,7 @@ impl World {
         Ok((path, user))
     }
 
-    /// Looks until there is something to see.
+    /// Polls until there is a result.
     pub async fn until<T>(
         &self,
         what: &str,
@@ -159,18 +159,18 @@ impl World {
                 return Ok(found);
             }
             ensure!(began.elapsed() < LIMIT, "not within {} s: {what}", LIMIT.as_secs());
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Who holds the lease; none while nobody does.
+    /// Returns the holder of the lease, if it has one.
     pub async fn holder(&self) -> anyhow::Result<Option<String>> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.platform);
         let lease = leases.get_opt("legion-operator").await?;
         Ok(lease.and_then(|lease| lease.spec?.holder_identity))
     }
 
-    /// Waits until this replica holds the lease; says how long that took.
+    /// Waits until this replica holds the lease. Returns the time since `since`.
     pub async fn led_by(&self, replica: &str, since: Instant) -> anyhow::Result<Duration> {
         self.until(&format!("{replica} leads"), async || {
             Ok((self.holder().await?.as_deref() == Some(replica)).then(|| since.elapsed()))
@@ -178,7 +178,7 @@ impl World {
         .await
     }
 
-    /// Asks for trainings with these numbers.
+    /// Creates trainings with these numbers.
     pub async fn train(&self, numbers: std::ops::Range<usize>) -> anyhow::Result<()> {
         let trainings: Api<ModelTraining> = Api::namespaced(self.client.clone(), &self.namespace);
         for number in numbers {
@@ -199,7 +199,7 @@ impl World {
         Ok(())
     }
 
-    /// Waits until so many trainings have succeeded. Each has made one pod, and no other pod was made.
+    /// Waits until `count` trainings have succeeded. Checks that each had one pod, and that no other pod was created.
     pub async fn all_succeed(&self, count: usize) -> anyhow::Result<()> {
         let trainings: Api<ModelTraining> = Api::namespaced(self.client.clone(), &self.namespace);
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -219,7 +219,7 @@ impl World {
         for pod in pods.list(&ListParams::default()).await?.items {
             names.insert(pod.name_any());
             let owner = pod.owner_references().first().map(|owner| owner.name.clone());
-            owners.push(owner.with_context(|| format!("{} belongs to nobody", pod.name_any()))?);
+            owners.push(owner.with_context(|| format!("{} has no owner", pod.name_any()))?);
         }
         owners.sort();
         let made = owners.len();
@@ -231,7 +231,7 @@ impl World {
         );
         let played = self.kubelet.finished();
         ensure!(played == count, "{played} pods ran for {count} trainings");
-        // Nor was one made and deleted. Of one whose maker was killed meanwhile, the log tells no success.
+        // No pod was created and deleted, either. The log has no success for a pod whose creator was killed during the request.
         let made = self
             .audit()?
             .into_iter()
@@ -240,14 +240,14 @@ impl World {
         for pod in made {
             ensure!(
                 names.remove(&pod.name),
-                "{} was made and is gone, or was made twice",
+                "{} was created and deleted, or created twice",
                 pod.name
             );
         }
         Ok(())
     }
 
-    /// The directory of the cluster that `cargo xtask cluster up` made.
+    /// Returns the directory of the cluster that `cargo xtask cluster up` created.
     pub fn cluster(&self) -> anyhow::Result<&Path> {
         let directory = self.kubeconfig.parent().context("a kubeconfig lies in a directory")?;
         ensure!(
@@ -258,7 +258,7 @@ impl World {
         Ok(directory)
     }
 
-    /// Everything that was asked of the API server.
+    /// Returns all requests of the audit log.
     pub fn audit(&self) -> anyhow::Result<Vec<Request>> {
         audit::requests(&self.cluster()?.join("logs/audit.log"), 0, "")
     }

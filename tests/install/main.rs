@@ -15,7 +15,7 @@ use legion_tests::{
     tool,
 };
 
-/// The command blocks of a page, each with the line on which it begins.
+/// Returns the command blocks of a page, each with its first line number.
 fn blocks(page: &str) -> Vec<(usize, String)> {
     let mut blocks = Vec::new();
     let mut open: Option<(usize, String)> = None;
@@ -40,7 +40,7 @@ fn every_command_of_the_page_runs() -> anyhow::Result<()> {
     let page = fs::read_to_string(repository().join("docs/install.md"))?;
     let blocks = blocks(&page);
     ensure!(blocks.len() > 10, "only {} command blocks", blocks.len());
-    // Files that the commands write must not land in the checkout: its files are seen through links.
+    // The commands write files. They run in a directory of links, so that nothing is written into the checkout.
     let directory = tempfile::tempdir()?;
     for entry in fs::read_dir(repository())? {
         let entry = entry?;

@@ -67,7 +67,7 @@ impl Shell {
         Ok((String::from_utf8(output.stdout)?, code))
     }
 
-    /// Runs a line that succeeds, and shows it.
+    /// Runs a line that must succeed, and shows it.
     fn run(&mut self, line: &str) -> anyhow::Result<String> {
         let (said, code) = self.quietly(line)?;
         ensure!(code == 0, "{line}: exit code {code}\n{said}");
@@ -75,7 +75,7 @@ impl Shell {
         Ok(said)
     }
 
-    /// Runs a line that is refused, and shows it.
+    /// Runs a line that must be refused, and shows it.
     fn refused(&mut self, line: &str) -> anyhow::Result<String> {
         let (said, code) = self.quietly(line)?;
         ensure!(code != 0, "{line}: not refused\n{said}");
@@ -83,13 +83,13 @@ impl Shell {
         Ok(said)
     }
 
-    /// Runs a line that succeeds and prints all of this.
+    /// Runs a line that must succeed and print all of these texts.
     fn prints(&mut self, line: &str, parts: &[&str]) -> anyhow::Result<()> {
         let said = self.run(line)?;
         contains(line, &said, parts)
     }
 
-    /// Hides the id of the run that is current.
+    /// Replaces the id of the current run.
     fn hide_run(&mut self, name: &str, by: &str) -> anyhow::Result<()> {
         let (id, _) = self.quietly(&format!("kubectl get mt {name} -o jsonpath='{{.status.run.id}}'"))?;
         self.transcript.mask(&id, by)
@@ -103,7 +103,7 @@ fn contains(line: &str, said: &str, parts: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Words of the row of a table that begins with this name.
+/// Returns the cells of the table row with this name.
 fn row<'a>(table: &'a str, name: &str) -> anyhow::Result<Vec<&'a str>> {
     let row = table.lines().find(|line| line.split_whitespace().next() == Some(name));
     Ok(row
@@ -120,7 +120,7 @@ struct Watch {
 
 impl Watch {
     fn start(shell: &Shell, line: &str) -> anyhow::Result<Self> {
-        // `timeout` ends a watch that never shows what is waited for; `exec` makes it the one process there is to end.
+        // `timeout` ends a watch that never shows the expected row. With `exec` it is the only process to end.
         let limit = local::LIMIT.as_secs();
         let mut child = shell
             .command(&format!("exec timeout {limit} {line}"))
@@ -130,7 +130,7 @@ impl Watch {
         Ok(Self { child, lines })
     }
 
-    /// Reads until a row holds this word.
+    /// Reads until a row contains this word.
     fn until(&mut self, word: &str) -> anyhow::Result<Vec<String>> {
         let mut rows = Vec::new();
         for line in self.lines.by_ref() {
@@ -148,7 +148,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // `timeout` passes this signal on, to the kubectl that it started.
+        // `timeout` forwards the signal to its kubectl.
         if let Some(pid) = i32::try_from(self.child.id())
             .ok()
             .and_then(rustix::process::Pid::from_raw)
@@ -162,7 +162,7 @@ impl Drop for Watch {
 const MANIFEST: &str = "examples/script/training.yaml";
 
 #[test]
-fn what_people_do_with_kubectl() -> anyhow::Result<()> {
+fn kubectl_against_the_local_api() -> anyhow::Result<()> {
     let mut shell = Shell::new()?;
     shell.local.up()?;
     begin(&mut shell)?;
@@ -301,7 +301,7 @@ fn change(shell: &mut Shell) -> anyhow::Result<()> {
         &["condition met"],
     )?;
     shell.hide_run("script", "4e5f6a7b")?;
-    // How wide a column is depends on the rows before it, and how many writes there are between on the machine.
+    // The width of a column depends on the rows before it. The number of writes in between depends on the machine.
     let shown = |row: &&String| {
         ["NAME", "Training", "RunSucceeded"]
             .iter()
@@ -333,7 +333,7 @@ fn server_side(shell: &mut Shell) -> anyhow::Result<()> {
         &said,
         &["conflict with \"kubectl\"", ".spec.hyperParameters.points"],
     )?;
-    // No spec has changed, so nothing was started.
+    // No spec has changed, so no run started.
     let (sequence, _) = shell.quietly("kubectl get mt script -o jsonpath='{.status.run.sequence}'")?;
     ensure!(sequence == "2", "run {sequence}");
     Ok(())
@@ -344,7 +344,7 @@ fn mistakes(shell: &mut Shell) -> anyhow::Result<()> {
     shell
         .transcript
         .text("A field that does not exist is refused, and so is a value that cannot be right:");
-    // The two kinds of apply are refused by different parts of an API server, in different words.
+    // Different parts of an API server refuse the two kinds of apply, with different messages.
     for (line, words) in [
         (
             format!("sed 's/timeout: 5m/timeOut: 5m/' {MANIFEST} | kubectl apply --server-side -f -"),

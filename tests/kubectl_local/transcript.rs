@@ -1,22 +1,22 @@
-//! Commands with their output, as a page of the documentation.
+//! A page of the documentation with commands and their output.
 
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
 use regex::Regex;
 
-/// Longest line of output on the page.
+/// Maximum length of an output line on the page.
 const WIDTH: usize = 150;
 
-/// A page that is written while its commands run.
+/// A page under construction: its commands run while it is written.
 pub struct Transcript {
     page: String,
-    /// What differs from run to run, and what stands for it on the page; both are equally long, so that columns stay.
+    /// Values that differ between runs, and their replacements on the page. Both have the same length, so columns stay aligned.
     masks: Vec<(String, String)>,
 }
 
 impl Transcript {
-    /// Begins a page.
+    /// Starts a page.
     pub fn new(title: &str) -> Self {
         Self {
             page: format!("# {title}\n"),
@@ -29,7 +29,7 @@ impl Transcript {
         self.page.push_str(&format!("\n{text}\n"));
     }
 
-    /// Adds a command and what it printed.
+    /// Adds a command and its output.
     pub fn command(&mut self, line: &str, output: &str) {
         self.page.push_str(&format!("\n    $ {line}\n"));
         for line in output.lines() {
@@ -42,7 +42,7 @@ impl Transcript {
         }
     }
 
-    /// Replaces a value of this run by another of the same length, wherever it stands.
+    /// Replaces a value of this run everywhere by another one of the same length.
     pub fn mask(&mut self, value: &str, by: &str) -> anyhow::Result<()> {
         ensure!(
             !value.is_empty() && value.len() == by.len(),
@@ -52,7 +52,7 @@ impl Transcript {
         Ok(())
     }
 
-    /// Compares the page with the one in the repository, or writes that one where `UPDATE` is set.
+    /// Compares the page with the one in the repository, or writes it if `UPDATE` is set.
     pub fn compare(self, file: &Path) -> anyhow::Result<()> {
         let page = self.masked()?;
         if std::env::var_os("UPDATE").is_some() {
@@ -91,9 +91,9 @@ impl Transcript {
     }
 }
 
-/// Replaces every age and duration of a line by two seconds; what follows stays in its column.
+/// Replaces every age and duration of a line by two seconds, and keeps the columns.
 fn ages(line: &str) -> anyhow::Result<String> {
-    // In `Timeout:  5m` and the like stands what somebody has set.
+    // Lines such as `Timeout:  5m` show a setting, not a duration of this run.
     let settings = Regex::new(r"^\s+[A-Z][A-Za-z ]*: ")?.is_match(line) && !line.trim_start().starts_with("Duration:");
     let age = Regex::new(r"( )((?:\d+m)?\d+s|\d+m|<unknown>|<invalid>)( +|$)")?;
     if settings || line.trim_start().starts_with('$') {

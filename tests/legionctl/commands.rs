@@ -1,4 +1,4 @@
-//! What people do with `legionctl`, and what it answers.
+//! Commands of `legionctl`, with their output and exit codes.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use legion_tests::local::{Local, repository, text, until};
 const EXAMPLE: &str = "examples/script/training.yaml";
 
 #[test]
-fn the_same_manifest_starts_nothing_and_a_changed_line_of_code_trains_again() {
+fn an_unchanged_manifest_starts_nothing_and_changed_code_trains_again() {
     let local = Local::new().unwrap();
     let manifest = repository().join(EXAMPLE);
     let (code, first, errors) = local.train(&manifest).unwrap();
@@ -35,7 +35,7 @@ fn the_same_manifest_starts_nothing_and_a_changed_line_of_code_trains_again() {
 }
 
 #[test]
-fn a_directory_can_take_the_place_of_the_source_and_logs_are_there_when_the_pod_is_gone() {
+fn a_directory_replaces_the_source_and_logs_outlive_the_pod() {
     let local = Local::new().unwrap();
     local.up().unwrap();
     let from_git = fs::read_to_string(repository().join("examples/script/training-git.yaml")).unwrap();
@@ -51,7 +51,7 @@ fn a_directory_can_take_the_place_of_the_source_and_logs_are_there_when_the_pod_
     assert!(output.status.success(), "{}", text(&output));
 
     let pods = local.path().join("node/pods");
-    until("the pod is gone", || {
+    until("the pod is deleted", || {
         Ok(fs::read_dir(&pods)?.next().is_none().then_some(()))
     })
     .unwrap();
@@ -76,7 +76,7 @@ fn a_directory_can_take_the_place_of_the_source_and_logs_are_there_when_the_pod_
 }
 
 #[test]
-fn what_is_not_there_is_told_with_an_exit_code_of_its_own() {
+fn a_missing_object_has_its_own_exit_code() {
     let local = Local::new().unwrap();
     local.up().unwrap();
     for (arguments, code, part) in [
@@ -101,7 +101,7 @@ fn what_is_not_there_is_told_with_an_exit_code_of_its_own() {
 }
 
 #[test]
-fn without_an_api_it_says_how_to_get_one() {
+fn without_an_api_the_error_names_the_command_that_starts_one() {
     let local = Local::new().unwrap();
     let output = local.output(&["get", "mt"]).unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));

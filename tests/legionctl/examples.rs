@@ -1,4 +1,4 @@
-//! The examples train, as the README says, through the local mode: operator, pod and the real MLflow.
+//! The examples, trained as the README says, in the local mode: operator, pod and the real MLflow.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ fn trains_from_the_manifest_and_from_git_alike(#[case] name: &str, #[case] objec
     assert_eq!(status["artifact"]["format"], format);
     stored(status);
 
-    // The manifest that names the repository, with a clone of it on this machine in the place of its address.
+    // The manifest with the git source. A clone on this machine replaces the address.
     let clone = tempfile::tempdir().unwrap();
     let commit = commit_of_examples(clone.path());
     let manifest = fs::read_to_string(directory.join("training-git.yaml")).unwrap();
@@ -54,7 +54,7 @@ fn trains_from_the_manifest_and_from_git_alike(#[case] name: &str, #[case] objec
     local.down().unwrap();
 }
 
-/// The metrics of a status, without when they were logged.
+/// Returns the metrics of a status, without their times.
 fn metrics(status: &Value) -> Vec<Value> {
     let mut metrics = status["metrics"].as_array().unwrap().clone();
     for metric in &mut metrics {
@@ -64,7 +64,7 @@ fn metrics(status: &Value) -> Vec<Value> {
     metrics
 }
 
-/// Makes a repository of `examples/` as it is now, and returns the commit on its branch `main`.
+/// Creates a repository from the present `examples/`, and returns the commit of its branch `main`.
 fn commit_of_examples(directory: &Path) -> String {
     let git = |arguments: &[&str]| git(directory, arguments).unwrap();
     git(&["init", "--quiet", "--initial-branch", "main"]);
@@ -79,7 +79,7 @@ fn commit_of_examples(directory: &Path) -> String {
     git(&["rev-parse", "HEAD"]).trim_end().to_owned()
 }
 
-/// What status says is stored is there, and is what status says.
+/// Checks that the files in the status exist and match it.
 #[track_caller]
 fn stored(status: &Value) {
     let path = |uri: &Value| uri.as_str().unwrap().strip_prefix("file://").unwrap().to_owned();
@@ -102,11 +102,11 @@ fn stored(status: &Value) {
 }
 
 #[test]
-fn a_claim_takes_the_results_where_the_namespace_has_one() {
+fn a_claim_can_be_the_default_output() {
     let local = Local::new().unwrap();
     local.up().unwrap();
     let example = |path: &str| fs::read_to_string(repository().join("examples").join(path)).unwrap();
-    // Local mode has made its own default output in this namespace, hence the name.
+    // The local mode has created a default output in this namespace, hence the other name.
     let training = example("script/training.yaml").replacen(
         "  toolchain: script\n",
         "  toolchain: script\n  output: {connection: models}\n",
@@ -127,7 +127,7 @@ fn a_claim_takes_the_results_where_the_namespace_has_one() {
         status["artifact"]["uri"],
         format!("pvc://legion-models/default/script/{run}/model.tar")
     );
-    // The claim is a directory of the node: the artifact is in it, whole.
+    // The claim is a directory of the node. It contains the whole artifact.
     let claims = local.path().join("node/claims");
     let stored: Vec<_> = fs::read_dir(&claims)
         .unwrap()
@@ -139,7 +139,7 @@ fn a_claim_takes_the_results_where_the_namespace_has_one() {
         fs::metadata(&stored[0]).unwrap().len(),
         status["artifact"]["sizeBytes"].as_u64().unwrap()
     );
-    // Its log and its series are read from there too.
+    // The log and the series are read from it, too.
     let said = |arguments: &[&str]| -> Output { local.output(arguments).unwrap() };
     let logs = said(&["logs", "script", "-c", "trainer"]);
     assert!(text(&logs).contains("slope 2.5"), "{}", text(&logs));

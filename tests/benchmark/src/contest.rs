@@ -1,4 +1,4 @@
-//! The contests, one after the other, each in a namespace of its own.
+//! The contests. They run one after the other, each in its own namespace.
 
 use std::{
     future::Future,
@@ -27,20 +27,20 @@ use crate::{
     process::{Daemon, cpu, peak, resident},
 };
 
-/// How many requests are under way at once while objects are created.
+/// Number of concurrent requests while objects are created.
 const SIDE_BY_SIDE: usize = 64;
-/// Between two looks at how far a contest is.
+/// Interval between two polls of a contest.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long a contest may take.
+/// Time limit of a contest.
 const LIMIT: Duration = Duration::from_secs(900);
-/// How many objects a second are created where the way from object to pod is timed, and for how long.
+/// Objects per second, and their number, where the time from object to pod is measured.
 const RATE: usize = 10;
 const RATED: usize = 300;
 
-/// How many pods a node takes: `maxPods`, as the kubelet is shipped.
+/// Pods per node: the kubelet's default `maxPods`.
 const PODS_OF_NODE: usize = 110;
 
-/// What is contested with.
+/// The contestants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Training,
@@ -62,7 +62,7 @@ impl Kind {
         }
     }
 
-    /// Who makes pods of it, by the beginning of the user agent.
+    /// Returns the user agent prefix of the controller that creates its pods.
     fn controller(self) -> &'static str {
         match self {
             Self::Training => "legion-operator",
@@ -70,7 +70,7 @@ impl Kind {
         }
     }
 
-    /// The object of this number. A Job gets the pod that Legion would make, so that pods are equally large.
+    /// Returns the object with this name. A Job gets the pod that Legion would create, so that pods have equal size.
     fn object(self, name: &str, pod: &Value) -> Value {
         match self {
             Self::Training => json!({
@@ -84,7 +84,7 @@ impl Kind {
                     "entrypoint": "train.py",
                     "hyperParameters": {"c": "0.5"},
                     "timeout": "15m",
-                    // Longer than anything takes here: their pods are not removed while something is measured.
+                    // Longer than any measurement: no pods are removed during one.
                     "ttlAfterFinished": "2h",
                 },
             }),
@@ -110,7 +110,7 @@ impl Kind {
     }
 }
 
-/// When a contest is over.
+/// The end of a contest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Until {
     /// Every object has its pod.
@@ -119,25 +119,25 @@ enum Until {
     Done,
 }
 
-/// What a contest came to. Not a number is what was not waited for.
+/// The figures of a contest. A value is NaN if the contest did not wait for it.
 #[derive(Debug)]
 struct Figures {
-    /// From the first object to the last pod, in seconds.
+    /// Seconds from the first object to the last pod.
     all_pods: f64,
-    /// From the first object to the end of the last one, in seconds.
+    /// Seconds from the first object to the end of the last one.
     all_done: f64,
-    /// Writes of the controller for each object.
+    /// Writes of the controller per object.
     writes: f64,
-    /// Reads of the controller for each object, watches aside.
+    /// Reads of the controller per object, without watches.
     reads: f64,
-    /// CPU time of the controller for each object, in milliseconds.
+    /// CPU time of the controller per object, in milliseconds.
     cpu: f64,
-    /// Memory of the controller at the end, in MiB.
+    /// Resident memory of the controller at the end, in MiB.
     resident: f64,
 }
 
 impl Figures {
-    /// Nothing was waited for.
+    /// No figure was measured.
     const NONE: Self = Self {
         all_pods: f64::NAN,
         all_done: f64::NAN,
@@ -148,15 +148,15 @@ impl Figures {
     };
 }
 
-/// Everything that a contest needs.
+/// The environment of a contest.
 struct Bench<'a> {
     options: &'a Options,
     client: Client,
-    /// The pod that Legion makes.
+    /// The pod that Legion creates.
     pod: Value,
 }
 
-/// Holds all contests, and prints what they came to.
+/// Runs all contests and prints their figures.
 pub async fn hold(options: &Options) -> anyhow::Result<()> {
     let client = Client::try_default().await.context("KUBECONFIG")?;
     let mut bench = Bench {
@@ -168,7 +168,7 @@ pub async fn hold(options: &Options) -> anyhow::Result<()> {
     bench.set_up().await?;
     let mut operator = bench.operator()?;
     let measured = bench.measure(&mut operator).await;
-    // It is ended whatever came out.
+    // It is stopped after a failure, too.
     let _ = operator.kill();
     let _ = operator.wait();
     bench.daemon("kube-scheduler").change("start")?;
@@ -184,7 +184,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Plays the kubelets of as many nodes as so many pods need. A kubelet tells one status after the other: `syncBatch` in
+    /// Starts fake kubelets for as many nodes as these pods need. A kubelet writes one status after the other: `syncBatch` in
     /// `pkg/kubelet/status/status_manager.go` of Kubernetes.
     fn kubelets(&self, namespace: &str, pods: usize) -> FakeKubelet {
         let settings = kubelet::Settings {
@@ -195,7 +195,7 @@ impl<'a> Bench<'a> {
         FakeKubelet::start(self.client.clone(), settings)
     }
 
-    /// The operator as a process of this machine, as Legion's chart would run it.
+    /// Starts the operator as a process of this machine, with the settings of Legion's chart.
     fn operator(&self) -> anyhow::Result<Child> {
         let mut command = Command::new(&self.options.operator);
         command
@@ -267,7 +267,7 @@ impl<'a> Bench<'a> {
             jobs.push(figures);
             ways_of_jobs.push(Percentiles::of(ways));
             if self.options.shipped {
-                // The harness has raised them.
+                // The harness had raised them.
                 let usual =
                     manager.restart_with(&["--kube-api-qps=20", "--kube-api-burst=30", "--concurrent-job-syncs=5"])?;
                 let namespace = format!("shipped-{round}");
@@ -296,7 +296,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// How many pods a second are created by nobody's controller.
+    /// Measures the raw rate: pods per second without a controller.
     async fn raw(&self, namespace: &str) -> anyhow::Result<f64> {
         self.namespace(namespace).await?;
         let path = pods_of(namespace);
@@ -312,7 +312,7 @@ impl<'a> Bench<'a> {
         Ok(rate)
     }
 
-    /// All objects at once; the fake kubelet ends their pods.
+    /// Creates all objects without a pause. The fake kubelet ends their pods.
     async fn contest(&self, kind: Kind, namespace: &str, controller: u32, until: Until) -> anyhow::Result<Figures> {
         self.namespace(namespace).await?;
         let log = Log::from_now(self.options.cluster.join("logs/audit.log"))?;
@@ -354,10 +354,10 @@ impl<'a> Bench<'a> {
         Ok(figures)
     }
 
-    /// Waits until so many objects have ended.
+    /// Waits until all objects have ended.
     async fn until_done(&self, kind: Kind, path: &str, objects: usize) -> anyhow::Result<()> {
         self.until("every object has ended", || async {
-            // The last created ends last, or nearly: the long list is read once it has.
+            // The last created object ends last, or nearly. The long list is read after that.
             let last = self.get(&format!("{path}/o-{}", objects - 1)).await?;
             if !kind.is_done(&last) {
                 return Ok(false);
@@ -373,7 +373,7 @@ impl<'a> Bench<'a> {
         .await
     }
 
-    /// From an object to its pod, by the API server's own clock, in milliseconds.
+    /// Measures the time from an object to its pod by the API server's clock, in milliseconds.
     async fn ways(&self, kind: Kind, namespace: &str) -> anyhow::Result<Vec<f64>> {
         self.namespace(namespace).await?;
         let log = Log::from_now(self.options.cluster.join("logs/audit.log"))?;
@@ -388,8 +388,8 @@ impl<'a> Bench<'a> {
         self.until_pod_count(namespace, RATED).await?;
         drop(kubelet);
         let requests = log.requests(namespace)?;
-        // The server names the pods of Jobs, and the log tells no names of its making. So they are paired by their order: objects
-        // come a hundred milliseconds apart, and a pod that takes longer makes the figures larger, not smaller.
+        // The server generates the names of Jobs' pods, and the log does not contain generated names. So objects and pods are paired
+        // by their order. Objects are created every 100 ms. A pod that takes longer makes the figures larger, not smaller.
         let in_order = |resource: &str, at: fn(&Asked) -> Timestamp| -> Vec<Timestamp> {
             let created = requests
                 .iter()
@@ -415,7 +415,7 @@ impl<'a> Bench<'a> {
         Ok(ways)
     }
 
-    /// A new operator beside many finished trainings: until it is ready, and what it writes.
+    /// Measures a restarted operator beside many finished trainings: the time until it is ready, and its writes.
     async fn restart(&self, operator: &mut Child) -> anyhow::Result<()> {
         let namespace = "finished";
         self.namespace(namespace).await?;
@@ -432,15 +432,15 @@ impl<'a> Bench<'a> {
         self.until_done(Kind::Training, &path, self.options.finished).await?;
         drop(kubelet);
         self.restarts(operator, namespace, "and their pods").await?;
-        // As `ttlAfterFinished` removes them after ten minutes.
+        // As after ten minutes with the default `ttlAfterFinished`.
         let pods = pods_of(namespace);
         self.delete_all(&pods).await?;
-        self.until("the pods are gone", || async {
+        self.until("the pods are deleted", || async {
             let left = self.get(&format!("{pods}?limit=1")).await?;
             Ok(left["items"].as_array().is_some_and(Vec::is_empty))
         })
         .await?;
-        self.restarts(operator, namespace, "whose pods are gone").await
+        self.restarts(operator, namespace, "without their pods").await
     }
 
     async fn restarts(&self, operator: &mut Child, namespace: &str, pods: &str) -> anyhow::Result<()> {
@@ -456,7 +456,7 @@ impl<'a> Bench<'a> {
             *operator = self.operator()?;
             self.ready().await?;
             let took = began.elapsed().as_secs_f64();
-            // Time for it to do what it should not do.
+            // Not synchronization: time for writes that must not happen.
             tokio::time::sleep(Duration::from_secs(10)).await;
             let writes = log
                 .requests(namespace)?
@@ -473,8 +473,8 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// How long the server takes to tell the trainings in one piece and the pods in pages, side by side, as it does for the
-    /// operator, to a client that looks at nothing but where the next page begins.
+    /// Measures the server's time for the operator's lists: the trainings in one piece and, in parallel, the pods in pages. The
+    /// client reads only the token of the next page.
     async fn bare_lists(&self, trainings: &str, pods: &str) -> anyhow::Result<f64> {
         #[derive(serde::Deserialize)]
         struct Page {
@@ -501,7 +501,7 @@ impl<'a> Bench<'a> {
         Ok(began.elapsed().as_secs_f64())
     }
 
-    /// A killed operator holds its lease still; the next one shall not be measured while it waits for that.
+    /// Releases the lease of a killed operator. The next operator must not be measured while it waits for the lease.
     async fn release_lease(&self) -> anyhow::Result<()> {
         let path = "/apis/coordination.k8s.io/v1/namespaces/legion-system/leases/legion-operator";
         self.client
@@ -527,7 +527,7 @@ impl<'a> Bench<'a> {
         .await
     }
 
-    /// The pod that Legion makes of a training, without what is its own.
+    /// Returns the pod that Legion creates for a training, without the parts that identify the training.
     async fn pod_of_legion(&self) -> anyhow::Result<Value> {
         let namespace = "sample";
         self.namespace(namespace).await?;
@@ -541,7 +541,7 @@ impl<'a> Bench<'a> {
         let pod = &list["items"][0];
         let mut spec = pod["spec"].clone();
         if let Some(spec) = spec.as_object_mut() {
-            // What admission adds is added again.
+            // Admission adds these again.
             for field in [
                 "tolerations",
                 "priority",
@@ -607,7 +607,7 @@ impl<'a> Bench<'a> {
         Ok(began.elapsed().as_secs_f64())
     }
 
-    /// Counted without reading them all: a list of one says how many more there are.
+    /// Waits for a number of pods. A list with `limit=1` reports how many remain, so the pods are not read.
     async fn until_pod_count(&self, namespace: &str, wanted: usize) -> anyhow::Result<()> {
         let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(self.client.clone(), namespace);
         self.until("every object has its pod", || async {
@@ -632,8 +632,8 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Deletes a collection. The server gives a request a minute, in which it does not get through 10,000 pods: what is left
-    /// is asked for again.
+    /// Deletes a collection. The server's limit for a request is a minute, too short for 10,000 pods. So the request is repeated
+    /// for the rest.
     async fn delete_all(&self, collection: &str) -> anyhow::Result<()> {
         let now = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "propagationPolicy": "Background"});
         let body = serde_json::to_vec(&now)?;
@@ -650,7 +650,7 @@ impl<'a> Bench<'a> {
         .await
     }
 
-    /// Deletes what a contest made, so that the next one finds the same server.
+    /// Deletes the objects of a contest, so that the next one starts on the same server.
     async fn clean(&self, namespace: &str, collections: &[&str]) -> anyhow::Result<()> {
         for collection in collections {
             self.delete_all(collection).await?;
@@ -671,7 +671,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Where the pods of a namespace are.
+/// Returns the path of the pods of a namespace.
 fn pods_of(namespace: &str) -> String {
     Pod::url_path(&(), Some(namespace))
 }
@@ -685,7 +685,7 @@ fn count(number: usize) -> f64 {
     number as f64
 }
 
-/// Median, smallest and largest.
+/// Median, minimum and maximum.
 fn spread(values: &[f64]) -> String {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -711,7 +711,7 @@ impl Percentiles {
     }
 }
 
-/// A column of the table: its title, and its value.
+/// A column of the table: title and value.
 type Column = (&'static str, fn(&Figures) -> f64);
 
 fn print(contestants: &[(&str, &Vec<Figures>)]) {

@@ -1,18 +1,18 @@
-//! The API server's audit log, from a certain moment on.
+//! The API server's audit log since a moment.
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use legion_tests::audit::{self, Request};
 
-/// The log, from a certain place on.
+/// The log since an offset.
 pub struct Log {
     path: PathBuf,
     from: u64,
 }
 
 impl Log {
-    /// From now on.
+    /// Returns the log since now.
     pub fn from_now(path: PathBuf) -> anyhow::Result<Self> {
         let from = path
             .metadata()
@@ -21,7 +21,7 @@ impl Log {
         Ok(Self { path, from })
     }
 
-    /// What was answered since, about objects of a namespace.
+    /// Returns the requests for objects of a namespace that were answered since.
     pub fn requests(&self, namespace: &str) -> anyhow::Result<Vec<Request>> {
         let mut requests = audit::requests(&self.path, self.from, namespace)?;
         requests.retain(|request| request.is_complete() && request.namespace == namespace);

@@ -1,4 +1,4 @@
-//! Many trainings at once on a real control plane with a fake kubelet, beside as many plain Jobs and beside the raw rate
+//! Many concurrent trainings on a real control plane with a fake kubelet, beside the same number of plain Jobs and the raw rate
 //! of creating pods, in one run: `docs/benchmarks.md` says how, and what came out.
 #![allow(
     clippy::print_stdout,
@@ -17,25 +17,25 @@ use clap::Parser;
 /// Measures Legion's operator on the control plane of KUBECONFIG, beside plain Jobs.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Directory of the harness' cluster, which has no node and no scheduler that runs.
+    /// Directory of the harness' cluster. It has no node and no running scheduler.
     #[arg(long, env = "LEGION_CLUSTER")]
     cluster: PathBuf,
-    /// The operator's program; a release build.
+    /// The operator's binary, a release build.
     #[arg(long, default_value = "target/release/legion-operator")]
     operator: PathBuf,
-    /// The program of `cargo xtask`.
+    /// The binary of `cargo xtask`.
     #[arg(long, default_value = "target/debug/xtask")]
     xtask: PathBuf,
-    /// How many trainings, and how many Jobs.
+    /// Number of trainings, and of Jobs.
     #[arg(long, default_value_t = 1000)]
     objects: usize,
-    /// How often each contest is held.
+    /// Number of rounds of each contest.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
-    /// Also hold the contest with Jobs at the controller manager's shipped limits, which takes minutes.
+    /// Also run the contest with Jobs at the controller manager's default limits. It takes minutes.
     #[arg(long)]
     shipped: bool,
-    /// How many finished trainings a restarted operator finds; 0 leaves that measurement out.
+    /// Number of finished trainings beside a restarted operator. 0 skips that measurement.
     #[arg(long, default_value_t = 10_000)]
     finished: usize,
 }

@@ -1,4 +1,4 @@
-//! The processes that are measured: what they use, and the controller manager's settings.
+//! The measured processes: their use of CPU and memory, and the settings of the controller manager.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use legion_tests::cluster;
 use serde_json::Value;
 
-/// CPU time that a process has used.
+/// Returns the CPU time of a process.
 pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
-    // The name may hold spaces and parentheses.
+    // The name may contain spaces and parentheses.
     let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
     let ticks: u64 = fields
         .split_whitespace()
@@ -17,16 +17,16 @@ pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
         .take(2)
         .map(|field| field.parse::<u64>().unwrap_or_default())
         .sum();
-    // Linux tells them in hundredths of a second, whatever the kernel's own clock is.
+    // Linux reports them in hundredths of a second, independent of the kernel's clock (USER_HZ).
     Ok(Duration::from_millis(ticks * 10))
 }
 
-/// Memory that a process holds, in MiB.
+/// Returns the resident memory of a process, in MiB.
 pub fn resident(pid: u32) -> anyhow::Result<f64> {
     memory(pid, "VmRSS:")
 }
 
-/// The most that it ever held, in MiB.
+/// Returns the peak resident memory of a process, in MiB.
 pub fn peak(pid: u32) -> anyhow::Result<f64> {
     memory(pid, "VmHWM:")
 }
@@ -38,7 +38,7 @@ fn memory(pid: u32, what: &'static str) -> anyhow::Result<f64> {
     Ok(kibibytes / 1024.0)
 }
 
-/// A process of the cluster, as its harness keeps it.
+/// A process of the cluster, as the harness records it.
 pub struct Daemon<'a> {
     pub cluster: &'a Path,
     pub xtask: &'a Path,
@@ -46,7 +46,7 @@ pub struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    /// Its id.
+    /// Returns its process id.
     pub fn pid(&self) -> anyhow::Result<u32> {
         let file = fs::read(self.cluster.join(format!("run/{}.json", self.name)))?;
         let record: Value = serde_json::from_slice(&file)?;
@@ -54,12 +54,12 @@ impl Daemon<'_> {
         Ok(u32::try_from(pid)?)
     }
 
-    /// Stops it, or starts it as its record says.
+    /// Stops it, or starts it from its record.
     pub fn change(&self, change: &str) -> anyhow::Result<()> {
         cluster::process_of(self.xtask, self.cluster, self.name, change)
     }
 
-    /// Starts it anew with these arguments besides its own; returns its record as it was.
+    /// Restarts it with additional arguments. Returns its previous record.
     pub fn restart_with(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
         let path = self.cluster.join(format!("run/{}.json", self.name));
         let usual = fs::read(&path)?;
@@ -72,7 +72,7 @@ impl Daemon<'_> {
         Ok(usual)
     }
 
-    /// Starts it anew with its record as it was.
+    /// Restarts it with its previous record.
     pub fn restore(&self, usual: Vec<u8>) -> anyhow::Result<()> {
         self.change("stop")?;
         fs::write(self.cluster.join(format!("run/{}.json", self.name)), usual)?;

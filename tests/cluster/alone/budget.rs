@@ -1,4 +1,4 @@
-//! What a training costs the API server, counted from its audit log.
+//! The number of API requests per training, counted from the audit log.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use serde_json::json;
 
 use crate::{QUICK, cluster, ended_in_attempt};
 
-/// Who Legion's operator is for the API server.
+/// User name of the operator.
 const OPERATOR: &str = "system:serviceaccount:legion-system:legion-operator";
 
-/// Every finished request about objects of a namespace: by user agent, verb and resource, how often.
+/// Counts the completed requests for objects of a namespace by user agent, verb and resource.
 fn requests(namespace: &str) -> anyhow::Result<BTreeMap<(String, String, String), usize>> {
     let log = cluster_directory()?.join("logs/audit.log");
     let mut counts = BTreeMap::new();
@@ -32,14 +32,14 @@ fn requests(namespace: &str) -> anyhow::Result<BTreeMap<(String, String, String)
     Ok(counts)
 }
 
-/// How many trainings are counted: one that has to wait for a busy node says so, which is a write more.
+/// Number of counted trainings. A training that waits for a busy node reports so, which is one more write.
 const COUNTED: usize = 3;
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
 fn a_training_costs_three_writes_and_one_read_of_its_source() -> anyhow::Result<()> {
     let cluster = cluster("budget")?;
-    // The image is on the node afterwards, so that none of the others waits for it.
+    // Afterwards the image is on the node, and no other training waits for it.
     cluster.apply(&script("first", QUICK, json!({})))?;
     cluster.success("first")?;
     let mut seen = Vec::new();
@@ -64,9 +64,9 @@ fn a_training_costs_three_writes_and_one_read_of_its_source() -> anyhow::Result<
     let budget = BTreeMap::from(budget.map(|(verb, resource, count)| ((verb.to_owned(), resource.to_owned()), count)));
     ensure!(
         seen.contains(&budget),
-        "none of {COUNTED} trainings cost what one costs that never waits: {seen:#?}"
+        "none of {COUNTED} trainings had the cost of a training that never waits: {seen:#?}"
     );
-    // Whatever it waits for: no more than one status for each state that it may wait in, one event, and no other request.
+    // Upper bound for any training: one status write for each waiting state, one event, and no other request.
     let most = [
         ("create", "pods", 1),
         ("create", "events", 1),
@@ -83,10 +83,10 @@ fn a_training_costs_three_writes_and_one_read_of_its_source() -> anyhow::Result<
     Ok(())
 }
 
-/// What is asked of the API server for one training, by whom.
+/// Runs one training and returns its requests by user agent, verb and resource.
 fn spent(cluster: &Cluster, name: &str) -> anyhow::Result<BTreeMap<(String, String, String), usize>> {
     let before = requests(cluster.namespace())?;
-    // Long enough that it is seen to run: what ends at once costs one write less.
+    // Long enough to be reported as running: a training that ends immediately costs one write less.
     let lines = format!("sleep 3\n{QUICK}");
     cluster.apply(&script(name, &lines, json!({})))?;
     ended_in_attempt(&cluster.success(name)?, 1)?;

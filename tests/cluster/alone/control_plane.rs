@@ -1,4 +1,4 @@
-//! Trainings go on while the parts of the control plane are away, Legion's operator among them.
+//! Trainings continue while a part of the control plane is down. Legion's operator is one of these parts.
 
 use std::{thread, time::Duration};
 
@@ -8,10 +8,10 @@ use serde_json::json;
 
 use crate::{cluster, ended_in_attempt, let_go, under_way};
 
-/// How long a part is away: longer than a request may take, shorter than a lease of the operator.
+/// How long a part is down: longer than the timeout of a request, shorter than the operator's lease.
 const AWAY: Duration = Duration::from_secs(8);
 
-/// A training is under way, something happens, and it comes to its end in its first attempt.
+/// Checks that a running training survives an event and ends in its first attempt.
 fn survives(purpose: &str, event: impl FnOnce(&Cluster) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let cluster = cluster(purpose)?;
     let pod = under_way(&cluster, "steady", json!({}))?;
@@ -27,13 +27,13 @@ fn survives(purpose: &str, event: impl FnOnce(&Cluster) -> anyhow::Result<()>) -
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn the_operators_pod_may_be_killed() -> anyhow::Result<()> {
+fn a_training_survives_the_kill_of_the_operator() -> anyhow::Result<()> {
     survives("operator", |cluster| {
         let holder = "--output=jsonpath={.spec.holderIdentity}";
         let leader = || cluster.run(&["get", "lease", "legion-operator", "--namespace=legion-system", holder]);
         let before = leader()?;
         let pod = before.trim();
-        ensure!(!pod.is_empty(), "nobody leads");
+        ensure!(!pod.is_empty(), "no replica leads");
         cluster.run(&[
             "delete",
             "pod",
@@ -51,7 +51,7 @@ fn the_operators_pod_may_be_killed() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn the_api_server_may_be_restarted() -> anyhow::Result<()> {
+fn a_training_survives_a_restart_of_the_api_server() -> anyhow::Result<()> {
     survives("apiserver", |_| {
         process("kube-apiserver", "kill")?;
         process("kube-apiserver", "start")
@@ -60,10 +60,10 @@ fn the_api_server_may_be_restarted() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn etcd_may_be_silent_for_a_while() -> anyhow::Result<()> {
+fn a_training_survives_a_pause_of_etcd() -> anyhow::Result<()> {
     survives("etcd", |_| {
         process("etcd", "pause")?;
-        // Not for synchronization: it is the fault that is tested.
+        // Not synchronization: the pause is the tested fault.
         thread::sleep(AWAY);
         process("etcd", "resume")
     })

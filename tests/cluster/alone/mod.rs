@@ -1,4 +1,4 @@
-//! Tests that stop parts which all others need, change what all others would see, or measure: each has the cluster to itself.
+//! Tests that stop shared parts of the cluster, change shared objects, or measure. Each one has the cluster to itself.
 
 mod budget;
 mod control_plane;

@@ -1,4 +1,4 @@
-//! What becomes of a training when something becomes of its node.
+//! Trainings whose node is drained, lost, or under pressure.
 
 use std::fs;
 
@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use crate::{cluster, ended_in_attempt, let_go, under_way};
 
-/// The harness has one.
+/// The only node of the harness.
 const NODE: &str = "node-1";
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_drain_interrupts_and_the_run_goes_on_elsewhere() -> anyhow::Result<()> {
+fn a_drained_training_continues_in_a_second_attempt() -> anyhow::Result<()> {
     let cluster = cluster("drain")?;
     under_way(&cluster, "drained", json!({"gracePeriod": "1s"}))?;
     let drained = cluster.run(&[
@@ -25,7 +25,7 @@ fn a_drain_interrupts_and_the_run_goes_on_elsewhere() -> anyhow::Result<()> {
         NODE,
         "--delete-emptydir-data",
         "--ignore-daemonsets",
-        // The one node is not emptied of Legion's own pods.
+        // Legion's own pods stay: the harness has no second node for them.
         "--pod-selector=legion-platform.org/training",
         "--timeout=120s",
     ]);
@@ -39,7 +39,7 @@ fn a_drain_interrupts_and_the_run_goes_on_elsewhere() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_restart_of_the_kubelet_is_not_noticed() -> anyhow::Result<()> {
+fn a_restart_of_the_kubelet_disturbs_no_training() -> anyhow::Result<()> {
     let cluster = cluster("kubelet")?;
     let pod = under_way(&cluster, "unmoved", json!({}))?;
     process("kubelet", "kill")?;
@@ -49,16 +49,16 @@ fn a_restart_of_the_kubelet_is_not_noticed() -> anyhow::Result<()> {
     ended_in_attempt(&training, 1)
 }
 
-/// A kubelet that has just been started takes a moment until it serves `exec`.
+/// Lets the command finish once the kubelet answers. After its start a kubelet needs a moment to serve `exec`.
 fn let_go_when_it_answers(cluster: &Cluster, pod: &Value) -> anyhow::Result<()> {
     cluster.until_served("the kubelet answers", || let_go(cluster, pod))
 }
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_lost_node_is_waited_for_and_may_come_back() -> anyhow::Result<()> {
+fn a_training_waits_for_its_lost_node() -> anyhow::Result<()> {
     let cluster = cluster("lost")?;
-    // Usually the pods of a silent node are given up after five minutes.
+    // By default, Kubernetes evicts the pods of an unreachable node after five minutes.
     let soon = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
     let first = under_way(&cluster, "lonely", json!({"tolerations": soon, "gracePeriod": "1s"}))?;
     process("kubelet", "kill")?;
@@ -71,7 +71,7 @@ fn a_lost_node_is_waited_for_and_may_come_back() -> anyhow::Result<()> {
         waiting["status"]["run"]["attempt"] == 1,
         "no second pod beside one that may run: {message}"
     );
-    // Back, it ends the pod as it was told meanwhile; then, and not before, there is a second attempt.
+    // The returning kubelet ends the deleted pod. Only then does the second attempt start.
     let second = cluster.until("lonely", "its second attempt runs", |_| {
         let pods = cluster.pods("lonely")?;
         let next = pods
@@ -83,7 +83,7 @@ fn a_lost_node_is_waited_for_and_may_come_back() -> anyhow::Result<()> {
     ended_in_attempt(&cluster.success("lonely")?, 2)
 }
 
-/// Waits until the pods of the silent node are given up: they are being deleted.
+/// Waits until the pods of the unreachable node are being deleted.
 fn given_up(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.until("lonely", "its pod is given up", |_| {
         let node = cluster.run(&[
@@ -95,8 +95,8 @@ fn given_up(cluster: &Cluster) -> anyhow::Result<()> {
         if node.trim() != "Unknown" {
             return Ok(None);
         }
-        // Where all nodes are silent, Kubernetes takes itself for what was cut off and gives up none; this cluster has one. It
-        // also takes such a taint away when it comes to see it so: hence again and again.
+        // When all nodes are unreachable, Kubernetes assumes that it is cut off itself and evicts no pods ("full disruption").
+        // This cluster has one node, so the test sets the taint. Kubernetes may remove it, so the test sets it repeatedly.
         cluster.run(&[
             "taint",
             "node",
@@ -112,14 +112,14 @@ fn given_up(cluster: &Cluster) -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn a_node_under_pressure_interrupts_and_the_run_goes_on() -> anyhow::Result<()> {
+fn an_evicted_training_continues_in_a_second_attempt() -> anyhow::Result<()> {
     let cluster = cluster("pressure")?;
     let pod = under_way(&cluster, "pressed", json!({"gracePeriod": "1s"}))?;
     let name = name_of(&pod)?;
     let file = cluster_directory()?.join("kubelet.yaml");
     let usual = fs::read_to_string(&file)?;
     let mut pressed: Value = serde_json::from_str(&usual)?;
-    // More than any machine has free: all of its memory counts as scarce.
+    // More than any machine has free: the node is always under memory pressure.
     pressed["evictionHard"]["memory.available"] = "90%".into();
     fs::write(&file, pressed.to_string())?;
     let restart = || process("kubelet", "stop").and_then(|()| process("kubelet", "start"));

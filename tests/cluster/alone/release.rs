@@ -1,4 +1,4 @@
-//! The life of the Helm release beside trainings that run and trainings that are done.
+//! Upgrade, rollback and reinstallation of the Helm release beside a running and a finished training.
 
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{QUICK, cluster, ended_in_attempt, let_go, under_way};
 
-/// Fails unless the pod that runs and the training that is done are as they were.
+/// Fails unless the running pod and the finished training are unchanged.
 fn untouched(cluster: &Cluster, pod: &Value, done: &Value, after: &str) -> anyhow::Result<()> {
     let pods = cluster.pods("running")?;
     ensure!(
@@ -23,12 +23,13 @@ fn untouched(cluster: &Cluster, pod: &Value, done: &Value, after: &str) -> anyho
     Ok(())
 }
 
-/// Another build of the operator would make other pods. The user stays: what is in the namespace's volume belongs to it.
+/// A setting that changes the pod template, as another version of the operator would. The user id stays, because it owns the
+/// files in the namespace's volume.
 const OTHER_PODS: [&str; 1] = ["--set=trainings.runAsGroup=70000"];
 
 #[test]
 #[ignore = "needs a cluster with Legion: cargo xtask test --kubernetes"]
-fn no_training_starts_again_for_an_upgrade_a_rollback_or_a_reinstallation() -> anyhow::Result<()> {
+fn no_upgrade_rollback_or_reinstallation_starts_a_training_again() -> anyhow::Result<()> {
     let cluster = cluster("release")?;
     cluster.apply(&script("done", QUICK, json!({})))?;
     let done = cluster.success("done")?;
@@ -37,7 +38,7 @@ fn no_training_starts_again_for_an_upgrade_a_rollback_or_a_reinstallation() -> a
     install(&OTHER_PODS)?;
     leads(&cluster)?;
     untouched(&cluster, &pod, &done, "an upgrade to other pod templates")?;
-    // What is new is made as the new operator makes it.
+    // A new training gets the new pod template.
     cluster.apply(&script("newer", QUICK, json!({})))?;
     ended_in_attempt(&cluster.success("newer")?, 1)?;
     let newer = cluster.pods("newer")?;
@@ -64,7 +65,7 @@ fn no_training_starts_again_for_an_upgrade_a_rollback_or_a_reinstallation() -> a
         );
     }
     untouched(&cluster, &pod, &done, "an uninstallation")?;
-    // It comes to its end while nobody is there to see it.
+    // It ends while no operator runs.
     let_go(&cluster, &pod)?;
     let name = name_of(&pod)?;
     cluster.until("running", "its pod has ended", |_| {
@@ -76,7 +77,7 @@ fn no_training_starts_again_for_an_upgrade_a_rollback_or_a_reinstallation() -> a
     untouched(&cluster, &pod, &done, "a new installation")
 }
 
-/// Waits until a replica leads that is there: before, what is untouched may be so because nobody was there to touch it.
+/// Waits until a running replica leads. Before that, an object may be untouched only because no operator ran.
 fn leads(cluster: &Cluster) -> anyhow::Result<()> {
     let lease = [
         "get",
@@ -100,7 +101,7 @@ fn leads(cluster: &Cluster) -> anyhow::Result<()> {
         ];
         Ok((!cluster.run(&pod)?.trim().is_empty()).then_some(()))
     })?;
-    // And it has looked at everything: a training that is applied now is taken up after all that was there before.
+    // It has reconciled all objects by then: a training that is applied now is reconciled after all earlier ones.
     let marker = format!("marker-{}", std::process::id());
     cluster.apply(&script(&marker, QUICK, json!({"suspend": true})))?;
     cluster.waiting(&marker, "Suspended")?;
