@@ -24,7 +24,7 @@ fn argo_cd_shows_the_right_health_for_every_state() -> anyhow::Result<()> {
     let mut states = states::all()?;
     // Argo CD shows an object under deletion without a health check.
     states.retain(|state| state.verdict != "Terminating");
-    let config = fs::read_to_string(repository().join("docs/gitops/argocd/argocd-cm.yaml"))?;
+    let config = fs::read_to_string(repository().join("docs/guides/gitops/argocd/argocd-cm.yaml"))?;
     let config: Value = serde_saphyr::from_str(&config)?;
     let mut program = String::new();
     for state in &states {

@@ -15,7 +15,7 @@ const UNCHECKED: [&str; 1] = ["HelmRelease"];
 fn shown() -> anyhow::Result<Vec<(PathBuf, Vec<Value>)>> {
     let mut found = Vec::new();
     for tool in ["flux", "argocd"] {
-        for entry in fs::read_dir(repository().join("docs/gitops").join(tool))? {
+        for entry in fs::read_dir(repository().join("docs/guides/gitops").join(tool))? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "yaml") {
                 let documents = serde_saphyr::from_multiple(&fs::read_to_string(&path)?)?;
@@ -29,12 +29,18 @@ fn shown() -> anyhow::Result<Vec<(PathBuf, Vec<Value>)>> {
 /// Checks what the pages say about charts, names and versions.
 #[test]
 fn the_pages_name_existing_charts_and_versions() -> anyhow::Result<()> {
-    let page = fs::read_to_string(repository().join("docs/gitops.md"))?;
+    let page = fs::read_to_string(repository().join("docs/guides/gitops.md"))?;
     let version = format!("v{}", env!("CARGO_PKG_VERSION"));
     let mut charts = 0;
     for (path, documents) in shown()? {
-        let relative = path.strip_prefix(repository().join("docs"))?.display().to_string();
-        ensure!(page.contains(&relative), "docs/gitops.md does not speak of {relative}");
+        let relative = path
+            .strip_prefix(repository().join("docs/guides"))?
+            .display()
+            .to_string();
+        ensure!(
+            page.contains(&relative),
+            "docs/guides/gitops.md does not speak of {relative}"
+        );
         for document in documents {
             for pointer in ["/spec/chart/spec/chart", "/spec/source/path"] {
                 let chart = document.pointer(pointer).and_then(Value::as_str).unwrap_or_default();

@@ -54,9 +54,9 @@ impl Metric {
     }
 }
 
-/// The metrics in the table of docs/observability.md, which a test of the operator compares with what it says.
+/// The metrics in the table of docs/guides/observability.md, which a test of the operator compares with what it says.
 fn documented() -> anyhow::Result<Vec<Metric>> {
-    let docs = fs::read_to_string(repository().join("docs/observability.md"))?;
+    let docs = fs::read_to_string(repository().join("docs/guides/observability.md"))?;
     let rows = docs.lines().filter(|line| line.starts_with("| `"));
     let metrics: Vec<Metric> = rows
         .map(|row| {

@@ -42,7 +42,7 @@ pub struct World {
 impl World {
     /// Creates both. `name` must be unique among the tests.
     pub async fn new(name: &str) -> anyhow::Result<Self> {
-        let kubeconfig = env::var_os("KUBECONFIG").context("no KUBECONFIG: see docs/high-availability.md")?;
+        let kubeconfig = env::var_os("KUBECONFIG").context("no KUBECONFIG: see docs/guides/high-availability.md")?;
         let kubeconfig = PathBuf::from(kubeconfig);
         let client = Client::try_default().await?;
         let unique = Timestamp::now().as_millisecond() % 100_000_000;

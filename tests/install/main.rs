@@ -1,5 +1,5 @@
-//! `docs/install.md` followed as a new user would: every command block of it, in order, in one shell, on the harness'
-//! cluster.
+//! Follows `docs/guides/install.md` as a new user would: runs every command block of it, in order, in one shell, on the
+//! harness' cluster.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -37,7 +37,7 @@ fn blocks(page: &str) -> Vec<(usize, String)> {
 #[ignore = "needs the harness' cluster: cargo xtask test --kubernetes"]
 fn every_command_of_the_page_runs() -> anyhow::Result<()> {
     cluster_directory()?;
-    let page = fs::read_to_string(repository().join("docs/install.md"))?;
+    let page = fs::read_to_string(repository().join("docs/guides/install.md"))?;
     let blocks = blocks(&page);
     ensure!(blocks.len() > 10, "only {} command blocks", blocks.len());
     // The commands write files. They run in a directory of links, so that nothing is written into the checkout.
@@ -52,7 +52,7 @@ fn every_command_of_the_page_runs() -> anyhow::Result<()> {
     let mut script = String::from("set -euo pipefail\n");
     for (line, block) in &blocks {
         script.push_str(&format!(
-            "echo '== docs/install.md, line {line}'\nset -x\n{block}{{ set +x; }} 2>/dev/null\n"
+            "echo '== docs/guides/install.md, line {line}'\nset -x\n{block}{{ set +x; }} 2>/dev/null\n"
         ));
     }
     let programs = tool::path("helm")?.parent().context("a directory")?.to_owned();

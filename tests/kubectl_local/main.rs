@@ -1,4 +1,4 @@
-//! The real kubectl against `legionctl local up`. What it prints is asserted, and becomes `docs/kubectl.md`.
+//! The real kubectl against `legionctl local up`. What it prints is asserted, and becomes `docs/guides/kubectl.md`.
 
 mod transcript;
 
@@ -172,7 +172,9 @@ fn kubectl_against_the_local_api() -> anyhow::Result<()> {
     mistakes(&mut shell)?;
     end(&mut shell)?;
     shell.local.down()?;
-    shell.transcript.compare(&local::repository().join("docs/kubectl.md"))
+    shell
+        .transcript
+        .compare(&local::repository().join("docs/guides/kubectl.md"))
 }
 
 fn begin(shell: &mut Shell) -> anyhow::Result<()> {

@@ -95,7 +95,7 @@ impl Case {
                 Code::Invalid,
                 format!("{}: {}", path.display(), error.to_string().trim_end()),
             )
-            .remedy("docs/toolchain-protocol.md#conformance describes the fields")
+            .remedy("docs/reference/toolchain-protocol.md#conformance describes the fields")
         })?;
         case.name = directory
             .file_name()

@@ -1,4 +1,4 @@
-//! Checks a directory against GPPI v1 (`docs/gppi.md`), in the words of `legion-mlflow validate-gppi`.
+//! Checks a directory against GPPI v1 (`docs/reference/gppi.md`), in the words of `legion-mlflow validate-gppi`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-// CRDs only: of the GitOps tools that docs/gitops has manifests for, and of the Prometheus operator, which the charts have objects for.
-// Nothing is built.
+// CRDs only: those of the GitOps tools with manifests in docs/guides/gitops, and those of the Prometheus operator, because
+// the charts have objects for it. Nothing is built.
 module legion-platform.org/tests/kubernetes/crds
 
 go 1.26.0

@@ -11,7 +11,7 @@ from harness import REPOSITORY
 from legion_mlflow import gppi
 
 CASES = yaml.safe_load((Path(__file__).parent / "gppi_cases.yaml").read_text())
-SCHEMA = json.loads((REPOSITORY / "docs" / "schemas" / "gppi-v1.json").read_text())
+SCHEMA = json.loads((REPOSITORY / "docs" / "reference" / "schemas" / "gppi-v1.json").read_text())
 
 
 def lay_out(root: Path, files: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-//! `docs/gitops/argocd/argocd-cm.yaml`: the health check of all kinds, as Argo CD takes it.
+//! `docs/guides/gitops/argocd/argocd-cm.yaml`: the health check of all kinds, as Argo CD takes it.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::{File, NOTE};
 
-const DIRECTORY: &str = "docs/gitops/argocd";
+const DIRECTORY: &str = "docs/guides/gitops/argocd";
 
 /// Argo CD has none for its own Applications, without which the waves of an Application of Applications do not wait.
 const OF_APPLICATIONS: &str = "local hs = { status = \"Progressing\", message = \"\" }

@@ -1,4 +1,4 @@
-//! `docs/schemas/*.json`: JSON Schemas of the documents that processes exchange.
+//! `docs/reference/schemas/*.json`: JSON Schemas of the documents that processes exchange.
 
 use anyhow::Context as _;
 
@@ -9,7 +9,10 @@ pub(super) fn files() -> anyhow::Result<Vec<File>> {
         .into_iter()
         .map(|(name, schema)| {
             let text = serde_json::to_string_pretty(&schema).with_context(|| format!("schema {name}"))?;
-            Ok(File::new(format!("docs/schemas/{name}.json"), format!("{text}\n")))
+            Ok(File::new(
+                format!("docs/reference/schemas/{name}.json"),
+                format!("{text}\n"),
+            ))
         })
         .collect()
 }

@@ -38,7 +38,7 @@ struct Schema {
 pub(super) fn files(root: &Path, charts: &[&str]) -> anyhow::Result<Vec<File>> {
     let mut reference = format!(
         "<!-- {NOTE} -->\n# Values of the charts\n\nA value that is not here, or is not what its column says, is refused by Helm with its \
-         name. [Installing](../install.md) says which ones matter first.\n"
+         name. [Installing](../guides/install.md) says which ones matter first.\n"
     );
     let mut files = Vec::new();
     for chart in charts {

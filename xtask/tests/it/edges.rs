@@ -1,4 +1,4 @@
-//! Which crate may import which: the directions of `docs/architecture.md`, held over `cargo metadata`.
+//! Which crate may import which: the directions of `docs/concepts/architecture.md`, held over `cargo metadata`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! `legionctl toolchain`: the conformance cases of `docs/toolchain-protocol.md`, and the check of a model directory; both
-//! without operator or cluster.
+//! `legionctl toolchain`: runs the conformance cases of `docs/reference/toolchain-protocol.md` and checks model directories.
+//! Both need neither operator nor cluster.
 
 use std::{
     fs,
@@ -114,7 +114,7 @@ fn cases(toolchain: &Toolchain, filter: Option<&str>) -> Result<Vec<Case>> {
     let root = toolchain.directory.join("conformance");
     let entries = fs::read_dir(&root).map_err(|error| {
         CliError::new(Code::NotFound, format!("{}: {error}", root.display()))
-            .remedy("write a case: docs/toolchain-protocol.md#conformance describes the files")
+            .remedy("write a case: docs/reference/toolchain-protocol.md#conformance describes the files")
     })?;
     let mut cases = Vec::new();
     for entry in entries {
@@ -416,7 +416,7 @@ mod tests {
 
     use super::*;
 
-    const PROTOCOL: &str = include_str!("../../../../docs/toolchain-protocol.md");
+    const PROTOCOL: &str = include_str!("../../../../docs/reference/toolchain-protocol.md");
 
     /// The files of the page's smallest toolchain: each is named in the paragraph before its block.
     fn smallest() -> Vec<(String, String)> {

@@ -77,7 +77,7 @@ impl Toolchain {
                 Code::Invalid,
                 format!("{}: {}", local_path.display(), error.to_string().trim_end()),
             )
-            .remedy("docs/toolchain-protocol.md describes the fields")
+            .remedy("docs/reference/toolchain-protocol.md describes the fields")
         })?;
         if let Some(image) = document.value["spec"]["image"]
             .as_str()

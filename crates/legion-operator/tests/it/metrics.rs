@@ -113,13 +113,13 @@ async fn the_table_in_the_docs_is_true() {
     succeeded(cluster.wait_for("wine", "True", LIMIT).await);
     let expected = table(&Scrape::of(&telemetry));
     cluster.shutdown().await;
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/observability.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guides/observability.md");
     let docs = std::fs::read_to_string(path).expect("the docs are there");
     let found: Vec<&str> = docs.lines().filter(|line| line.starts_with("| `")).collect();
     assert_eq!(
         found.join("\n"),
         expected.join("\n"),
-        "the table in docs/observability.md should be:\n{}",
+        "the table in docs/guides/observability.md should be:\n{}",
         expected.join("\n")
     );
 }
