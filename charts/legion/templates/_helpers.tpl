@@ -1,15 +1,15 @@
-{{/* Name of everything that belongs to the operator. */}}
+{{/* Name of all objects of the operator. */}}
 {{- define "legion.name" -}}
 {{- .Values.fullnameOverride | default (printf "%s-operator" (.Release.Name | trunc 43 | trimSuffix "-")) -}}
 {{- end }}
 
-{{/* Labels by which the operator's pods are found: they must never change between versions. */}}
+{{/* Labels to select the operator's pods. They must never change between versions. */}}
 {{- define "legion.selector" -}}
 app.kubernetes.io/name: legion-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* metadata.labels and metadata.annotations of an object. The argument: root; optional labels and annotations. */}}
+{{/* metadata.labels and metadata.annotations of an object. Arguments: root, optional labels and annotations. */}}
 {{- define "legion.metadata" -}}
 labels:
   {{- include "legion.selector" .root | nindent 2 }}
@@ -29,7 +29,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* Reference of one of our images. The argument: root; name; digest. */}}
+{{/* Reference of one of our images. Arguments: root, name, digest. */}}
 {{- define "legion.image" -}}
 {{- $name := .name -}}
 {{- with .root.Values.image.registry }}{{ $name = printf "%s/%s" (trimSuffix "/" .) $name }}{{ end -}}
@@ -48,7 +48,7 @@ annotations:
 {{- end -}}
 {{- end }}
 
-{{/* The namespaces that are served, as a list in JSON; empty for all. */}}
+{{/* The namespaces to serve, as a list in JSON. Empty means all. */}}
 {{- define "legion.namespaces" -}}
 {{- if eq .Values.watch.mode "All" -}}
 []
@@ -59,8 +59,8 @@ annotations:
 {{- end -}}
 {{- end }}
 
-{{/* Fails where a server is asked that does not serve our resources. Without a server (`helm template`) nothing is known:
-     only a server serves apiregistration.k8s.io, Helm's own list of versions has it not. */}}
+{{/* Fails on a server without our resources. Without a server (`helm template`) nothing is known. Only a server has
+     apiregistration.k8s.io. Helm's own list of versions does not. */}}
 {{- define "legion.requireCRDs" -}}
 {{- if and .Values.requireCRDs (.Capabilities.APIVersions.Has "apiregistration.k8s.io/v1") -}}
 {{- range list "ToolchainIntegration" "Connection" "ModelTraining" -}}
