@@ -20,7 +20,7 @@ fn wanted() -> [String; 3] {
 }
 
 /// Returns when every kind of the platform is served; until then `health` says which are missing.
-pub async fn wait(client: &Client, health: &Health) {
+pub(crate) async fn wait(client: &Client, health: &Health) {
     let group_version = format!("{}/{}", legion_api::GROUP, legion_api::VERSION);
     let mut told = None;
     loop {

@@ -12,25 +12,17 @@
 //! Nothing in memory matters: an operator that is killed at any moment goes on from what the API server holds.
 
 pub mod access;
-pub mod act;
-pub mod cache;
-pub mod calls;
-pub mod crds;
-pub mod driver;
-pub mod events;
-pub mod feed;
-pub mod invalid;
-pub mod key;
-pub mod kind;
-pub mod kinds;
-pub mod metrics;
-pub mod queue;
-pub mod run;
-pub mod settings;
-pub mod shared;
-pub mod told;
-pub mod view;
-pub mod wakeups;
+mod collector;
+mod context;
+mod crds;
+mod key;
+mod kinds;
+mod metrics;
+mod reconcile;
+mod requests;
+mod run;
+mod settings;
+mod watch;
 
 pub use run::{RunError, run};
-pub use settings::Settings;
+pub use settings::{Settings, WORKERS};

@@ -4,7 +4,7 @@ use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use legion_operator::{Settings, settings::WORKERS};
+use legion_operator::{Settings, WORKERS};
 use legion_plan::settings::Identity;
 use legion_runtime::{
     Shutdown, SystemClock, client,

@@ -1,34 +1,22 @@
 //! What the operator counts. Everything that is hit once per reconciliation is looked up once, when its driver starts:
 //! counting it then is an atomic addition. What can be read off the caches and queues is read when it is asked for.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
-
-use legion_api::{ModelTraining, Reason, ReasonKind, condition};
+use legion_api::{ModelTraining, Reason, ReasonKind};
 use legion_runtime::{
-    lease::Leadership,
     metrics::{SECONDS, UNIT_OF_TIME},
-    requests::{Pulse, Requests},
+    requests::Requests,
     retry::Class,
 };
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
-    metrics::{
-        MetricType,
-        counter::Counter,
-        family::Family,
-        gauge::{ConstGauge, Gauge},
-        histogram::Histogram,
-    },
-    registry::{Registry, Unit},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
 };
 
-use crate::{queue::Queue, shared::Shared};
-
 /// How every metric of the operator's own begins.
-pub const PREFIX: &str = "legion_operator";
+pub(crate) const PREFIX: &str = "legion_operator";
 /// The resources that requests are told apart by.
-pub const RESOURCES: &[&str] = &[
+pub(crate) const RESOURCES: &[&str] = &[
     "modeltrainings",
     "toolchainintegrations",
     "connections",
@@ -47,8 +35,8 @@ const WAIT_SECONDS: [f64; 13] = [
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfKind {
-    kind: &'static str,
+pub(crate) struct OfKind {
+    pub(crate) kind: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,20 +52,20 @@ struct Retried {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfResource {
-    resource: &'static str,
+pub(crate) struct OfResource {
+    pub(crate) resource: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WithReason {
-    reason: &'static str,
+pub(crate) struct WithReason {
+    pub(crate) reason: &'static str,
 }
 
 /// The operator's metrics.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Requests to the API server.
-    pub requests: Requests,
+    pub(crate) requests: Requests,
     reconciles: Family<Reconciled, Counter>,
     durations: Family<OfKind, Histogram, fn() -> Histogram>,
     waits: Family<OfKind, Histogram, fn() -> Histogram>,
@@ -88,9 +76,9 @@ pub struct Metrics {
     watch_failures: Family<OfResource, Counter>,
     watch_events: Family<OfResource, Counter>,
     /// Pods that were created.
-    pub pods_created: Counter,
+    pub(crate) pods_created: Counter,
     /// Pods whose deletion was asked for.
-    pub pods_deleted: Counter,
+    pub(crate) pods_deleted: Counter,
     runs: Family<WithReason, Counter>,
     run_durations: Histogram,
 }
@@ -132,26 +120,26 @@ fn is_end(reason: Reason) -> bool {
 
 /// What the driver of one kind counts.
 #[derive(Clone, Debug)]
-pub struct OfDriver {
+pub(crate) struct DriverMetrics {
     kind: &'static str,
     retries: Family<Retried, Counter>,
     /// Reconciliations that went through.
-    pub done: Counter,
+    pub(crate) done: Counter,
     /// Of objects that are gone.
-    pub gone: Counter,
+    pub(crate) gone: Counter,
     /// That failed and are tried again.
-    pub failed: Counter,
+    pub(crate) failed: Counter,
     /// That panicked.
-    pub panicked: Counter,
+    pub(crate) panicked: Counter,
     /// How long they took.
-    pub duration: Histogram,
+    pub(crate) duration: Histogram,
     /// How many objects failed the last time.
-    pub failing: Gauge,
+    pub(crate) failing: Gauge,
 }
 
-impl OfDriver {
+impl DriverMetrics {
     /// One more retry after an error of this class.
-    pub fn retry(&self, class: Class) {
+    pub(crate) fn retry(&self, class: Class) {
         let labels = Retried {
             kind: self.kind,
             class: class.as_str(),
@@ -162,26 +150,26 @@ impl OfDriver {
 
 /// What the watches of one resource count.
 #[derive(Clone, Debug)]
-pub struct OfFeed {
+pub(crate) struct WatchMetrics {
     /// Complete lists.
-    pub relists: Counter,
+    pub(crate) relists: Counter,
     /// Lists and watches that failed.
-    pub failures: Counter,
+    pub(crate) failures: Counter,
     /// Changes that watches told.
-    pub events: Counter,
+    pub(crate) events: Counter,
 }
 
 impl Metrics {
     /// For the driver of this kind.
     #[must_use]
-    pub fn of_driver(&self, kind: &'static str) -> OfDriver {
+    pub(crate) fn for_driver(&self, kind: &'static str) -> DriverMetrics {
         // From zero, so that the first one of a class is an increase.
         for class in Class::ALL {
             let class = class.as_str();
             drop(self.retries.get_or_create(&Retried { kind, class }));
         }
         let counter = |result| self.reconciles.get_or_create_owned(&Reconciled { kind, result });
-        OfDriver {
+        DriverMetrics {
             kind,
             retries: self.retries.clone(),
             done: counter("done"),
@@ -195,15 +183,15 @@ impl Metrics {
 
     /// How long objects of this kind wait until they are looked at.
     #[must_use]
-    pub fn queue_wait(&self, kind: &'static str) -> Histogram {
+    pub(crate) fn queue_wait(&self, kind: &'static str) -> Histogram {
         self.waits.get_or_create_owned(&OfKind { kind })
     }
 
     /// For the watches of this resource.
     #[must_use]
-    pub fn of_feed(&self, resource: &'static str) -> OfFeed {
+    pub(crate) fn for_watch(&self, resource: &'static str) -> WatchMetrics {
         let labels = OfResource { resource };
-        OfFeed {
+        WatchMetrics {
             relists: self.relists.get_or_create_owned(&labels),
             failures: self.watch_failures.get_or_create_owned(&labels),
             events: self.watch_events.get_or_create_owned(&labels),
@@ -211,12 +199,12 @@ impl Metrics {
     }
 
     /// All work is held back because the API server asks for patience.
-    pub fn throttle(&self) {
+    pub(crate) fn throttle(&self) {
         self.throttled.inc();
     }
 
     /// Takes note of what a status write has changed.
-    pub fn status_written(&self, before: &ModelTraining, after: &ModelTraining) {
+    pub(crate) fn status_written(&self, before: &ModelTraining, after: &ModelTraining) {
         let run = |training: &ModelTraining| training.status.as_ref().and_then(|status| status.run.clone());
         let Some(run_after) = run(after) else { return };
         let Some(finished) = &run_after.finished_at else { return };
@@ -237,8 +225,8 @@ impl Metrics {
         }
     }
 
-    /// Adds everything to a registry: also what is read off `shared` when it is asked for.
-    pub fn register(&self, registry: &mut Registry, shared: Arc<Shared>, leadership: Leadership, watches: Vec<Watch>) {
+    /// Adds all counters to a registry.
+    pub(crate) fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix(PREFIX);
         registry.register(
             "reconciles",
@@ -300,156 +288,5 @@ impl Metrics {
             UNIT_OF_TIME,
             self.run_durations.clone(),
         );
-        registry.register_collector(Box::new(State {
-            shared,
-            leadership,
-            watches,
-        }));
-    }
-}
-
-/// A watch that fills a cache.
-#[derive(Clone, Debug)]
-pub struct Watch {
-    /// Plural name of what it watches.
-    pub resource: &'static str,
-    /// Whether it still tries, and is answered.
-    pub pulse: Arc<Pulse>,
-}
-
-/// Reads the state off the caches and queues.
-struct State {
-    shared: Arc<Shared>,
-    leadership: Leadership,
-    watches: Vec<Watch>,
-}
-
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").finish_non_exhaustive()
-    }
-}
-
-type Told = Result<(), fmt::Error>;
-
-fn gauges<L: EncodeLabelSet>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    unit: Option<&Unit>,
-    help: &str,
-    values: impl IntoIterator<Item = (L, f64)>,
-) -> Told {
-    let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-    for (labels, value) in values {
-        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-#[allow(clippy::cast_precision_loss, reason = "metrics are floating point numbers")]
-fn number(count: usize) -> f64 {
-    count as f64
-}
-
-impl Collector for State {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Told {
-        let leader = encoder.encode_descriptor(
-            "leader",
-            "1 while this replica acts, 0 while it stands by.",
-            None,
-            MetricType::Gauge,
-        )?;
-        ConstGauge::new(i64::from(self.leadership.is_current())).encode(leader)?;
-        self.queues(&mut encoder)?;
-        self.caches(&mut encoder)
-    }
-}
-
-impl State {
-    fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> Told {
-        let backlogs: Vec<_> = self
-            .shared
-            .queues
-            .all()
-            .map(|(kind, queue): (_, &Queue)| (OfKind { kind }, queue.backlog()))
-            .into();
-        let each = |value: fn(&crate::queue::Backlog) -> f64| {
-            backlogs
-                .iter()
-                .map(move |(labels, backlog)| (*labels, value(backlog)))
-                .collect::<Vec<_>>()
-        };
-        gauges(
-            encoder,
-            "queue_depth",
-            None,
-            "Objects that are due and wait to be looked at.",
-            each(|backlog| number(backlog.due)),
-        )?;
-        gauges(
-            encoder,
-            "queue_oldest",
-            Some(&Unit::Seconds),
-            "For how long the object that waits longest has been due.",
-            each(|backlog| backlog.oldest.as_secs_f64()),
-        )?;
-        gauges(
-            encoder,
-            "busy_workers",
-            None,
-            "Objects that are being looked at.",
-            each(|backlog| number(backlog.running)),
-        )
-    }
-
-    fn caches(&self, encoder: &mut DescriptorEncoder<'_>) -> Told {
-        let shared = &*self.shared;
-        let sizes = [
-            ("modeltrainings", shared.trainings.len()),
-            ("toolchainintegrations", shared.toolchains.len()),
-            ("connections", shared.connections.len()),
-            ("pods", shared.pods.len()),
-            ("configmaps", shared.config_maps.len()),
-        ];
-        gauges(
-            encoder,
-            "cache_objects",
-            None,
-            "Objects in a cache.",
-            sizes.map(|(resource, size)| (OfResource { resource }, number(size))),
-        )?;
-        // Of several namespaces, the worst.
-        let mut silence = BTreeMap::<&'static str, Duration>::new();
-        for watch in &self.watches {
-            let longest = silence.entry(watch.resource).or_default();
-            *longest = watch.pulse.silence().max(*longest);
-        }
-        gauges(
-            encoder,
-            "watch_silence",
-            Some(&Unit::Seconds),
-            "For how long the API server has answered no list or watch; a watch that is well is renewed every five minutes.",
-            silence
-                .into_iter()
-                .map(|(resource, silence)| (OfResource { resource }, silence.as_secs_f64())),
-        )?;
-        let mut trainings: BTreeMap<&'static str, usize> =
-            Reason::ALL.iter().map(|reason| (reason.as_str(), 0)).collect();
-        shared.trainings.for_each(|training| {
-            let conditions = training.status.as_ref().map_or(&[][..], |status| &status.conditions);
-            let condition = condition::find(conditions, condition::SUCCEEDED);
-            if let Some(count) = condition.and_then(|condition| trainings.get_mut(condition.reason.as_str())) {
-                *count += 1;
-            }
-        });
-        gauges(
-            encoder,
-            "trainings",
-            None,
-            "Trainings, by the reason that stands in the condition Succeeded.",
-            trainings
-                .into_iter()
-                .map(|(reason, count)| (WithReason { reason }, number(count))),
-        )
     }
 }

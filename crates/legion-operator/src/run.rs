@@ -16,16 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Settings,
-    cache::Cache,
-    calls::Calls,
+    collector::{self, Watch},
+    context::{Context, Queues},
     crds,
-    driver::Driver,
-    feed::Feed,
-    kinds::{Connections, Toolchains, Trainings},
-    metrics::{Metrics, PREFIX, RESOURCES, Watch},
-    shared::{Queues, Shared},
-    told::Told,
-    view::View,
+    kinds::{connection::Connections, toolchain::Toolchains, training::Trainings},
+    metrics::{Metrics, PREFIX, RESOURCES},
+    reconcile::driver::Driver,
+    requests::ApiRequests,
+    watch::{cache::Cache, guarded::Guarded, projection::Projection, watcher::CacheWatcher},
 };
 
 /// Name under which writes are booked.
@@ -70,17 +68,18 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
     // Replicas that wait for the lease keep their caches warm; hence the watches first.
     let leader = Shutdown::new();
     let held = Leadership::pending();
-    let calls = Calls::new(client.clone(), held.clone(), MANAGER, metrics.clone());
-    let shared = Shared::new(calls, settings.plan.clone(), clock.clone(), metrics.clone());
+    let requests = ApiRequests::new(client.clone(), held.clone(), MANAGER, metrics.clone());
+    let context = Context::new(requests, settings.plan.clone(), clock.clone(), metrics.clone());
     let mut tasks = JoinSet::new();
-    let (watches, synced) = watch_all(&mut tasks, &client, &settings, &shared);
+    let (watches, synced) = watch_all(&mut tasks, &client, &settings, &context);
     for watch in watches.clone() {
         health.add_check(Box::new(move || check_watch(&watch)));
     }
     telemetry.metrics.register_build(PREFIX, env!("CARGO_PKG_VERSION"));
     telemetry.metrics.register(|registry| {
         metrics.requests.register(registry, PREFIX);
-        metrics.register(registry, shared.clone(), held.clone(), watches.clone());
+        metrics.register(registry);
+        collector::register(registry, context.clone(), held.clone(), watches.clone());
     });
     tokio::select! {
         () = first_lists(&watches, &synced, health) => {}
@@ -102,12 +101,12 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
         },
     };
 
-    let queues = shared.queues.clone();
+    let queues = context.queues.clone();
     health.add_check(Box::new(move || check_queues(&queues)));
     let mut drivers = JoinSet::new();
-    drivers.spawn(Driver::<Toolchains>::new(shared.clone()).run(settings.workers, leader.child()));
-    drivers.spawn(Driver::<Connections>::new(shared.clone()).run(settings.workers, leader.child()));
-    drivers.spawn(Driver::<Trainings>::new(shared.clone()).run(settings.workers, leader.child()));
+    drivers.spawn(Driver::<Toolchains>::new(context.clone()).run(settings.workers, leader.child()));
+    drivers.spawn(Driver::<Connections>::new(context.clone()).run(settings.workers, leader.child()));
+    drivers.spawn(Driver::<Trainings>::new(context.clone()).run(settings.workers, leader.child()));
     let end_of_lease = Shutdown::new();
     let keep_lease = async {
         match lease {
@@ -179,7 +178,7 @@ fn watch_all(
     tasks: &mut JoinSet<()>,
     client: &Client,
     settings: &Settings,
-    shared: &Arc<Shared>,
+    context: &Arc<Context>,
 ) -> (Vec<Watch>, Vec<CancellationToken>) {
     let mut own: Vec<Option<String>> = settings.namespaces.iter().cloned().map(Some).collect();
     if own.is_empty() {
@@ -194,7 +193,7 @@ fn watch_all(
     let mut watches = Watches {
         tasks,
         client,
-        metrics: &shared.metrics,
+        metrics: &context.metrics,
         started: Vec::new(),
         synced: Vec::new(),
     };
@@ -206,11 +205,11 @@ fn watch_all(
     };
     // In pages: pods are large, and many only when they were written minutes ago, because `ttlAfterFinished` removes them.
     let pods = watcher::Config::default().labels(labels::TRAINING);
-    watches.start(&with_platform, &whole, &shared.toolchains);
-    watches.start(&own, &whole, &shared.connections);
-    watches.start(&own, &whole, &shared.trainings);
-    watches.start(&own, &pods, &shared.pods);
-    watches.start(&own, &whole, &shared.config_maps);
+    watches.start(&with_platform, &whole, &context.toolchains);
+    watches.start(&own, &whole, &context.connections);
+    watches.start(&own, &whole, &context.trainings);
+    watches.start(&own, &pods, &context.pods);
+    watches.start(&own, &whole, &context.config_maps);
     (watches.started, watches.synced)
 }
 
@@ -225,7 +224,13 @@ struct Watches<'a> {
 impl Watches<'_> {
     fn start<K>(&mut self, namespaces: &[Option<String>], config: &watcher::Config, cache: &Arc<Cache<K>>)
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + View + Clone + Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Projection
+            + Clone
+            + Debug
+            + Send
+            + Sync
+            + 'static,
     {
         let plural = K::plural(&()).into_owned();
         let resource = RESOURCES.iter().find(|known| **known == plural).unwrap_or(&"other");
@@ -233,22 +238,22 @@ impl Watches<'_> {
             let synced = CancellationToken::new();
             self.synced.push(synced.clone());
             let api = match namespace {
-                Some(namespace) => Api::<Told<K>>::namespaced(self.client.clone(), namespace),
+                Some(namespace) => Api::<Guarded<K>>::namespaced(self.client.clone(), namespace),
                 None => Api::all(self.client.clone()),
             };
             self.started.push(Watch {
                 resource,
                 pulse: self.metrics.requests.follow(api.resource_url()),
             });
-            let feed = Feed {
+            let watcher = CacheWatcher {
                 api,
                 namespace: namespace.clone(),
                 config: config.clone(),
                 cache: cache.clone(),
                 synced,
-                metrics: self.metrics.of_feed(resource),
+                metrics: self.metrics.for_watch(resource),
             };
-            self.tasks.spawn(feed.run());
+            self.tasks.spawn(watcher.run());
         }
     }
 }

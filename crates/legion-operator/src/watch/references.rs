@@ -16,7 +16,7 @@ use crate::key::Key;
 
 /// Something that trainings refer to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Referent {
+pub(crate) enum Reference {
     /// A toolchain.
     Toolchain(Key),
     /// A connection.
@@ -29,37 +29,37 @@ pub enum Referent {
     Quota(Key),
 }
 
-impl Referent {
+impl Reference {
     /// The default output of the namespace of that object.
     #[must_use]
-    pub fn default_output_of(object: &Key) -> Self {
+    pub(crate) fn default_output_of(object: &Key) -> Self {
         Self::DefaultOutput(object.sibling(""))
     }
 
     /// Room under the quotas of the namespace of that object.
     #[must_use]
-    pub fn quota_of(object: &Key) -> Self {
+    pub(crate) fn quota_of(object: &Key) -> Self {
         Self::Quota(object.sibling(""))
     }
 }
 
 /// What a training refers to.
 #[must_use]
-pub fn referents(key: &Key, training: &ModelTraining, platform_namespace: &str) -> BTreeSet<Referent> {
+pub(crate) fn references(key: &Key, training: &ModelTraining, platform_namespace: &str) -> BTreeSet<Reference> {
     let toolchain = training.spec.toolchain.as_str();
-    let mut all: BTreeSet<Referent> = connection_names(training)
-        .map(|name| Referent::Connection(key.sibling(name)))
+    let mut all: BTreeSet<Reference> = connection_names(training)
+        .map(|name| Reference::Connection(key.sibling(name)))
         .collect();
-    all.insert(Referent::Toolchain(key.sibling(toolchain)));
-    all.insert(Referent::Toolchain(Key::new(platform_namespace, toolchain)));
+    all.insert(Reference::Toolchain(key.sibling(toolchain)));
+    all.insert(Reference::Toolchain(Key::new(platform_namespace, toolchain)));
     if let Some(name) = config_map_name(training) {
-        all.insert(Referent::ConfigMap(key.sibling(name)));
+        all.insert(Reference::ConfigMap(key.sibling(name)));
     }
     if training.spec.output.is_none() {
-        all.insert(Referent::default_output_of(key));
+        all.insert(Reference::default_output_of(key));
     }
     if waits_for_quota(training) {
-        all.insert(Referent::quota_of(key));
+        all.insert(Reference::quota_of(key));
     }
     all
 }
@@ -72,7 +72,7 @@ fn waits_for_quota(training: &ModelTraining) -> bool {
 
 /// The training that a pod belongs to, by its owner; by its label where it has none.
 #[must_use]
-pub fn training_of(pod: &Pod) -> Option<Key> {
+pub(crate) fn training_of(pod: &Pod) -> Option<Key> {
     let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
     let owner = owners
         .iter()
@@ -84,22 +84,26 @@ pub fn training_of(pod: &Pod) -> Option<Key> {
 
 /// A relation between keys that is asked in one direction and changed in the other.
 #[derive(Debug)]
-pub struct Index<From, To>(Mutex<HashMap<From, BTreeSet<To>>>);
+pub(crate) struct ReverseIndex<From, To>(Mutex<HashMap<From, BTreeSet<To>>>);
 
-impl<From, To> Default for Index<From, To> {
+impl<From, To> Default for ReverseIndex<From, To> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<From: Hash + Eq + Clone, To: Ord + Clone> Index<From, To> {
+impl<From: Hash + Eq + Clone, To: Ord + Clone> ReverseIndex<From, To> {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<From, BTreeSet<To>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `to` is no longer related to `old`, but to `new`.
-    pub fn update<'a>(&self, to: &To, old: impl IntoIterator<Item = &'a From>, new: impl IntoIterator<Item = &'a From>)
-    where
+    pub(crate) fn update<'a>(
+        &self,
+        to: &To,
+        old: impl IntoIterator<Item = &'a From>,
+        new: impl IntoIterator<Item = &'a From>,
+    ) where
         From: 'a,
     {
         let mut index = self.lock();
@@ -118,7 +122,7 @@ impl<From: Hash + Eq + Clone, To: Ord + Clone> Index<From, To> {
 
     /// Everything related to `from`, in order.
     #[must_use]
-    pub fn of(&self, from: &From) -> Vec<To> {
+    pub(crate) fn dependents(&self, from: &From) -> Vec<To> {
         self.lock()
             .get(from)
             .map(|related| related.iter().cloned().collect())
@@ -132,13 +136,13 @@ mod tests {
 
     #[test]
     fn an_index_follows_changes_and_forgets_what_nobody_refers_to() {
-        let index = Index::<&str, &str>::default();
+        let index = ReverseIndex::<&str, &str>::default();
         index.update(&"t1", [], [&"a", &"b"]);
         index.update(&"t2", [], [&"b"]);
-        assert_eq!(index.of(&"b"), ["t1", "t2"]);
+        assert_eq!(index.dependents(&"b"), ["t1", "t2"]);
         index.update(&"t1", [&"a", &"b"], [&"c"]);
         assert_eq!(
-            (index.of(&"a"), index.of(&"b"), index.of(&"c")),
+            (index.dependents(&"a"), index.dependents(&"b"), index.dependents(&"c")),
             (vec![], vec!["t2"], vec!["t1"])
         );
         index.update(&"t2", [&"b"], []);

@@ -12,53 +12,54 @@ use legion_plan::training::{ConfigMapContent, is_default_output};
 use legion_runtime::SharedClock;
 
 use crate::{
-    cache::{Cache, Change, Entry},
-    calls::Calls,
     key::Key,
-    kind::Kind,
-    kinds::{Connections, Toolchains, Trainings},
+    kinds::{connection::Connections, toolchain::Toolchains, training::Trainings},
     metrics::Metrics,
-    queue::Queue,
-    wakeups::{Index, Referent, referents, training_of},
+    reconcile::{controller::Controller, queue::Queue},
+    requests::ApiRequests,
+    watch::{
+        cache::{Cache, Change, Entry},
+        references::{Reference, ReverseIndex, references, training_of},
+    },
 };
 
 /// What all controllers share.
-pub struct Shared {
+pub(crate) struct Context {
     /// The way to the API server.
-    pub calls: Calls,
+    pub(crate) requests: ApiRequests,
     /// What decisions depend on besides the objects.
-    pub settings: legion_plan::Settings,
+    pub(crate) settings: legion_plan::Settings,
     /// Wall time.
-    pub clock: SharedClock,
+    pub(crate) clock: SharedClock,
     /// What is counted.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// All trainings.
-    pub trainings: Arc<Cache<ModelTraining>>,
+    pub(crate) trainings: Arc<Cache<ModelTraining>>,
     /// All toolchains.
-    pub toolchains: Arc<Cache<ToolchainIntegration>>,
+    pub(crate) toolchains: Arc<Cache<ToolchainIntegration>>,
     /// All connections.
-    pub connections: Arc<Cache<Connection>>,
+    pub(crate) connections: Arc<Cache<Connection>>,
     /// The pods of trainings.
-    pub pods: Arc<Cache<Pod>>,
+    pub(crate) pods: Arc<Cache<Pod>>,
     /// The metadata of all ConfigMaps: they say when a source has changed.
-    pub config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
+    pub(crate) config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
     /// The work of each kind.
-    pub queues: Arc<Queues>,
+    pub(crate) queues: Arc<Queues>,
     /// Which pods a training has.
-    pub pods_of: Arc<Index<Key, Key>>,
+    pub(crate) pods_of: Arc<ReverseIndex<Key, Key>>,
     /// What was read of ConfigMap sources, by training.
     contents: Mutex<HashMap<Key, (ConfigMapSource, ConfigMapContent)>>,
 }
 
 /// The work of each kind.
 #[derive(Debug)]
-pub struct Queues {
+pub(crate) struct Queues {
     /// Trainings.
-    pub trainings: Queue,
+    pub(crate) trainings: Queue,
     /// Toolchains.
-    pub toolchains: Queue,
+    pub(crate) toolchains: Queue,
     /// Connections.
-    pub connections: Queue,
+    pub(crate) connections: Queue,
 }
 
 impl Queues {
@@ -73,7 +74,7 @@ impl Queues {
 
     /// Every queue, with the name of its kind.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, &Queue); 3] {
+    pub(crate) fn all(&self) -> [(&'static str, &Queue); 3] {
         [
             (Toolchains::NAME, &self.toolchains),
             (Connections::NAME, &self.connections),
@@ -82,17 +83,22 @@ impl Queues {
     }
 }
 
-impl Shared {
+impl Context {
     /// Empty caches, wired so that every change wakes whom it concerns.
     #[must_use]
-    pub fn new(calls: Calls, settings: legion_plan::Settings, clock: SharedClock, metrics: Metrics) -> Arc<Self> {
+    pub(crate) fn new(
+        requests: ApiRequests,
+        settings: legion_plan::Settings,
+        clock: SharedClock,
+        metrics: Metrics,
+    ) -> Arc<Self> {
         let queues = Arc::new(Queues::new(&metrics));
-        let referrers = Arc::new(Index::<Referent, Key>::default());
-        let pods_of = Arc::new(Index::<Key, Key>::default());
+        let referrers = Arc::new(ReverseIndex::<Reference, Key>::default());
+        let pods_of = Arc::new(ReverseIndex::<Key, Key>::default());
         let wake = {
             let (queues, referrers) = (queues.clone(), referrers.clone());
-            move |referent: &Referent| {
-                for training in referrers.of(referent) {
+            move |referent: &Reference| {
+                for training in referrers.dependents(referent) {
                     queues.trainings.add(training);
                 }
             }
@@ -101,10 +107,10 @@ impl Shared {
         let trainings = {
             let (queues, platform) = (queues.clone(), settings.platform_namespace.clone());
             Arc::new(Cache::new(Box::new(move |change: &Change<ModelTraining>| {
-                let of = |entry: &Option<Entry<ModelTraining>>| -> BTreeSet<Referent> {
+                let of = |entry: &Option<Entry<ModelTraining>>| -> BTreeSet<Reference> {
                     let training = entry.as_ref().and_then(Entry::valid);
                     training
-                        .map(|training| referents(&change.key, training, &platform))
+                        .map(|training| references(&change.key, training, &platform))
                         .unwrap_or_default()
                 };
                 let (old, new) = (of(&change.old), of(&change.new));
@@ -122,14 +128,14 @@ impl Shared {
             let (queues, wake) = (queues.clone(), wake.clone());
             Arc::new(Cache::new(Box::new(move |change: &Change<ToolchainIntegration>| {
                 queues.toolchains.add(change.key.clone());
-                wake(&Referent::Toolchain(change.key.clone()));
+                wake(&Reference::Toolchain(change.key.clone()));
             })))
         };
         let connections = {
             let (queues, wake) = (queues.clone(), wake.clone());
             Arc::new(Cache::new(Box::new(move |change: &Change<Connection>| {
                 queues.connections.add(change.key.clone());
-                wake(&Referent::Connection(change.key.clone()));
+                wake(&Reference::Connection(change.key.clone()));
                 let is_default = |entry: &Option<Entry<Connection>>| {
                     entry
                         .as_ref()
@@ -137,7 +143,7 @@ impl Shared {
                         .is_some_and(|connection| is_default_output(connection))
                 };
                 if is_default(&change.old) || is_default(&change.new) {
-                    wake(&Referent::default_output_of(&change.key));
+                    wake(&Reference::default_output_of(&change.key));
                 }
             })))
         };
@@ -145,7 +151,7 @@ impl Shared {
             let wake = wake.clone();
             Arc::new(Cache::new(Box::new(
                 move |change: &Change<PartialObjectMeta<ConfigMap>>| {
-                    wake(&Referent::ConfigMap(change.key.clone()));
+                    wake(&Reference::ConfigMap(change.key.clone()));
                 },
             )))
         };
@@ -166,12 +172,12 @@ impl Shared {
                 }
                 let holds_quota = |pod: &Option<Arc<Pod>>| pod.as_deref().is_some_and(|pod| !has_ended(pod));
                 if holds_quota(&old) && !holds_quota(&new) {
-                    wake(&Referent::quota_of(&change.key));
+                    wake(&Reference::quota_of(&change.key));
                 }
             })))
         };
         Arc::new(Self {
-            calls,
+            requests,
             settings,
             clock,
             metrics,
@@ -192,19 +198,19 @@ impl Shared {
 
     /// What was read of that version of a training's source, if it was read already.
     #[must_use]
-    pub fn content(&self, training: &Key, source: &ConfigMapSource, version: &str) -> Option<ConfigMapContent> {
+    pub(crate) fn content(&self, training: &Key, source: &ConfigMapSource, version: &str) -> Option<ConfigMapContent> {
         let contents = self.contents();
         let (read, content) = contents.get(training)?;
         (read == source && content.resource_version == version).then(|| content.clone())
     }
 
     /// Keeps what was read of a training's source.
-    pub fn keep_content(&self, training: Key, source: ConfigMapSource, content: ConfigMapContent) {
+    pub(crate) fn keep_content(&self, training: Key, source: ConfigMapSource, content: ConfigMapContent) {
         self.contents().insert(training, (source, content));
     }
 
     /// Forgets what was read for a training that is gone.
-    pub fn drop_content(&self, training: &Key) {
+    pub(crate) fn drop_content(&self, training: &Key) {
         self.contents().remove(training);
     }
 }

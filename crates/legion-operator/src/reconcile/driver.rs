@@ -21,7 +21,12 @@ use tokio::{task::JoinSet, time::Instant};
 use tracing::Instrument as _;
 
 use crate::{
-    act::act, cache::Entry, calls::CallError, events, invalid, key::Key, kind::Kind, metrics::OfDriver, shared::Shared,
+    context::Context,
+    key::Key,
+    metrics::DriverMetrics,
+    reconcile::{act::act, controller::Controller, events, invalid},
+    requests::RequestError,
+    watch::cache::Entry,
 };
 
 /// How often an object is looked at although nothing happens: should a wake-up ever be lost, it is lost for no longer.
@@ -36,28 +41,28 @@ const PATIENCE: u32 = 3;
 const MAX_READS: usize = 8;
 
 /// Reconciles one kind.
-pub struct Driver<K: Kind> {
-    shared: Arc<Shared>,
+pub(crate) struct Driver<K: Controller> {
+    context: Arc<Context>,
     failures: Mutex<HashMap<Key, u32>>,
-    metrics: OfDriver,
+    metrics: DriverMetrics,
     kind: std::marker::PhantomData<K>,
 }
 
-impl<K: Kind> Driver<K> {
+impl<K: Controller> Driver<K> {
     /// A driver that has nothing to do yet.
     #[must_use]
-    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+    pub(crate) fn new(context: Arc<Context>) -> Arc<Self> {
         Arc::new(Self {
-            metrics: shared.metrics.of_driver(K::NAME),
-            shared,
+            metrics: context.metrics.for_driver(K::NAME),
+            context,
             failures: Mutex::default(),
             kind: std::marker::PhantomData,
         })
     }
 
     /// Works until `shutdown`; what is under way is finished.
-    pub async fn run(self: Arc<Self>, workers: usize, shutdown: Shutdown) {
-        K::queue(&self.shared).open();
+    pub(crate) async fn run(self: Arc<Self>, workers: usize, shutdown: Shutdown) {
+        K::queue(&self.context).open();
         let mut tasks = JoinSet::new();
         for _ in 0..workers.max(1) {
             let (driver, shutdown) = (self.clone(), shutdown.clone());
@@ -67,13 +72,13 @@ impl<K: Kind> Driver<K> {
     }
 
     async fn work(&self, shutdown: &Shutdown) {
-        let queue = K::queue(&self.shared);
+        let queue = K::queue(&self.context);
         loop {
             let key = tokio::select! {
                 biased;
                 () = shutdown.requested() => return,
                 key = async {
-                    self.shared.calls.allowed().await;
+                    self.context.requests.allowed().await;
                     queue.next().await
                 } => key,
             };
@@ -87,9 +92,9 @@ impl<K: Kind> Driver<K> {
 
     /// Looks at one object; says when to look again.
     async fn once(&self, key: &Key) -> Option<Duration> {
-        let Some(entry) = K::cache(&self.shared).entry(key) else {
+        let Some(entry) = K::cache(&self.context).entry(key) else {
             self.forget_failures(key);
-            K::gone(&self.shared, key);
+            K::gone(&self.context, key);
             self.metrics.gone.inc();
             return None;
         };
@@ -144,7 +149,7 @@ impl<K: Kind> Driver<K> {
         }
     }
 
-    fn failed(&self, key: &Key, error: &CallError) -> Duration {
+    fn failed(&self, key: &Key, error: &RequestError) -> Duration {
         let attempt = self.count_failure(key);
         let backoff = Backoff::RECONCILE.delay(&key.to_string(), attempt);
         let delay = match error.class {
@@ -159,32 +164,32 @@ impl<K: Kind> Driver<K> {
         delay
     }
 
-    async fn reconcile(&self, key: &Key, entry: Entry<K::Object>) -> Result<Option<Duration>, CallError> {
-        let shared = &*self.shared;
+    async fn reconcile(&self, key: &Key, entry: Entry<K::Object>) -> Result<Option<Duration>, RequestError> {
+        let context = &*self.context;
         let object = match entry {
             Entry::Valid(object) => object,
             Entry::Invalid(invalid) => {
-                invalid::report::<K>(shared, key, &invalid).await?;
+                invalid::report::<K>(context, key, &invalid).await?;
                 return Ok(None);
             }
         };
-        let mut world = K::observe(shared, key, object.clone());
-        let now = shared.clock.now();
+        let mut world = K::observe(context, key, object.clone());
+        let now = context.clock.now();
         let (mut plan, mut unread) = self.decide(key, &mut world, now).await?;
-        let mut acted = act::<K>(shared, key, &world, &plan.actions).await;
+        let mut acted = act::<K>(context, key, &world, &plan.actions).await;
         if let Some(pod) = acted.unseen.take() {
             // The decision was made without it.
             K::found(&mut world, pod);
             (plan, unread) = self.decide(key, &mut world, now).await?;
-            acted = act::<K>(shared, key, &world, &plan.actions).await;
+            acted = act::<K>(context, key, &world, &plan.actions).await;
         }
-        if let Some(error) = acted.stopped.as_ref().filter(|error| self.is_worth_a_word(key, error)) {
+        if let Some(error) = acted.stopped.as_ref().filter(|error| self.should_report(key, error)) {
             acted.outcome.results.push(StepResult::Failed(error.answer()));
         }
         if let Some(patch) = K::settle(&world, &plan, &acted.outcome, now) {
             self.write_status(key, &object, &patch.body).await?;
             for event in &patch.events {
-                events::publish::<K>(shared, &object, event, now).await;
+                events::publish::<K>(context, &object, event, now).await;
             }
         }
         match acted.stopped.or(unread) {
@@ -201,7 +206,7 @@ impl<K: Kind> Driver<K> {
 
     /// Whether a failed request is told in the status: one that will not pass by itself, or has failed again and again. A
     /// single answer of a server that restarts is no news.
-    fn is_worth_a_word(&self, key: &Key, error: &CallError) -> bool {
+    fn should_report(&self, key: &Key, error: &RequestError) -> bool {
         match error.class {
             Class::Forbidden | Class::Invalid => true,
             Class::Transient | Class::Throttled(_) => {
@@ -218,10 +223,10 @@ impl<K: Kind> Driver<K> {
         key: &Key,
         world: &mut K::World,
         now: Timestamp,
-    ) -> Result<(Plan<K::Status>, Option<CallError>), CallError> {
+    ) -> Result<(Plan<K::Status>, Option<RequestError>), RequestError> {
         let mut unread = None;
         for _ in 0..MAX_READS {
-            let plan = K::decide(world, &self.shared.settings, now);
+            let plan = K::decide(world, &self.context.settings, now);
             if plan.needs.is_empty() {
                 for why in &plan.why {
                     tracing::debug!(why = %why);
@@ -230,28 +235,28 @@ impl<K: Kind> Driver<K> {
             }
             for need in &plan.needs {
                 tracing::debug!(?need, "read");
-                if let Err(error) = K::read(&self.shared, key, world, need).await {
-                    if !self.is_worth_a_word(key, &error) || !K::unreadable(world, need, &error) {
+                if let Err(error) = K::read(&self.context, key, world, need).await {
+                    if !self.should_report(key, &error) || !K::unreadable(world, need, &error) {
                         return Err(error);
                     }
                     unread = Some(error);
                 }
             }
         }
-        Err(CallError {
-            what: "decide".to_owned(),
+        Err(RequestError {
+            request: "decide".to_owned(),
             class: Class::Bug,
             message: format!("still not everything is known after {MAX_READS} rounds of reading"),
             status: None,
         })
     }
 
-    async fn write_status(&self, key: &Key, object: &K::Object, patch: &serde_json::Value) -> Result<(), CallError> {
-        let (shared, cache) = (&*self.shared, K::cache(&self.shared));
-        let error = match shared.calls.patch_status::<K::Object>(key, patch).await {
+    async fn write_status(&self, key: &Key, object: &K::Object, patch: &serde_json::Value) -> Result<(), RequestError> {
+        let (context, cache) = (&*self.context, K::cache(&self.context));
+        let error = match context.requests.patch_status::<K::Object>(key, patch).await {
             Ok(written) => {
-                K::written(shared, object, &written);
-                cache.learn(written);
+                K::written(context, object, &written);
+                cache.apply_response(written);
                 return Ok(());
             }
             Err(error) => error,
@@ -259,9 +264,9 @@ impl<K: Kind> Driver<K> {
         if matches!(error.class, Class::Conflict | Class::Gone) {
             // The cache is behind. The watch will catch up; one read is quicker, and it also heals a cache that is ahead
             // of a cluster that was restored.
-            match shared.calls.get::<K::Object>(key).await? {
-                Some(live) => cache.correct(live),
-                None => cache.forget(key, object.meta().uid.as_deref()),
+            match context.requests.get::<K::Object>(key).await? {
+                Some(live) => cache.overwrite(live),
+                None => cache.remove_uid(key, object.meta().uid.as_deref()),
             }
         }
         Err(error)

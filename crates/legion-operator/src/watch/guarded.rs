@@ -1,7 +1,7 @@
 //! An object as the API server tells it: of its type, or what can be said about one that does not fit it.
 //!
 //! kube's `DeserializeGuard` does the first by way of a generic tree of the whole object and a copy of that. Here the object is
-//! read from its text, once, and only as much of it as its [`View`] says.
+//! read from its text, once, and only as much of it as its [`Projection`] says.
 
 use std::borrow::Cow;
 
@@ -13,13 +13,13 @@ use kube::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::value::RawValue;
 
-use crate::view::View;
+use crate::watch::projection::Projection;
 
 /// An object that is of its type, or what can be said about one that is not. It can be read from JSON alone.
 #[derive(Clone, Debug)]
-pub struct Told<K>(pub Result<K, InvalidObject>);
+pub(crate) struct Guarded<K>(pub Result<K, InvalidObject>);
 
-impl<'de, K: Resource + View> Deserialize<'de> for Told<K> {
+impl<'de, K: Resource + Projection> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let whole = Box::<RawValue>::deserialize(deserializer)?;
         let invalid = match serde_json::from_str::<K::Of<'_>>(whole.get()) {
@@ -36,18 +36,18 @@ impl<'de, K: Resource + View> Deserialize<'de> for Told<K> {
     }
 }
 
-impl<K> Told<K> {
+impl<K> Guarded<K> {
     /// The object.
     ///
     /// # Errors
     /// When it is not of its type.
-    pub fn typed(self) -> kube::Result<K> {
+    pub(crate) fn typed(self) -> kube::Result<K> {
         self.0
             .map_err(|invalid| kube::Error::SerdeError(serde_json::Error::custom(invalid.error)))
     }
 }
 
-impl<K: Resource> Resource for Told<K> {
+impl<K: Resource> Resource for Guarded<K> {
     type DynamicType = K::DynamicType;
     type Scope = K::Scope;
 
@@ -91,21 +91,21 @@ mod tests {
 
     #[test]
     fn of_one_that_is_not_of_its_type_the_metadata_and_the_reason_are_kept() {
-        let invalid = serde_json::from_str::<Told<Pod>>(WRONG).unwrap().0.unwrap_err();
+        let invalid = serde_json::from_str::<Guarded<Pod>>(WRONG).unwrap().0.unwrap_err();
         assert_eq!(invalid.metadata.name.as_deref(), Some("w"));
         assert!(invalid.error.contains("expected a sequence"), "{}", invalid.error);
         for nothing in ["[]", "{\"metadata\":[]}"] {
-            serde_json::from_str::<Told<Pod>>(nothing).unwrap_err();
+            serde_json::from_str::<Guarded<Pod>>(nothing).unwrap_err();
         }
     }
 
     #[test]
     fn they_come_by_watch_and_by_list() {
         let event = format!(r#"{{"type":"MODIFIED","object":{POD}}}"#);
-        let event: WatchEvent<Told<Pod>> = serde_json::from_str(&event).unwrap();
-        assert!(matches!(event, WatchEvent::Modified(Told(Ok(pod))) if pod.metadata.uid.as_deref() == Some("u")));
+        let event: WatchEvent<Guarded<Pod>> = serde_json::from_str(&event).unwrap();
+        assert!(matches!(event, WatchEvent::Modified(Guarded(Ok(pod))) if pod.metadata.uid.as_deref() == Some("u")));
         let list = format!(r#"{{"apiVersion":"v1","kind":"PodList","metadata":{{}},"items":[{POD},{WRONG}]}}"#);
-        let list: ObjectList<Told<Pod>> = serde_json::from_str(&list).unwrap();
+        let list: ObjectList<Guarded<Pod>> = serde_json::from_str(&list).unwrap();
         assert!(list.items[0].0.is_ok() && list.items[1].0.is_err());
     }
 }

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// A kind that is read by way of something smaller.
-pub trait View: Sized {
+pub(crate) trait Projection: Sized {
     /// As it is read, from a text that lives for so long.
     type Of<'a>: Deserialize<'a> + Into<Self>;
 }
@@ -33,7 +33,7 @@ pub trait View: Sized {
 /// Kinds that are read seldom are read as they are.
 macro_rules! as_they_are {
     ($($kind:ty),*) => {
-        $(impl View for $kind {
+        $(impl Projection for $kind {
             type Of<'a> = Self;
         })*
     };
@@ -44,7 +44,7 @@ as_they_are!(ConfigMap, core::v1::Event, events::v1::Event);
 /// Metadata without managed fields.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Metadata {
+pub(crate) struct Metadata {
     annotations: Option<BTreeMap<String, String>>,
     creation_timestamp: Option<Time>,
     deletion_grace_period_seconds: Option<i64>,
@@ -84,7 +84,7 @@ impl From<Metadata> for ObjectMeta {
 
 /// Of a ConfigMap that is watched, only which one it is and at which version: other controllers keep much in annotations.
 #[derive(Debug, Deserialize)]
-pub struct Identity {
+pub(crate) struct Identity {
     metadata: IdentityMetadata,
 }
 
@@ -97,7 +97,7 @@ struct IdentityMetadata {
     uid: Option<String>,
 }
 
-impl View for PartialObjectMeta<ConfigMap> {
+impl Projection for PartialObjectMeta<ConfigMap> {
     type Of<'a> = Identity;
 }
 
@@ -118,7 +118,7 @@ impl From<Identity> for PartialObjectMeta<ConfigMap> {
 
 /// Of a kind of Legion's own, everything but its managed fields.
 #[derive(Debug, Deserialize)]
-pub struct Whole<S, T> {
+pub(crate) struct Whole<S, T> {
     metadata: Metadata,
     spec: S,
     status: Option<T>,
@@ -126,7 +126,7 @@ pub struct Whole<S, T> {
 
 macro_rules! whole {
     ($($kind:ident: $spec:ty, $status:ty;)*) => {
-        $(impl View for $kind {
+        $(impl Projection for $kind {
             type Of<'a> = Whole<$spec, $status>;
         }
 
@@ -150,24 +150,24 @@ whole! {
 
 /// Of a pod: metadata, the node's name, limits and the status.
 #[derive(Debug, Deserialize)]
-pub struct PodView<'a> {
+pub(crate) struct PodProjection<'a> {
     metadata: Metadata,
     #[serde(borrow)]
-    spec: Option<SpecView<'a>>,
+    spec: Option<SpecProjection<'a>>,
     status: Option<PodStatus>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct SpecView<'a> {
+struct SpecProjection<'a> {
     node_name: Option<String>,
     #[serde(borrow)]
-    containers: Vec<ContainerView<'a>>,
+    containers: Vec<ContainerProjection<'a>>,
 }
 
 /// The limits that a failed run's message names.
 #[derive(Debug, Deserialize)]
-struct ContainerView<'a> {
+struct ContainerProjection<'a> {
     name: String,
     resources: Option<ResourceRequirements>,
     #[serde(borrow)]
@@ -183,12 +183,12 @@ struct Variable<'a> {
     value: Option<&'a RawValue>,
 }
 
-impl View for Pod {
-    type Of<'a> = PodView<'a>;
+impl Projection for Pod {
+    type Of<'a> = PodProjection<'a>;
 }
 
-impl From<PodView<'_>> for Pod {
-    fn from(read: PodView<'_>) -> Self {
+impl From<PodProjection<'_>> for Pod {
+    fn from(read: PodProjection<'_>) -> Self {
         Self {
             metadata: read.metadata.into(),
             spec: read.spec.map(Into::into),
@@ -197,8 +197,8 @@ impl From<PodView<'_>> for Pod {
     }
 }
 
-impl From<SpecView<'_>> for PodSpec {
-    fn from(read: SpecView<'_>) -> Self {
+impl From<SpecProjection<'_>> for PodSpec {
+    fn from(read: SpecProjection<'_>) -> Self {
         Self {
             node_name: read.node_name,
             containers: read.containers.into_iter().map(Into::into).collect(),
@@ -207,8 +207,8 @@ impl From<SpecView<'_>> for PodSpec {
     }
 }
 
-impl From<ContainerView<'_>> for Container {
-    fn from(read: ContainerView<'_>) -> Self {
+impl From<ContainerProjection<'_>> for Container {
+    fn from(read: ContainerProjection<'_>) -> Self {
         let limit = |variable: &Variable<'_>| variable.name == env::TIMEOUT_SECONDS;
         let limits = read.env.into_iter().flatten().filter(limit).map(|variable| EnvVar {
             name: variable.name.into_owned(),
@@ -239,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    fn read<K: View>(text: &str) -> K {
+    fn read<K: Projection>(text: &str) -> K {
         serde_json::from_str::<K::Of<'_>>(text).unwrap().into()
     }
 

@@ -13,11 +13,11 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, core::error_boundary::InvalidObject, runtime::watcher::Event};
 
-use crate::{key::Key, told::Told};
+use crate::{key::Key, watch::guarded::Guarded};
 
 /// One object of the cache: of its type, or what can be said about one that does not fit it.
 #[derive(Debug)]
-pub enum Entry<K> {
+pub(crate) enum Entry<K> {
     /// It is of its type.
     Valid(Arc<K>),
     /// It cannot be read; its metadata and the reason.
@@ -33,8 +33,8 @@ impl<K> Clone for Entry<K> {
     }
 }
 
-impl<K> From<Told<K>> for Entry<K> {
-    fn from(told: Told<K>) -> Self {
+impl<K> From<Guarded<K>> for Entry<K> {
+    fn from(told: Guarded<K>) -> Self {
         match told.0 {
             Ok(object) => Self::Valid(Arc::new(object)),
             Err(invalid) => Self::Invalid(Arc::new(invalid)),
@@ -45,7 +45,7 @@ impl<K> From<Told<K>> for Entry<K> {
 impl<K: Resource> Entry<K> {
     /// Its metadata.
     #[must_use]
-    pub fn meta(&self) -> &ObjectMeta {
+    pub(crate) fn meta(&self) -> &ObjectMeta {
         match self {
             Self::Valid(object) => object.meta(),
             Self::Invalid(invalid) => &invalid.metadata,
@@ -54,7 +54,7 @@ impl<K: Resource> Entry<K> {
 
     /// The object, when it is of its type.
     #[must_use]
-    pub fn valid(&self) -> Option<&Arc<K>> {
+    pub(crate) fn valid(&self) -> Option<&Arc<K>> {
         match self {
             Self::Valid(object) => Some(object),
             Self::Invalid(_) => None,
@@ -64,21 +64,21 @@ impl<K: Resource> Entry<K> {
 
 /// What became of one object.
 #[derive(Debug)]
-pub struct Change<K> {
+pub(crate) struct Change<K> {
     /// Which object.
-    pub key: Key,
+    pub(crate) key: Key,
     /// What it was, if it was there.
-    pub old: Option<Entry<K>>,
+    pub(crate) old: Option<Entry<K>>,
     /// What it is, if it is there.
-    pub new: Option<Entry<K>>,
+    pub(crate) new: Option<Entry<K>>,
 }
 
 /// Who is told about each change, whoever made it; in the order of the changes, while the cache is locked. So it must not
 /// look into the same cache.
-pub type OnChange<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+pub(crate) type OnChange<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
 
 /// All objects of a kind that the operator may look at.
-pub struct Cache<K> {
+pub(crate) struct Cache<K> {
     objects: RwLock<HashMap<Key, Entry<K>>>,
     /// The uids of the last objects that went away. The answer of an own write may be taken in after the watch has
     /// brought the end of the object: it must not come back to life.
@@ -98,7 +98,7 @@ enum Origin {
 
 /// The state of one watch that fills a cache: several namespaces may fill the same one.
 #[derive(Debug, Default)]
-pub struct Relist {
+pub(crate) struct Relist {
     /// The keys of the list that is under way.
     listed: Option<HashSet<Key>>,
 }
@@ -121,7 +121,7 @@ fn is_news(old: &ObjectMeta, new: &ObjectMeta) -> bool {
 impl<K: Resource> Cache<K> {
     /// An empty cache.
     #[must_use]
-    pub fn new(on_change: OnChange<K>) -> Self {
+    pub(crate) fn new(on_change: OnChange<K>) -> Self {
         Self {
             objects: RwLock::default(),
             ended: Mutex::default(),
@@ -139,30 +139,24 @@ impl<K: Resource> Cache<K> {
 
     /// The object of that key, when it is there and of its type.
     #[must_use]
-    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<K>> {
         self.read().get(key).and_then(|entry| entry.valid().cloned())
     }
 
     /// What is there under that key.
     #[must_use]
-    pub fn entry(&self, key: &Key) -> Option<Entry<K>> {
+    pub(crate) fn entry(&self, key: &Key) -> Option<Entry<K>> {
         self.read().get(key).cloned()
     }
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.read().len()
     }
 
-    /// Are there none?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Looks at every object that is of its type. The cache is locked meanwhile.
-    pub fn for_each(&self, mut look: impl FnMut(&K)) {
+    pub(crate) fn for_each(&self, mut look: impl FnMut(&K)) {
         for entry in self.read().values() {
             if let Some(object) = entry.valid() {
                 look(object);
@@ -170,15 +164,9 @@ impl<K: Resource> Cache<K> {
         }
     }
 
-    /// All keys.
-    #[must_use]
-    pub fn keys(&self) -> Vec<Key> {
-        self.read().keys().cloned().collect()
-    }
-
     /// Those objects of a namespace that pass, in the order of their names.
     #[must_use]
-    pub fn select(&self, namespace: &str, mut pass: impl FnMut(&K) -> bool) -> Vec<Arc<K>> {
+    pub(crate) fn select(&self, namespace: &str, mut pass: impl FnMut(&K) -> bool) -> Vec<Arc<K>> {
         let objects = self.read();
         let mut found: Vec<(&Key, &Arc<K>)> = objects
             .iter()
@@ -191,7 +179,7 @@ impl<K: Resource> Cache<K> {
     }
 
     /// Takes in what a watch brings. A list ends with [`Cache::end_of_list`].
-    pub fn apply(&self, relist: &mut Relist, event: Event<Told<K>>) {
+    pub(crate) fn apply(&self, relist: &mut Relist, event: Event<Guarded<K>>) {
         match event {
             Event::Init => relist.listed = Some(HashSet::new()),
             Event::InitApply(object) => {
@@ -207,7 +195,7 @@ impl<K: Resource> Cache<K> {
     }
 
     /// Ends a list: what belongs to the watch (`is_ours`) and was not listed is gone.
-    pub fn end_of_list(&self, relist: &mut Relist, is_ours: impl Fn(&Key) -> bool) {
+    pub(crate) fn end_of_list(&self, relist: &mut Relist, is_ours: impl Fn(&Key) -> bool) {
         let Some(listed) = relist.listed.take() else { return };
         let mut gone = Vec::new();
         let mut objects = self.write();
@@ -228,20 +216,20 @@ impl<K: Resource> Cache<K> {
     }
 
     /// Takes in the answer of an own write, or of a read that was made because the cache was in doubt.
-    pub fn learn(&self, object: K) {
+    pub(crate) fn apply_response(&self, object: K) {
         self.put(Entry::Valid(Arc::new(object)), Origin::Call);
     }
 
     /// Takes in what a read of ours has found out after the server contradicted the cache, whatever the versions say: they
     /// go backwards when a cluster is restored from a backup.
-    pub fn correct(&self, object: K) {
+    pub(crate) fn overwrite(&self, object: K) {
         self.replace(Entry::Valid(Arc::new(object)), Origin::Call, |old, new| {
             !is_same(old, new)
         });
     }
 
     /// Takes in that the object with that uid is gone, as a read of ours has found out.
-    pub fn forget(&self, key: &Key, uid: Option<&str>) {
+    pub(crate) fn remove_uid(&self, key: &Key, uid: Option<&str>) {
         self.drop_if(key, |held| held.uid.as_deref() == uid);
     }
 
@@ -332,8 +320,8 @@ mod tests {
         }
     }
 
-    fn watched(name: &str, uid: &str, version: u64) -> Told<ConfigMap> {
-        Told(Ok(object(name, uid, version)))
+    fn watched(name: &str, uid: &str, version: u64) -> Guarded<ConfigMap> {
+        Guarded(Ok(object(name, uid, version)))
     }
 
     /// A cache, and the names that it told changes of since the last look.
@@ -362,7 +350,7 @@ mod tests {
             assert_eq!(std::mem::take(&mut *self.told.lock().unwrap()), expected);
         }
 
-        fn event(&mut self, event: Event<Told<ConfigMap>>) {
+        fn event(&mut self, event: Event<Guarded<ConfigMap>>) {
             self.cache.apply(&mut self.relist, event);
         }
 
@@ -377,7 +365,7 @@ mod tests {
     fn an_own_write_is_seen_at_once_and_a_lagging_watch_does_not_undo_it() {
         let mut probe = Probe::new();
         probe.event(Event::Apply(watched("a", "u1", 5)));
-        probe.cache.learn(object("a", "u1", 8));
+        probe.cache.apply_response(object("a", "u1", 8));
         probe.told(&["a", "a"]);
         for late in [6, 7, 8] {
             probe.event(Event::Apply(watched("a", "u1", late)));
@@ -393,7 +381,7 @@ mod tests {
     #[test]
     fn a_deletion_of_an_earlier_object_or_of_an_earlier_state_is_ignored() {
         let mut probe = Probe::new();
-        probe.cache.learn(object("a", "u2", 8));
+        probe.cache.apply_response(object("a", "u2", 8));
         probe.told(&["a"]);
         probe.event(Event::Delete(watched("a", "u1", 9)));
         probe.event(Event::Delete(watched("a", "u2", 7)));
@@ -433,20 +421,20 @@ mod tests {
         let mut probe = Probe::new();
         probe.event(Event::Apply(watched("a", "u1", 5)));
         probe.event(Event::Delete(watched("a", "u1", 6)));
-        probe.cache.learn(object("a", "u1", 5));
+        probe.cache.apply_response(object("a", "u1", 5));
         assert_eq!(probe.held("a"), None);
         // Unless the watch says that it is there: it had only lost the label for a while.
         probe.event(Event::Apply(watched("a", "u1", 8)));
         assert_eq!(probe.held("a"), Some(8));
-        probe.cache.learn(object("a", "u2", 9));
+        probe.cache.apply_response(object("a", "u2", 9));
         assert_eq!(probe.held("a"), Some(9));
     }
 
     #[test]
     fn a_correction_counts_even_when_versions_went_backwards() {
         let probe = Probe::new();
-        probe.cache.learn(object("a", "u1", 80));
-        probe.cache.correct(object("a", "u1", 7));
+        probe.cache.apply_response(object("a", "u1", 80));
+        probe.cache.overwrite(object("a", "u1", 7));
         assert_eq!(probe.held("a"), Some(7));
     }
 }

@@ -8,17 +8,21 @@ use legion_api::{Problem, Reason};
 use legion_plan::conditions::{self, State};
 use serde_json::json;
 
-use crate::{calls::CallError, key::Key, kind::Kind, shared::Shared};
+use crate::{context::Context, key::Key, reconcile::controller::Controller, requests::RequestError};
 
 /// Says in the object's status why it cannot be read. Costs one read, and one write unless it is said already.
 ///
 /// # Errors
 /// When the status cannot be read or written.
-pub async fn report<K: Kind>(shared: &Shared, key: &Key, invalid: &InvalidObject) -> Result<(), CallError> {
+pub(crate) async fn report<K: Controller>(
+    context: &Context,
+    key: &Key,
+    invalid: &InvalidObject,
+) -> Result<(), RequestError> {
     if invalid.metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
-    let Some(live) = shared.calls.get_untyped::<K::Object>(key).await? else {
+    let Some(live) = context.requests.get_untyped::<K::Object>(key).await? else {
         return Ok(());
     };
     // It may be whole again; the watch will bring it.
@@ -40,7 +44,7 @@ pub async fn report<K: Kind>(shared: &Shared, key: &Key, invalid: &InvalidObject
     } else {
         conditions::for_ready
     };
-    let conditions = conditions_of(&previous, &state, generation, shared.clock.now());
+    let conditions = conditions_of(&previous, &state, generation, context.clock.now());
     if conditions == previous {
         return Ok(());
     }
@@ -49,5 +53,5 @@ pub async fn report<K: Kind>(shared: &Shared, key: &Key, invalid: &InvalidObject
         "metadata": { "resourceVersion": live.metadata.resource_version },
         "status": { "observedGeneration": generation, "conditions": conditions },
     });
-    shared.calls.patch_status_untyped::<K::Object>(key, &patch).await
+    context.requests.patch_status_untyped::<K::Object>(key, &patch).await
 }

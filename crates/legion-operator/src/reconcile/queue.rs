@@ -19,9 +19,9 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::key::Key;
 
-/// A work queue. Shared by its producers and workers.
+/// A work queue. Context by its producers and workers.
 #[derive(Debug)]
-pub struct Queue {
+pub(crate) struct Queue {
     state: Mutex<State>,
     changed: Notify,
     waits: Histogram,
@@ -29,15 +29,15 @@ pub struct Queue {
 
 /// What there is to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
+pub(crate) struct Backlog {
     /// How many objects are due and wait.
-    pub due: usize,
+    pub(crate) due: usize,
     /// For how long the first of them has been due.
-    pub oldest: Duration,
+    pub(crate) oldest: Duration,
     /// How many are being looked at.
-    pub running: usize,
+    pub(crate) running: usize,
     /// For how long none was taken up.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
 }
 
 /// So many objects are taken up, at most, until it is the turn of one that is not new.
@@ -116,7 +116,7 @@ impl State {
 impl Queue {
     /// An empty queue; `waits` is told how long each object waited.
     #[must_use]
-    pub fn new(waits: Histogram) -> Self {
+    pub(crate) fn new(waits: Histogram) -> Self {
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
@@ -125,7 +125,7 @@ impl Queue {
     }
 
     /// Work begins now. What was due before has not waited until now: a replica that stands by collects what it would do.
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         let now = Instant::now();
         let mut state = self.state();
         state.taken = Some(now);
@@ -140,7 +140,7 @@ impl Queue {
 
     /// What there is to do; nothing while nobody works.
     #[must_use]
-    pub fn backlog(&self) -> Backlog {
+    pub(crate) fn backlog(&self) -> Backlog {
         let now = Instant::now();
         let state = self.state();
         let Some(taken) = state.taken else {
@@ -162,24 +162,24 @@ impl Queue {
     }
 
     /// Makes an object due now.
-    pub fn add(&self, key: Key) {
+    pub(crate) fn add(&self, key: Key) {
         self.add_after(key, Duration::ZERO);
     }
 
     /// Makes an object due now that nobody has looked at yet.
-    pub fn add_new(&self, key: Key) {
+    pub(crate) fn add_new(&self, key: Key) {
         self.state().schedule(key, Instant::now(), true);
         self.changed.notify_one();
     }
 
     /// Makes an object due in a while, unless it is due earlier anyway.
-    pub fn add_after(&self, key: Key, delay: Duration) {
+    pub(crate) fn add_after(&self, key: Key, delay: Duration) {
         self.state().schedule(key, Instant::now() + delay, false);
         self.changed.notify_one();
     }
 
     /// Waits for the next due object. Whoever gets it calls [`Queue::done`] afterwards.
-    pub async fn next(&self) -> Key {
+    pub(crate) async fn next(&self) -> Key {
         loop {
             // Made before looking, so that what is added in between is not missed.
             let changed = self.changed.notified();
@@ -203,7 +203,7 @@ impl Queue {
     }
 
     /// The object was looked at; it is due again after `again`, or when it changed meanwhile.
-    pub fn done(&self, key: Key, again: Option<Duration>) {
+    pub(crate) fn done(&self, key: Key, again: Option<Duration>) {
         let mut state = self.state();
         let asked = state.running.remove(&key).flatten();
         let again = again.map(|delay| Instant::now() + delay);
@@ -213,24 +213,19 @@ impl Queue {
         drop(state);
         self.changed.notify_one();
     }
-
-    /// How many objects wait or are being looked at.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        let state = self.state();
-        state.when.len() + state.running.len()
-    }
-
-    /// Is there nothing to look at, now or later?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Queue {
+        /// Is nothing due, now or later, and nothing running?
+        fn is_empty(&self) -> bool {
+            let state = self.state();
+            state.when.is_empty() && state.running.is_empty()
+        }
+    }
 
     fn key(name: &str) -> Key {
         Key::new("ns", name)

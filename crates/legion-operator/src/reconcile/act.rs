@@ -6,32 +6,32 @@ use legion_plan::{Action, Outcome, StepResult, training::labels};
 use legion_runtime::retry::Class;
 
 use crate::{
-    calls::{CallError, Deletion},
+    context::Context,
     key::Key,
-    kind::Kind,
-    shared::Shared,
+    reconcile::controller::Controller,
+    requests::{Deletion, RequestError},
 };
 
 /// What became of the actions of a plan.
 #[derive(Debug, Default)]
-pub struct Acted {
+pub(crate) struct Acted {
     /// As the planner is told.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// The error that passes by itself at which the actions stopped, if one did.
-    pub stopped: Option<CallError>,
+    pub(crate) stopped: Option<RequestError>,
     /// A pod of ours that was there already and that no watch shows: its label was taken away.
-    pub unseen: Option<Box<Pod>>,
+    pub(crate) unseen: Option<Box<Pod>>,
 }
 
 /// Carries out the actions.
-pub async fn act<K: Kind>(shared: &Shared, key: &Key, world: &K::World, actions: &[Action]) -> Acted {
+pub(crate) async fn act<K: Controller>(context: &Context, key: &Key, world: &K::World, actions: &[Action]) -> Acted {
     let mut acted = Acted::default();
     for action in actions {
         let result = match action {
             Action::CreatePod { pod, only_at } => {
-                create::<K>(shared, key, world, pod, only_at.as_deref(), &mut acted.unseen).await
+                create::<K>(context, key, world, pod, only_at.as_deref(), &mut acted.unseen).await
             }
-            Action::DeletePod { name, uid, why } => delete(shared, key, name, uid, why).await,
+            Action::DeletePod { name, uid, why } => delete(context, key, name, uid, why).await,
         };
         match result {
             Ok(result) => {
@@ -50,44 +50,44 @@ pub async fn act<K: Kind>(shared: &Shared, key: &Key, world: &K::World, actions:
     acted
 }
 
-async fn create<K: Kind>(
-    shared: &Shared,
+async fn create<K: Controller>(
+    context: &Context,
     key: &Key,
     world: &K::World,
     pod: &Pod,
     only_at: Option<&str>,
     unseen: &mut Option<Box<Pod>>,
-) -> Result<StepResult, CallError> {
+) -> Result<StepResult, RequestError> {
     if let Some(version) = only_at {
-        match shared.calls.get::<K::Object>(key).await? {
+        match context.requests.get::<K::Object>(key).await? {
             Some(live) if live.meta().resource_version.as_deref() == Some(version) => {}
             Some(live) => {
-                K::cache(shared).correct(live);
+                K::cache(context).overwrite(live);
                 return Ok(StepResult::NotYet);
             }
             None => return Ok(StepResult::NotYet),
         }
     }
     let pod_key = Key::of(&pod.metadata);
-    let error = match shared.calls.create(pod).await {
+    let error = match context.requests.create(pod).await {
         Ok(created) => {
             tracing::info!(pod = %pod_key, "created the pod");
-            shared.metrics.pods_created.inc();
-            shared.pods.learn(created);
+            context.metrics.pods_created.inc();
+            context.pods.apply_response(created);
             return Ok(StepResult::Created);
         }
         Err(error) => error,
     };
     match error.class {
         Class::AlreadyExists => {
-            let Some(found) = shared.calls.get::<Pod>(&pod_key).await? else {
+            let Some(found) = context.requests.get::<Pod>(&pod_key).await? else {
                 return Ok(StepResult::NotYet);
             };
             let judged = K::judge(world, pod, &found);
             if matches!(judged, StepResult::Created | StepResult::NotYet) {
                 // Without its label the watch would never tell its end: it must not enter the cache.
                 if found.labels().contains_key(labels::TRAINING) {
-                    shared.pods.learn(found);
+                    context.pods.apply_response(found);
                 } else {
                     *unseen = Some(Box::new(found));
                 }
@@ -102,20 +102,20 @@ async fn create<K: Kind>(
     }
 }
 
-async fn delete(shared: &Shared, key: &Key, name: &str, uid: &str, why: &str) -> Result<StepResult, CallError> {
+async fn delete(context: &Context, key: &Key, name: &str, uid: &str, why: &str) -> Result<StepResult, RequestError> {
     let pod_key = key.sibling(name);
-    match shared.calls.delete::<Pod>(&pod_key, uid).await {
+    match context.requests.delete::<Pod>(&pod_key, uid).await {
         Ok(Deletion::Begun(pod)) => {
             tracing::info!(pod = %pod_key, why, "deleted the pod");
-            shared.metrics.pods_deleted.inc();
+            context.metrics.pods_deleted.inc();
             // Until the node has ended it, it is still there.
             if let Some(pod) = pod {
-                shared.pods.learn(*pod);
+                context.pods.apply_response(*pod);
             }
             Ok(StepResult::Deleted)
         }
         Ok(Deletion::WasGone) => {
-            shared.pods.forget(&pod_key, Some(uid));
+            context.pods.remove_uid(&pod_key, Some(uid));
             Ok(StepResult::Deleted)
         }
         Err(error) if matches!(error.class, Class::Forbidden | Class::Invalid) => {

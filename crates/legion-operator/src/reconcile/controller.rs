@@ -7,15 +7,15 @@ use k8s_openapi::api::core::v1::Pod;
 use legion_plan::{Need, Outcome, Plan, Settings, StatusPatch, StepResult};
 
 use crate::{
-    cache::Cache,
-    calls::{CallError, Object},
+    context::Context,
     key::Key,
-    queue::Queue,
-    shared::Shared,
+    reconcile::queue::Queue,
+    requests::{Object, RequestError},
+    watch::cache::Cache,
 };
 
 /// A kind that the operator reconciles. The pure steps are `legion-plan`'s.
-pub trait Kind: Send + Sync + 'static {
+pub(crate) trait Controller: Send + Sync + 'static {
     /// The resource.
     type Object: Object;
     /// What its decisions are made from.
@@ -29,27 +29,27 @@ pub trait Kind: Send + Sync + 'static {
     const IS_RUN: bool = false;
 
     /// Its cache.
-    fn cache(shared: &Shared) -> &Cache<Self::Object>;
+    fn cache(context: &Context) -> &Cache<Self::Object>;
 
     /// Its work.
-    fn queue(shared: &Shared) -> &Queue;
+    fn queue(context: &Context) -> &Queue;
 
     /// What the watches show.
-    fn observe(shared: &Shared, key: &Key, object: Arc<Self::Object>) -> Self::World;
+    fn observe(context: &Context, key: &Key, object: Arc<Self::Object>) -> Self::World;
 
     /// Reads what the watches cannot show. Kinds that never need anything are done.
     fn read(
-        shared: &Shared,
+        context: &Context,
         key: &Key,
         world: &mut Self::World,
         need: &Need,
-    ) -> impl Future<Output = Result<(), CallError>> + Send {
-        let _ = (shared, key, world, need);
+    ) -> impl Future<Output = Result<(), RequestError>> + Send {
+        let _ = (context, key, world, need);
         std::future::ready(Ok(()))
     }
 
-    /// What [`Kind::read`] was asked for cannot be read. Returns whether something can be decided without it.
-    fn unreadable(world: &mut Self::World, need: &Need, error: &CallError) -> bool {
+    /// What [`Controller::read`] was asked for cannot be read. Returns whether something can be decided without it.
+    fn unreadable(world: &mut Self::World, need: &Need, error: &RequestError) -> bool {
         let _ = (world, need, error);
         false
     }
@@ -79,15 +79,15 @@ pub trait Kind: Send + Sync + 'static {
     -> Option<StatusPatch>;
 
     /// A status of ours was written.
-    fn written(shared: &Shared, before: &Self::Object, after: &Self::Object) {
-        let _ = (shared, before, after);
+    fn written(context: &Context, before: &Self::Object, after: &Self::Object) {
+        let _ = (context, before, after);
     }
 
     /// When to look again although nothing happens.
     fn requeue(plan: &Plan<Self::Status>, outcome: &Outcome, now: Timestamp) -> Option<Timestamp>;
 
     /// The object is gone: forget what was kept for it.
-    fn gone(shared: &Shared, key: &Key) {
-        let _ = (shared, key);
+    fn gone(context: &Context, key: &Key) {
+        let _ = (context, key);
     }
 }

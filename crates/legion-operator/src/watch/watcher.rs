@@ -11,11 +11,13 @@ use legion_runtime::retry::{Backoff, Class, classify, classify_status};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cache::{Cache, Relist},
     key::Key,
-    metrics::OfFeed,
-    told::Told,
-    view::View,
+    metrics::WatchMetrics,
+    watch::{
+        cache::{Cache, Relist},
+        guarded::Guarded,
+        projection::Projection,
+    },
 };
 
 /// Between two attempts of a watch that fails.
@@ -28,27 +30,27 @@ const BACKOFF: Backoff = Backoff {
 const LIST_STALL: Duration = Duration::from_secs(60);
 
 /// One watch of one kind: of all namespaces, or of one.
-pub struct Feed<K> {
+pub(crate) struct CacheWatcher<K> {
     /// Where the objects are.
-    pub api: Api<Told<K>>,
+    pub(crate) api: Api<Guarded<K>>,
     /// The only namespace of the watch, if it has one.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// Which objects count, and how they are listed.
-    pub config: watcher::Config,
+    pub(crate) config: watcher::Config,
     /// What is filled.
-    pub cache: Arc<Cache<K>>,
+    pub(crate) cache: Arc<Cache<K>>,
     /// Cancelled once the first list is complete.
-    pub synced: CancellationToken,
+    pub(crate) synced: CancellationToken,
     /// Counts what happens.
-    pub metrics: OfFeed,
+    pub(crate) metrics: WatchMetrics,
 }
 
-impl<K> Feed<K>
+impl<K> CacheWatcher<K>
 where
-    K: Resource<DynamicType = ()> + View + Clone + Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Projection + Clone + Debug + Send + Sync + 'static,
 {
     /// Watches; never ends by itself.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut failures = 0;
         loop {
             self.watch(&mut failures).await;
@@ -101,7 +103,7 @@ where
         }
     }
 
-    fn take(&self, relist: &mut Relist, event: Event<Told<K>>) {
+    fn take(&self, relist: &mut Relist, event: Event<Guarded<K>>) {
         match &event {
             Event::Apply(_) | Event::Delete(_) => {
                 self.metrics.events.inc();

@@ -16,37 +16,41 @@ use legion_runtime::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{key::Key, metrics::Metrics, told::Told, view::View};
+use crate::{
+    key::Key,
+    metrics::Metrics,
+    watch::{guarded::Guarded, projection::Projection},
+};
 
 /// How long one request may take, its body included.
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// A request that did not do what it should.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{what}: {message}")]
-pub struct CallError {
+#[error("{request}: {message}")]
+pub(crate) struct RequestError {
     /// The request, in words.
-    pub what: String,
+    pub(crate) request: String,
     /// What it means.
-    pub class: Class,
+    pub(crate) class: Class,
     /// What the server or the client says.
-    pub message: String,
+    pub(crate) message: String,
     /// The server's own words, when it was the server.
-    pub status: Option<Box<Status>>,
+    pub(crate) status: Option<Box<Status>>,
 }
 
-impl CallError {
-    fn new(what: String, error: kube::Error) -> Self {
+impl RequestError {
+    fn new(request: String, error: kube::Error) -> Self {
         let class = classify(&error);
         match error {
             kube::Error::Api(status) => Self {
-                what,
+                request,
                 class,
                 message: status.message.clone(),
                 status: Some(status),
             },
             other => Self {
-                what,
+                request,
                 class,
                 message: other.to_string(),
                 status: None,
@@ -56,7 +60,7 @@ impl CallError {
 
     /// As the planner is told.
     #[must_use]
-    pub fn answer(&self) -> ApiError {
+    pub(crate) fn answer(&self) -> ApiError {
         let (code, reason) = self
             .status
             .as_ref()
@@ -68,9 +72,9 @@ impl CallError {
         }
     }
 
-    fn of_client(what: String, message: &str) -> Self {
+    fn of_client(request: String, message: &str) -> Self {
         Self {
-            what,
+            request,
             class: Class::Transient,
             message: message.to_owned(),
             status: None,
@@ -80,7 +84,7 @@ impl CallError {
 
 /// What became of a deletion.
 #[derive(Debug)]
-pub enum Deletion<K> {
+pub(crate) enum Deletion<K> {
     /// It has begun; the object as the server left it, if it says.
     Begun(Option<Box<K>>),
     /// There was nothing to delete.
@@ -89,7 +93,7 @@ pub enum Deletion<K> {
 
 /// Makes requests.
 #[derive(Clone)]
-pub struct Calls {
+pub(crate) struct ApiRequests {
     client: Client,
     leadership: Leadership,
     manager: String,
@@ -98,9 +102,9 @@ pub struct Calls {
 }
 
 /// What every kind that we read or write is.
-pub trait Object:
+pub(crate) trait Object:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + View
+    + Projection
     + Clone
     + Debug
     + Serialize
@@ -113,7 +117,7 @@ pub trait Object:
 
 impl<K> Object for K where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + View
+        + Projection
         + Clone
         + Debug
         + Serialize
@@ -124,10 +128,10 @@ impl<K> Object for K where
 {
 }
 
-impl Calls {
+impl ApiRequests {
     /// Requests through this client, writes under this field manager and only while leading.
     #[must_use]
-    pub fn new(client: Client, leadership: Leadership, manager: impl Into<String>, metrics: Metrics) -> Self {
+    pub(crate) fn new(client: Client, leadership: Leadership, manager: impl Into<String>, metrics: Metrics) -> Self {
         Self {
             client,
             leadership,
@@ -138,19 +142,19 @@ impl Calls {
     }
 
     /// Ends when the API server asks for no patience. Whoever begins new work waits for this first.
-    pub async fn allowed(&self) {
+    pub(crate) async fn allowed(&self) {
         self.throttle.passed().await;
     }
 
-    fn api<K: Object>(&self, namespace: &str) -> Api<Told<K>> {
+    fn api<K: Object>(&self, namespace: &str) -> Api<Guarded<K>> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    async fn read<T>(&self, what: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    async fn read<T>(&self, request: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
         let error = match tokio::time::timeout(DEADLINE, call).await {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => CallError::new(what, error),
-            Err(_) => CallError::of_client(what, "no answer in time"),
+            Ok(Err(error)) => RequestError::new(request, error),
+            Err(_) => RequestError::of_client(request, "no answer in time"),
         };
         if let Class::Throttled(Some(asked)) = error.class
             && self.throttle.hold_back(asked)
@@ -163,15 +167,15 @@ impl Calls {
 
     /// A request that changes something: only by the replica that leads, and not waited for beyond its lease. What was
     /// sent by then may still take effect; its precondition decides.
-    async fn write<T>(&self, what: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    async fn write<T>(&self, request: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
         if !self.leadership.is_current() {
-            return Err(CallError::of_client(what, "this replica does not lead"));
+            return Err(RequestError::of_client(request, "this replica does not lead"));
         }
-        tracing::debug!(%what, "write");
-        let on_loss = what.clone();
+        tracing::debug!(%request, "write");
+        let on_loss = request.clone();
         tokio::select! {
-            answer = self.read(what, call) => answer,
-            () = self.leadership.lost() => Err(CallError::of_client(on_loss, "this replica leads no longer")),
+            answer = self.read(request, call) => answer,
+            () = self.leadership.lost() => Err(RequestError::of_client(on_loss, "this replica leads no longer")),
         }
     }
 
@@ -179,11 +183,11 @@ impl Calls {
     ///
     /// # Errors
     /// When the server does not say.
-    pub async fn get<K: Object>(&self, key: &Key) -> Result<Option<K>, CallError> {
-        let what = format!("get {} {key}", K::kind(&()));
+    pub(crate) async fn get<K: Object>(&self, key: &Key) -> Result<Option<K>, RequestError> {
+        let request = format!("get {} {key}", K::kind(&()));
         let api = self.api::<K>(&key.namespace);
-        self.read(what, async {
-            api.get_opt(&key.name).await?.map(Told::typed).transpose()
+        self.read(request, async {
+            api.get_opt(&key.name).await?.map(Guarded::typed).transpose()
         })
         .await
     }
@@ -192,24 +196,24 @@ impl Calls {
     ///
     /// # Errors
     /// When the server does not say.
-    pub async fn get_untyped<K: Object>(&self, key: &Key) -> Result<Option<DynamicObject>, CallError> {
-        let what = format!("get {} {key}", K::kind(&()));
+    pub(crate) async fn get_untyped<K: Object>(&self, key: &Key) -> Result<Option<DynamicObject>, RequestError> {
+        let request = format!("get {} {key}", K::kind(&()));
         let api = self.untyped::<K>(&key.namespace);
-        self.read(what, api.get_opt(&key.name)).await
+        self.read(request, api.get_opt(&key.name)).await
     }
 
-    /// [`Calls::patch_status`] of an object that is not of its type.
+    /// [`ApiRequests::patch_status`] of an object that is not of its type.
     ///
     /// # Errors
-    /// As [`Calls::patch_status`].
-    pub async fn patch_status_untyped<K: Object>(&self, key: &Key, patch: &Value) -> Result<(), CallError> {
-        let what = format!("patch status of {} {key}", K::kind(&()));
+    /// As [`ApiRequests::patch_status`].
+    pub(crate) async fn patch_status_untyped<K: Object>(&self, key: &Key, patch: &Value) -> Result<(), RequestError> {
+        let request = format!("patch status of {} {key}", K::kind(&()));
         let params = PatchParams {
             field_manager: Some(self.manager.clone()),
             ..PatchParams::default()
         };
         let api = self.untyped::<K>(&key.namespace);
-        self.write(what, api.patch_status(&key.name, &params, &Patch::Merge(patch)))
+        self.write(request, api.patch_status(&key.name, &params, &Patch::Merge(patch)))
             .await
             .map(drop)
     }
@@ -222,12 +226,14 @@ impl Calls {
     ///
     /// # Errors
     /// When the server does not say.
-    pub async fn mount_failure(&self, pod: &Key, uid: &str) -> Result<Option<String>, CallError> {
-        let what = format!("list events of Pod {pod}");
+    pub(crate) async fn mount_failure(&self, pod: &Key, uid: &str) -> Result<Option<String>, RequestError> {
+        let request = format!("list events of Pod {pod}");
         let params = ListParams::default()
             .fields(&format!("involvedObject.uid={uid},type=Warning"))
             .limit(100);
-        let events = self.read(what, self.api::<Event>(&pod.namespace).list(&params)).await?;
+        let events = self
+            .read(request, self.api::<Event>(&pod.namespace).list(&params))
+            .await?;
         let told_at = |event: &Event| {
             let last = event.last_timestamp.as_ref().map(|at| at.0);
             let series = event
@@ -249,20 +255,20 @@ impl Calls {
     ///
     /// # Errors
     /// When the server does not say that it did.
-    pub async fn create<K: Object>(&self, object: &K) -> Result<K, CallError> {
+    pub(crate) async fn create<K: Object>(&self, object: &K) -> Result<K, RequestError> {
         let key = Key::of(object.meta());
-        let what = format!("create {} {key}", K::kind(&()));
+        let request = format!("create {} {key}", K::kind(&()));
         let params = PostParams {
             field_manager: Some(self.manager.clone()),
             ..PostParams::default()
         };
-        self.write(what, async {
+        self.write(request, async {
             let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
             let collection = Request::new(K::url_path(&(), Some(&key.namespace)));
             let mut request = collection.create(&params, body).map_err(kube::Error::BuildRequest)?;
             // What kube's own method does: its span has this name.
             request.extensions_mut().insert("create");
-            self.client.request::<Told<K>>(request).await?.typed()
+            self.client.request::<Guarded<K>>(request).await?.typed()
         })
         .await
     }
@@ -271,8 +277,8 @@ impl Calls {
     ///
     /// # Errors
     /// When the server does not say that it did.
-    pub async fn delete<K: Object>(&self, key: &Key, uid: &str) -> Result<Deletion<K>, CallError> {
-        let what = format!("delete {} {key}", K::kind(&()));
+    pub(crate) async fn delete<K: Object>(&self, key: &Key, uid: &str) -> Result<Deletion<K>, RequestError> {
+        let request = format!("delete {} {key}", K::kind(&()));
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: Some(uid.to_owned()),
@@ -281,7 +287,7 @@ impl Calls {
             ..DeleteParams::background()
         };
         let api = self.api::<K>(&key.namespace);
-        match self.write(what, api.delete(&key.name, &params)).await {
+        match self.write(request, api.delete(&key.name, &params)).await {
             Ok(answer) => Ok(Deletion::Begun(
                 answer.left().and_then(|told| told.typed().ok()).map(Box::new),
             )),
@@ -294,14 +300,14 @@ impl Calls {
     ///
     /// # Errors
     /// When the server does not say that it did; [`Class::Conflict`] when the object has changed.
-    pub async fn patch_status<K: Object>(&self, key: &Key, patch: &Value) -> Result<K, CallError> {
-        let what = format!("patch status of {} {key}", K::kind(&()));
+    pub(crate) async fn patch_status<K: Object>(&self, key: &Key, patch: &Value) -> Result<K, RequestError> {
+        let request = format!("patch status of {} {key}", K::kind(&()));
         let params = PatchParams {
             field_manager: Some(self.manager.clone()),
             ..PatchParams::default()
         };
         let api = self.api::<K>(&key.namespace);
-        self.write(what, async {
+        self.write(request, async {
             let patch = Patch::Merge(patch);
             api.patch_status(&key.name, &params, &patch).await?.typed()
         })

@@ -11,7 +11,7 @@ use legion_plan::EventNote;
 use legion_runtime::retry::Class;
 use sha2::{Digest as _, Sha256};
 
-use crate::{kind::Kind, shared::Shared};
+use crate::{context::Context, reconcile::controller::Controller};
 
 /// Who reports.
 const CONTROLLER: &str = "legion-platform.org/operator";
@@ -20,16 +20,16 @@ const NOTE_MAX: usize = 1024;
 
 /// Publishes an event about an object. Its name follows from what it says, so that the same thing is never said twice of
 /// the same object, also after a crash. An event that cannot be published is lost: everything in it stands in the status.
-pub async fn publish<K: Kind>(shared: &Shared, object: &K::Object, note: &EventNote, now: Timestamp) {
+pub(crate) async fn publish<K: Controller>(context: &Context, object: &K::Object, note: &EventNote, now: Timestamp) {
     let event = event::<K>(object, note, now);
-    if let Err(error) = shared.calls.create(&event).await
+    if let Err(error) = context.requests.create(&event).await
         && error.class != Class::AlreadyExists
     {
         tracing::warn!(class = error.class.as_str(), %error, "an event is lost");
     }
 }
 
-fn event<K: Kind>(object: &K::Object, note: &EventNote, now: Timestamp) -> Event {
+fn event<K: Controller>(object: &K::Object, note: &EventNote, now: Timestamp) -> Event {
     let meta = object.meta();
     let name = meta.name.clone().unwrap_or_default();
     let uid = meta.uid.clone().unwrap_or_default();
