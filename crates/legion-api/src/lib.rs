@@ -17,6 +17,7 @@ pub mod problem;
 pub mod reason;
 pub mod resources;
 pub mod rules;
+pub mod run;
 pub mod toolchain;
 pub mod training;
 pub mod validate;

@@ -20,6 +20,7 @@ pub mod connection;
 pub mod hash;
 pub mod image;
 pub mod plan;
+pub mod run;
 pub mod schema;
 pub mod settings;
 pub mod toolchain;

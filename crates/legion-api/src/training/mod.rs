@@ -10,6 +10,5 @@ pub use spec::{
     Workspace,
 };
 pub use status::{
-    Artifact, EnvironmentFacts, ExternalRun, Failure, HistoryEntry, Metric, ModelTrainingStatus, Notice, Omitted,
-    OutputFacts, PinnedToolchain, RunResult, RunStatus, SourceFacts, StoredFile, StoredSeries, Waiting,
+    EnvironmentFacts, ExternalRun, Metric, ModelTrainingStatus, Omitted, OutputFacts, SourceFacts, StoredSeries,
 };

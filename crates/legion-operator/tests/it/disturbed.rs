@@ -1,7 +1,7 @@
 //! Pods that are lost, relabelled or deleted by somebody, and trainings that are deleted, suspended or changed: at every
 //! request of the operator and before every event that it gets.
 
-use legion_api::{ModelTraining, condition, training::RunResult};
+use legion_api::{ModelTraining, condition, run::RunResult};
 use legion_testkit::{
     cluster::{Cluster, is_settled},
     disturbance::Disturbance,

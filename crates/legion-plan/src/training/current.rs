@@ -3,13 +3,11 @@
 use legion_api::{
     ModelTrainingStatus, Problem, Reason,
     condition::{SUCCEEDED, find},
-    training::{HistoryEntry, RunResult, RunStatus},
+    run::{HistoryEntry, RunResult, RunStatus},
 };
 
-use super::{
-    run_id::{is_same, run_id},
-    world::{ConfigMapView, MissingKey, World, config_map_name},
-};
+use super::world::{ConfigMapView, MissingKey, World, config_map_name};
+use crate::run::id::{is_same, run_id};
 
 /// Most earlier runs that a status keeps.
 const HISTORY_MAX: usize = 5;

@@ -12,25 +12,27 @@ use legion_api::{
     condition::{SUCCEEDED, find},
     duration::Span,
     names::TRAINING_NAME_MAX,
-    training::{Failure, RunResult, RunStatus, Waiting},
+    run::{Failure, RunResult, RunStatus, Waiting},
 };
 
 use super::{
-    backoff,
-    containers::Containers,
     current::{Current, begin, current, is_settled},
     facts,
     inputs::{self, Inputs},
-    labels,
-    outcome::{End, Verdict, end_of, fetch_facts},
-    pod::Attempt,
-    waiting::{self, Doing},
     world::{ConfigMapView, World},
 };
 use crate::{
     Settings,
     conditions::{self, State, seconds},
     plan::{Action, EventNote, Need, Note, Plan, Write},
+    run::{
+        attempt::Attempt,
+        backoff,
+        containers::Containers,
+        ending::{End, Verdict, end_of, fetch_facts},
+        labels,
+        waiting::{self, Doing},
+    },
 };
 
 /// Decides about a training.

@@ -4,10 +4,8 @@ use jiff::Timestamp;
 use legion_api::{
     ModelTrainingStatus,
     condition::cut,
-    training::{
-        Artifact, EnvironmentFacts, ExternalRun, Metric, Notice, Omitted, OutputFacts, PinnedToolchain, SourceFacts,
-        StoredFile, StoredSeries,
-    },
+    run::{Artifact, Notice, PinnedToolchain, StoredFile},
+    training::{EnvironmentFacts, ExternalRun, Metric, Omitted, OutputFacts, SourceFacts, StoredSeries},
 };
 use legion_protocol::{
     message::{PublishOutcome, Stored, Tail},
@@ -16,10 +14,8 @@ use legion_protocol::{
     training::SourceKind,
 };
 
-use super::{
-    inputs::Inputs,
-    outcome::{Facts, FetchFacts},
-};
+use super::inputs::Inputs;
+use crate::run::ending::{Facts, FetchFacts};
 
 /// Most notices in the status.
 const MAX_NOTICES: usize = 32;

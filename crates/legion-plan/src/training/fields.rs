@@ -105,7 +105,7 @@ pub fn field_effects() -> &'static [FieldEffect] {
 
 /// The part of a spec that has the given effect, blind to defaults: a field that stands at its default counts as absent,
 /// so that a default that is written out, or filled in by a newer CRD, changes nothing.
-pub(super) fn part(spec: &Value, effect: Effect) -> Value {
+pub(crate) fn part(spec: &Value, effect: Effect) -> Value {
     let chosen = FIELDS.iter().filter(|line| line.effect == effect).filter_map(|line| {
         let value = without_defaults(spec.get(line.field)?, &default_of(line.field))?;
         Some((line.field.to_owned(), value))

@@ -21,7 +21,7 @@ const VERSION: u32 = 1;
 /// The inputs of a run. Kept as JSON in an annotation of the pod and in `status.run.inputs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Inputs {
+pub(crate) struct Inputs {
     pub version: u32,
     pub toolchain: ToolInput,
     /// `spec.arguments` with the defaults of the toolchain's schema.
@@ -34,7 +34,7 @@ pub(super) struct Inputs {
 /// What a run takes from its toolchain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ToolInput {
+pub(crate) struct ToolInput {
     pub namespace: String,
     pub name: String,
     pub generation: i64,
@@ -52,7 +52,7 @@ pub(super) struct ToolInput {
 
 /// The source of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct SourceInput {
+pub(crate) struct SourceInput {
     pub task: SourceTask,
     /// Name of the ConfigMap, Connection or PersistentVolumeClaim; empty for a public repository.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -66,7 +66,7 @@ pub(super) struct SourceInput {
 
 /// A data binding of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct DataInput {
+pub(crate) struct DataInput {
     pub task: DataTask,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount: Option<Mount>,
@@ -74,7 +74,7 @@ pub(super) struct DataInput {
 
 /// The output of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct OutputInput {
+pub(crate) struct OutputInput {
     pub task: OutputTask,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount: Option<Mount>,
@@ -83,13 +83,13 @@ pub(super) struct OutputInput {
 /// What is mounted as a slot's storage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Mount {
+pub(crate) enum Mount {
     Claim(String),
     Directory(String),
 }
 
 /// The Secret that a store needs, if it needs one.
-pub(super) fn secret_of(store: &Store) -> Option<&str> {
+pub(crate) fn secret_of(store: &Store) -> Option<&str> {
     let (Store::S3 { secret, .. } | Store::Http { secret, .. }) = store else {
         return None;
     };
@@ -98,7 +98,7 @@ pub(super) fn secret_of(store: &Store) -> Option<&str> {
 
 impl SourceInput {
     /// The Secret that the source needs, if it needs one.
-    pub(super) fn secret(&self) -> Option<&str> {
+    pub(crate) fn secret(&self) -> Option<&str> {
         match &self.task {
             SourceTask::Git { secret, .. } => Some(secret.as_str()).filter(|secret| !secret.is_empty()),
             SourceTask::ObjectStore { store, .. } => secret_of(store),
@@ -108,20 +108,20 @@ impl SourceInput {
 }
 
 impl Inputs {
-    pub(super) fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         // Plain data with string keys: it always serialises.
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// Reads what an operator of this version wrote. Anything else is treated as absent.
-    pub(super) fn from_json(text: &str) -> Option<Self> {
+    pub(crate) fn from_json(text: &str) -> Option<Self> {
         serde_json::from_str::<Self>(text)
             .ok()
             .filter(|inputs| inputs.version == VERSION)
     }
 
     /// The same inputs with the commit that `fetch` found.
-    pub(super) fn pin_commit(&mut self, found: &str) {
+    pub(crate) fn pin_commit(&mut self, found: &str) {
         if let SourceTask::Git { commit, .. } = &mut self.source.task
             && commit.is_empty()
         {
@@ -130,13 +130,13 @@ impl Inputs {
     }
 
     /// The field of the training that a claim comes from, if `text` speaks of that claim in quotes.
-    pub(super) fn field_of_claim_in(&self, text: &str) -> Option<String> {
+    pub(crate) fn field_of_claim_in(&self, text: &str) -> Option<String> {
         let mut claims = self.claims();
         claims.find_map(|(field, claim)| text.contains(&format!("{claim:?}")).then_some(field))
     }
 
     /// The fields of the training that claims come from, and the claims.
-    pub(super) fn claims(&self) -> impl Iterator<Item = (String, &str)> {
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (String, &str)> {
         let source = self.source.mount.as_ref();
         let output = self.output.mount.as_ref();
         let data = self.data.iter().enumerate();
@@ -154,7 +154,7 @@ impl Inputs {
     }
 
     /// The commit of a git source, once it is known.
-    pub(super) fn commit(&self) -> Option<&str> {
+    pub(crate) fn commit(&self) -> Option<&str> {
         match &self.source.task {
             SourceTask::Git { commit, .. } if !commit.is_empty() => Some(commit),
             _ => None,
@@ -166,7 +166,7 @@ impl Inputs {
 ///
 /// # Errors
 /// All that is missing or wrong.
-pub(super) fn resolve(
+pub(crate) fn resolve(
     world: &World,
     settings: &Settings,
     run_id: &str,
@@ -631,7 +631,7 @@ fn joined(root: &str, path: &str) -> String {
 }
 
 /// A relative path without `.` and doubled slashes. Parts that lead upwards are refused elsewhere and dropped here.
-pub(super) fn normal(path: &str) -> String {
+pub(crate) fn normal(path: &str) -> String {
     let parts = Path::new(path).components().filter_map(|part| match part {
         Component::Normal(part) => part.to_str(),
         _ => None,

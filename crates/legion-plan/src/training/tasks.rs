@@ -7,13 +7,14 @@ use legion_protocol::{
     training::{DataFacts, Goal as WireGoal, ModelName, Objective, SourceFacts, TrainingDocument},
 };
 
-use super::{inputs::Inputs, pod::Attempt};
+use super::inputs::Inputs;
+use crate::run::attempt::Attempt;
 
 /// Containers of the pod as Legion makes it: `fetch`, `trainer`, `publish`. What is injected takes from the same 12 KiB,
 /// and a message that is cut for it is noticed by its checksum.
 const CONTAINERS: usize = 3;
 
-pub(super) fn budget() -> u32 {
+pub(crate) fn budget() -> u32 {
     u32::try_from(message_budget(CONTAINERS)).unwrap_or(u32::MAX)
 }
 
@@ -60,7 +61,7 @@ fn source_facts(inputs: &Inputs) -> SourceFacts {
 }
 
 /// The task of `fetch`.
-pub(super) fn fetch(attempt: &Attempt<'_>) -> FetchTask {
+pub(crate) fn fetch(attempt: &Attempt<'_>) -> FetchTask {
     let Attempt { spec, inputs, .. } = attempt;
     let data_facts = inputs.data.iter().map(|data| DataFacts {
         name: data.task.name.clone(),
@@ -99,7 +100,7 @@ pub(super) fn fetch(attempt: &Attempt<'_>) -> FetchTask {
 }
 
 /// The task of `publish`.
-pub(super) fn publish(attempt: &Attempt<'_>) -> PublishTask {
+pub(crate) fn publish(attempt: &Attempt<'_>) -> PublishTask {
     let Attempt { spec, inputs, .. } = attempt;
     PublishTask {
         version: WIRE_VERSION,

@@ -4,12 +4,11 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use legion_api::{
-    Connection, ModelTraining, ModelTrainingStatus, ToolchainIntegration,
-    training::{ConfigMapSource, RunStatus},
+    Connection, ModelTraining, ModelTrainingStatus, ToolchainIntegration, run::RunStatus, training::ConfigMapSource,
 };
 use legion_protocol::digest;
 
-use super::labels;
+use crate::run::labels;
 
 /// Everything that a decision about a training is made from. All of it comes from watches, but for what a
 /// [`crate::Need`] asks for. Absence is data.
@@ -57,32 +56,32 @@ impl World {
         }
     }
 
-    pub(super) fn uid(&self) -> &str {
+    pub(crate) fn uid(&self) -> &str {
         self.training.metadata.uid.as_deref().unwrap_or_default()
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.training.metadata.name.as_deref().unwrap_or_default()
     }
 
-    pub(super) fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         self.training.metadata.namespace.as_deref().unwrap_or_default()
     }
 
-    pub(super) fn generation(&self) -> i64 {
+    pub(crate) fn generation(&self) -> i64 {
         self.training.metadata.generation.unwrap_or_default()
     }
 
-    pub(super) fn status(&self) -> Cow<'_, ModelTrainingStatus> {
+    pub(crate) fn status(&self) -> Cow<'_, ModelTrainingStatus> {
         self.training.status.as_ref().map_or_else(Cow::default, Cow::Borrowed)
     }
 
-    pub(super) fn run(&self) -> Option<&RunStatus> {
+    pub(crate) fn run(&self) -> Option<&RunStatus> {
         self.training.status.as_ref()?.run.as_ref()
     }
 
     /// The pods that are the training's own, each once: what the watch shows, and what a live GET has found.
-    pub(super) fn own_pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+    pub(crate) fn own_pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
         let found = self
             .probed
             .values()

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use legion_api::{
     ModelTraining, ModelTrainingStatus,
     condition::{SUCCEEDED, find},
-    training::{Failure, RunResult},
+    run::{Failure, RunResult},
 };
 use legion_plan::{
     Action, Need, Outcome, Plan, StepResult, Write,

@@ -122,7 +122,7 @@ fn ended_with(record: ExitRecord, log: &str) -> Case {
 /// A run that was seen at work, has used up its patience, and whose pod then ended as said.
 fn worn_out(
     reason: Reason,
-    wear: fn(&mut legion_api::training::RunStatus),
+    wear: fn(&mut legion_api::run::RunStatus),
     change: impl FnOnce(&mut Pod),
 ) -> (Reason, Case) {
     let mut case = with_pod(json!({}), 3700, train);

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateRunning, Pod};
 use legion_api::{
     condition::{SUCCEEDED, find},
-    training::RunResult,
+    run::RunResult,
 };
 use legion_plan::{
     Action, StepResult,

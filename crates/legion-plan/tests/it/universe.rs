@@ -10,7 +10,7 @@ use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use legion_api::{
     ModelTraining, ModelTrainingStatus,
     condition::{STALLED, SUCCEEDED, find, is_true},
-    training::RunResult,
+    run::RunResult,
 };
 use legion_plan::{
     Action, ApiError, Need, Outcome, Settings, StatusPatch, StepResult,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated};
-use legion_api::{Reason, condition::cut, duration::Span, training::Failure};
+use legion_api::{Reason, condition::cut, duration::Span, run::Failure};
 use legion_protocol::{
     env,
     exit::ExitRecord,
@@ -14,13 +14,13 @@ use legion_protocol::{
 use super::containers::{Containers, has_started, terminated};
 
 /// What `publish` reported.
-pub(super) type Facts = Decoded<PublishHead, PublishTail>;
+pub(crate) type Facts = Decoded<PublishHead, PublishTail>;
 /// What `fetch` reported.
-pub(super) type FetchFacts = Decoded<FetchHead, FetchTail>;
+pub(crate) type FetchFacts = Decoded<FetchHead, FetchTail>;
 
 /// What follows from the end of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// The run has succeeded.
     Success,
     /// The training's own fault: counts against `spec.retries`.
@@ -43,7 +43,7 @@ pub(super) enum Verdict {
 
 /// The end of an attempt.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct End {
+pub(crate) struct End {
     pub verdict: Verdict,
     /// The reason that the run ends with, when this was its last attempt.
     pub reason: Reason,
@@ -56,7 +56,7 @@ pub(super) struct End {
 }
 
 impl End {
-    pub(super) fn new(verdict: Verdict, reason: Reason, step: &str, word: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(verdict: Verdict, reason: Reason, step: &str, word: &str, message: impl Into<String>) -> Self {
         let failure = Failure {
             step: step.to_owned(),
             reason: word.to_owned(),
@@ -82,7 +82,7 @@ impl End {
     }
 
     /// A pod that is no longer there, and left no word.
-    pub(super) fn vanished(pod: &str) -> Self {
+    pub(crate) fn vanished(pod: &str) -> Self {
         let message = format!("pod {pod} is gone: it was deleted, or lost with its node");
         Self::new(
             Verdict::Disruption,
@@ -95,12 +95,12 @@ impl End {
 }
 
 /// What `fetch` reported, once it has ended.
-pub(super) fn fetch_facts(containers: &Containers<'_>) -> Option<FetchFacts> {
+pub(crate) fn fetch_facts(containers: &Containers<'_>) -> Option<FetchFacts> {
     FetchMessage::decode(terminated(containers.fetch?)?.message.as_deref()?).ok()
 }
 
 /// How the attempt ended; nothing while it has not.
-pub(super) fn end_of(containers: &Containers<'_>) -> Option<End> {
+pub(crate) fn end_of(containers: &Containers<'_>) -> Option<End> {
     let ending = Ending::read(containers);
     if !ending.has_ended() {
         return None;

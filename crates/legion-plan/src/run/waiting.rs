@@ -4,11 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStatus;
 use legion_api::Reason;
 
-use super::{
-    containers::{Containers, terminated},
-    inputs::Inputs,
-};
-use crate::conditions::State;
+use super::containers::{Containers, terminated};
+use crate::{conditions::State, training::inputs::Inputs};
 
 /// How long after a pod was given to its node its volumes may take before it is worth a look at its events.
 const VOLUME_PATIENCE_SECONDS: i64 = 20;
@@ -19,7 +16,7 @@ const LOST_PATIENCE_SECONDS: i64 = 60;
 
 /// What an attempt is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Doing {
+pub(crate) struct Doing {
     pub state: State,
     /// Since when; absent when nobody has said.
     pub since: Option<Timestamp>,
@@ -40,14 +37,17 @@ impl Doing {
     }
 
     /// The same with the kubelet's word about a volume that it cannot mount.
-    pub(super) fn explained(mut self, pod: &str, word: &str, inputs: Option<&Inputs>) -> Self {
+    pub(crate) fn explained(mut self, pod: &str, word: &str, inputs: Option<&Inputs>) -> Self {
         // A claim's volume goes by its PersistentVolume's name there, which nothing else tells: it is one of the claims.
         let of_claims = || {
             let claims = inputs.filter(|_| word.contains("for volume \""))?.claims();
             let fields: Vec<String> = claims.map(|(field, _)| field).collect();
             (!fields.is_empty()).then(|| fields.join(" or "))
         };
-        let field = word.split('"').find_map(super::pod::field_of_volume).or_else(of_claims);
+        let field = word
+            .split('"')
+            .find_map(super::volumes::field_of_volume)
+            .or_else(of_claims);
         let field = field.map_or_else(String::new, |field| format!("{field}: "));
         self.state.message = format!("{field}a volume of pod {pod} cannot be mounted: {word}");
         self
@@ -56,7 +56,7 @@ impl Doing {
 
 /// What an attempt that has not ended is doing. `previous` is the message of the condition when it had the same reason:
 /// the kubelet gives the cause of a failed pull only every other time. `image_field` is where the trainer's image comes from.
-pub(super) fn doing(
+pub(crate) fn doing(
     containers: &Containers<'_>,
     image_field: &str,
     previous: Option<(Reason, &str)>,

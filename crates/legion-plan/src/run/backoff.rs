@@ -6,7 +6,7 @@ use crate::{Settings, hash};
 
 /// The wait before the attempt after `ended` ended attempts: the base, doubled for each attempt, cut at the longest, and
 /// up to a quarter more by hash: many runs that failed together do not come back together, and nothing is random.
-pub(super) fn delay(settings: &Settings, run_id: &str, ended: i32) -> Duration {
+pub(crate) fn delay(settings: &Settings, run_id: &str, ended: i32) -> Duration {
     let doublings = u32::try_from(ended.saturating_sub(1)).unwrap_or(0).min(20);
     let delay = settings
         .backoff_base

@@ -1,9 +1,11 @@
 //! The id of a run: a hash over what makes it this run and no other.
 
-use legion_api::{ModelTrainingSpec, training::RunStatus};
+use legion_api::{ModelTrainingSpec, run::RunStatus};
 
-use super::fields::{self, Effect};
-use crate::hash;
+use crate::{
+    hash,
+    training::fields::{self, Effect},
+};
 
 /// Version of the hash. Part of its input: should the list of fields ever change, ids of the old version stay what they
 /// are, because an id is computed once and then kept in the status.
@@ -23,7 +25,7 @@ pub fn run_id(uid: &str, sequence: i64, spec: &ModelTrainingSpec, source_digest:
 }
 
 /// Whether `run` is still what `spec` asks for.
-pub(super) fn is_same(uid: &str, run: &RunStatus, spec: &ModelTrainingSpec, source_digest: Option<&str>) -> bool {
+pub(crate) fn is_same(uid: &str, run: &RunStatus, spec: &ModelTrainingSpec, source_digest: Option<&str>) -> bool {
     run_id(uid, run.sequence, spec, source_digest) == run.id
 }
 

@@ -5,7 +5,7 @@ use legion_api::Reason;
 use crate::{conditions::State, plan::ApiError};
 
 /// Turns an answer of the API server into words that stay the same while the cause does.
-pub(super) fn state_of(error: &ApiError, pod: &str) -> State {
+pub(crate) fn state_of(error: &ApiError, pod: &str) -> State {
     let message = error.message.as_str();
     if let Some((_, quota)) = message.split_once("exceeded quota: ") {
         // `NAME, requested: cpu=2, used: cpu=7, limited: cpu=8`: what is used changes all the time.

@@ -7,7 +7,7 @@ use super::pod::{FETCH, PUBLISH, TRAINER};
 
 /// The parts of a pod that an attempt is read from.
 #[derive(Clone, Copy)]
-pub(super) struct Containers<'a> {
+pub(crate) struct Containers<'a> {
     pub pod: &'a Pod,
     pub fetch: Option<&'a ContainerStatus>,
     pub trainer: Option<&'a ContainerStatus>,
@@ -15,7 +15,7 @@ pub(super) struct Containers<'a> {
 }
 
 impl<'a> Containers<'a> {
-    pub(super) fn of(pod: &'a Pod) -> Self {
+    pub(crate) fn of(pod: &'a Pod) -> Self {
         let status = pod.status.as_ref();
         let find = |list: Option<&'a Vec<ContainerStatus>>, name: &str| {
             list.into_iter().flatten().find(|container| container.name == name)
@@ -30,11 +30,11 @@ impl<'a> Containers<'a> {
     }
 
     /// The containers of ours that the kubelet has reported on.
-    pub(super) fn all(&self) -> impl Iterator<Item = &'a ContainerStatus> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &'a ContainerStatus> {
         [self.fetch, self.trainer, self.publish].into_iter().flatten()
     }
 
-    pub(super) fn phase(&self) -> &'a str {
+    pub(crate) fn phase(&self) -> &'a str {
         self.pod
             .status
             .as_ref()
@@ -43,7 +43,7 @@ impl<'a> Containers<'a> {
     }
 
     /// `status.reason`: `Evicted`, `DeadlineExceeded`, `NodeLost`, ...
-    pub(super) fn reason(&self) -> &'a str {
+    pub(crate) fn reason(&self) -> &'a str {
         self.pod
             .status
             .as_ref()
@@ -52,7 +52,7 @@ impl<'a> Containers<'a> {
     }
 
     /// `status.message`.
-    pub(super) fn message(&self) -> &'a str {
+    pub(crate) fn message(&self) -> &'a str {
         self.pod
             .status
             .as_ref()
@@ -60,7 +60,7 @@ impl<'a> Containers<'a> {
             .unwrap_or_default()
     }
 
-    pub(super) fn condition(&self, type_: &str) -> Option<&'a PodCondition> {
+    pub(crate) fn condition(&self, type_: &str) -> Option<&'a PodCondition> {
         let status = self.pod.status.as_ref()?;
         status
             .conditions
@@ -70,14 +70,14 @@ impl<'a> Containers<'a> {
     }
 
     /// Whether nothing of the pod runs any more, or ever will.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(self.phase(), "Succeeded" | "Failed")
     }
 
     /// Whether none of its containers runs any more, or ever will. A kubelet reports the ends of all containers first and the
     /// pod's last phase only when it has cleaned up behind them (its status manager's `mergePodStatus`), so that a pod
     /// which is still `Running` may have nothing left that runs. Native sidecars are ended by the kubelet by itself.
-    pub(super) fn has_stopped(&self) -> bool {
+    pub(crate) fn has_stopped(&self) -> bool {
         let main = self
             .pod
             .status
@@ -90,11 +90,11 @@ impl<'a> Containers<'a> {
         self.is_over() || all_ended || none_begins
     }
 
-    pub(super) fn is_terminating(&self) -> bool {
+    pub(crate) fn is_terminating(&self) -> bool {
         self.pod.metadata.deletion_timestamp.is_some()
     }
 
-    pub(super) fn is_scheduled(&self) -> bool {
+    pub(crate) fn is_scheduled(&self) -> bool {
         self.pod
             .spec
             .as_ref()
@@ -102,7 +102,7 @@ impl<'a> Containers<'a> {
     }
 
     /// When the pod was given to its node.
-    pub(super) fn scheduled_at(&self) -> Option<Timestamp> {
+    pub(crate) fn scheduled_at(&self) -> Option<Timestamp> {
         let condition = self
             .condition("PodScheduled")
             .filter(|condition| condition.status == "True");
@@ -111,16 +111,16 @@ impl<'a> Containers<'a> {
             .or_else(|| self.created_at().filter(|_| self.is_scheduled()))
     }
 
-    pub(super) fn created_at(&self) -> Option<Timestamp> {
+    pub(crate) fn created_at(&self) -> Option<Timestamp> {
         self.pod.metadata.creation_timestamp.as_ref().map(|at| at.0)
     }
 
-    pub(super) fn name(&self) -> &'a str {
+    pub(crate) fn name(&self) -> &'a str {
         self.pod.metadata.name.as_deref().unwrap_or_default()
     }
 
     /// When the last thing ended that has ended.
-    pub(super) fn ended_at(&self) -> Option<Timestamp> {
+    pub(crate) fn ended_at(&self) -> Option<Timestamp> {
         self.all()
             .filter_map(|container| terminated(container)?.finished_at.as_ref())
             .map(|at| at.0)
@@ -128,7 +128,7 @@ impl<'a> Containers<'a> {
     }
 
     /// When the training code's container began to run.
-    pub(super) fn trainer_started_at(&self) -> Option<Timestamp> {
+    pub(crate) fn trainer_started_at(&self) -> Option<Timestamp> {
         let state = self.trainer?.state.as_ref()?;
         let running = state.running.as_ref().and_then(|running| running.started_at.as_ref());
         let ended = || {
@@ -144,12 +144,12 @@ impl<'a> Containers<'a> {
 }
 
 /// The end of a container, once it has ended.
-pub(super) fn terminated(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+pub(crate) fn terminated(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     container.state.as_ref()?.terminated.as_ref()
 }
 
 /// Whether a container that has ended had ever run. One that could not be started has the epoch as its start.
-pub(super) fn has_started(end: &ContainerStateTerminated) -> bool {
+pub(crate) fn has_started(end: &ContainerStateTerminated) -> bool {
     let never = matches!(
         end.reason.as_deref(),
         Some("StartError" | "ContainerCannotRun" | "CreateContainerError")

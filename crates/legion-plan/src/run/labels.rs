@@ -20,12 +20,12 @@ pub const SHAPE: &str = "legion-platform.org/shape";
 pub const MANAGER: &str = "legion-operator";
 
 /// An annotation's value.
-pub(super) fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+pub(crate) fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
 /// Whether a pod is controlled by the object with that uid.
-pub(super) fn is_owned(pod: &Pod, uid: &str) -> bool {
+pub(crate) fn is_owned(pod: &Pod, uid: &str) -> bool {
     let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
     !uid.is_empty()
         && owners
@@ -40,7 +40,7 @@ pub fn pod_name(training: &str, run: &str, attempt: i32) -> String {
 }
 
 /// The run and the attempt that a pod was made for, by its name: a pod keeps that when somebody changes its labels.
-pub(super) fn identity<'a>(pod: &'a Pod, training: &str) -> Option<(&'a str, i32)> {
+pub(crate) fn identity<'a>(pod: &'a Pod, training: &str) -> Option<(&'a str, i32)> {
     let rest = pod
         .metadata
         .name
