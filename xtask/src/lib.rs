@@ -7,7 +7,9 @@
 pub mod cluster;
 pub mod generate;
 pub mod image;
+pub mod measure;
 pub mod suites;
+pub mod tidy;
 
 use std::path::PathBuf;
 

@@ -39,6 +39,12 @@ enum Command {
         #[arg(long, group = "tiers")]
         kubernetes: bool,
     },
+    /// Prints figures about the code and the docs: lines, functions, circles, public items, prose.
+    Measure {
+        /// Another checkout of this repository.
+        #[arg(long, value_name = "DIR")]
+        root: Option<std::path::PathBuf>,
+    },
     /// Builds the images with Buildah and prints their sizes.
     Image(xtask::image::Options),
     /// A complete Kubernetes on this machine, for tests.
@@ -82,6 +88,10 @@ fn run() -> anyhow::Result<ExitCode> {
                 _ => Choice::All,
             };
             xtask::suites::run(&root, choice)
+        }
+        Command::Measure { root: other } => {
+            xtask::measure::run(&other.unwrap_or(root))?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Image(options) => xtask::image::run(&root, &options),
         Command::Cluster { action } => xtask::cluster::act(&root, action),

@@ -4,3 +4,4 @@
 
 mod drift;
 mod edges;
+mod tidy;

@@ -1,0 +1,59 @@
+//! The rules that no compiler and no linter holds. Each failure names the place and what to do.
+
+use std::sync::OnceLock;
+
+use xtask::{
+    repository,
+    tidy::{self, Finding, TextFile, modules},
+};
+
+fn files() -> &'static [TextFile] {
+    static FILES: OnceLock<Vec<TextFile>> = OnceLock::new();
+    FILES.get_or_init(|| tidy::tracked_files(&repository()).unwrap())
+}
+
+fn none(findings: &[Finding]) {
+    let list: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
+    assert!(findings.is_empty(), "{} places:\n{list}", findings.len());
+}
+
+#[test]
+#[ignore = "until every crate is clean"]
+fn no_refused_words() {
+    none(&tidy::words::refused(files()));
+}
+
+#[test]
+#[ignore = "until every crate is clean"]
+fn imports_are_in_order() {
+    let rust = files().iter().filter(|file| file.extension() == "rs");
+    none(&rust.flat_map(tidy::rust::misplaced_imports).collect::<Vec<_>>());
+}
+
+#[test]
+#[ignore = "until every crate is clean"]
+fn comments_keep_the_line_width() {
+    none(&tidy::wide_comments(files()));
+}
+
+#[test]
+fn files_are_short() {
+    none(&tidy::long_files(files()));
+}
+
+#[test]
+#[ignore = "until every crate is clean"]
+fn links_lead_somewhere() {
+    none(&tidy::links::broken(&repository(), files()));
+}
+
+#[test]
+#[ignore = "until every crate is clean"]
+fn modules_form_no_circles() {
+    for name in ["legion-plan", "legion-operator", "legion-agent"] {
+        let graph = modules::graph(files(), &format!("crates/{name}"));
+        assert!(graph.len() > 5, "{name} has {} modules", graph.len());
+        let circles = modules::circles(&graph);
+        assert!(circles.is_empty(), "{name}: these modules use each other: {circles:#?}");
+    }
+}
