@@ -1,4 +1,4 @@
-"""The command `legion-mlflow`: runs the training that the environment describes, or checks a model directory."""
+"""The command `legion-mlflow`: runs the training of the environment variables, or checks a model directory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from legion_mlflow import environment, project
 from legion_mlflow.protocol import EXIT_REFUSED, Context, Events, Result
 from legion_mlflow.refusal import Refusal
 
-_USAGE = """usage: legion-mlflow                     run the training that LEGION_TRAINING describes
+_USAGE = """usage: legion-mlflow                     run the training of LEGION_TRAINING
        legion-mlflow validate-gppi DIR   check a model directory against GPPI v1
-       legion-mlflow prepare             make what every run would make anew (for images)"""
+       legion-mlflow prepare             create the files every run needs (for images)"""
 
-# Loads this package alone into the project's interpreter: with its parent directory on sys.path, the toolchain's other
+# Loads only this package into the project's interpreter. With its parent directory on sys.path, the toolchain's other
 # packages would be importable there too.
 _LOADER = """
 import importlib.util, sys
@@ -28,7 +28,7 @@ sys.exit(main(sys.argv[3]))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; the return value is the exit code."""
+    """Runs the command and returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         return train()
@@ -81,7 +81,7 @@ def train() -> int:
 
 
 def refuse(refusal: Refusal, context: Context) -> int:
-    """Says no: in the log for people, in the result document for status."""
+    """Reports a refusal in the log for people, and in the result document for the status."""
     where = f"{refusal.field}: " if refusal.field else ""
     print(f"legion-mlflow: {where}{refusal.message}. {refusal.remedy}", file=sys.stderr)
     Result(error=refusal.document()).write(context.result)

@@ -18,11 +18,11 @@ from legion_mlflow.refusal import Refusal
 
 @dataclass
 class Environment:
-    """The two interpreters of a run; nearly always they are one."""
+    """The two interpreters of a run. Nearly always they are the same."""
 
     # Runs MLflow's driver.
     driver: Path
-    # Directory that comes first on PATH for the project's command.
+    # First directory on PATH for the project's command.
     bin: Path
     # "toolchain" or "project", for status.
     source: str
@@ -34,12 +34,12 @@ class Environment:
 
 
 def choose(project: Project, context: Context, env: Mapping[str, str], events: Events) -> Environment:
-    """Follows `spec.arguments.environment`, and builds the project's environment where that is the answer."""
+    """Follows `spec.arguments.environment`, and builds the project's environment if it asks for it."""
     mode = context.argument("environment", "auto")
     if mode == "project" and not project.declares_environment:
         raise Refusal(
             "NoProjectEnvironment",
-            "spec.arguments.environment is 'project', and the project has neither python_env nor conda_env",
+            "spec.arguments.environment is 'project', but the project has neither python_env nor conda_env",
             "spec.arguments.environment",
             "Add a python_env.yaml to the project, or use auto or toolchain.",
         )
@@ -50,7 +50,7 @@ def choose(project: Project, context: Context, env: Mapping[str, str], events: E
     if wanted.ignored:
         events.notice(
             "CondaPackagesIgnored",
-            "these conda packages are not on the package index under that name and were left out, as MLflow does: "
+            "these conda packages are left out, as in MLflow, because the package index does not have these names: "
             + ", ".join(wanted.ignored),
         )
     uv = venv.find_uv()
@@ -59,11 +59,11 @@ def choose(project: Project, context: Context, env: Mapping[str, str], events: E
     found = interpreter.find(python, venv.uv_environment(env), uv, where, venv.may_download_python(env))
     if python and found.version != python and python.count(".") == 2:
         events.notice(
-            "OtherPythonPatch", f"Python {python} is wanted and not there; the project runs with {found.version}"
+            "OtherPythonPatch", f"Python {python} is not available. The project runs with {found.version}"
         )
     directory = venv.prepare(wanted, found, _wheels(project, context), env, uv, context.work, events)
     inside = directory / "bin" / "python"
-    # A project that declares no MLflow may not use it; `mlflow run` then drives it from outside, and so do we.
+    # A project may run without MLflow in its own environment. `mlflow run` then drives it from outside, and so do we.
     has_mlflow = subprocess.run(
         [inside, "-c", "import importlib.util,sys;sys.exit(importlib.util.find_spec('mlflow') is None)"]
     )
@@ -78,7 +78,7 @@ def _wheels(project: Project, context: Context) -> Path | None:
     if not directory.is_relative_to(project.root.resolve()) or not directory.is_dir():
         raise Refusal(
             "InvalidArgument",
-            f"spec.arguments.wheels is {named!r}, which is not a directory of the project",
+            f"spec.arguments.wheels is {named!r}, but this is not a directory of the project",
             "spec.arguments.wheels",
             "Name a directory with wheels, relative to the project.",
         )
@@ -91,10 +91,10 @@ def command_environment(environment: Environment, env: Mapping[str, str]) -> dic
     result["PATH"] = os.pathsep.join([str(environment.bin), env.get("PATH", os.defpath)])
     if environment.source == "project":
         result["VIRTUAL_ENV"] = str(environment.bin.parent)
-    # What an outer run left behind would make MLflow continue that one.
+    # With these variables of an outer run, MLflow would continue that run.
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "PYTHONHOME"):
         result.pop(name, None)
-    # MLflow and many libraries ask who runs them, and fail where the image does not know the user id that a cluster gives.
+    # MLflow and many libraries ask for the user's name. They fail if the image does not know the cluster's user id.
     try:
         getpass.getuser()
     except (KeyError, OSError):

@@ -15,7 +15,7 @@ _REQUIRED = ("format", "identity", "loader", "lock", "files")
 
 
 def validate(root: Path) -> list[str]:
-    """Every problem of a model directory; none when it is GPPI v1."""
+    """Returns every problem of a model directory, none for GPPI v1."""
     path = root / DESCRIPTOR
     if not path.is_file():
         return [f"{DESCRIPTOR}: there is no such file in {root}"]
@@ -48,7 +48,7 @@ def validate(root: Path) -> list[str]:
 
 
 def _section(document: dict[str, Any], name: str, problems: list[str]) -> dict[str, Any] | None:
-    """A field that has to be a mapping, where it is there."""
+    """Returns a field that must be a mapping, or None."""
     value = document.get(name)
     if isinstance(value, dict):
         return value
@@ -88,7 +88,7 @@ def _loader(root: Path, loader: dict[str, Any]) -> list[str]:
         return [*problems, f"loader.path: {path!r} is no directory of the model"]
     entrypoint = str(loader["entrypoint"])
     module = root / path / entrypoint.replace(".", "/")
-    # Looked for and never imported: it is code of somebody else.
+    # Found but never imported: it is the user's code.
     if not module.with_suffix(".py").is_file() and not (module / "__init__.py").is_file():
         problems.append(f"loader.entrypoint: there is no module {entrypoint!r} in {path!r}")
     return problems

@@ -1,4 +1,4 @@
-"""Finding a Python interpreter: the exact version, or the same minor; never another minor silently."""
+"""Finds a Python interpreter: the exact version or the same minor, never another minor."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _ASK = "import sys;print('%d.%d.%d' % sys.version_info[:3]);print(sys.executable
 
 @dataclass
 class Interpreter:
-    """A Python that was asked for its version."""
+    """A Python interpreter with its version."""
 
     path: Path
     version: str
 
     @property
     def minor(self) -> str:
-        """The version without its last number."""
+        """Major and minor version."""
         return ".".join(self.version.split(".")[:2])
 
 
 def own() -> Interpreter:
-    """The interpreter that runs this code, without the virtual environment around it."""
+    """Returns the interpreter of this process, without the virtual environment around it."""
     base = getattr(sys, "_base_executable", None) or sys.executable
     return Interpreter(Path(base), "{}.{}.{}".format(*sys.version_info[:3]))
 
 
 def find(wanted: str | None, env: Mapping[str, str], uv: Path, where: str, may_download: bool) -> Interpreter:
-    """The interpreter for a wanted version: exact first, then the same minor, then a download where it is allowed.
+    """Returns the interpreter for a wanted version: exact first, then the same minor, then a download if it is allowed.
 
-    `where` is what wants it: a file of the project, or a field of the training.
+    `where` requires it: a file of the project, or a field of the training.
     """
     toolchain = own()
     if not wanted or wanted in (toolchain.version, toolchain.minor):
@@ -57,21 +57,21 @@ def find(wanted: str | None, env: Mapping[str, str], uv: Path, where: str, may_d
         managed = _managed(wanted, env, uv)
         if managed is not None:
             return managed
-        attempt = f"; downloading it failed: {words}"
+        attempt = f". The download failed: {words}"
     else:
-        attempt = "; downloading it is switched off"
+        attempt = ". Downloads are disabled"
     have = ", ".join(sorted({i.version for i in [*found, *_any_on_path(env)]}))
     raise Refusal(
         "PythonNotAvailable",
-        f"{where} wants Python {wanted}, and there is {have}{attempt}",
+        f"{where} requires Python {wanted}, but only {have} is available{attempt}",
         where if where.startswith("spec.") else "spec.source",
-        "Use a toolchain image that has it (spec.image), set spec.arguments.python to a version that is there, or "
-        "spec.arguments.environment to toolchain.",
+        "Use a toolchain image with this version (spec.image), set spec.arguments.python to an available version, "
+        "or set spec.arguments.environment to toolchain.",
     )
 
 
 def _on_path(minor: str, env: Mapping[str, str]) -> list[Interpreter]:
-    """Every interpreter on PATH with that minor, the one that its name promises it first."""
+    """Returns every interpreter on PATH with that minor. The one with the minor in its name comes first."""
     found = [i for i in (_ask(path, env) for path in _candidates(env, f"python{minor}", "python3", "python")) if i]
     return [i for i in found if i.minor == minor]
 
@@ -81,14 +81,14 @@ def _any_on_path(env: Mapping[str, str]) -> list[Interpreter]:
 
 
 def _candidates(env: Mapping[str, str], *patterns: str) -> list[Path]:
-    """Programs on PATH with such names, each once however many links lead to it."""
+    """Returns the programs on PATH with such names, each once, for any number of links to it."""
     found: dict[Path, Path] = {}
     for pattern in patterns:
         for directory in env.get("PATH", os.defpath).split(os.pathsep):
             for path in sorted(Path(directory or ".").glob(pattern)):
                 version = path.name.replace("python3.", "")
                 if (version == path.name or version.isdigit()) and os.access(path, os.X_OK):
-                    # A shim is one program under many names; what it runs depends on the name.
+                    # A shim is one program under many names. The name decides what it runs.
                     found.setdefault(path.resolve() if path.is_symlink() else path, path)
     return list(found.values())
 
@@ -105,13 +105,13 @@ def _ask(path: Path, env: Mapping[str, str]) -> Interpreter | None:
 
 
 def _download(wanted: str, env: Mapping[str, str], uv: Path) -> str:
-    """Lets uv download an interpreter; the answer is uv's words."""
+    """Lets uv download an interpreter, and returns uv's output."""
     installed = subprocess.run([uv, "python", "install", wanted], capture_output=True, text=True, env=dict(env))
     return " ".join(installed.stderr.split())[-400:]
 
 
 def _managed(wanted: str, env: Mapping[str, str], uv: Path) -> Interpreter | None:
-    """An interpreter that uv has downloaded already."""
+    """Returns an interpreter already downloaded by uv."""
     command = [uv, "python", "find", "--managed-python", "--no-python-downloads", wanted]
     found = subprocess.run(command, capture_output=True, text=True, env=dict(env))
     path = found.stdout.strip()

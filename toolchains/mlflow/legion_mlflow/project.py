@@ -12,7 +12,7 @@ import yaml
 from legion_mlflow.protocol import Context, Events
 from legion_mlflow.refusal import InvalidProject, Refusal
 
-# What MLflow runs as an entry point without an MLproject that names it.
+# Files that MLflow runs as an entry point without an MLproject.
 SCRIPT_SUFFIXES = (".py", ".sh", ".R")
 ENVIRONMENT_KEYS = ("python_env", "conda_env", "docker_env")
 # As MLflow's own `is_uri`: a scheme of more than one letter.
@@ -29,7 +29,7 @@ class Parameter:
 
 @dataclass
 class Project:
-    """What this toolchain needs to know of a project."""
+    """The parts of a project that this toolchain needs."""
 
     root: Path
     file: Path | None = None
@@ -46,14 +46,14 @@ class Project:
 
 
 def load(root: Path) -> Project:
-    """Reads the MLproject, found as MLflow finds it: any capitalisation."""
+    """Reads the MLproject, found as MLflow finds it: in any capitalization."""
     found = sorted(p for p in root.iterdir() if p.name.lower() == "mlproject" and p.is_file())
     project = Project(root, found[0] if found else None)
     document = read_mapping(project.file) if project.file else {}
     declared = [key for key in ENVIRONMENT_KEYS if document.get(key)]
     if len(declared) > 1:
         raise InvalidProject(
-            f"{project.file.name} declares {' and '.join(declared)}, and a project has one environment",
+            f"{project.file.name} declares {' and '.join(declared)}, but a project has one environment",
             remedy="Keep one of them.",
         )
     for name, entry in _mapping(project, "entry_points", document.get("entry_points")).items():
@@ -66,14 +66,14 @@ def load(root: Path) -> Project:
     if project.python_env is None:
         project.conda_env = _environment_file(root, document, "conda_env", "conda.yaml")
     if declared == ["conda_env"]:
-        # A default python_env.yaml does not win over a conda environment that is named.
+        # A default python_env.yaml does not override a named conda environment.
         project.python_env = None
         project.conda_env = _environment_file(root, document, "conda_env", "conda.yaml")
     return project
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A YAML file of the project, which holds a mapping."""
+    """Returns the mapping in a YAML file of the project."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -89,7 +89,7 @@ def _mapping(project: Project, field_name: str, value: Any) -> dict[Any, Any]:
         return {}
     if not isinstance(value, dict):
         assert project.file is not None, "fields come from a file"
-        raise InvalidProject(f"{project.file.name} has {field_name}: {value!r}, which is not a mapping")
+        raise InvalidProject(f"{project.file.name} has {field_name}: {value!r}, but this is not a mapping")
     return value
 
 
@@ -108,7 +108,7 @@ def _environment_file(root: Path, document: dict[str, Any], key: str, default: s
     if named:
         path = root / str(named)
         if not path.is_file():
-            raise InvalidProject(f"MLproject names the {key} {named!r}, and there is no such file")
+            raise InvalidProject(f"MLproject names the {key} {named!r}, but there is no such file")
         return path
     if any(document.get(other) for other in ENVIRONMENT_KEYS):
         return None
@@ -117,18 +117,18 @@ def _environment_file(root: Path, document: dict[str, Any], key: str, default: s
 
 
 def check(project: Project, context: Context, events: Events) -> None:
-    """Refuses what cannot run, before an environment is built for it."""
+    """Refuses a training that cannot run, before an environment is built for it."""
     if context.training.get("args"):
         raise Refusal(
             "ArgsNotSupported",
-            f"spec.args is {context.training['args']!r}, and an MLflow entry point takes parameters only",
+            f"spec.args is {context.training['args']!r}, but an MLflow entry point takes only parameters",
             "spec.args",
             "Use spec.hyperParameters.",
         )
     if project.docker:
         raise Refusal(
             "DockerNotSupported",
-            "the project declares docker_env, and a training runs in the toolchain's image",
+            "the project declares docker_env, but a training runs in the toolchain's image",
             "spec.image",
             "Remove docker_env from MLproject and name its image in spec.image (it needs legion-mlflow), "
             "or declare a python_env.",
@@ -141,16 +141,16 @@ def check(project: Project, context: Context, events: Events) -> None:
         elif project.entry_points.get(context.entrypoint) is not None:
             events.notice(
                 "UndeclaredParameter",
-                f"the entry point {context.entrypoint!r} does not declare the hyperparameter {name!r}; "
-                f"it is passed on as --{name}",
+                f"the entry point {context.entrypoint!r} does not declare the hyperparameter {name!r}. "
+                f"It is passed on as --{name}",
             )
     missing = [name for name, p in parameters.items() if p.default is None and name not in given]
     if missing:
         raise Refusal(
             "MissingParameter",
-            f"the entry point {context.entrypoint!r} needs {', '.join(missing)}, which has no default",
+            f"the entry point {context.entrypoint!r} needs {', '.join(missing)}: there is no default",
             f"spec.hyperParameters.{missing[0]}",
-            "Give it a value there.",
+            "Set it there.",
         )
 
 
@@ -158,8 +158,8 @@ def _entry_point(project: Project, name: str) -> dict[str, Parameter]:
     if name in project.entry_points:
         if not isinstance(project.commands[name], str):
             raise InvalidProject(
-                f"MLproject has entry_points.{name}.command: {project.commands[name]!r}, which is not text",
-                remedy='Write there what the entry point runs: command: "python train.py".',
+                f"MLproject has entry_points.{name}.command: {project.commands[name]!r}, but this is not text",
+                remedy='Write the entry point\'s command there: command: "python train.py".',
             )
         return project.entry_points[name]
     scripts = sorted(p.name for p in project.root.iterdir() if p.suffix in SCRIPT_SUFFIXES and p.is_file())
@@ -167,11 +167,11 @@ def _entry_point(project: Project, name: str) -> dict[str, Parameter]:
     if name.endswith(SCRIPT_SUFFIXES) and inside and (project.root / name).is_file():
         return {}
     known = (
-        ", ".join(list(project.entry_points) + scripts) or "none: the project directory holds no MLproject or script"
+        ", ".join(list(project.entry_points) + scripts) or "none: the directory has neither MLproject nor script"
     )
     raise Refusal(
         "UnknownEntryPoint",
-        f"the project has no entry point {name!r}; it has: {known}",
+        f"the project has no entry point {name!r}. It has: {known}",
         "spec.entrypoint",
         "Name one of these, or check spec.workDir if the project lies in a subdirectory.",
     )
@@ -190,9 +190,9 @@ def _check_value(project: Project, name: str, kind: str, value: str) -> None:
     if problem:
         raise Refusal(
             "InvalidHyperParameter",
-            f"the hyperparameter {name!r} is {value!r}, and the project declares {problem}",
+            f"the hyperparameter {name!r} is {value!r}, but the project declares {problem}",
             f"spec.hyperParameters.{name}",
-            f"Give it {problem}.",
+            f"Set it to {problem}.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Legion's toolchain protocol, version 1: what comes in, and the two files that go out."""
+"""Legion's toolchain protocol, version 1: its input, and the two files of its output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXIT_REFUSED = 2
 
 @dataclass
 class Context:
-    """Everything that the protocol's environment variables and the training document say."""
+    """The content of the protocol's environment variables and of the training document."""
 
     training: dict[str, Any]
     source: Path
@@ -32,7 +32,7 @@ class Context:
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> Context:
-        """Reads the variables; names the one that is missing."""
+        """Reads the variables, and refuses with the name of a missing one."""
 
         def path(name: str) -> Path:
             value = env.get(name)
@@ -48,15 +48,15 @@ class Context:
         try:
             training = json.loads(document.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise Refusal("ProtocolError", f"the file that LEGION_TRAINING names cannot be read: {error}") from error
+            raise Refusal("ProtocolError", f"the file of LEGION_TRAINING cannot be read: {error}") from error
         if training.get("protocol") != VERSION:
             raise Refusal(
                 "ProtocolError",
-                f"the training document has protocol {training.get('protocol')!r}, and this toolchain speaks {VERSION}",
+                f"the training document has protocol {training.get('protocol')!r}, but this toolchain speaks {VERSION}",
                 remedy="Use a toolchain image of the same release as the operator.",
             )
         output = path("LEGION_OUTPUT")
-        # The workspace is outside the protocol's promises: without it, files of the attempt lie beside the output.
+        # The protocol does not promise a workspace. Without it, files of the attempt are beside the output.
         work = Path(env.get("LEGION_WORK") or output.parent)
         return cls(training, path("LEGION_SOURCE"), output, path("LEGION_EVENTS"), path("LEGION_RESULT"), work)
 
@@ -72,25 +72,25 @@ class Context:
 
     @property
     def entrypoint(self) -> str:
-        """``spec.entrypoint``; ``main`` when the training names none, as `mlflow run` has it."""
+        """``spec.entrypoint``, or ``main`` as in `mlflow run`."""
         return self.training.get("entrypoint") or "main"
 
 
 def bounded(text: str, limit: int) -> str:
-    """The text, cut to so many bytes of UTF-8 without breaking a character."""
+    """Cuts the text to `limit` bytes of UTF-8, at the boundary of a character."""
     raw = text.encode("utf-8", "replace")
     return text if len(raw) <= limit else raw[:limit].decode("utf-8", "ignore")
 
 
 class Events:
-    """The event stream. A line is in the file once its method has returned."""
+    """The event stream. A line is in the file when its method returns."""
 
     def __init__(self, path: Path) -> None:
-        # Append: a line is one write, so that nothing is torn by another writer of the same file.
+        # Append: a line is one write, so another writer of the same file cannot tear it.
         self._file = path.open("ab", buffering=0)
 
     def emit(self, kind: str, **fields: Any) -> None:
-        """Appends one event; fields that are None are left out."""
+        """Appends one event without its fields that are None."""
         self.emit_all([{"type": kind, **fields}])
 
     def emit_all(self, events: list[dict[str, Any]]) -> None:
@@ -102,18 +102,18 @@ class Events:
                 data = data[self._file.write(data) :]
 
     def notice(self, reason: str, text: str) -> None:
-        """Something worth knowing afterwards: it appears in the training's status."""
+        """Appends a message for the training's status."""
         self.emit("message", level="notice", reason=reason, text=text)
 
     def progress(self, text: str) -> None:
-        """Something to read while the training runs."""
+        """Appends a message to read while the training runs."""
         self.emit("message", level="info", text=text)
 
 
 def metric_event(
     name: str, value: float, step: int, timestamp: int | None, child: str | None, dataset: str | None
 ) -> dict[str, Any]:
-    """A point of a series; the three values that JSON cannot write become their names."""
+    """Returns a point of a series. The three values outside JSON become their names."""
     written: Any = value
     if not math.isfinite(value):
         written = "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
@@ -129,7 +129,7 @@ def metric_event(
 
 
 def pair_event(kind: str, name: str, value: str, child: str | None) -> dict[str, Any]:
-    """A parameter or a tag."""
+    """Returns the event of a parameter or a tag."""
     return {
         "type": kind,
         "name": bounded(name, MAX_NAME),
@@ -139,14 +139,14 @@ def pair_event(kind: str, name: str, value: str, child: str | None) -> dict[str,
 
 
 def dataset_event(name: str, digest: str | None, source: str | None) -> dict[str, Any]:
-    """A data set that the project declared."""
+    """Returns the event of a data set declared by the project."""
     bounded_source = bounded(source, MAX_VALUE) if source else None
     return {"type": "dataset", "name": bounded(name, MAX_NAME), "digest": digest or None, "source": bounded_source}
 
 
 @dataclass
 class Result:
-    """The result document, filled while the run goes on."""
+    """The result document, filled during the run."""
 
     external: dict[str, Any] | None = None
     environment: dict[str, str] = field(default_factory=dict)
@@ -156,11 +156,11 @@ class Result:
     error: dict[str, str] | None = None
 
     def notice(self, reason: str, message: str) -> None:
-        """Adds what users should know although the run succeeded."""
+        """Adds a remark on a run, also on a successful one."""
         self.notices.append({"reason": reason, "message": message})
 
     def write(self, path: Path) -> None:
-        """Writes the document by rename: it is there whole or not at all."""
+        """Writes the document by rename: it is complete or absent."""
         document: dict[str, Any] = {"protocol": VERSION}
         for name in ("external", "environment", "model", "files", "notices", "error"):
             value = getattr(self, name)

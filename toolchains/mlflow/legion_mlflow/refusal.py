@@ -1,10 +1,10 @@
-"""The one way in which this toolchain says no."""
+"""Refusals: the only errors this toolchain reports itself."""
 
 from __future__ import annotations
 
 
 class Refusal(Exception):
-    """A run that the toolchain itself refuses, in words that end up in the training's status."""
+    """A run refused by the toolchain itself. Its words appear in the training's status."""
 
     def __init__(self, reason: str, message: str, field: str = "", remedy: str = "") -> None:
         super().__init__(message)
@@ -19,7 +19,7 @@ class Refusal(Exception):
 
 
 class InvalidProject(Refusal):
-    """A file of the project that is not what MLflow reads."""
+    """A file of the project in a form unknown to MLflow."""
 
-    def __init__(self, message: str, remedy: str = "Write it as MLflow's documentation has it.") -> None:
+    def __init__(self, message: str, remedy: str = "Write it as MLflow's documentation describes.") -> None:
         super().__init__("InvalidProject", message, "spec.source", remedy)

@@ -1,4 +1,4 @@
-"""Building a project's virtual environment with uv, once per content."""
+"""Builds a project's virtual environment with uv, once per content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from legion_mlflow.protocol import Events
 from legion_mlflow.refusal import Refusal
 from legion_mlflow.requirements import Wanted
 
-# pip's settings under the names that uv reads; a setting of uv's own wins.
+# pip's settings under uv's names. uv's own settings take precedence.
 _FROM_PIP = {
     "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
     "PIP_EXTRA_INDEX_URL": "UV_INDEX",
@@ -32,23 +32,23 @@ _FROM_PIP = {
     "PIP_PROXY": "ALL_PROXY",
     "PIP_DEFAULT_TIMEOUT": "UV_HTTP_TIMEOUT",
 }
-# pip's settings that uv knows as options of its command line only.
+# pip's settings that exist in uv only as command-line options.
 _SWITCHES = {"PIP_NO_INDEX": "--no-index", "PIP_PRE": "--prerelease=allow"}
 _LISTS = {"PIP_ONLY_BINARY": "--only-binary", "PIP_NO_BINARY": "--no-binary"}
-# What decides where packages come from, and so which versions an environment holds.
+# Settings for the origin of packages, and so for the versions in an environment.
 _INDEX_SETTINGS = (
     *("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY"),
     *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_RESOLUTION", "UV_PRERELEASE", "UV_EXCLUDE_NEWER"),
     *_SWITCHES,
     *_LISTS,
 )
-# MLflow 2 accepts SQLAlchemy 2.1 and cannot open its SQL store with it.
+# MLflow 2 accepts SQLAlchemy 2.1, but cannot open its SQL store with it.
 _SQLALCHEMY_FOR_MLFLOW_2 = "sqlalchemy<2.1"
 _FALSE = ("", "0", "false", "f", "no", "n", "off")
 
 
 def find_uv() -> Path:
-    """The uv that was installed with this package, else the one on PATH."""
+    """Returns the uv installed with this package, else the one on PATH."""
     try:
         from uv import find_uv_bin
 
@@ -58,7 +58,7 @@ def find_uv() -> Path:
     if found is None:
         raise Refusal(
             "ToolchainBroken",
-            "the project declares an environment, and uv, which builds it, is not installed",
+            "the project declares an environment, but uv is not installed to build it",
             "spec.image",
             "Use an image with uv, or set spec.arguments.environment to toolchain.",
         )
@@ -66,11 +66,11 @@ def find_uv() -> Path:
 
 
 def uv_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment for uv: the user's `UV_*` settings, and pip's where uv has none."""
+    """Returns the environment for uv: the user's `UV_*` settings, and pip's where uv has none."""
     result = dict(env)
     for theirs, ours in _FROM_PIP.items():
         if env.get(theirs) and not env.get(ours):
-            # pip separates several places with spaces, which a path of uv's list may hold.
+            # pip separates several places with spaces. In uv's list a path may contain spaces.
             result[ours] = ",".join(env[theirs].split()) if ours == "UV_FIND_LINKS" else env[theirs]
     if env.get("LEGION_CACHE") and not env.get("UV_CACHE_DIR"):
         result["UV_CACHE_DIR"] = str(Path(env["LEGION_CACHE"]) / "uv")
@@ -79,24 +79,24 @@ def uv_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_set(env: Mapping[str, str], name: str) -> bool:
-    """Whether a switch is on, as pip and uv read one."""
+    """Returns whether a switch is on, as pip and uv read it."""
     return env.get(name, "").lower() not in _FALSE
 
 
 def may_download_python(env: Mapping[str, str]) -> bool:
-    """Whether uv may download an interpreter."""
+    """Returns whether uv may download an interpreter."""
     return env.get("UV_PYTHON_DOWNLOADS", "") not in ("never", "manual") and not is_set(env, "UV_OFFLINE")
 
 
 def options(env: Mapping[str, str]) -> list[str]:
-    """pip's settings that are options of `uv pip install`."""
+    """Returns pip's settings as options of `uv pip install`."""
     switches = [option for name, option in _SWITCHES.items() if is_set(env, name)]
     lists = [f"{option}={part}" for name, option in _LISTS.items() for part in env.get(name, "").split(",") if part]
     return switches + lists
 
 
 def cache_directory(env: Mapping[str, str]) -> Path:
-    """Where environments are kept: in what outlives the attempt, if there is such a place, else in the home."""
+    """Returns the directory for environments. It outlives the attempt if possible, else it is in the home."""
     if env.get("LEGION_CACHE"):
         return Path(env["LEGION_CACHE"])
     home = env.get("XDG_CACHE_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".cache")
@@ -112,12 +112,12 @@ def prepare(
     own: Path,
     events: Events,
 ) -> Path:
-    """The directory of a virtual environment with everything that is wanted, built unless it is there already.
+    """Returns the directory of the wanted virtual environment, and builds it unless it already exists.
 
     `own` is a directory of this attempt alone.
     """
     settings = uv_environment(env)
-    # What is installed from files of the project belongs to this attempt's copy of them.
+    # Packages installed from the project's files belong to this attempt's copy of these files.
     cache = own if wanted.uses_project_files() else cache_directory(env)
     final = cache / "environments" / _key(wanted, interpreter, wheels, settings)
     if (final / "bin" / "python").exists():
@@ -130,7 +130,7 @@ def prepare(
         started = time.monotonic()
         events.progress(f"building the environment of {wanted.file.name} with Python {interpreter.version}")
         print(f"legion-mlflow: building the environment of {wanted.file.name}", file=sys.stderr, flush=True)
-        # One name, because the lock is held: what a killed attempt left is removed here.
+        # One name is enough, because the lock is held. This removes the rest of a killed attempt.
         building = final.with_suffix(".building")
         shutil.rmtree(building, ignore_errors=True)
         try:
@@ -164,7 +164,7 @@ def _build(
     env: Mapping[str, str],
     uv: Path,
 ) -> None:
-    # Relocatable, because it is renamed once it is whole.
+    # Relocatable, because it is renamed when it is complete.
     _run([uv, "venv", "--quiet", "--relocatable", "--python", interpreter.path, directory], env, wanted)
     install = [uv, "pip", "install", "--quiet", "--python", directory / "bin" / "python", *options(env)]
     if wheels is not None:
@@ -173,8 +173,8 @@ def _build(
         _run([*install, *wanted.build], env, wanted)
     if not wanted.packages:
         return
-    # A file, so that lines like "-r requirements.txt" or "--extra-index-url ..." mean what they mean there. It lies
-    # beside the project's file, because includes are relative to it.
+    # A file, so that lines like "-r requirements.txt" or "--extra-index-url ..." keep their meaning. It is beside the
+    # project's file, because includes are relative to it.
     listing = wanted.file.parent / f".legion-requirements-{os.getpid()}.txt"
     try:
         listing.write_text("\n".join(wanted.packages) + "\n", encoding="utf-8")
@@ -182,7 +182,7 @@ def _build(
     finally:
         listing.unlink(missing_ok=True)
     if _has_old_mlflow_beside_new_sqlalchemy(directory):
-        # Not wanted by the project, which only left it open: where it cannot be had, the file store does as well.
+        # The project does not ask for it, it only leaves it open. Without it, the file store works too.
         with contextlib.suppress(Refusal):
             _run([*install, _SQLALCHEMY_FOR_MLFLOW_2], env, wanted)
 
@@ -209,9 +209,9 @@ def _run(command: list[object], env: Mapping[str, str], wanted: Wanted) -> None:
         print(done.stdout, file=sys.stderr, flush=True)
         raise Refusal(
             "EnvironmentFailed",
-            f"the environment that {wanted.file.name} declares cannot be built. uv says: "
+            f"the environment of {wanted.file.name} cannot be built. uv says: "
             + " ".join(done.stdout.split())[-700:],
             "spec.source",
-            f"Correct {wanted.file.name} in the project's source; with a private index set UV_DEFAULT_INDEX in "
-            "spec.env, without network put the wheels into the source and name them in spec.arguments.wheels.",
+            f"Correct {wanted.file.name} in the project's source. For a private index set UV_DEFAULT_INDEX in "
+            "spec.env. Without network put the wheels into the source and name them in spec.arguments.wheels.",
         )

@@ -1,4 +1,4 @@
-"""What a training logged, in one shape however it was run: by plain `mlflow run`, or by Legion."""
+"""The log of a training in one shape, for plain `mlflow run` and for Legion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import interpreter, text
 
-# Tags that MLflow and Legion write for themselves; they name the run, its user and its source.
+# Tags of MLflow and Legion themselves. They name the run, its user and its source.
 BOOKKEEPING = ("mlflow.", "legion.")
 
 
@@ -30,7 +30,7 @@ class Logged:
 
 @dataclass
 class Plain:
-    """What `mlflow run` alone left."""
+    """The results of `mlflow run` alone."""
 
     logged: Logged
     models: list[Path]
@@ -39,7 +39,7 @@ class Plain:
 def plain(
     version: str, store: Path, experiment: str, work: Path, project: Path, entry: str, parameters: dict[str, str]
 ) -> Plain:
-    """Runs the project with `mlflow run` alone, in a store that may hold others: MLflow needs long to make one."""
+    """Runs the project with `mlflow run` alone. The store may have other runs, because MLflow is slow to create one."""
     # A copy, because MLflow writes beside the project's files.
     project = shutil.copytree(project, work / "project")
     python = interpreter(version)
@@ -63,7 +63,7 @@ def plain(
 
 
 def of_events(events: Iterable[dict[str, Any]]) -> Logged:
-    """The same of an event stream: LEGION_EVENTS, or what was published of it as series.jsonl."""
+    """Reads the same from an event stream: LEGION_EVENTS, or the published series.jsonl."""
     runs: dict[str | None, dict[str, Any]] = {}
     children = []
     for event in events:
@@ -84,7 +84,7 @@ def _logged(main: dict[str, Any], children: list[dict[str, Any]]) -> Logged:
 def _normal_run(run: dict[str, Any]) -> dict[str, Any]:
     metrics = {}
     for name, points in sorted(run["metrics"].items()):
-        # Autologging a search measures how long fits take. No two runs agree in that; steps and counts must.
+        # Autologging of a search measures the duration of fits. It differs between runs. Steps and counts must agree.
         measured = name.endswith("_time")
         metrics[name] = sorted([step, "measured" if measured else value] for step, value in points)
     return {
@@ -95,18 +95,18 @@ def _normal_run(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def same_model(model: Path, wanted: Plain, version: str) -> None:
-    """The model directory is one that the plain run logged too, apart from ids and times; and MLflow loads it."""
+    """Checks that the plain run logged the same model directory, except for ids and times, and that MLflow loads it."""
     mine = contents(model)
     assert "MLmodel" in mine
     assert any(_normal_model(mine) == _normal_model(contents(theirs)) for theirs in wanted.models)
     load = [interpreter(version), "-W", "ignore", "-c", f"import mlflow; mlflow.pyfunc.load_model({str(model)!r})"]
-    # Not in the model's directory: MLflow 2 makes a store where it is loaded.
+    # Not in the model's directory, because MLflow 2 creates a store there.
     with tempfile.TemporaryDirectory() as elsewhere:
         checked(load, Path(elsewhere), dict(os.environ))
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every file below the directory."""
+    """Returns every file below the directory."""
     return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
@@ -114,7 +114,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 _VARYING = re.compile(
     rb"^(\s*(?:run_id|model_uuid|model_id|utc_time_created|artifact_path|model_size_bytes)):.*$", re.MULTILINE
 )
-# Archives and pickles hold times and memory order; whether the model in them works is asked by loading it.
+# Archives and pickles contain times and memory order. Loading them shows whether the model works.
 _BINARY = (".pkl", ".skops")
 
 
@@ -123,7 +123,7 @@ def _normal_model(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def checked(command: list[str], cwd: Path, env: dict[str, str]) -> str:
-    """Runs a command that has to succeed; its output says why it did not."""
+    """Runs a command that must succeed. On failure it shows the output."""
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout

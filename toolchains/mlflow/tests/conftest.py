@@ -1,4 +1,4 @@
-"""Lets tests import what they share."""
+"""Lets tests import their shared modules."""
 
 import sys
 from pathlib import Path

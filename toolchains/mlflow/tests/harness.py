@@ -1,4 +1,4 @@
-"""Runs a toolchain's command the way a training pod does, and reads what it left."""
+"""Runs a toolchain's command as a training pod does, and reads its results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 @dataclass
 class Outcome:
-    """What one attempt left behind."""
+    """The results of one attempt."""
 
     code: int
     log: str
@@ -25,7 +25,7 @@ class Outcome:
 
     @property
     def result(self) -> dict[str, Any]:
-        """The result document; empty without one."""
+        """The result document, empty without one."""
         path = self.work / "run" / "result.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
@@ -36,7 +36,7 @@ class Outcome:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Every event; a line that is no JSON fails the test."""
+        """Every event. A line outside JSON fails the test."""
         path = self.work / "run" / "events.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -58,13 +58,13 @@ class Outcome:
         return dict(series)
 
     def notices(self) -> set[str]:
-        """Reasons of all notices, from both places where they may be."""
+        """Reasons of all notices, from both of their places."""
         found = {e["reason"] for e in self.events if e["type"] == "message" and e.get("reason")}
         return found | {n["reason"] for n in self.result.get("notices", [])}
 
 
 def text(value: float | str) -> str:
-    """A metric's value as status writes it."""
+    """Returns a metric's value as in the status."""
     if isinstance(value, str):
         return value
     if math.isfinite(value):
@@ -73,7 +73,7 @@ def text(value: float | str) -> str:
 
 
 def document(**fields: Any) -> dict[str, Any]:
-    """A minimal training document with the MLflow toolchain's defaults, and what a test changes in it."""
+    """Returns a minimal training document with the MLflow toolchain's defaults and the changes of a test."""
     arguments = {"environment": "auto", "requireModel": True, "modelFrom": "main", "maxRunArtifacts": "256Mi"}
     return {
         "protocol": 1,
@@ -92,7 +92,7 @@ def document(**fields: Any) -> dict[str, Any]:
 
 
 def variables(work: Path, training: dict[str, Any], project: Path | None) -> dict[str, str]:
-    """Makes a workspace and returns the environment that the protocol promises."""
+    """Creates a workspace and returns the environment variables of the protocol."""
     for name in ("run", "output", "data", "home", "tmp"):
         (work / name).mkdir(parents=True, exist_ok=True)
     if project is not None:
@@ -136,10 +136,10 @@ def run(
 
 
 def mlflow_command(version: str) -> list[str]:
-    """The toolchain's command in the environment with that MLflow."""
+    """Returns the toolchain's command in the environment with that MLflow."""
     return [interpreter(version), "-m", "legion_mlflow"]
 
 
 def interpreter(version: str) -> str:
-    """The Python that `./test` made for that MLflow."""
+    """Returns the Python of `./test` for that MLflow."""
     return os.environ[f"LEGION_TEST_MLFLOW{version}"]

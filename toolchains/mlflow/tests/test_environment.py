@@ -1,4 +1,4 @@
-"""Environments that projects declare: built by the real uv, used by real runs, kept for the next one."""
+"""Declared environments: built by the real uv, used by real runs, kept for the next one."""
 
 import os
 import pwd
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def wheel(directory: Path, name: str, version: str) -> None:
-    """A wheel with one module that knows its version: needs no index."""
+    """Creates a wheel with one module that knows its version. It needs no index."""
     directory.mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as archive:

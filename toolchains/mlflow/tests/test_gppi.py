@@ -1,4 +1,4 @@
-"""What GPPI v1 refuses: this validator, the one in Rust and the JSON Schema are held to the same cases."""
+"""Refusals of GPPI v1: the same cases for this validator, the one in Rust and the JSON Schema."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_every_problem_is_named(case: dict, tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(target)
     assert gppi.validate(tmp_path) == case["problems"]
 
-    # A schema knows the descriptor only, not the files beside it.
+    # A schema knows only the descriptor, not the files beside it.
     errors = list(jsonschema.Draft202012Validator(SCHEMA).iter_errors(descriptor))
     assert bool(errors) == (case.get("schema") == "refuses"), errors
 

@@ -1,4 +1,4 @@
-"""The promise: what `mlflow run` completes gives the same parameters, metrics, tags and model as a training.
+"""The promise: a project completed by `mlflow run` gives the same parameters, metrics, tags and model as a training.
 
 Each project is run both ways, with both generations of MLflow: by plain `mlflow run`, and by Legion as a whole
 (manifest, operator, pod, MLflow, publishing, status).
@@ -20,7 +20,7 @@ import yaml
 from comparison import Plain, of_events, plain, same_model
 from harness import REPOSITORY, interpreter
 
-# What `./test` installs for MLflow 2.22, as a project declares it; SQLAlchemy is left to the toolchain.
+# The environment of `./test` for MLflow 2.22, as a project declares it. SQLAlchemy is left to the toolchain.
 MLFLOW_2 = {
     "build_dependencies": ["pip==25.3", "setuptools==80.9.0"],
     "dependencies": ["mlflow==2.22.5", "scikit-learn==1.9.1", "pandas==2.3.3"],
@@ -29,7 +29,7 @@ MLFLOW_2 = {
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A project, and how it is trained."""
+    """A project with its training."""
 
     name: str
     version: str
@@ -59,10 +59,10 @@ def example(name: str, version: str = "3") -> Case:
 
 
 def package_settings() -> list[dict[str, str]]:
-    """How this machine reaches the package index: a pod has none of the machine's own variables."""
+    """Returns this machine's settings for the package index: a pod has none of the machine's own variables."""
     named = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
     settings = {k: v for k, v in os.environ.items() if k.upper() in named or k.startswith(("UV_", "PIP_"))}
-    # What `./test` has downloaded for its own environments is not downloaded again.
+    # Packages downloaded by `./test` for its own environments are not downloaded again.
     settings.setdefault("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv"))
     return [{"name": name, "value": value} for name, value in sorted(settings.items())]
 
@@ -82,7 +82,7 @@ CASES = [
 
 @pytest.fixture(scope="session")
 def plainly(tmp_path_factory, request):
-    """What plain `mlflow run` makes of each case: one after the other, while Legion trains on the other processor."""
+    """Runs plain `mlflow run` for each case, one after the other, while Legion trains on the other processor."""
     named = {item.callspec.params["case"] for item in request.session.items if "plainly" in item.fixturenames}
     stores = tmp_path_factory.mktemp("stores")
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -104,7 +104,7 @@ def plainly(tmp_path_factory, request):
 
 @pytest.fixture(scope="session")
 def legion(tmp_path_factory):
-    """Trains a manifest by the built `legionctl`, which `cargo xtask test` names; gives back the training's status."""
+    """Trains a manifest with the built `legionctl` named by `cargo xtask test`, and returns the training's status."""
     legionctl = os.environ.get("LEGIONCTL")
     if not legionctl:
         pytest.skip("LEGIONCTL is not set: Legion itself is NOT compared; set it to a built legionctl")
@@ -154,7 +154,7 @@ def test_legion_gives_what_mlflow_run_gives(case: Case, legion, plainly, tmp_pat
 
 
 def manifest(case: Case, tmp_path: Path) -> Path:
-    """The case as a user applies it: an example's own manifest, or one with the same project in a ConfigMap."""
+    """Returns the manifest of the case: an example's own one, or one with the same project in a ConfigMap."""
     shipped = case.project.parent / "training.yaml"
     if case.version == "3" and shipped.exists():
         return shipped
@@ -175,17 +175,17 @@ def manifest(case: Case, tmp_path: Path) -> Path:
 
 
 def one_line(pairs: dict[str, str]) -> dict[str, str]:
-    """Texts as status shows them."""
+    """Returns texts as in the status."""
     return {name: " ".join(value.split("\n")) for name, value in pairs.items()}
 
 
 def place(published: dict) -> Path:
-    """The file that a URI of the status names."""
+    """Returns the file of a URI in the status."""
     return Path(urlsplit(published["uri"]).path)
 
 
 def summarized(metric: dict, points: list) -> None:
-    """Status says of one metric what its points say; of a step that was logged twice their order in time decides."""
+    """Checks one metric of the status against its points. For a step logged twice the order in time decides."""
     assert metric["count"] == len(points)
     step, last = max(points)
     assert metric["step"] == step

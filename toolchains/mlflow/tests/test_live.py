@@ -1,4 +1,4 @@
-"""What is known while a run goes on, and how a run ends that is stopped."""
+"""Facts known during a run, and the end of a stopped run."""
 
 import json
 import os
@@ -24,7 +24,7 @@ with mlflow.start_run():
 
 @pytest.fixture
 def started(tmp_path: Path):
-    """A training that logs its first point and waits."""
+    """Starts a training. It logs its first point and waits."""
     project = tmp_path / "project"
     project.mkdir()
     (project / "train.py").write_text(WAITING)
@@ -45,7 +45,7 @@ def started(tmp_path: Path):
 
 
 def first_point(work: Path) -> None:
-    """Waits for the first point. The training waits too: an event stream written at its end would never have it."""
+    """Waits for the first point. The training waits too, so a stream written only at the end would never have it."""
     path = work / "run" / "events.jsonl"
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
@@ -60,7 +60,7 @@ def first_point(work: Path) -> None:
 def test_points_arrive_while_the_run_goes_on(started) -> None:
     process, outcome = started
     first_point(outcome.work)
-    # What there is now is what a kill would leave.
+    # A kill would leave exactly these events.
     assert process.poll() is None
     assert outcome.metrics() == {"loss": [(1, "0.5")]}
     assert not outcome.result

@@ -1,4 +1,4 @@
-"""Which model is taken, and how it is locked."""
+"""The choice of a model, and its lock."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What an MLproject declares, and what is refused before anything is built."""
+"""The declarations of an MLproject, and refusals before anything is built."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def check(root: Path, **fields) -> list[dict]:
-    """Checks a training of the project and returns the events that it caused."""
+    """Checks a training of the project and returns its events."""
     out = root.parent
     context = Context(document(**fields), root, out / "output", out / "events", out / "result", out)
     project.check(project.load(root), context, Events(context.events))
@@ -106,7 +106,7 @@ def test_args_and_docker_are_refused_with_a_remedy(root: Path) -> None:
         ("python_env: a.yaml\nconda_env: b.yaml", "one environment"),
         ("python_env: missing.yaml", "missing.yaml"),
         ("", "MLproject is empty"),
-        ("entry_points: [main]", "entry_points: ['main'], which is not a mapping"),
+        ("entry_points: [main]", "entry_points: ['main'], but this is not a mapping"),
         ("entry_points: {main: python train.py}", "entry_points.main: 'python train.py'"),
         ("entry_points: {main: {parameters: [c]}}", "entry_points.main.parameters: ['c']"),
         ("entry_points: {main: {parameters: {}}}", "entry_points.main.command: None"),

@@ -1,4 +1,4 @@
-"""python_env.yaml and conda.yaml, and finding an interpreter for them."""
+"""python_env.yaml and conda.yaml, and the search for their interpreter."""
 
 import os
 import sys
@@ -33,9 +33,9 @@ def test_python_env(tmp_path: Path) -> None:
     [
         ("python: 3.10", "3.10 becomes 3.1"),
         ("python: 3", "Quote it"),
-        ("dependencies: numpy", "dependencies: 'numpy', which is not a list"),
+        ("dependencies: numpy", "dependencies: 'numpy', but this is not a list"),
         ("build_dependencies: {pip: 1}", "build_dependencies: {'pip': 1}"),
-        ("packages: [numpy]\npip: []", "packages, pip, which MLflow does not know"),
+        ("packages: [numpy]\npip: []", "unknown to MLflow: packages, pip"),
         ("", "python_env.yaml is empty"),
     ],
 )

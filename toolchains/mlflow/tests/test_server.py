@@ -1,4 +1,4 @@
-"""A tracking server of the user's own, and what dead attempts leave there."""
+"""The user's own tracking server, and the open runs of dead attempts on it."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ experiment = client.get_experiment_by_name("shared")
 for run in client.search_runs([experiment.experiment_id]):
     print("RUN", run.info.run_name, run.info.status)
 """
-# Leaves a run open, as an attempt does whose pod was killed.
+# Leaves a run open, as an attempt with a killed pod does.
 ABANDON = """
 import sys, mlflow
 client = mlflow.MlflowClient(tracking_uri=sys.argv[1])
@@ -46,7 +46,7 @@ client.create_run(client.create_experiment("shared"), tags=tags, run_name="case-
 
 @pytest.fixture
 def server(tmp_path: Path):
-    """A real MLflow server on a free port."""
+    """Starts a real MLflow server on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -72,7 +72,7 @@ def server(tmp_path: Path):
 
 
 def answers(uri: str, process: subprocess.Popen, log: Path) -> None:
-    """Waits until the server answers; a server that ended says why."""
+    """Waits until the server answers. If the server exits, it shows the reason."""
     deadline = time.monotonic() + 600
     while True:
         try:
@@ -103,7 +103,7 @@ def test_the_users_server_gets_the_run_and_dead_attempts_are_closed(server: str,
     external = got.result["external"]
     assert external["uri"].startswith(f"{server}/#/experiments/") and external["otherRuns"] == 1
     assert (external["experiment"], external["name"]) == ("shared", "case-7f3a1c9e-2")
-    # Byte-identical to what MLflow wrote.
+    # Byte-identical to MLflow's own files.
     stored = [contents(path.parent) for path in (tmp_path / "server").rglob("MLmodel")]
     assert stored and contents(got.model / "model") in stored
     assert (got.work / "output" / "files" / "reports" / "one.txt").read_text() == "report"

@@ -1,4 +1,4 @@
-# Reads the training document and prints what legion-script needs as shell assignments, every value in single quotes.
+# Reads the training document and prints shell assignments for legion-script, with every value in single quotes.
 # A small JSON reader: objects, arrays, strings with their escapes, numbers, true, false, null.
 BEGIN { text = ""; quote = sprintf("%c", 39) }
 { text = text $0 "\n" }
@@ -79,7 +79,7 @@ function string(    out, c, code) {
         else if (c == "u") {
             code = hex(substr(text, at, 4))
             at += 4
-            # Outside ASCII JSON may write characters as they are; those written as escapes become UTF-8 here.
+            # JSON may contain other characters than ASCII unchanged. Escaped ones become UTF-8 here.
             if (code >= 55296 && code < 56320 && substr(text, at, 2) == "\\u") {
                 code = 65536 + (code - 55296) * 1024 + hex(substr(text, at + 2, 4)) - 56320
                 at += 6

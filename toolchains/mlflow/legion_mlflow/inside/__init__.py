@@ -1,1 +1,1 @@
-"""What runs in the project's own interpreter, beside the MLflow that the project uses."""
+"""The code for the project's own interpreter, beside the project's own MLflow."""

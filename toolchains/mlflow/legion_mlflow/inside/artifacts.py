@@ -16,7 +16,7 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "
 
 
 def collect(client: Any, run: Any, store: Store, context: Context, result: Result) -> None:
-    """Copies the main run's artifacts, in the order of their names, as far as `maxRunArtifacts` goes."""
+    """Copies the main run's artifacts in the order of their names, up to `maxRunArtifacts`."""
     limit = _bytes(context.argument("maxRunArtifacts", "256Mi"))
     target = context.output / _DIRECTORY
     left_out: list[str] = []
@@ -33,7 +33,7 @@ def collect(client: Any, run: Any, store: Store, context: Context, result: Resul
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         result.notice(
             "ArtifactsLeftOut",
-            f"spec.arguments.maxRunArtifacts is {limit} bytes, so these are not kept: {', '.join(left_out[:3])}{more}",
+            f"spec.arguments.maxRunArtifacts is {limit} bytes. Files not kept: {', '.join(left_out[:3])}{more}",
         )
 
 
@@ -43,7 +43,7 @@ def _bytes(text: str) -> int:
 
 
 def _list(client: Any, run_id: str, path: str) -> list[tuple[str, int]]:
-    """All files below a path, without directories that are models."""
+    """Returns all files below a path, without the directories of models."""
     found: list[tuple[str, int]] = []
     entries = client.list_artifacts(run_id, path or None)
     if any(Path(entry.path).name == "MLmodel" for entry in entries):
@@ -66,5 +66,5 @@ def _fetch(client: Any, run: Any, path: str, target: Path, store: Store) -> None
             shutil.copyfile(source, target / path)
         return
     with tempfile.TemporaryDirectory() as directory:
-        # Where below the directory the file ends up differs between versions of MLflow: it says so.
+        # The place below the directory differs between versions of MLflow. MLflow returns it.
         shutil.move(client.download_artifacts(run.info.run_id, path, directory), target / path)

@@ -1,4 +1,4 @@
-"""Runs the project with MLflow's own machinery, reports it while it runs, and hands over the model."""
+"""Runs the project with MLflow's own runner, reports its progress, and delivers the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from legion_mlflow.refusal import Refusal
 
 
 def main(environment: str) -> int:
-    """Runs the training; the return value is the exit code. `environment` is "toolchain" or "project"."""
+    """Runs the training and returns its exit code. `environment` is "toolchain" or "project"."""
     context = Context.from_environment(os.environ)
     run = _Attempt(context, Events(context.events), environment)
     code = run.execute()
@@ -35,12 +35,12 @@ class _Attempt:
         self.process: Any = None
         self.terminated = False
         self.store: Store | None = None
-        # MLflow's own variable is taken out of the command's environment, where the id of the experiment is enough.
+        # Removes MLflow's own variable from the command's environment: the id of the experiment is enough there.
         named = os.environ.pop("MLFLOW_EXPERIMENT_NAME", "")
         self.experiment = context.argument("experiment") or named or "Default"
 
     def execute(self) -> int:
-        """The whole attempt, from the store to the model."""
+        """Runs the whole attempt, from the store to the model, and returns its exit code."""
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         try:
@@ -50,8 +50,8 @@ class _Attempt:
             if self.store.ignored:
                 self.events.notice(
                     "TrackingUriIgnored",
-                    f"MLFLOW_TRACKING_URI is {self.store.ignored}: only an http address is used, and the run has a "
-                    "store of its own",
+                    f"MLFLOW_TRACKING_URI is {self.store.ignored}, but only an http address is used. "
+                    "The run has a store of its own",
                 )
             client, experiment = self._connect(mlflow)
             code = self._run_project(client, experiment)
@@ -66,30 +66,30 @@ class _Attempt:
             self.result.error = refusal.document()
             return EXIT_REFUSED
         except Exception as error:
-            # A full disk, a store that broke: without a result document nobody would learn of it from the status.
+            # A full disk, a broken store: without a result document the status would not show it.
             traceback.print_exc()
             self.result.error = Refusal(
                 "ToolchainFailed",
                 f"the toolchain itself failed: {type(error).__name__}: {str(error)[:500]}",
-                remedy="The log has the whole trace. Train again; if it stays so, report it.",
+                remedy="The log has the whole trace. Train again. If it happens again, report it.",
             ).document()
             return EXIT_REFUSED
 
     def _on_signal(self, number: int, _frame: Any) -> None:
-        # The run is harvested and ends with its command; MLflow itself would die here and leave the command behind.
+        # The run is harvested, and ends with its command. MLflow itself would exit here and leave the command running.
         self.terminated = True
         if self.process is None or self.process.poll() is not None:
             return
         if os.getpgrp() != os.getpid():
             self.process.send_signal(number)
             return
-        # MLflow runs a command through bash, which dies of the signal and keeps it from what it runs itself.
+        # MLflow runs a command through bash. bash exits at the signal and does not pass it on to its child.
         handler = signal.signal(number, signal.SIG_IGN)
         os.killpg(0, number)
         signal.signal(number, handler)
 
     def _connect(self, mlflow: Any) -> tuple[Any, str]:
-        """The client and the id of the experiment."""
+        """Returns the client and the id of the experiment."""
         from mlflow.exceptions import MlflowException
 
         assert self.store is not None, "opened before"
@@ -109,11 +109,11 @@ class _Attempt:
                 f"the tracking server {self.store.address} does not answer: "
                 + str(error).replace(self.store.uri, self.store.address)[:300],
                 "spec.env",
-                "Check MLFLOW_TRACKING_URI and its credentials in spec.env; without it the run has a store of its own.",
+                "Check MLFLOW_TRACKING_URI and its credentials in spec.env. Without it the run has a store of its own.",
             ) from error
 
     def _run_project(self, client: Any, experiment: str) -> int:
-        """Runs the entry point. The return value is its exit code, 128 and the signal's number if one ended it."""
+        """Runs the entry point and returns its exit code, or 128 plus the number of the signal that ended it."""
         import mlflow.projects
         from mlflow.exceptions import MlflowException
         from mlflow.projects.backend import local
@@ -141,7 +141,7 @@ class _Attempt:
                 if self.terminated:
                     process.terminate()
 
-        # MLflow's local backend tells neither the run before the command starts nor the command's exit code.
+        # MLflow's local backend reports neither the run before the command starts nor the command's exit code.
         local.get_or_create_run, local.LocalSubmittedRun = created, Submitted
         logging.getLogger("mlflow.projects").setLevel(logging.WARNING)
         with StderrTail() as tail:
@@ -186,7 +186,7 @@ class _Attempt:
         candidates = models.candidates(client, runs, self.context.argument("modelFrom", "main"))
         chosen = models.choose(candidates, self.context)
         if chosen is None:
-            self.result.notice("NoModel", "the run logged no model, and spec.arguments.requireModel is false")
+            self.result.notice("NoModel", "the run logged no model. spec.arguments.requireModel is false")
         else:
             package.write(chosen, self.context, self.store, self.result)
         artifacts.collect(client, runs[0], self.store, self.context, self.result)

@@ -1,4 +1,4 @@
-"""From the tracking store to the event stream, while the run goes on."""
+"""Copies facts from the tracking store to the event stream during the run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from legion_mlflow.inside.store import Store
 from legion_mlflow.protocol import Events, dataset_event, metric_event, pair_event
 
 PARENT_TAG = "mlflow.parentRunId"
-# Tags that MLflow and Legion keep for themselves. They belong into the series and not into status, which is what the
-# protocol does with everything that has a child; for these the child is the run itself.
+# Tags of MLflow and Legion themselves. They are for the series and not for the status. The protocol does this with
+# every event of a child, so here the child is the run itself.
 BOOKKEEPING = ("mlflow.", "legion.")
-# The stream promises two seconds from fact to event; a harvest may take as long as the pause before it.
+# The stream promises two seconds from fact to event. A harvest may take as long as the pause before it.
 PAUSE = 0.9
 
 
 class Harvester:
-    """Emits what is new in the run and all runs below it. Each fact is emitted once."""
+    """Emits new facts of the run and of all runs below it. It emits each fact once."""
 
     def __init__(self, client: MlflowClient, store: Store, run_id: str, events: Events) -> None:
         self._client = client
@@ -43,7 +43,7 @@ class Harvester:
         self._thread.start()
 
     def finish(self) -> list[Run]:
-        """Ends the background, harvests all that is left, and returns every run of the tree, the main one first."""
+        """Stops the background thread, harvests the rest, and returns every run of the tree, the main one first."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -56,10 +56,10 @@ class Harvester:
             try:
                 self._harvest(whole=False)
             except Exception as error:
-                # A store that is locked or away for a moment: what is missed now comes with the next harvest, and the
-                # last one, in `finish`, does not forgive.
-                self._events.progress(f"harvest put off: {type(error).__name__}")
-            # Long series cost: never more than half of the time goes into reading them.
+                # A store may be locked or unavailable for a moment. The next harvest gets what is missed now. The last
+                # harvest, in `finish`, lets errors through.
+                self._events.progress(f"harvest postponed: {type(error).__name__}")
+            # Reading long series takes time. Spend at most half of the time on it.
             pause = max(PAUSE, time.monotonic() - started)
 
     def _harvest(self, whole: bool) -> list[Run]:
@@ -78,7 +78,7 @@ class Harvester:
         return runs
 
     def runs(self) -> list[Run]:
-        """The main run and those below it; in a store of its own, every run there is."""
+        """Returns the main run and those below it. In a private store this is every run."""
         main = self._client.get_run(self._run_id)
         if self._store.is_private:
             experiments = [e.experiment_id for e in self._client.search_experiments(view_type=ViewType.ALL)]
@@ -117,7 +117,7 @@ class Harvester:
                 batch.append(dataset_event(dataset.name, dataset.digest, dataset.source))
 
     def _add_metrics(self, run: Run, child: str | None, batch: list[dict[str, Any]], whole: bool) -> None:
-        # The private list holds the latest point with its step and time; the public mapping has values only.
+        # The private list has the latest point with its step and time. The public mapping has only values.
         for latest in run.data._metric_objs:
             key = (run.info.run_id, latest.key)
             mark = _point(latest)
@@ -126,7 +126,7 @@ class Harvester:
             self._latest[key] = mark
             seen = self._points.setdefault(key, set())
             for metric in self._client.get_metric_history(run.info.run_id, latest.key):
-                # The file store has a point twice when it was logged for a model as well.
+                # The file store has a point twice if it was also logged for a model.
                 if _point(metric) in seen:
                     continue
                 seen.add(_point(metric))

@@ -1,4 +1,4 @@
-"""What ties an MLflow run to its training, and the runs that dead attempts left open."""
+"""Links an MLflow run to its training, and closes the open runs of dead attempts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from legion_mlflow.inside.harvest import PARENT_TAG
 
 
 def mark(client: MlflowClient, run_id: str, training: dict[str, Any]) -> None:
-    """Names the run after its pod and sets the tags that lead back, before the project's command starts."""
+    """Names the run after its pod and sets the tags of its training, before the project's command starts."""
     source = training.get("source", {})
     tags = {
         "mlflow.runName": training.get("pod", ""),
@@ -34,7 +34,7 @@ def _source_name(training: dict[str, Any], source: dict[str, Any]) -> str:
 
 
 def close_dead_attempts(client: MlflowClient, experiment: str, run_id: str, training: dict[str, Any]) -> None:
-    """Ends runs of earlier attempts that a server still shows as running: their pods are gone."""
+    """Ends runs of earlier attempts that a server still shows as running. Their pods no longer exist."""
     query = (
         f"tags.`legion.run` = '{training.get('runId', '')}' and tags.`legion.training` = '{training.get('name', '')}' "
         f"and tags.`legion.namespace` = '{training.get('namespace', '')}' and attributes.status = 'RUNNING'"
@@ -42,6 +42,6 @@ def close_dead_attempts(client: MlflowClient, experiment: str, run_id: str, trai
     dead = [run for run in client.search_runs([experiment], query) if run.info.run_id != run_id]
     for run in dead:
         client.set_terminated(run.info.run_id, "KILLED")
-        # The runs below carry no tag of Legion's: the project made them.
+        # The runs below have no tag of Legion: the project created them.
         below = f"tags.`{PARENT_TAG}` = '{run.info.run_id}' and attributes.status = 'RUNNING'"
         dead += client.search_runs([experiment], below)

@@ -9,7 +9,7 @@ from packaging.utils import canonicalize_name
 
 
 def closure(lines: list[str]) -> list[str]:
-    """`name==version` of everything that the lines need, sorted; what is not installed is kept as it was written."""
+    """Returns `name==version` of everything the lines need, sorted. A package not installed stays as written."""
     locked: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     pending: list[tuple[Requirement, str]] = []

@@ -1,4 +1,4 @@
-"""Which logged model a training hands over."""
+"""Chooses the logged model of a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HISTORY_TAG = "mlflow.log-model.history"
 
 @dataclass
 class Candidate:
-    """A model that a run logged."""
+    """A model logged by a run."""
 
     name: str
     id: str
@@ -28,7 +28,7 @@ class Candidate:
 
 
 def candidates(client: Any, runs: list[Any], origin: str) -> list[Candidate]:
-    """The models of the main run, or of the runs below it, oldest first."""
+    """Returns the models of the main run, or of the runs below it, oldest first."""
     chosen = runs[:1] if origin == "main" else runs[1:]
     if hasattr(client, "search_logged_models"):
         found = _logged_models(client, chosen)
@@ -53,7 +53,7 @@ def _logged_models(client: Any, runs: list[Any]) -> list[Candidate]:
 
 
 def _entity(model: Any) -> Candidate:
-    # The tracking server may keep artifacts elsewhere: the model's own location is what counts.
+    # The tracking server may keep artifacts elsewhere, so the model's own location counts.
     return Candidate(
         model.name,
         model.model_id,
@@ -65,11 +65,11 @@ def _entity(model: Any) -> Candidate:
 
 
 def _from_history(run: Any) -> list[Candidate]:
-    """MLflow 2: a tag of the run lists its models, and they lie among its artifacts."""
+    """MLflow 2: a tag of the run lists its models. They are among its artifacts."""
     found = {}
     for position, entry in enumerate(json.loads(run.data.tags.get(_HISTORY_TAG, "[]"))):
         path = entry["artifact_path"]
-        # Logged again under the same path, a model replaces the earlier one.
+        # A model logged again under the same path replaces the earlier one.
         found[path] = Candidate(
             path,
             entry.get("model_uuid", ""),
@@ -82,7 +82,7 @@ def _from_history(run: Any) -> list[Candidate]:
 
 
 def choose(found: list[Candidate], context: Context) -> Candidate | None:
-    """The one model; what to do when there are none or several is the training's to say."""
+    """Returns the one model. The training's arguments decide when there are none or several."""
     ready = [model for model in found if model.status == "READY"]
     listing = "; ".join(str(model) for model in found)
     name = context.argument("model")
@@ -92,7 +92,7 @@ def choose(found: list[Candidate], context: Context) -> Candidate | None:
             return named[-1]
         raise Refusal(
             "ModelNotFound",
-            f"spec.arguments.model is {name!r}, and the run logged " + (listing or "no model"),
+            f"spec.arguments.model is {name!r}, but the run logged " + (listing or "no model"),
             "spec.arguments.model",
             "Name one of these." if ready else "Log a model with that name in the project.",
         )
@@ -107,11 +107,11 @@ def choose(found: list[Candidate], context: Context) -> Candidate | None:
         return ready[-1]
     if not context.argument("requireModel", True):
         return None
-    unfinished = f"; not finished: {listing}" if listing else ""
+    unfinished = f". Not finished: {listing}" if listing else ""
     raise Refusal(
         "NoModel",
-        f"the run ended well and logged no model{unfinished}",
+        f"the run succeeded, but logged no model{unfinished}",
         "spec.arguments.requireModel",
-        "Log one with mlflow.<flavour>.log_model() inside the run, set spec.arguments.modelFrom to children if the "
+        "Log one with mlflow.<flavor>.log_model() inside the run, set spec.arguments.modelFrom to children if the "
         "runs below log it, or set spec.arguments.requireModel to false.",
     )

@@ -1,4 +1,4 @@
-"""Writes the model as GPPI v1: the directory that MLflow wrote, untouched, and what it lacks."""
+"""Writes the model as GPPI v1: MLflow's directory, untouched, and the files it lacks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def write(model: Candidate, context: Context, store: Store, result: Result) -> N
     if root.exists():
         raise Refusal(
             "OutputOccupied",
-            "the project wrote $LEGION_OUTPUT/model itself, where the logged model belongs",
-            remedy="Write the project's own files to $LEGION_OUTPUT/extra: they travel with the model.",
+            "the project wrote $LEGION_OUTPUT/model itself, but this is the place of the logged model",
+            remedy="Write the project's own files to $LEGION_OUTPUT/extra. They become part of the artifact.",
         )
     root.mkdir(parents=True)
     _copy_model(model, store, root / "model")
@@ -38,9 +38,9 @@ def write(model: Candidate, context: Context, store: Store, result: Result) -> N
         extra.rename(root / "extra")
     signature = mlmodel.get("signature")
     if signature is None:
-        result.notice("NoSignature", f"the model {model.name} has no signature: what it takes and gives is unknown")
+        result.notice("NoSignature", f"the model {model.name} has no signature, so its inputs and outputs are unknown")
     if "python_function" not in mlmodel.get("flavors", {}):
-        result.notice("NoPyfunc", f"the model {model.name} has no python_function flavour: it cannot be served")
+        result.notice("NoPyfunc", f"the model {model.name} has no python_function flavor, so it cannot be served")
     descriptor = {
         "format": FORMAT,
         "identity": {k: v for k, v in context.training.get("model", {}).items() if v},
@@ -65,14 +65,14 @@ def _copy_model(model: Candidate, store: Store, target: Path) -> None:
         import mlflow.artifacts
 
         target.mkdir(parents=True)
-        # By the model's id where there is one: its location may be known to the server alone.
+        # By the model's id if there is one: only the server may know its location.
         uri = f"models:/{model.id}" if model.id.startswith("m-") else model.uri
         downloaded = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target)))
         if downloaded.resolve() != target.resolve():
             for entry in downloaded.iterdir():
                 entry.rename(target / entry.name)
             downloaded.rmdir()
-        # MLflow leaves it there when it downloads by id; what was logged has no such file.
+        # MLflow leaves this file when it downloads by id. The logged model has no such file.
         (target / "registered_model_meta").unlink(missing_ok=True)
 
 
@@ -88,7 +88,7 @@ def _lock(root: Path) -> str:
 def _sample(root: Path, mlmodel: dict[str, Any]) -> None:
     info = mlmodel.get("saved_input_example_info") or {}
     for key in ("artifact_path", "serving_input_path"):
-        # Only a name: the model directory is written by user code.
+        # Only a name, because user code wrote the model directory.
         name = Path(str(info.get(key) or "")).name
         if name.endswith(".json") and (root / "model" / name).is_file():
             (root / "sample").mkdir(exist_ok=True)
@@ -111,7 +111,7 @@ def _lineage(model: Candidate, context: Context, result: Result) -> dict[str, An
 
 
 def _schema(signature: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The signature as MLmodel has it, its embedded JSON as it is: one notation for all who read the descriptor."""
+    """Returns the signature of MLmodel with its embedded JSON: one notation for all readers of the descriptor."""
     if signature is None:
         return None
     return {part: yaml.safe_load(signature[part]) for part in ("inputs", "outputs", "params") if signature.get(part)}

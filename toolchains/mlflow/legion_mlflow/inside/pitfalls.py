@@ -1,4 +1,4 @@
-"""Mistakes that MLflow answers with obscure texts, answered with a field and a remedy."""
+"""Explains mistakes with obscure messages in MLflow: with a field and a remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NO_MLFLOW = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 
 
 def recognise(stderr: str, context: Context) -> dict[str, str] | None:
-    """The `error` of the result document, if the end of the command's standard error shows a known mistake."""
+    """Returns the `error` of the result document if the end of the command's standard error shows a known mistake."""
     if _EXPERIMENT.search(stderr):
         return {
             "reason": "SetExperimentInProject",
@@ -26,9 +26,9 @@ def recognise(stderr: str, context: Context) -> dict[str, str] | None:
         return {
             "reason": "SetTrackingUriInProject",
             "field": "spec.env",
-            "message": "MLflow did not find the run that was made for this training: the project seems to call "
+            "message": "MLflow did not find the run created for this training. The project seems to call "
             "mlflow.set_tracking_uri()",
-            "remedy": "Remove the call; for a tracking server set MLFLOW_TRACKING_URI in spec.env.",
+            "remedy": "Remove the call. For a tracking server set MLFLOW_TRACKING_URI in spec.env.",
         }
     missing = _NO_MLFLOW.search(stderr)
     if missing:
@@ -36,8 +36,8 @@ def recognise(stderr: str, context: Context) -> dict[str, str] | None:
             "reason": "ModuleMissing",
             "field": "",
             "message": f"the module {missing.group(1)!r} is not installed in the environment of this run",
-            "remedy": "Declare what the project needs in a python_env.yaml beside its MLproject, or use an image that "
-            f"has it (spec.image). The environment was chosen by spec.arguments.environment: "
+            "remedy": "Declare the project's requirements in a python_env.yaml beside its MLproject, or use an image "
+            f"with this module (spec.image). The environment was chosen by spec.arguments.environment: "
             f"{context.argument('environment', 'auto')}.",
         }
     return None

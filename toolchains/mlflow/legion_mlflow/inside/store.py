@@ -1,4 +1,4 @@
-"""The tracking store of one attempt: fresh, unless the user names a server."""
+"""The tracking store of one attempt: a new one, unless the user names a server."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Store:
     """A tracking store."""
 
     uri: str
-    # Directory of a store that only this attempt uses; None for a server.
+    # Directory of a store for this attempt only. None for a server.
     directory: Path | None
-    # A store that the user named and that is not used.
+    # A store named by the user, but not used.
     ignored: str = ""
 
     @property
@@ -30,20 +30,20 @@ class Store:
 
     @property
     def address(self) -> str:
-        """The address as it may be shown: without name and password."""
+        """The address without name and password."""
         return without_credentials(self.uri)
 
 
 def without_credentials(uri: str) -> str:
-    """A URI without the name and password that it may hold."""
+    """Returns a URI without its name and password."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def open_store(work: Path, attempt: int, env: dict[str, str]) -> Store:
-    """Opens the user's server, else a fresh store: sqlite where this MLflow can use it, files otherwise.
+    """Opens the user's server, else a new store: sqlite if this MLflow can use it, files otherwise.
 
-    MLflow's settings are left in `env`, for this process and for the project's command.
+    Sets MLflow's variables in `env`, for this process and for the project's command.
     """
     named = env.get("MLFLOW_TRACKING_URI", "")
     if named.startswith(("http://", "https://")):
@@ -54,11 +54,11 @@ def open_store(work: Path, attempt: int, env: dict[str, str]) -> Store:
     if _sqlite_works():
         database = directory / "mlflow.db"
         _from_template(database, directory)
-        # In MLflow 3 the default experiment's artifacts lie below the working directory without this.
+        # Without this, MLflow 3 puts the default experiment's artifacts below the working directory.
         env["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(directory / "artifacts")
         uri = f"sqlite:///{database}"
     else:
-        # MLflow 3 asks for a word of consent before it uses files.
+        # MLflow 3 uses files only with this consent.
         env["MLFLOW_ALLOW_FILE_STORE"] = "true"
         uri = (directory / "runs").as_uri()
     env["MLFLOW_TRACKING_URI"] = uri
@@ -67,7 +67,7 @@ def open_store(work: Path, attempt: int, env: dict[str, str]) -> Store:
 
 
 def _sqlite_works() -> bool:
-    """Whether this MLflow has its SQL store: not the skinny one, nor an old one beside a new SQLAlchemy."""
+    """Returns whether this MLflow has its SQL store. mlflow-skinny has none, nor has MLflow 2 beside SQLAlchemy 2.1."""
     try:
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     except ImportError:
@@ -82,9 +82,9 @@ def _template() -> Path:
 
 
 def make_template() -> Path | None:
-    """An empty database with all tables. MLflow needs seconds to make one; a copy takes none.
+    """Returns an empty database with all tables. MLflow needs seconds to create one, a copy takes none.
 
-    None where the interpreter's prefix cannot be written to.
+    Returns None if the interpreter's prefix is not writable.
     """
     template = _template()
     if template.exists():
@@ -117,9 +117,9 @@ def _from_template(database: Path, directory: Path) -> None:
         return
     shutil.copyfile(template, database)
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
-        # Kept in the file: the harvest reads while the project writes, and a point costs one flush instead of several.
+        # The mode stays in the file. The harvest reads while the project writes, and a point costs one flush only.
         connection.execute("PRAGMA journal_mode=WAL")
-        # The template's default experiment points below the template.
+        # In the template, the default experiment points below the template.
         connection.execute(
             "UPDATE experiments SET artifact_location = ? || '/' || experiment_id", (str(directory / "artifacts"),)
         )

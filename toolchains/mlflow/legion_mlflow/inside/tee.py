@@ -1,4 +1,4 @@
-"""Standard error passes through, and its end is remembered."""
+"""Passes standard error through and keeps its end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections import deque
 class StderrTail:
     """While entered, file descriptor 2 of this process and of its children runs through a pipe.
 
-    MLflow's advice for common mistakes is only in what the command prints. A child that stays behind and keeps the pipe
-    open is not waited for.
+    MLflow's advice for common mistakes is only in the command's output. A remaining child may keep the pipe open. It is
+    not waited for.
     """
 
     _LIMIT = 32 * 1024
@@ -40,12 +40,12 @@ class StderrTail:
         os.close(self._reader)
 
     def text(self) -> str:
-        """The end of what was written."""
+        """Returns the end of standard error."""
         return b"".join(self._tail).decode("utf-8", "replace")
 
     def _copy(self) -> None:
         while True:
-            # Once the command has ended, everything that it wrote is in the pipe: empty means done.
+            # After the end of the command all its output is in the pipe. An empty pipe means done.
             ending = self._done.is_set()
             ready, _, _ = select.select([self._reader], [], [], 0 if ending else 0.1)
             if not ready:
