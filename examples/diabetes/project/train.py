@@ -32,7 +32,7 @@ with mlflow.start_run():
         name="model",
         signature=infer_signature(x_train, model.predict(x_train)),
         input_example=x_test.head(3),
-        # MLflow stores with skops, which loads trees only where they are named: whoever loads them trusts this training.
+        # MLflow stores with skops. It loads trees only if they are named here: users of the model trust this training.
         skops_trusted_types=["sklearn.tree._tree.Tree"],
         pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"mlflow=={mlflow.__version__}", "pandas", "skops"],
     )

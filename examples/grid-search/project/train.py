@@ -1,4 +1,4 @@
-"""Searches a grid of regularisations. MLflow logs everything by itself: a child run per candidate, and two models."""
+"""Searches a grid of regularizations. MLflow logs everything automatically: a child run per candidate, and two models."""
 
 import mlflow
 from sklearn.datasets import load_breast_cancer
