@@ -1,6 +1,6 @@
--- Health of every kind of Legion: Healthy when this generation is what it should be, a model that is there or a referent that can
--- be used; Degraded when only a change helps; Suspended when a training is; else Progressing, also while a training works or waits.
-local hs = { status = "Progressing", message = "the operator has not seen it yet" }
+-- Health of every kind of Legion. Healthy: this generation has its model, or the object can be used. Degraded: only a change
+-- of the spec helps. Suspended: a suspended training. Progressing: everything else, also a training that works or waits.
+local hs = { status = "Progressing", message = "the operator has not reconciled it yet" }
 local status = obj.status
 if status == nil or status.conditions == nil then
   return hs
@@ -9,17 +9,17 @@ local found = {}
 for _, condition in ipairs(status.conditions) do
   found[condition.type] = condition
 end
--- A run's own truth is Succeeded, that of what it refers to is Ready.
-local told = found.Succeeded or found.Ready
-if told ~= nil then
-  hs.message = told.reason .. ": " .. told.message
+-- The main condition of a training is Succeeded, that of the other kinds is Ready.
+local main = found.Succeeded or found.Ready
+if main ~= nil then
+  hs.message = main.reason .. ": " .. main.message
 end
--- What is said of an earlier generation says nothing of this one.
+-- Conditions of an earlier generation do not count for this one.
 if status.observedGeneration ~= obj.metadata.generation then
-  hs.message = "generation " .. tostring(obj.metadata.generation) .. " has not been seen yet"
+  hs.message = "generation " .. tostring(obj.metadata.generation) .. " has not been reconciled yet"
   return hs
 end
-if told ~= nil and told.reason == "Suspended" then
+if main ~= nil and main.reason == "Suspended" then
   hs.status = "Suspended"
 elseif found.Reconciling ~= nil and found.Reconciling.status == "True" then
   hs.status = "Progressing"
