@@ -1,5 +1,6 @@
--- Health of every kind of Legion. Healthy: this generation has its model, or the object can be used. Degraded: only a change
--- of the spec helps. Suspended: a suspended training. Progressing: everything else, also a training that works or waits.
+-- Health of every kind of Legion. Healthy: this generation has its model, or the object can be used. Degraded: only a
+-- change of the spec helps. Suspended: a suspended training. Progressing: everything else, such as a training that works
+-- or waits.
 local hs = { status = "Progressing", message = "the operator has not reconciled it yet" }
 local status = obj.status
 if status == nil or status.conditions == nil then
