@@ -35,7 +35,7 @@ impl Shell {
         let inherited = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths(directories.chain(env::split_paths(&inherited)))?;
         let local = Local::new()?;
-        let mut transcript = Transcript::new("Legion with kubectl");
+        let mut transcript = Transcript::new("Use kubectl");
         transcript.mask(local.path().to_str().context("UTF-8")?, "/tmp/legion-abcdef")?;
         Ok(Self {
             local,
@@ -179,9 +179,9 @@ fn kubectl_against_the_local_api() -> anyhow::Result<()> {
 
 fn begin(shell: &mut Shell) -> anyhow::Result<()> {
     shell.transcript.text(
-        "Everything on this page was printed by the real kubectl 1.37 against `legionctl local up`; the test `kubectl` of \
-         `tests/` runs the\ncommands, checks the output, and writes the page (`UPDATE=1 cargo test -p legion-tests --test kubectl`). \
-         Times, ids and paths are\nreplaced, long lines are cut.",
+        "Everything on this page is the output of the real kubectl 1.37 against `legionctl local up`. The test `kubectl` of\n\
+         `tests/` runs the commands, checks the output, and writes the page\n\
+         (`UPDATE=1 cargo test -p legion-tests --test kubectl`). Times, ids and paths are replaced, and long lines are cut.",
     );
     shell.transcript.text("## Train");
     shell.transcript.text(
@@ -204,7 +204,7 @@ fn begin(shell: &mut Shell) -> anyhow::Result<()> {
 }
 
 fn look(shell: &mut Shell) -> anyhow::Result<()> {
-    shell.transcript.text("## Look");
+    shell.transcript.text("## Read");
     let table = shell.run("kubectl get mt")?;
     let header: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
     ensure!(
@@ -256,7 +256,7 @@ fn look(shell: &mut Shell) -> anyhow::Result<()> {
     )?;
     shell
         .transcript
-        .text("Without `-c`, the log is that of the container that trains.");
+        .text("Without `-c`, the log is that of the training container.");
     let line = "kubectl logs $(kubectl get pods -l legion-platform.org/training=script -o name)";
     let log = shell.run(line)?;
     ensure!(
@@ -271,7 +271,9 @@ fn look(shell: &mut Shell) -> anyhow::Result<()> {
 
 fn change(shell: &mut Shell) -> anyhow::Result<()> {
     shell.transcript.text("## Change");
-    shell.transcript.text("The same manifest again changes nothing and starts nothing. A changed one trains again, and a watch shows how.");
+    shell.transcript.text(
+        "The same manifest again changes nothing and starts nothing. A changed one trains again, and a watch shows the steps.",
+    );
     shell.prints(
         &format!("kubectl apply -f {MANIFEST}"),
         &[
@@ -322,13 +324,13 @@ fn change(shell: &mut Shell) -> anyhow::Result<()> {
 }
 
 fn server_side(shell: &mut Shell) -> anyhow::Result<()> {
-    shell.transcript.text("## Server-side apply");
+    shell.transcript.text("## Apply server-side");
     shell
         .transcript
-        .text("The API server keeps whose field is whose, also between the two kinds of apply.");
+        .text("The API server records the owner of each field, also between the two kinds of apply.");
     let more = format!("sed 's/points: \"20\"/points: \"30\"/' {MANIFEST} | kubectl apply --server-side -f -");
     shell.prints(&more, &["modeltraining.legion-platform.org/script serverside-applied"])?;
-    let line = format!("kubectl apply --server-side --field-manager=somebody-else -f {MANIFEST}");
+    let line = format!("kubectl apply --server-side --field-manager=another-manager -f {MANIFEST}");
     let said = shell.refused(&line)?;
     contains(
         &line,
@@ -342,10 +344,10 @@ fn server_side(shell: &mut Shell) -> anyhow::Result<()> {
 }
 
 fn mistakes(shell: &mut Shell) -> anyhow::Result<()> {
-    shell.transcript.text("## Mistakes");
+    shell.transcript.text("## See mistakes");
     shell
         .transcript
-        .text("A field that does not exist is refused, and so is a value that cannot be right:");
+        .text("An unknown field is refused, and so is an invalid value:");
     // Different parts of an API server refuse the two kinds of apply, with different messages.
     for (line, words) in [
         (
@@ -368,7 +370,7 @@ fn mistakes(shell: &mut Shell) -> anyhow::Result<()> {
 
     shell
         .transcript
-        .text("What may still come is waited for, and `describe` says what it is, in a condition and in an event:");
+        .text("A training waits for a missing object. `describe` names it in a condition and in an event:");
     let line = format!(
         "sed 's/name: script$/name: waits/; s/toolchain: script/toolchain: scripts/' {MANIFEST} | kubectl apply -f -"
     );
@@ -397,7 +399,7 @@ fn end(shell: &mut Shell) -> anyhow::Result<()> {
     shell.transcript.text("## Delete");
     shell
         .transcript
-        .text("A training takes its pods with it; what it has trained stays in the store.");
+        .text("A deleted training takes its pods with it. Its results stay in the store.");
     shell.prints("kubectl delete mt waits", &["\"waits\" deleted"])?;
     shell.prints(
         &format!("kubectl delete -f {MANIFEST}"),
