@@ -26,7 +26,7 @@ def wheel(directory: Path, name: str, version: str) -> None:
         archive.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
 
 
-def test_a_user_whom_the_image_does_not_know_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_unknown_to_the_image_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(uid: int) -> None:
         raise KeyError(f"getpwuid(): uid not found: {uid}")
 
@@ -73,7 +73,7 @@ def test_an_environment_without_mlflow_is_built_once_and_holds_nothing_else(proj
     assert list((tmp_path / "cache" / "environments").glob("*[!.lock]")) == built
 
 
-def test_the_toolchains_environment_may_be_asked_for(project: Path, tmp_path: Path) -> None:
+def test_a_training_may_choose_the_toolchains_environment(project: Path, tmp_path: Path) -> None:
     (project / "python_env.yaml").write_text("dependencies: [legion-probe]")
     outcome = train(project, tmp_path, arguments={"environment": "toolchain"})
     assert outcome.code == 1
@@ -103,6 +103,6 @@ def test_wheels_are_a_directory_of_the_project(project: Path, tmp_path: Path, wh
     assert repr(wheels) in outcome.error["message"]
 
 
-def test_project_without_environment_cannot_be_asked_for_it(project: Path, tmp_path: Path) -> None:
+def test_a_project_without_environment_cannot_use_its_own(project: Path, tmp_path: Path) -> None:
     outcome = train(project, tmp_path, arguments={"environment": "project"})
     assert outcome.code == 2 and outcome.error["reason"] == "NoProjectEnvironment"

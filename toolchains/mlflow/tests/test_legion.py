@@ -121,7 +121,7 @@ def legion(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_legion_gives_what_mlflow_run_gives(case: Case, legion, plainly, tmp_path: Path) -> None:
+def test_legion_and_mlflow_run_give_the_same(case: Case, legion, plainly, tmp_path: Path) -> None:
     status = legion(manifest(case, tmp_path))
     expected: Plain = plainly[case].result()
 

@@ -57,7 +57,7 @@ def first_point(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_points_arrive_while_the_run_goes_on(started) -> None:
+def test_points_arrive_during_the_run(started) -> None:
     process, outcome = started
     first_point(outcome.work)
     # A kill would leave exactly these events.

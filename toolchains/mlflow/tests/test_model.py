@@ -37,24 +37,24 @@ def test_without_a_choice_all_are_listed() -> None:
         assert words in caught.value.message
 
 
-def test_a_model_that_was_not_finished_does_not_count() -> None:
+def test_an_unfinished_model_does_not_count() -> None:
     with pytest.raises(Refusal, match="not finished: a"):
         models.choose([candidate("a", 1, "PENDING")], context())
     assert models.choose([candidate("a", 1, "FAILED"), candidate("b", 2)], context()).name == "b"
 
 
-def test_an_unknown_choice_says_what_there_is() -> None:
+def test_an_unknown_choice_lists_the_models() -> None:
     with pytest.raises(Refusal, match="'z', and the run logged a"):
         models.choose([candidate("a", 1)], context(model="z"))
 
 
-def test_same_name_in_two_runs_is_a_choice_to_make() -> None:
+def test_the_same_name_in_two_runs_needs_a_choice() -> None:
     with pytest.raises(Refusal) as caught:
         models.choose([candidate("a", 1), candidate("a", 2, run="r2")], context())
     assert caught.value.reason == "SeveralModels"
 
 
-def test_the_lock_holds_the_closure_and_keeps_what_is_not_installed() -> None:
+def test_the_lock_has_the_closure_and_keeps_missing_packages() -> None:
     locked = lock.closure(["pytest", "no-such-package==1.0", "# a comment", "--extra-index-url x", "./local dir"])
     names = [line.split("==")[0] for line in locked]
     assert {"pytest", "pluggy", "iniconfig"} <= set(names)

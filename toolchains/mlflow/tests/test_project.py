@@ -71,8 +71,8 @@ def test_a_wrong_value_names_field_value_and_type(root: Path, name: str, value: 
 
 
 def test_an_undeclared_hyperparameter_is_a_notice(root: Path) -> None:
-    (event,) = check(root, hyperParameters={"rate": "1", "colour": "red"})
-    assert event["level"] == "notice" and event["reason"] == "UndeclaredParameter" and "colour" in event["text"]
+    (event,) = check(root, hyperParameters={"rate": "1", "color": "red"})
+    assert event["level"] == "notice" and event["reason"] == "UndeclaredParameter" and "color" in event["text"]
 
 
 def test_a_missing_hyperparameter_names_it(root: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_missing_hyperparameter_names_it(root: Path) -> None:
 
 
 @pytest.mark.parametrize("entry", ["nope", "nope.py", "../train.py", "sub/train.py"])
-def test_an_unknown_entry_point_says_which_exist(root: Path, entry: str) -> None:
+def test_an_unknown_entry_point_lists_the_existing_ones(root: Path, entry: str) -> None:
     (root.parent / "train.py").write_text("outside")
     refused = refusal(root, entrypoint=entry)
     assert refused.field == "spec.entrypoint" and entry in refused.message
@@ -130,6 +130,6 @@ def test_environment_files_are_found_as_mlflow_finds_them(root: Path) -> None:
     assert project.load(root).python_env is None
 
 
-def test_an_entry_point_that_is_not_used_may_be_broken(root: Path) -> None:
+def test_an_unused_entry_point_may_be_broken(root: Path) -> None:
     (root / "MLproject").write_text("entry_points: {main: {command: 'true'}, other: {parameters: {}}}")
     assert check(root) == []

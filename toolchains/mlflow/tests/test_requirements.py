@@ -39,13 +39,13 @@ def test_python_env(tmp_path: Path) -> None:
         ("", "python_env.yaml is empty"),
     ],
 )
-def test_a_python_env_that_mlflow_cannot_read_is_refused_by_its_field(tmp_path: Path, text: str, words: str) -> None:
+def test_an_unreadable_python_env_is_refused_with_its_field(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(Refusal) as caught:
         python_env(tmp_path, text)
     assert words in f"{caught.value.message} {caught.value.remedy}"
 
 
-def test_conda_follows_mlflow_and_lists_what_it_leaves_out(tmp_path: Path) -> None:
+def test_conda_follows_mlflow_and_lists_ignored_packages(tmp_path: Path) -> None:
     text = "dependencies:\n- python=3.11\n- pip=24.0\n- numpy=2.1\n- gcc_linux-64\n- pip:\n  - mlflow==3.17.2\n  - b"
     wanted = conda_env(tmp_path, text)
     assert (wanted.python, wanted.build) == ("3.11", ["pip==24.0"])
@@ -73,7 +73,7 @@ def test_included_files_are_part_of_the_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["./lib", "-e .", "lib @ file:///lib", "file:lib.whl", "wheels/a-1-py3-none-any.whl"])
-def test_what_is_installed_from_the_project_is_not_kept_for_others(tmp_path: Path, line: str) -> None:
+def test_an_environment_with_project_files_is_not_shared(tmp_path: Path, line: str) -> None:
     (tmp_path / "requirements.txt").write_text(f"numpy==2.1\n{line}\n")
     wanted = python_env(tmp_path, "dependencies: [-r requirements.txt]")
     assert wanted.uses_project_files()
@@ -110,7 +110,7 @@ def test_the_same_minor_is_taken_and_never_another(tmp_path: Path) -> None:
     assert caught.value.field == "spec.arguments.python" and "spec.image" in caught.value.remedy
 
 
-def test_a_shim_that_does_not_run_is_no_interpreter(tmp_path: Path) -> None:
+def test_a_broken_shim_is_not_an_interpreter(tmp_path: Path) -> None:
     (tmp_path / "python3.4").write_text("#!/bin/sh\nexit 127\n")
     (tmp_path / "python3.4").chmod(0o755)
     with pytest.raises(Refusal, match=r"3\.4"):

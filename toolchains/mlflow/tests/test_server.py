@@ -112,7 +112,7 @@ def test_the_users_server_gets_the_run_and_dead_attempts_are_closed(server: str,
 
 
 @pytest.mark.slow
-def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_named(tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
     (project / "train.py").write_text(PROJECT)

@@ -161,7 +161,7 @@ class _Attempt:
                 local.get_or_create_run, local.LocalSubmittedRun = create, submitted
         code = self.process.returncode
         if code != 0:
-            self.result.error = pitfalls.recognise(tail.text(), self.context)
+            self.result.error = pitfalls.recognize(tail.text(), self.context)
         return 128 - code if code < 0 else code
 
     def _describe(self, runs: list[Any], version: str) -> None:

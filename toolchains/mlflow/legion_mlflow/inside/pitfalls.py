@@ -13,7 +13,7 @@ _RUN_NOT_FOUND = re.compile(r"(?:Run with id=|Run ')([0-9a-f]{32})'? not found|N
 _NO_MLFLOW = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 
 
-def recognise(stderr: str, context: Context) -> dict[str, str] | None:
+def recognize(stderr: str, context: Context) -> dict[str, str] | None:
     """Returns the `error` of the result document if the end of the command's standard error shows a known mistake."""
     if _EXPERIMENT.search(stderr):
         return {

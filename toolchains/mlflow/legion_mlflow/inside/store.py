@@ -100,12 +100,12 @@ def make_template() -> Path | None:
             return template
         building = template.with_suffix(f".{os.getpid()}")
         building.unlink(missing_ok=True)
-        _initialise(building)
+        _initialize(building)
         building.rename(template)
     return template
 
 
-def _initialise(database: Path) -> None:
+def _initialize(database: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     SqlAlchemyStore(f"sqlite:///{database}", str(database.parent))
