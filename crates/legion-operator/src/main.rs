@@ -5,7 +5,7 @@ use std::{io::Write as _, process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use legion_operator::{Settings, WORKERS};
-use legion_plan::settings::Identity;
+use legion_plan::Identity;
 use legion_runtime::{
     Shutdown, SystemClock, client,
     lease::LeaseSettings,

@@ -1,4 +1,4 @@
-//! The four conditions that every kind carries, from one reason.
+//! The conditions of every kind, from one reason.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -7,23 +7,20 @@ use legion_api::{
     condition::{READY, RECONCILING, STALLED, SUCCEEDED, Truth, condition},
 };
 
-/// Kubernetes times have whole seconds: a finer one would differ from itself once it was stored.
-#[must_use]
+/// Cuts a time to whole seconds, as Kubernetes stores it. A finer time would differ from its stored form.
 pub(crate) fn seconds(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
-/// What conditions are made of.
+/// The reason and message of conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
-    /// Why.
-    pub reason: Reason,
-    /// In words.
-    pub message: String,
+pub struct Explanation {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
 }
 
-impl State {
-    /// A reason in words.
+impl Explanation {
+    /// Creates an explanation. `message` is for people.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
@@ -32,7 +29,7 @@ impl State {
         }
     }
 
-    /// The same with the reason's remedy in its message, unless it stands there already.
+    /// Appends the remedy of the reason to the message, unless the message contains it.
     pub(crate) fn with_remedy(mut self) -> Self {
         let remedy = self.reason.remedy();
         if !remedy.is_empty() && !self.message.contains(remedy) {
@@ -41,7 +38,7 @@ impl State {
         self
     }
 
-    /// The first problem decides the reason, all of them stand in the message.
+    /// Explains problems: the first decides the reason, the message contains all of them.
     pub(crate) fn of_problems(problems: &[Problem]) -> Option<Self> {
         let first = problems.first()?;
         let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -49,11 +46,11 @@ impl State {
     }
 }
 
-/// Conditions of a kind whose own truth is `Ready`.
+/// Returns the conditions of a kind with the main condition `Ready`.
 #[must_use]
-pub fn for_ready(previous: &[Condition], state: &State, generation: i64, now: Timestamp) -> Vec<Condition> {
+pub fn for_ready(previous: &[Condition], state: &Explanation, generation: i64, now: Timestamp) -> Vec<Condition> {
     let now = seconds(now);
-    // Nothing is ever under way here: what is not usable stays so until its user changes it.
+    // Such a resource never makes progress: an unusable one stays unusable until a user changes it.
     let (ready, stalled) = match state.reason.kind() {
         ReasonKind::Success => (Truth::True, Truth::False),
         _ => (Truth::False, Truth::True),
@@ -63,12 +60,12 @@ pub fn for_ready(previous: &[Condition], state: &State, generation: i64, now: Ti
         .into()
 }
 
-/// Conditions of a kind whose own truth is `Succeeded`: a run.
+/// Returns the conditions of a kind with the main condition `Succeeded`: a run.
 #[must_use]
-pub fn for_run(previous: &[Condition], state: &State, generation: i64, now: Timestamp) -> Vec<Condition> {
+pub fn for_run(previous: &[Condition], state: &Explanation, generation: i64, now: Timestamp) -> Vec<Condition> {
     let (succeeded, reconciling) = match (state.reason.kind(), state.reason) {
         (ReasonKind::Success, _) => (Truth::True, Truth::False),
-        // Nothing is under way while a training is suspended, and nothing has failed.
+        // A suspended run makes no progress, and nothing has failed.
         (_, Reason::Suspended) => (Truth::Unknown, Truth::False),
         (ReasonKind::Progress | ReasonKind::Waiting, _) => (Truth::Unknown, Truth::True),
         (ReasonKind::Invalid | ReasonKind::Failure, _) => (Truth::False, Truth::False),

@@ -7,7 +7,7 @@ use legion_api::{Connection, ConnectionSpec, ConnectionStatus, ConnectionType, P
 
 use crate::{
     Settings,
-    conditions::{self, State},
+    conditions::{self, Explanation},
     plan::{Outcome, Plan, StatusPatch, status_patch},
 };
 
@@ -169,8 +169,8 @@ pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan<Connec
     }
     let problems = problems(&world.connection.spec, settings);
     let generation = metadata.generation.unwrap_or_default();
-    let state =
-        State::of_problems(&problems).unwrap_or_else(|| State::new(Reason::Valid, "the connection can be used"));
+    let state = Explanation::of_problems(&problems)
+        .unwrap_or_else(|| Explanation::new(Reason::Valid, "the connection can be used"));
     let previous = world
         .connection
         .status

@@ -58,8 +58,9 @@ fn write(value: &Value, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn canonical_sorts_keys_and_keeps_lists() {

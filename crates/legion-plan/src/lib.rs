@@ -1,30 +1,29 @@
-//! World to plan: every decision of the operator and every child object's builder.
+//! World to plan: every decision of the operator, and the builder of every child object.
 //!
-//! Pure: no client, no clock, no environment, no file system, no randomness. The driver of `legion-operator` turns a
-//! resource through five steps, and the three in the middle of each line below live here:
+//! This crate is pure: no client, no clock, no environment, no file system, no randomness. The driver of `legion-operator`
+//! reconciles a resource in five steps. The three steps `decide`, `settle` and `requeue` are in this crate:
 //!
 //! ```text
 //! observe -> World                            what the watches show; absence is data, never an error
 //! decide(&World, &Settings, now) -> Plan      total: a bad spec is a plan with problems
 //!   (while plan.needs is not empty: read what it names, put it into the World, decide again)
-//! act(&Plan) -> Outcome                       the actions in their order, stopping at the first that does not go through
+//! act(&Plan) -> Outcome                       the actions in their order, until one has no success
 //! settle(&World, &Plan, &Outcome, now) -> Option<StatusPatch>      None when equal ignoring time
-//! requeue(&Plan, &Outcome, now) -> Option<Timestamp>               when to look again although nothing happens
+//! requeue(&Plan, &Outcome, now) -> Option<Timestamp>               the next reconciliation without any event
 //! ```
 //!
-//! Each kind has a module with these functions: [`training`], [`connection`], [`toolchain`]. What they share is in
-//! [`plan`] and [`settings`].
+//! Each kind has a module with these functions: [`training`], [`connection`], [`toolchain`].
 
 pub mod conditions;
 pub mod connection;
-pub mod hash;
-pub mod image;
-pub mod plan;
-pub mod run;
+mod hash;
+mod image;
+mod plan;
+mod run;
 pub mod schema;
-pub mod settings;
+mod settings;
 pub mod toolchain;
 pub mod training;
 
 pub use plan::{Action, ApiError, EventNote, Need, Note, Outcome, Plan, StatusPatch, StepResult, Write};
-pub use settings::Settings;
+pub use settings::{Identity, Settings};

@@ -1,4 +1,4 @@
-//! What a decision looks like, what became of it, and the one way in which a status is written.
+//! The form of a decision and of its outcome, and the only code that writes a status.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -6,27 +6,27 @@ use legion_api::{Problem, Reason};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// A decision about one resource: what to read, what to do, what to say.
+/// A decision about one resource: what to read, what to do, what to report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan<S> {
-    /// What must be read before anything can be decided. While this is not empty everything else is empty: read, put the
-    /// answers into the World and decide again.
+    /// What must be read before a decision is possible. While this is not empty, everything else is empty. The caller reads,
+    /// puts the answers into the World and decides again.
     pub needs: Vec<Need>,
-    /// What to do, in this order. Stop at the first action that does not go through.
+    /// What to do, in this order. The caller stops at the first action without success.
     pub actions: Vec<Action>,
-    /// The status that the resource should have; `None` leaves it as it is.
+    /// The new status. `None` leaves the status as it is.
     pub status: Option<S>,
     /// When the status is to be written.
     pub write: Write,
-    /// What is wrong, in the words that conditions and APIs use.
+    /// What is wrong with the resource.
     pub problems: Vec<Problem>,
-    /// Events to publish with the status that is planned.
+    /// Events to publish with the planned status.
     pub events: Vec<EventNote>,
-    /// When to look again although nothing happens.
+    /// The time of the next reconciliation without any event.
     pub requeue_at: Option<Timestamp>,
-    /// When to try again should an action be refused or not be possible yet.
+    /// The time of the next attempt when an action is refused or not possible yet.
     pub retry_at: Option<Timestamp>,
-    /// Why each thing was decided, for `explain` and for debug logs.
+    /// Why each part was decided, for debug logs.
     pub why: Vec<Note>,
 }
 
@@ -47,15 +47,23 @@ impl<S> Default for Plan<S> {
 }
 
 impl<S> Plan<S> {
-    /// Whether there is nothing to read, to do, to say or to wait for.
+    /// Returns whether there is nothing to read, to do, to report or to wait for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.needs.is_empty() && self.actions.is_empty() && self.status.is_none() && self.requeue_at.is_none()
     }
 
-    /// Looks again at `at`, or earlier if that was asked for already.
-    pub(crate) fn look_again(&mut self, at: Timestamp) {
+    /// Requeues at `at`, or at an earlier time that was set before.
+    pub(crate) fn requeue_by(&mut self, at: Timestamp) {
         self.requeue_at = Some(self.requeue_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Returns a plan that only reads.
+    pub(crate) fn reading(need: Need) -> Self {
+        Self {
+            needs: vec![need],
+            ..Self::default()
+        }
     }
 
     pub(crate) fn note(&mut self, text: impl Into<Note>) {
@@ -63,19 +71,46 @@ impl<S> Plan<S> {
     }
 }
 
-/// A line of why.
+impl Plan<()> {
+    /// Adds the status of a kind.
+    pub(crate) fn with_status<S>(self, status: S) -> Plan<S> {
+        let Self {
+            needs,
+            actions,
+            status: _,
+            write,
+            problems,
+            events,
+            requeue_at,
+            retry_at,
+            why,
+        } = self;
+        Plan {
+            needs,
+            actions,
+            status: Some(status),
+            write,
+            problems,
+            events,
+            requeue_at,
+            retry_at,
+            why,
+        }
+    }
+}
+
+/// A line of [`Plan::why`].
 pub type Note = std::borrow::Cow<'static, str>;
 
-/// Something that the watches cannot tell.
+/// Something that the watches do not show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
-    /// The content of the ConfigMap source: GET it and put [`crate::training::ConfigMapView::Read`] (or `Absent`) into
-    /// the World.
+    /// The content of the ConfigMap source. The answer to the GET (`Read` or `Absent`) belongs in `World::config_map`.
     ConfigMap {
         /// Its name.
         name: String,
     },
-    /// Why the volumes of a pod are not mounted, which a kubelet tells in events only: put the answer into
+    /// Why the volumes of a pod are not mounted. A kubelet reports this in events only. The answer belongs in
     /// `World::mounts`.
     Mounts {
         /// The pod's name.
@@ -83,8 +118,8 @@ pub enum Need {
         /// Its uid.
         uid: String,
     },
-    /// A live GET of a pod that the watch no longer shows (losing a label looks like a deletion): put the answer into
-    /// `World::probed`.
+    /// A live GET of a pod that the watch no longer shows, because losing a label looks like a deletion. The answer belongs
+    /// in `World::probed`.
     Pod {
         /// Its name.
         name: String,
@@ -94,21 +129,21 @@ pub enum Need {
 /// Something to do. Pods are created and deleted, never changed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// POST the pod. On AlreadyExists: GET it and judge it by [`crate::training::judge_existing`].
+    /// POST the pod. On AlreadyExists: GET it and pass it to the kind's `classify_existing`.
     CreatePod {
         /// The pod.
         pod: Box<Pod>,
-        /// For every attempt but the first: GET the training before, and go on only if it still has this
-        /// resourceVersion. An attempt that was claimed in an outdated view must not start beside a later one.
+        /// Set for every attempt but the first: GET the pod's owner first, and continue only if it still has this
+        /// resourceVersion. An attempt that was claimed from an outdated cache must not start beside a later one.
         only_at: Option<String>,
     },
-    /// DELETE the pod with a uid precondition. 404 and 409 (another uid) mean that it is gone.
+    /// DELETE the pod with a uid precondition. 404 and 409 (another uid) mean that it no longer exists.
     DeletePod {
         /// Its name.
         name: String,
         /// Its uid.
         uid: String,
-        /// Why, for the log and `explain`.
+        /// Why, for the log.
         why: Note,
     },
 }
@@ -116,10 +151,10 @@ pub enum Action {
 /// When a status is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Write {
-    /// Now.
+    /// Immediately.
     Now,
-    /// Not before this time, unless an action is refused: the state is expected to pass by itself, and a write would say
-    /// nothing that lasts. The plan's `requeue_at` is not later.
+    /// Not before this time, unless an action is refused. The state is expected to pass soon and is not worth a write. The
+    /// plan's `requeue_at` is not later.
     NotBefore(Timestamp),
 }
 
@@ -130,39 +165,39 @@ pub struct EventNote {
     pub warning: bool,
     /// The reason.
     pub reason: Reason,
-    /// In words.
+    /// The message, for people.
     pub message: String,
 }
 
-/// What became of a plan's actions.
+/// The results of a plan's actions.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
-    /// One result for each action that was tried, in order.
+    /// One result for each tried action, in order.
     pub results: Vec<StepResult>,
 }
 
-/// What became of one action.
+/// The result of one action.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StepResult {
-    /// The pod was created, or was there already and is ours.
+    /// The pod was created, or it existed already and is Legion's.
     Created,
-    /// The pod is deleted, or its deletion has begun.
+    /// The pod is deleted, or is being deleted.
     Deleted,
-    /// Not done, because the view was outdated or a pod of that name is still ending: look again when something changes.
+    /// Not done, because the cache was outdated or a pod of that name is still ending. An event will follow.
     NotYet,
-    /// A pod of that name exists and is not ours.
+    /// A pod of that name exists and is not Legion's.
     NameTaken,
-    /// The API server refused for good, until something changes: 403, 400, 422, 404 of the namespace.
+    /// The API server refused, and will refuse until something changes: 403, 400, 422, 404 of the namespace.
     Refused(ApiError),
-    /// It failed again and again for a reason that should pass (429, 5xx, timeouts, lost connections). The driver goes on
-    /// trying; what fails only once or twice does not appear here.
+    /// It failed repeatedly for a reason that should pass (429, 5xx, timeouts, lost connections). The driver keeps trying.
+    /// One or two failures do not appear here.
     Failed(ApiError),
 }
 
-/// An answer of the API server that is no success.
+/// An error answer of the API server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApiError {
-    /// HTTP status code.
+    /// The HTTP status code.
     pub code: u16,
     /// `reason` of the Status object: `Forbidden`, `Invalid`, ...
     pub reason: String,
@@ -170,17 +205,17 @@ pub struct ApiError {
     pub message: String,
 }
 
-/// A status write: a JSON merge patch for the `status` subresource. It carries the resourceVersion that it was computed
-/// from, so that it cannot overwrite what it did not see.
+/// A status write: a JSON merge patch for the `status` subresource. It contains the resourceVersion that it was computed
+/// from. A patch of an outdated status is therefore refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusPatch {
     /// The body of the patch.
     pub body: Value,
-    /// Events to publish once it is written.
+    /// Events to publish after the write.
     pub events: Vec<EventNote>,
 }
 
-/// The patch that makes `old` into `new`; `None` when they are equal ignoring time.
+/// Returns the patch from `old` to `new`, or `None` when they are equal ignoring times.
 pub(crate) fn status_patch<S: Serialize + PartialEq>(
     resource_version: Option<&str>,
     old: Option<&S>,
@@ -189,7 +224,7 @@ pub(crate) fn status_patch<S: Serialize + PartialEq>(
     if old == Some(new) {
         return None;
     }
-    // Statuses are plain data with string keys: they always serialise.
+    // Statuses are plain data with string keys: they always serialize.
     let old = old.and_then(|old| serde_json::to_value(old).ok()).unwrap_or_default();
     let new = serde_json::to_value(new).unwrap_or_default();
     if equal_ignoring_time(&old, &new) {
@@ -202,8 +237,8 @@ pub(crate) fn status_patch<S: Serialize + PartialEq>(
     })
 }
 
-/// Times that follow from a decision, and the resourceVersion of a source whose content is the same: a difference in them
-/// alone is no news.
+/// Times that follow from a decision, and the resourceVersion of a source with the same content. A difference in these alone
+/// is not worth a write.
 const IGNORED: [&str; 6] = [
     "sourceVersion",
     "lastTransitionTime",
@@ -229,8 +264,8 @@ fn equal_ignoring_time(old: &Value, new: &Value) -> bool {
     }
 }
 
-/// The JSON merge patch (RFC 7396) that turns `old` into `new`. Keys that a newer operator wrote and this one does not
-/// know are not in either, hence left alone.
+/// Returns the JSON merge patch (RFC 7396) from `old` to `new`. Keys of a newer operator that this one does not know are in
+/// neither, and stay as they are.
 fn merge_diff(old: &Value, new: &Value) -> Value {
     let (Value::Object(old), Value::Object(new)) = (old, new) else {
         return new.clone();
@@ -258,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patch_removes_replaces_and_leaves_alone() {
+    fn a_patch_removes_replaces_and_keeps() {
         let old = json!({"a": 1, "b": {"c": 1, "d": 2}, "e": [1], "gone": true});
         let new = json!({"a": 1, "b": {"c": 3}, "e": [1, 2], "f": "new"});
         let patch = status_patch(Some("7"), Some(&old), &new).unwrap();
@@ -270,11 +305,11 @@ mod tests {
     }
 
     #[test]
-    fn times_alone_are_no_news() {
+    fn times_alone_are_not_written() {
         let old = json!({"conditions": [{"type": "Ready", "lastTransitionTime": "a"}], "run": {"notBefore": "x"}});
         let new = json!({"conditions": [{"type": "Ready", "lastTransitionTime": "b"}], "run": {"notBefore": "y"}});
         assert_eq!(status_patch(None, Some(&old), &new), None);
-        // A time that appears or goes is news.
+        // A time that appears or disappears is worth a write.
         let new = json!({"conditions": [{"type": "Ready", "lastTransitionTime": "b"}], "run": {}});
         assert!(status_patch(None, Some(&old), &new).is_some());
     }

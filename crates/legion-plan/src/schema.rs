@@ -145,8 +145,9 @@ fn dotted(pointer: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn defaults_reach_every_depth_and_do_not_overwrite() {

@@ -12,7 +12,7 @@ use legion_api::{
 
 use crate::{
     Settings,
-    conditions::{self, State},
+    conditions::{self, Explanation},
     image,
     plan::{Outcome, Plan, StatusPatch, status_patch},
     schema::Schema,
@@ -83,7 +83,8 @@ pub fn decide(world: &World, _: &Settings, now: Timestamp) -> Plan<ToolchainInte
         return Plan::default();
     }
     let problems = problems(&world.toolchain.spec);
-    let state = State::of_problems(&problems).unwrap_or_else(|| State::new(Reason::Valid, "trainings can use it"));
+    let state =
+        Explanation::of_problems(&problems).unwrap_or_else(|| Explanation::new(Reason::Valid, "trainings can use it"));
     let previous = status.map_or(&[][..], |status| &status.conditions);
     let revision = problems.is_empty().then(|| ToolchainRevision {
         generation,

@@ -1,6 +1,6 @@
 //! `docs/reference/run-fields.md`: what a change of each field of a ModelTraining does.
 
-use legion_plan::training::field_effects;
+use legion_plan::training::fields;
 
 use super::{File, NOTE, cell};
 
@@ -8,17 +8,18 @@ use super::{File, NOTE, cell};
 pub(super) fn file() -> File {
     let mut text = format!(
         "<!-- {NOTE} -->\n\n# What a change of a field does\n\n\
-         A *new run* trains again and replaces status; *next attempt only* counts from the next pod on and restarts nothing. A\n\
-         field that stands at its default counts as absent: writing a default out changes nothing. Labels and annotations of\n\
-         the ModelTraining start nothing. The content of a ConfigMap source belongs to the run: changing it is a new run.\n\n\
+         A change with *new run* trains again and replaces the status. A change with *next attempt only* applies from the next\n\
+         pod on and restarts nothing. A field with its default value counts as absent, so writing out a default changes\n\
+         nothing. Labels and annotations of the ModelTraining start nothing. The content of a ConfigMap source is part of the\n\
+         run: a change of it starts a new run.\n\n\
          | field | a change means | |\n|---|---|---|\n"
     );
-    for line in field_effects() {
+    for field in fields() {
         text.push_str(&format!(
             "| `spec.{}` | {} | {} |\n",
-            line.field,
-            line.effect.as_str(),
-            cell(line.note)
+            field.name,
+            field.effect.as_str(),
+            cell(field.note)
         ));
     }
     File::new("docs/reference/run-fields.md", text)

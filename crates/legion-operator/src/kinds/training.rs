@@ -126,7 +126,7 @@ impl Controller for Trainings {
     }
 
     fn judge(world: &training::World, wanted: &Pod, found: &Pod) -> StepResult {
-        training::judge_existing(world, wanted, found)
+        training::classify_existing(world, wanted, found)
     }
 
     fn is_unwatched(world: &training::World) -> bool {

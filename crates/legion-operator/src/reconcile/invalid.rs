@@ -5,7 +5,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource as _, core::error_boundary::InvalidObject};
 use legion_api::{Problem, Reason};
-use legion_plan::conditions::{self, State};
+use legion_plan::conditions::{self, Explanation};
 use serde_json::json;
 
 use crate::{context::Context, key::Key, reconcile::controller::Controller, requests::RequestError};
@@ -38,7 +38,7 @@ pub(crate) async fn report<K: Controller>(
     // Conditions that cannot be read either count as not there.
     let previous: Vec<Condition> =
         serde_json::from_value(live.data["status"]["conditions"].clone()).unwrap_or_default();
-    let state = State::new(Reason::InvalidObject, problem.to_string());
+    let state = Explanation::new(Reason::InvalidObject, problem.to_string());
     let conditions_of = if K::IS_RUN {
         conditions::for_run
     } else {

@@ -1,54 +1,44 @@
 //! An attempt of a run, and what follows from its settings alone.
 
-use legion_api::{ModelTrainingSpec, run::RunStatus};
+use legion_api::run::RunStatus;
+use serde_json::Value;
 
-use super::labels;
-use crate::{
-    Settings, hash,
-    training::{
-        fields::{self, Effect},
-        inputs::{Inputs, normal},
-    },
+use super::{
+    kind::{PodSettings, RunObject},
+    labels,
 };
+use crate::{Settings, hash};
 
-/// What `publish` may take after the training code was given its grace period, when the pod is ended from outside: time
-/// to notice the end and to upload the log.
+/// Time for `publish` after the grace period of the main container, when the pod is ended from outside. In this time
+/// `publish` notices the end and uploads the log.
 const PUBLISH_GRACE_SECONDS: i64 = 15;
 
-/// Everything that the pod of an attempt is built from.
+/// An attempt of a run.
 #[derive(Clone, Copy)]
 pub(crate) struct Attempt<'a> {
-    pub spec: &'a ModelTrainingSpec,
-    pub namespace: &'a str,
-    pub name: &'a str,
-    pub uid: &'a str,
-    pub run: &'a RunStatus,
-    pub inputs: &'a Inputs,
-    pub settings: &'a Settings,
+    pub(crate) object: RunObject<'a>,
+    pub(crate) run: &'a RunStatus,
+    pub(crate) pod: PodSettings<'a>,
+    pub(crate) settings: &'a Settings,
 }
 
 impl Attempt<'_> {
     pub(crate) fn pod_name(&self) -> String {
-        labels::pod_name(self.name, &self.run.id, self.run.attempt)
-    }
-
-    /// `spec.workDir` in its normal form; empty for the source root.
-    pub(crate) fn work_dir(&self) -> String {
-        self.spec.work_dir.as_deref().map(normal).unwrap_or_default()
+        labels::pod_name(self.object.name, &self.run.id, self.run.attempt)
     }
 
     pub(crate) fn grace_seconds(&self) -> i64 {
-        i64::try_from(self.spec.grace_period.as_secs_ceil()).unwrap_or(3600)
+        i64::try_from(self.object.policy.grace_period.as_secs_ceil()).unwrap_or(3600)
     }
 
     pub(crate) fn pod_grace_seconds(&self) -> i64 {
         self.grace_seconds() + PUBLISH_GRACE_SECONDS
     }
 
-    /// The pod's own deadline: a backstop for when everything else has failed, always finite.
-    pub(crate) fn deadline_seconds(&self) -> i64 {
-        let spec = self.spec;
-        let allowances = [spec.start_timeout, spec.timeout].map(|span| span.as_secs_ceil());
+    /// Returns the pod's own deadline: a backstop for when everything else has failed, always finite.
+    pub(super) fn deadline_seconds(&self) -> i64 {
+        let policy = self.object.policy;
+        let allowances = [policy.start_timeout, policy.timeout].map(|span| span.as_secs_ceil());
         let total = allowances
             .iter()
             .fold(self.settings.publish_allowance.as_secs(), |sum, more| {
@@ -61,15 +51,10 @@ impl Attempt<'_> {
             .clamp(1, i32::MAX.into())
     }
 
-    /// A hash of what shapes the pod. When a pod cannot start and would be shaped otherwise by now, it is made anew.
-    pub(crate) fn shape(&self) -> String {
-        // A spec is plain data with string keys: it always serialises.
-        let spec = serde_json::to_value(self.spec).unwrap_or_default();
-        let spec = hash::canonical(&fields::part(&spec, Effect::NextAttempt));
-        let hash = hash::short(
-            "legion-shape/1",
-            &[&spec, &self.inputs.to_json(), &self.settings.agent_image],
-        );
-        format!("{hash:016x}")
+    /// Returns a hash over the configuration of the pod: `fields` of the spec, the pinned `inputs` and the agent's image.
+    /// A pod that cannot start is recreated when this hash has changed.
+    pub(crate) fn shape(&self, fields: &Value, inputs: &str) -> String {
+        let parts = [&hash::canonical(fields), inputs, &self.settings.agent_image];
+        format!("{:016x}", hash::short("legion-shape/1", &parts))
     }
 }

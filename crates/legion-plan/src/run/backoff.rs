@@ -1,12 +1,14 @@
-//! How long to wait before the next attempt.
+//! The delay before the next attempt.
 
 use std::time::Duration;
 
 use crate::{Settings, hash};
 
-/// The wait before the attempt after `ended` ended attempts: the base, doubled for each attempt, cut at the longest, and
-/// up to a quarter more by hash: many runs that failed together do not come back together, and nothing is random.
-pub(crate) fn delay(settings: &Settings, run_id: &str, ended: i32) -> Duration {
+/// Returns the delay before the next attempt, after `ended` attempts have ended.
+///
+/// The delay is the base, doubled for each attempt and cut at the maximum. A hash of the run's id adds up to a quarter, so
+/// that many runs that failed together do not retry together. Nothing is random.
+pub(super) fn delay(settings: &Settings, run_id: &str, ended: i32) -> Duration {
     let doublings = u32::try_from(ended.saturating_sub(1)).unwrap_or(0).min(20);
     let delay = settings
         .backoff_base
@@ -22,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_doubles_from_ten_seconds_to_ten_minutes_with_a_jitter_of_a_quarter() {
+    fn delay_doubles_from_ten_seconds_to_ten_minutes_with_a_jitter_of_a_quarter() {
         let settings = Settings::new("legion-system", "agent");
         for (ended, seconds) in [
             (0, 10),

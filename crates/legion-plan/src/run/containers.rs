@@ -1,37 +1,45 @@
-//! A pod's containers by name. Others may be there too: injected ones say nothing about the attempt.
+//! A pod's containers, found by name. Injected containers say nothing about the attempt.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition};
 
-use super::pod::{FETCH, PUBLISH, TRAINER};
+use super::kind::RunKind;
 
-/// The parts of a pod that an attempt is read from.
+/// Name of the init container that fetches source and data.
+pub(super) const FETCH: &str = "fetch";
+/// Name of the container that publishes the result.
+pub(super) const PUBLISH: &str = "publish";
+
+/// The parts of a pod that show the progress of an attempt.
 #[derive(Clone, Copy)]
 pub(crate) struct Containers<'a> {
-    pub pod: &'a Pod,
-    pub fetch: Option<&'a ContainerStatus>,
-    pub trainer: Option<&'a ContainerStatus>,
-    pub publish: Option<&'a ContainerStatus>,
+    pub(crate) kind: &'static RunKind,
+    pub(crate) pod: &'a Pod,
+    pub(crate) fetch: Option<&'a ContainerStatus>,
+    /// The main container: [`RunKind::container`].
+    pub(crate) main: Option<&'a ContainerStatus>,
+    pub(crate) publish: Option<&'a ContainerStatus>,
 }
 
 impl<'a> Containers<'a> {
-    pub(crate) fn of(pod: &'a Pod) -> Self {
+    pub(super) fn of(pod: &'a Pod, kind: &'static RunKind) -> Self {
         let status = pod.status.as_ref();
         let find = |list: Option<&'a Vec<ContainerStatus>>, name: &str| {
             list.into_iter().flatten().find(|container| container.name == name)
         };
-        let main = status.and_then(|status| status.container_statuses.as_ref());
+        let containers = status.and_then(|status| status.container_statuses.as_ref());
         Self {
+            kind,
             pod,
             fetch: find(status.and_then(|status| status.init_container_statuses.as_ref()), FETCH),
-            trainer: find(main, TRAINER),
-            publish: find(main, PUBLISH),
+            main: find(containers, kind.container),
+            publish: find(containers, PUBLISH),
         }
     }
 
-    /// The containers of ours that the kubelet has reported on.
+    /// Legion's own containers, as far as the kubelet has reported on them.
     pub(crate) fn all(&self) -> impl Iterator<Item = &'a ContainerStatus> {
-        [self.fetch, self.trainer, self.publish].into_iter().flatten()
+        [self.fetch, self.main, self.publish].into_iter().flatten()
     }
 
     pub(crate) fn phase(&self) -> &'a str {
@@ -69,25 +77,27 @@ impl<'a> Containers<'a> {
             .find(|condition| condition.type_ == type_)
     }
 
-    /// Whether nothing of the pod runs any more, or ever will.
+    /// Returns whether the pod has reached its last phase.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.phase(), "Succeeded" | "Failed")
     }
 
-    /// Whether none of its containers runs any more, or ever will. A kubelet reports the ends of all containers first and the
-    /// pod's last phase only when it has cleaned up behind them (its status manager's `mergePodStatus`), so that a pod
-    /// which is still `Running` may have nothing left that runs. Native sidecars are ended by the kubelet by itself.
+    /// Returns whether none of the pod's containers runs, or ever will.
+    ///
+    /// A kubelet first reports the ends of all containers. It reports the last phase only after it has cleaned up (its
+    /// status manager's `mergePodStatus`). A pod in phase `Running` may therefore have no running container. The kubelet
+    /// ends native sidecars on its own.
     pub(crate) fn has_stopped(&self) -> bool {
-        let main = self
+        let containers = self
             .pod
             .status
             .as_ref()
             .and_then(|status| status.container_statuses.as_deref())
             .unwrap_or_default();
-        let all_ended = !main.is_empty() && main.iter().all(|container| terminated(container).is_some());
-        // After a failed init container no other is started.
-        let none_begins = self.fetch.and_then(terminated).is_some_and(|end| end.exit_code != 0);
-        self.is_over() || all_ended || none_begins
+        let all_ended = !containers.is_empty() && containers.iter().all(|container| terminated(container).is_some());
+        // After a failed init container the kubelet starts no other.
+        let none_will_start = self.fetch.and_then(terminated).is_some_and(|end| end.exit_code != 0);
+        self.is_over() || all_ended || none_will_start
     }
 
     pub(crate) fn is_terminating(&self) -> bool {
@@ -101,7 +111,7 @@ impl<'a> Containers<'a> {
             .is_some_and(|spec| spec.node_name.as_deref().is_some_and(|node| !node.is_empty()))
     }
 
-    /// When the pod was given to its node.
+    /// The time at which the pod was scheduled.
     pub(crate) fn scheduled_at(&self) -> Option<Timestamp> {
         let condition = self
             .condition("PodScheduled")
@@ -119,7 +129,7 @@ impl<'a> Containers<'a> {
         self.pod.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// When the last thing ended that has ended.
+    /// The time at which the last of the ended containers ended.
     pub(crate) fn ended_at(&self) -> Option<Timestamp> {
         self.all()
             .filter_map(|container| terminated(container)?.finished_at.as_ref())
@@ -127,9 +137,9 @@ impl<'a> Containers<'a> {
             .max()
     }
 
-    /// When the training code's container began to run.
-    pub(crate) fn trainer_started_at(&self) -> Option<Timestamp> {
-        let state = self.trainer?.state.as_ref()?;
+    /// The time at which the main container started.
+    pub(crate) fn main_started_at(&self) -> Option<Timestamp> {
+        let state = self.main?.state.as_ref()?;
         let running = state.running.as_ref().and_then(|running| running.started_at.as_ref());
         let ended = || {
             state
@@ -143,12 +153,12 @@ impl<'a> Containers<'a> {
     }
 }
 
-/// The end of a container, once it has ended.
+/// Returns the final state of a container that has ended.
 pub(crate) fn terminated(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     container.state.as_ref()?.terminated.as_ref()
 }
 
-/// Whether a container that has ended had ever run. One that could not be started has the epoch as its start.
+/// Returns whether an ended container ever ran. A container that could not be started has the epoch as its start time.
 pub(crate) fn has_started(end: &ContainerStateTerminated) -> bool {
     let never = matches!(
         end.reason.as_deref(),

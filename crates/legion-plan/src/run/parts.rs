@@ -8,8 +8,8 @@ use k8s_openapi::{
 };
 use legion_api::resources::Resources;
 
-/// Where volumes are mounted. Processes learn of these through environment variables only, so that a node without mount
-/// namespaces may put them elsewhere.
+/// Mount paths of the volumes. Processes learn them from environment variables only. A node without mount namespaces may
+/// therefore use other paths.
 pub(crate) mod at {
     pub(crate) const BIN: &str = "/legion/bin";
     pub(crate) const RUN: &str = "/legion/run";
@@ -58,8 +58,8 @@ pub(crate) fn requirements(resources: &Resources) -> ResourceRequirements {
     }
 }
 
-/// What Pod Security `restricted` asks of a container.
-pub(crate) fn confined(read_only_root_filesystem: bool) -> SecurityContext {
+/// Returns the security context of a container under Pod Security `restricted`.
+pub(crate) fn restricted(read_only_root_filesystem: bool) -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         capabilities: Some(Capabilities {

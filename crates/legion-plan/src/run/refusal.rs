@@ -1,34 +1,34 @@
-//! What it means that the API server refuses a pod.
+//! Why the API server refused a pod.
 
 use legion_api::Reason;
 
-use crate::{conditions::State, plan::ApiError};
+use crate::{conditions::Explanation, plan::ApiError};
 
-/// Turns an answer of the API server into words that stay the same while the cause does.
-pub(crate) fn state_of(error: &ApiError, pod: &str) -> State {
+/// Explains an error of the API server. The message stays the same while the cause stays the same.
+pub(super) fn explain(error: &ApiError, pod: &str) -> Explanation {
     let message = error.message.as_str();
     if let Some((_, quota)) = message.split_once("exceeded quota: ") {
-        // `NAME, requested: cpu=2, used: cpu=7, limited: cpu=8`: what is used changes all the time.
+        // `NAME, requested: cpu=2, used: cpu=7, limited: cpu=8`: the used amount changes all the time.
         let stable: Vec<&str> = split_quota(quota)
             .into_iter()
             .filter(|part| !part.starts_with("used:"))
             .collect();
-        return State::new(
+        return Explanation::new(
             Reason::QuotaExceeded,
             format!("pod {pod} exceeds ResourceQuota {}", stable.join(", ")),
         );
     }
-    let no_right = error.code == 403 && message.contains(" cannot ") && message.contains(" resource ");
-    if no_right {
-        return State::new(
+    let lacks_permission = error.code == 403 && message.contains(" cannot ") && message.contains(" resource ");
+    if lacks_permission {
+        return Explanation::new(
             Reason::Forbidden,
-            format!("the operator may not create pods: {message}"),
+            format!("the operator is not allowed to create pods: {message}"),
         );
     }
-    State::new(Reason::AdmissionRefused, format!("pod {pod} is refused: {message}"))
+    Explanation::new(Reason::AdmissionRefused, format!("pod {pod} was refused: {message}"))
 }
 
-/// Splits at the commas before `requested:`, `used:` and `limited:`, not at those within.
+/// Splits at the commas before `requested:`, `used:` and `limited:` only.
 fn split_quota(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text;
@@ -46,8 +46,9 @@ fn split_quota(text: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rstest::rstest;
+
+    use super::*;
 
     #[rstest]
     #[case(
@@ -60,26 +61,26 @@ mod tests {
         403,
         "pods is forbidden: User \"legion\" cannot create resource \"pods\" in API group \"\" in the namespace \"a\"",
         Reason::Forbidden,
-        "the operator may not create pods: pods is forbidden: User \"legion\" cannot create resource \"pods\" in API group \"\" in the namespace \"a\""
+        "the operator is not allowed to create pods: pods is forbidden: User \"legion\" cannot create resource \"pods\" in API group \"\" in the namespace \"a\""
     )]
     #[case(
         403,
         "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": x",
         Reason::AdmissionRefused,
-        "pod p is refused: pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": x"
+        "pod p was refused: pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": x"
     )]
     #[case(
         422,
         "Pod \"a\" is invalid: spec.x: Invalid value",
         Reason::AdmissionRefused,
-        "pod p is refused: Pod \"a\" is invalid: spec.x: Invalid value"
+        "pod p was refused: Pod \"a\" is invalid: spec.x: Invalid value"
     )]
-    fn refusals(#[case] code: u16, #[case] message: &str, #[case] reason: Reason, #[case] shown: &str) {
+    fn refusals_are_explained(#[case] code: u16, #[case] message: &str, #[case] reason: Reason, #[case] shown: &str) {
         let error = ApiError {
             code,
             reason: "Forbidden".into(),
             message: message.into(),
         };
-        assert_eq!(state_of(&error, "p"), State::new(reason, shown));
+        assert_eq!(explain(&error, "p"), Explanation::new(reason, shown));
     }
 }

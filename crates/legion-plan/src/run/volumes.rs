@@ -2,112 +2,64 @@
 
 use k8s_openapi::{
     api::core::v1::{
-        ConfigMapVolumeSource, EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath,
-        PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume, VolumeMount,
+        EmptyDirVolumeSource, HostPathVolumeSource, PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume,
+        VolumeMount,
     },
     apimachinery::pkg::api::resource::Quantity,
 };
 
 use super::{
-    attempt::Attempt,
-    parts::{at, mount, read_only, some_list},
+    inputs::StorageMount,
+    kind::PodSettings,
+    parts::{at, mount, read_only},
 };
-use crate::training::inputs::{Mount, secret_of};
 
-impl Attempt<'_> {
-    pub(crate) fn volumes(&self) -> Vec<Volume> {
-        let empty = |name: &str, medium: Option<&str>, size_limit: Option<Quantity>| Volume {
-            name: name.to_owned(),
-            empty_dir: Some(EmptyDirVolumeSource {
-                medium: medium.map(str::to_owned),
-                size_limit,
-                ..EmptyDirVolumeSource::default()
-            }),
-            ..Volume::default()
-        };
-        let mut volumes = vec![
-            empty("bin", None, None),
-            empty("run", None, None),
-            empty(
-                "work",
-                None,
-                self.spec.workspace.as_ref().map(|workspace| workspace.size.clone()),
-            ),
-            empty("scratch", None, None),
-        ];
-        if let Some(size) = &self.spec.shared_memory {
-            volumes.push(empty("shm", Some("Memory"), Some(size.clone())));
-        }
-        if let Some(source) = &self.spec.source.config_map {
-            let item = |item: &legion_api::training::ConfigMapItem| KeyToPath {
-                key: item.key.clone(),
-                path: item.path.clone(),
-                ..KeyToPath::default()
-            };
-            volumes.push(Volume {
-                name: "config-source".to_owned(),
-                config_map: Some(ConfigMapVolumeSource {
-                    name: source.name.to_string(),
-                    items: some_list(&source.items.iter().map(item).collect::<Vec<_>>()),
-                    // A missing one would keep the pod from starting without a word; `fetch` says what is missing.
-                    optional: Some(true),
-                    ..ConfigMapVolumeSource::default()
-                }),
-                ..Volume::default()
-            });
-        }
-        volumes.extend(self.slots().into_iter().flat_map(Slot::volumes));
-        volumes
+/// Name of the volume with a ConfigMap source.
+pub(crate) const CONFIG_SOURCE: &str = "config-source";
+
+/// The volumes that every pod of a run has.
+pub(super) fn own_volumes(pod: &PodSettings<'_>) -> Vec<Volume> {
+    let mut volumes = vec![
+        empty_dir("bin", None, None),
+        empty_dir("run", None, None),
+        empty_dir("work", None, pod.workspace_size.cloned()),
+        empty_dir("scratch", None, None),
+    ];
+    if let Some(size) = pod.shared_memory {
+        volumes.push(empty_dir("shm", Some("Memory"), Some(size.clone())));
     }
+    volumes
+}
 
-    pub(crate) fn slots(&self) -> Vec<Slot<'_>> {
-        let inputs = self.inputs;
-        let source = Slot {
-            name: "source",
-            secret: inputs.source.secret(),
-            mount: inputs.source.mount.as_ref(),
-            writable: false,
-        };
-        let data = inputs.data.iter().map(|data| Slot {
-            name: &data.task.slot,
-            secret: secret_of(&data.task.store),
-            mount: data.mount.as_ref(),
-            writable: false,
-        });
-        std::iter::once(source)
-            .chain(data)
-            .chain([self.output_slot()])
-            .collect()
-    }
-
-    pub(crate) fn output_slot(&self) -> Slot<'_> {
-        let output = &self.inputs.output;
-        Slot {
-            name: "output",
-            secret: secret_of(&output.task.store),
-            mount: output.mount.as_ref(),
-            writable: true,
-        }
+fn empty_dir(name: &str, medium: Option<&str>, size_limit: Option<Quantity>) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: medium.map(str::to_owned),
+            size_limit,
+            ..EmptyDirVolumeSource::default()
+        }),
+        ..Volume::default()
     }
 }
 
-/// One place that `fetch` reads from or `publish` writes to.
+/// A place that `fetch` reads from or `publish` writes to.
 pub(crate) struct Slot<'a> {
-    name: &'a str,
-    secret: Option<&'a str>,
-    mount: Option<&'a Mount>,
-    writable: bool,
+    pub(crate) name: &'a str,
+    pub(crate) secret: Option<&'a str>,
+    pub(crate) storage: Option<&'a StorageMount>,
+    pub(crate) writable: bool,
 }
 
 impl Slot<'_> {
-    pub(crate) fn mounts(&self) -> Vec<VolumeMount> {
+    pub(super) fn mounts(&self) -> Vec<VolumeMount> {
         let secret = self.secret.map(|_| {
             read_only(mount(
                 &format!("secret-{}", self.name),
                 &format!("{}/{}", at::SECRETS, self.name),
             ))
         });
-        let storage = self.mount.map(|_| {
+        let storage = self.storage.map(|_| {
             let mount = mount(
                 &format!("storage-{}", self.name),
                 &format!("{}/{}", at::STORAGE, self.name),
@@ -117,49 +69,51 @@ impl Slot<'_> {
         secret.into_iter().chain(storage).collect()
     }
 
-    fn volumes(self) -> Vec<Volume> {
+    pub(super) fn volumes(&self) -> Vec<Volume> {
         let secret = self.secret.map(|secret| Volume {
             name: format!("secret-{}", self.name),
             secret: Some(SecretVolumeSource {
                 secret_name: Some(secret.to_owned()),
-                // `fetch` checks every key and names what is missing; the kubelet would only write an event.
+                // `fetch` checks every key and names what is missing. The kubelet would only write an event.
                 optional: Some(true),
                 ..SecretVolumeSource::default()
             }),
             ..Volume::default()
         });
-        let storage = self.mount.map(|mount| {
-            let mut volume = Volume {
-                name: format!("storage-{}", self.name),
-                ..Volume::default()
-            };
-            match mount {
-                Mount::Claim(claim) => {
-                    volume.persistent_volume_claim = Some(PersistentVolumeClaimVolumeSource {
-                        claim_name: claim.clone(),
-                        read_only: None,
-                    });
-                }
-                Mount::Directory(path) => {
-                    let type_ = if self.writable { "DirectoryOrCreate" } else { "" };
-                    volume.host_path = Some(HostPathVolumeSource {
-                        path: path.clone(),
-                        type_: Some(type_.to_owned()),
-                    });
-                }
-            }
-            volume
-        });
+        let storage = self.storage.map(|storage| self.storage_volume(storage));
         secret.into_iter().chain(storage).collect()
+    }
+
+    fn storage_volume(&self, storage: &StorageMount) -> Volume {
+        let mut volume = Volume {
+            name: format!("storage-{}", self.name),
+            ..Volume::default()
+        };
+        match storage {
+            StorageMount::Claim(claim) => {
+                volume.persistent_volume_claim = Some(PersistentVolumeClaimVolumeSource {
+                    claim_name: claim.clone(),
+                    read_only: None,
+                });
+            }
+            StorageMount::Directory(path) => {
+                let type_ = if self.writable { "DirectoryOrCreate" } else { "" };
+                volume.host_path = Some(HostPathVolumeSource {
+                    path: path.clone(),
+                    type_: Some(type_.to_owned()),
+                });
+            }
+        }
+        volume
     }
 }
 
-/// The field of the training that a volume of its pod comes from.
-pub(crate) fn field_of_volume(volume: &str) -> Option<String> {
+/// Returns the field of the spec that a volume comes from.
+pub(super) fn field_of_volume(volume: &str) -> Option<String> {
     let fixed = match volume {
         "work" => "spec.workspace",
         "shm" => "spec.sharedMemory",
-        "config-source" => "spec.source.configMap",
+        CONFIG_SOURCE => "spec.source.configMap",
         _ => match volume
             .strip_prefix("storage-")
             .or_else(|| volume.strip_prefix("secret-"))?

@@ -1,81 +1,120 @@
-//! What an attempt that has not ended is doing, or waits for.
+//! What an attempt that has not ended is doing or waiting for.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStatus;
 use legion_api::Reason;
 
-use super::containers::{Containers, terminated};
-use crate::{conditions::State, training::inputs::Inputs};
+use super::{
+    containers::{Containers, terminated},
+    volumes::field_of_volume,
+};
+use crate::{conditions::Explanation, plan::Need};
 
-/// How long after a pod was given to its node its volumes may take before it is worth a look at its events.
+/// Seconds after scheduling until the events of a pod without mounted volumes are read.
 const VOLUME_PATIENCE_SECONDS: i64 = 20;
-/// How often the events of a pod that waits for its volumes are looked at.
+/// Seconds between two reads of the events of a pod that waits for its volumes.
 const MOUNT_POLL_SECONDS: i64 = 60;
-/// How long after the end of its grace period a pod may still be there before its node counts as lost.
+/// Seconds after the end of a pod's grace period until its node counts as lost.
 const LOST_PATIENCE_SECONDS: i64 = 60;
 
-/// What an attempt is doing.
+/// What an attempt is doing or waiting for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Doing {
-    pub state: State,
-    /// Since when; absent when nobody has said.
-    pub since: Option<Timestamp>,
-    /// When it may turn into something else by the mere passing of time.
-    pub until: Option<Timestamp>,
-    /// Whether it waits for volumes, and only its events say for which.
-    pub unmounted: bool,
+pub(crate) struct Activity {
+    pub(super) state: Explanation,
+    /// `None` when no time is known.
+    pub(super) since: Option<Timestamp>,
+    /// The time at which the activity may change without any event.
+    pub(super) until: Option<Timestamp>,
+    /// Whether the pod waits for volumes. Only its events name them.
+    unmounted: bool,
 }
 
-impl Doing {
+impl Activity {
     fn new(reason: Reason, message: impl Into<String>, since: Option<Timestamp>) -> Self {
         Self {
-            state: State::new(reason, message),
+            state: Explanation::new(reason, message),
             since,
             until: None,
             unmounted: false,
         }
     }
 
-    /// The same with the kubelet's word about a volume that it cannot mount.
-    pub(crate) fn explained(mut self, pod: &str, word: &str, inputs: Option<&Inputs>) -> Self {
-        // A claim's volume goes by its PersistentVolume's name there, which nothing else tells: it is one of the claims.
-        let of_claims = || {
-            let claims = inputs.filter(|_| word.contains("for volume \""))?.claims();
-            let fields: Vec<String> = claims.map(|(field, _)| field).collect();
-            (!fields.is_empty()).then(|| fields.join(" or "))
+    /// Adds the field of the claim that the message names. `claims` are the fields of the spec and their claims.
+    fn with_claim_field(mut self, claims: &[(String, &str)]) -> Self {
+        let named = |claim: &str| self.state.message.contains(&format!("{claim:?}"));
+        if self.state.reason == Reason::VolumeNotMounted
+            && let Some((field, _)) = claims.iter().find(|(_, claim)| named(claim))
+        {
+            self.state.message.insert_str(0, &format!("{field}: "));
+        }
+        self
+    }
+
+    /// Names the volumes that the attempt waits for. `mounts` are the answers to [`Need::Mounts`], by the pod's uid.
+    ///
+    /// # Errors
+    /// The pod's events must be read first.
+    pub(crate) fn with_volumes(
+        self,
+        containers: &Containers<'_>,
+        claims: &[(String, &str)],
+        mounts: &BTreeMap<String, Option<String>>,
+    ) -> Result<Self, Need> {
+        let activity = self.with_claim_field(claims);
+        let Some(uid) = containers.pod.metadata.uid.as_ref().filter(|_| activity.unmounted) else {
+            return Ok(activity);
         };
-        let field = word
-            .split('"')
-            .find_map(super::volumes::field_of_volume)
-            .or_else(of_claims);
+        match mounts.get(uid) {
+            Some(Some(cause)) => Ok(activity.with_mount_error(containers.name(), cause, claims)),
+            Some(None) => Ok(activity),
+            None => Err(Need::Mounts {
+                pod: containers.name().to_owned(),
+                uid: uid.clone(),
+            }),
+        }
+    }
+
+    /// Replaces the message by the kubelet's message about a volume that it cannot mount.
+    fn with_mount_error(mut self, pod: &str, cause: &str, claims: &[(String, &str)]) -> Self {
+        // A claim's volume appears under the name of its PersistentVolume, which nothing else names: it is one of the
+        // claims.
+        let of_claims = || {
+            let fields: Vec<&str> = claims.iter().map(|(field, _)| field.as_str()).collect();
+            (cause.contains("for volume \"") && !fields.is_empty()).then(|| fields.join(" or "))
+        };
+        let field = cause.split('"').find_map(field_of_volume).or_else(of_claims);
         let field = field.map_or_else(String::new, |field| format!("{field}: "));
-        self.state.message = format!("{field}a volume of pod {pod} cannot be mounted: {word}");
+        self.state.message = format!("{field}a volume of pod {pod} cannot be mounted: {cause}");
         self
     }
 }
 
-/// What an attempt that has not ended is doing. `previous` is the message of the condition when it had the same reason:
-/// the kubelet gives the cause of a failed pull only every other time. `image_field` is where the trainer's image comes from.
-pub(crate) fn doing(
+/// Returns what an attempt that has not ended is doing.
+///
+/// `previous` is the reason and message of the condition: the kubelet gives the cause of a failed pull only every other
+/// time. `image_field` is the field with the image of the main container.
+pub(crate) fn activity(
     containers: &Containers<'_>,
     image_field: &str,
     previous: Option<(Reason, &str)>,
     now: Timestamp,
-) -> Doing {
+) -> Activity {
     let name = containers.name();
     if let Some(lost) = lost(containers, now) {
         return lost;
     }
-    let mut doing = if let Some(since) = containers.trainer_started_at() {
-        match containers.trainer.and_then(terminated) {
-            Some(end) => Doing::new(
+    let mut activity = if let Some(since) = containers.main_started_at() {
+        match containers.main.and_then(terminated) {
+            Some(end) => Activity::new(
                 Reason::Publishing,
-                "the result is checked, packed and stored",
+                "the result is being checked, packed and stored",
                 end.finished_at.as_ref().map(|at| at.0),
             ),
-            None => Doing::new(
-                Reason::Training,
-                format!("the training code runs in pod {name}"),
+            None => Activity::new(
+                containers.kind.running,
+                format!("{} runs in pod {name}", containers.kind.code),
                 Some(since),
             ),
         }
@@ -83,17 +122,17 @@ pub(crate) fn doing(
         unscheduled(containers)
     } else if let Some(stuck) = containers
         .all()
-        .find_map(|container| stuck(container, image_field, previous))
+        .find_map(|container| stuck(containers, container, image_field, previous))
     {
         stuck
     } else {
         starting(containers, now)
     };
     if containers.is_terminating() {
-        // Look again when its node would count as lost.
-        doing.until = [doing.until, lost_at(containers)].into_iter().flatten().min();
+        // Reconcile again when its node counts as lost.
+        activity.until = [activity.until, lost_at(containers)].into_iter().flatten().min();
     }
-    doing
+    activity
 }
 
 fn lost_at(containers: &Containers<'_>) -> Option<Timestamp> {
@@ -102,10 +141,10 @@ fn lost_at(containers: &Containers<'_>) -> Option<Timestamp> {
     Timestamp::from_second(deadline.saturating_add(LOST_PATIENCE_SECONDS)).ok()
 }
 
-fn lost(containers: &Containers<'_>, now: Timestamp) -> Option<Doing> {
-    let said = containers.reason() == "NodeLost";
+fn lost(containers: &Containers<'_>, now: Timestamp) -> Option<Activity> {
+    let reported = containers.reason() == "NodeLost";
     let overdue = containers.is_scheduled() && lost_at(containers).is_some_and(|at| at <= now);
-    (said || overdue).then(|| {
+    (reported || overdue).then(|| {
         let node = containers
             .pod
             .spec
@@ -113,43 +152,43 @@ fn lost(containers: &Containers<'_>, now: Timestamp) -> Option<Doing> {
             .and_then(|spec| spec.node_name.as_deref())
             .unwrap_or("unknown");
         let message = format!(
-            "pod {} should have ended, but its node {node:?} does not say so",
+            "pod {} should have ended, but its node {node:?} has not reported it",
             containers.name()
         );
-        Doing::new(Reason::NodeLost, message, lost_at(containers))
+        Activity::new(Reason::NodeLost, message, lost_at(containers))
     })
 }
 
-fn unscheduled(containers: &Containers<'_>) -> Doing {
+fn unscheduled(containers: &Containers<'_>) -> Activity {
     let name = containers.name();
     let refused = containers
         .condition("PodScheduled")
         .filter(|condition| condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable"));
     let Some(condition) = refused else {
-        return Doing::new(
+        return Activity::new(
             Reason::PodCreated,
-            format!("pod {name} waits to be given to a node"),
+            format!("pod {name} waits for a node"),
             containers.created_at(),
         );
     };
-    let message = scheduler_words(condition.message.as_deref().unwrap_or_default());
+    let message = scheduler_causes(condition.message.as_deref().unwrap_or_default());
     let since = condition
         .last_transition_time
         .as_ref()
         .map(|at| at.0)
         .or_else(|| containers.created_at());
-    // The scheduler is also the one that notices a missing claim.
+    // The scheduler also reports a missing claim.
     let reason = if message.to_ascii_lowercase().contains("persistentvolumeclaim") {
         Reason::VolumeNotMounted
     } else {
         Reason::Unschedulable
     };
-    Doing::new(reason, format!("no node can take pod {name}: {message}"), since)
+    Activity::new(reason, format!("pod {name} cannot be scheduled: {message}"), since)
 }
 
-/// The scheduler's message without its counts of nodes, which change with the cluster and not with the cause:
-/// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had ... . preemption: ...`
-fn scheduler_words(message: &str) -> String {
+/// Returns the causes in the scheduler's message without the numbers of nodes. Those change with the cluster, not with
+/// the cause: `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had ... . preemption: ...`
+fn scheduler_causes(message: &str) -> String {
     let causes = message
         .split_once("nodes are available: ")
         .map_or(message, |(_, causes)| causes);
@@ -172,7 +211,12 @@ fn scheduler_words(message: &str) -> String {
     }
 }
 
-fn stuck(container: &ContainerStatus, image_field: &str, previous: Option<(Reason, &str)>) -> Option<Doing> {
+fn stuck(
+    containers: &Containers<'_>,
+    container: &ContainerStatus,
+    image_field: &str,
+    previous: Option<(Reason, &str)>,
+) -> Option<Activity> {
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let detail = waiting.message.as_deref().unwrap_or_default();
     let name = &container.name;
@@ -184,8 +228,8 @@ fn stuck(container: &ContainerStatus, image_field: &str, previous: Option<(Reaso
         | "ImageInspectError"
         | "RegistryUnavailable"
         | "SignatureValidationFailed" => {
-            // The images of the other containers are settings of the operator, not of a manifest.
-            let field = if name == super::pod::TRAINER {
+            // The images of the other containers are settings of the operator.
+            let field = if name == containers.kind.container {
                 format!("{image_field}: ")
             } else {
                 String::new()
@@ -198,18 +242,18 @@ fn stuck(container: &ContainerStatus, image_field: &str, previous: Option<(Reaso
             if cause.is_empty() {
                 if let Some((Reason::ImageNotPulled, before)) = previous.filter(|(_, before)| before.starts_with(&head))
                 {
-                    return Some(Doing::new(Reason::ImageNotPulled, before, None));
+                    return Some(Activity::new(Reason::ImageNotPulled, before, None));
                 }
-                return Some(Doing::new(Reason::ImageNotPulled, head, None));
+                return Some(Activity::new(Reason::ImageNotPulled, head, None));
             }
-            Some(Doing::new(Reason::ImageNotPulled, format!("{head}: {cause}"), None))
+            Some(Activity::new(Reason::ImageNotPulled, format!("{head}: {cause}"), None))
         }
         "CreateContainerConfigError"
         | "CreateContainerError"
         | "RunContainerError"
         | "PreCreateHookError"
         | "PreStartHookError"
-        | "PostStartHookError" => Some(Doing::new(
+        | "PostStartHookError" => Some(Activity::new(
             Reason::ContainerNotCreated,
             format!("container {name:?} cannot be created: {detail}"),
             None,
@@ -218,7 +262,7 @@ fn stuck(container: &ContainerStatus, image_field: &str, previous: Option<(Reaso
     }
 }
 
-/// The cause in a kubelet's message about a failed pull; nothing when it only says that it backs off.
+/// Returns the cause in a kubelet's message about a failed pull. It is empty when the message only reports a back-off.
 fn pull_cause(detail: &str) -> &str {
     let mut rest = detail;
     if let Some(after) = rest.strip_prefix("Back-off pulling image ") {
@@ -227,7 +271,7 @@ fn pull_cause(detail: &str) -> &str {
     rest.strip_prefix("ErrImagePull: ").unwrap_or(rest).trim()
 }
 
-fn starting(containers: &Containers<'_>, now: Timestamp) -> Doing {
+fn starting(containers: &Containers<'_>, now: Timestamp) -> Activity {
     let name = containers.name();
     let scheduled = containers.scheduled_at();
     let running = |container: Option<&ContainerStatus>| {
@@ -243,13 +287,13 @@ fn starting(containers: &Containers<'_>, now: Timestamp) -> Doing {
         })
     };
     if let Some(since) = running(containers.fetch) {
-        return Doing::new(
+        return Activity::new(
             Reason::Fetching,
-            format!("source and data are fetched in pod {name}"),
+            format!("source and data are being fetched in pod {name}"),
             Some(since),
         );
     }
-    // The kubelet mounts volumes before it makes the pod's sandbox, and says nothing in the status about what is missing.
+    // The kubelet mounts volumes before it creates the pod's sandbox. The status does not name a missing volume.
     let sandbox = containers
         .condition("PodReadyToStartContainers")
         .filter(|condition| condition.status == "False");
@@ -257,24 +301,25 @@ fn starting(containers: &Containers<'_>, now: Timestamp) -> Doing {
         scheduled.and_then(|at| Timestamp::from_second(at.as_second().saturating_add(VOLUME_PATIENCE_SECONDS)).ok());
     if sandbox.is_some() && patience.is_some_and(|patience| patience <= now) {
         let message = format!("the volumes or the network of pod {name} are not ready");
-        let mut doing = Doing::new(Reason::VolumeNotMounted, message, scheduled);
-        doing.until = Timestamp::from_second(now.as_second().saturating_add(MOUNT_POLL_SECONDS)).ok();
-        doing.unmounted = true;
-        return doing;
+        let mut activity = Activity::new(Reason::VolumeNotMounted, message, scheduled);
+        activity.until = Timestamp::from_second(now.as_second().saturating_add(MOUNT_POLL_SECONDS)).ok();
+        activity.unmounted = true;
+        return activity;
     }
-    let mut doing = Doing::new(
+    let mut activity = Activity::new(
         Reason::Starting,
         format!("pod {name} is starting on its node"),
         scheduled,
     );
-    doing.until = patience.filter(|_| sandbox.is_some());
-    doing
+    activity.until = patience.filter(|_| sandbox.is_some());
+    activity
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rstest::rstest;
+
+    use super::*;
 
     #[rstest]
     #[case(
@@ -287,15 +332,15 @@ mod tests {
     )]
     #[case("persistentvolumeclaim \"x\" not found", "persistentvolumeclaim \"x\" not found")]
     #[case("", "the scheduler gives no cause")]
-    fn counts_are_left_out(#[case] said: &str, #[case] shown: &str) {
-        assert_eq!(scheduler_words(said), shown);
+    fn counts_are_left_out(#[case] message: &str, #[case] shown: &str) {
+        assert_eq!(scheduler_causes(message), shown);
     }
 
     #[rstest]
     #[case("Back-off pulling image \"a:1\"", "")]
     #[case("Back-off pulling image \"a:1\": ErrImagePull: not found: a:1", "not found: a:1")]
     #[case("not found: a:1", "not found: a:1")]
-    fn the_cause_of_a_failed_pull(#[case] said: &str, #[case] cause: &str) {
-        assert_eq!(pull_cause(said), cause);
+    fn the_cause_of_a_failed_pull_is_found(#[case] message: &str, #[case] cause: &str) {
+        assert_eq!(pull_cause(message), cause);
     }
 }

@@ -1,4 +1,4 @@
-//! Which run a training is in: the one that its status tells of, or a new one.
+//! The current run of a training: the one in its status, or a new one.
 
 use legion_api::{
     ModelTrainingStatus, Problem, Reason,
@@ -6,25 +6,26 @@ use legion_api::{
     run::{HistoryEntry, RunResult, RunStatus},
 };
 
-use super::world::{ConfigMapView, MissingKey, World, config_map_name};
-use crate::run::id::{is_same, run_id};
+use super::{
+    fields::{is_same_run, run_id},
+    world::{ConfigMapView, MissingKey, World, config_map_name},
+};
 
-/// Most earlier runs that a status keeps.
+/// Maximum number of earlier runs in the status.
 const HISTORY_MAX: usize = 5;
 
-/// Which run a training is in.
-pub(super) enum Current {
+/// The current run of a training.
+pub(super) enum CurrentRun {
     /// The content of the ConfigMap of that name must be read first.
     Unread(String),
-    /// The run of the status, brought up to date.
+    /// The run of the status, updated.
     Same(RunStatus),
-    /// A new one.
     New(RunStatus),
-    /// A new one is asked for, but cannot be named yet: its source is missing.
+    /// A new run is requested but has no id yet: its source is missing.
     Blocked(Problem),
 }
 
-/// Whether nothing at all is left to be decided. The common case, hence first and cheap.
+/// Returns whether nothing is left to decide. This is the common case, and it is checked first and cheaply.
 pub(super) fn is_settled(world: &World) -> bool {
     let Some(status) = &world.training.status else {
         return false;
@@ -35,7 +36,7 @@ pub(super) fn is_settled(world: &World) -> bool {
     };
     let same_source = || match &world.config_map {
         _ if config_map_name(&world.training).is_none() => true,
-        // It was removed after the run: that is no new content.
+        // It was deleted after the run. That is no new content.
         ConfigMapView::Absent | ConfigMapView::Unreadable { .. } => true,
         ConfigMapView::Seen { resource_version } => run.source_version.as_ref() == Some(resource_version),
         ConfigMapView::Read(content) => content.digest.as_ref().ok() == run.source_digest.as_ref(),
@@ -47,12 +48,12 @@ pub(super) fn is_settled(world: &World) -> bool {
         && same_source()
 }
 
-/// Finds out which run a training is in.
-pub(super) fn current(world: &World) -> Current {
+/// Returns the current run of a training.
+pub(super) fn current(world: &World) -> CurrentRun {
     let generation = world.generation();
     let spec = &world.training.spec;
     let previous = world.run();
-    let up_to_date = |run: &RunStatus, source: Source| RunStatus {
+    let up_to_date = |run: &RunStatus, source: SourceVersion| RunStatus {
         generation,
         source_digest: source.digest,
         source_version: source.version,
@@ -60,33 +61,33 @@ pub(super) fn current(world: &World) -> Current {
     };
     let source = match source(world, previous.filter(|run| run.generation == generation)) {
         Ok(source) => source,
-        Err(Unavailable::Unread(name)) => return Current::Unread(name),
+        Err(Unavailable::Unread(name)) => return CurrentRun::Unread(name),
         Err(Unavailable::Missing(problem)) => {
-            // What a run has begun with does not vanish with its source.
+            // A run that has started continues without its source.
             return match previous {
                 Some(run)
                     if run.generation == generation
-                        || is_same(world.uid(), run, spec, run.source_digest.as_deref()) =>
+                        || is_same_run(world.uid(), run, spec, run.source_digest.as_deref()) =>
                 {
-                    let source = Source {
+                    let source = SourceVersion {
                         digest: run.source_digest.clone(),
                         version: run.source_version.clone(),
                     };
-                    Current::Same(up_to_date(run, source))
+                    CurrentRun::Same(up_to_date(run, source))
                 }
-                _ => Current::Blocked(problem),
+                _ => CurrentRun::Blocked(problem),
             };
         }
     };
     let digest = source.digest.as_deref();
     match previous {
         Some(run) if run.generation == generation && run.source_digest.as_deref() == digest => {
-            Current::Same(up_to_date(run, source))
+            CurrentRun::Same(up_to_date(run, source))
         }
-        Some(run) if is_same(world.uid(), run, spec, digest) => Current::Same(up_to_date(run, source)),
+        Some(run) if is_same_run(world.uid(), run, spec, digest) => CurrentRun::Same(up_to_date(run, source)),
         _ => {
             let sequence = previous.map_or(0, |run| run.sequence).saturating_add(1);
-            Current::New(RunStatus {
+            CurrentRun::New(RunStatus {
                 id: run_id(world.uid(), sequence, spec, digest),
                 sequence,
                 generation,
@@ -99,9 +100,9 @@ pub(super) fn current(world: &World) -> Current {
     }
 }
 
-/// What is known of the content of a ConfigMap source; nothing for other kinds of sources.
+/// What is known about the content of a ConfigMap source. It is empty for other kinds of sources.
 #[derive(Default)]
-struct Source {
+struct SourceVersion {
     digest: Option<String>,
     version: Option<String>,
 }
@@ -111,9 +112,9 @@ enum Unavailable {
     Missing(Problem),
 }
 
-fn source(world: &World, run: Option<&RunStatus>) -> Result<Source, Unavailable> {
+fn source(world: &World, run: Option<&RunStatus>) -> Result<SourceVersion, Unavailable> {
     let Some(name) = config_map_name(&world.training) else {
-        return Ok(Source::default());
+        return Ok(SourceVersion::default());
     };
     let missing =
         |field: &str, message: String| Unavailable::Missing(Problem::new(Reason::SourceNotFound, field, message));
@@ -136,14 +137,14 @@ fn source(world: &World, run: Option<&RunStatus>) -> Result<Source, Unavailable>
             )))
         }
         ConfigMapView::Seen { resource_version } => match run {
-            Some(run) if run.source_version.as_ref() == Some(resource_version) => Ok(Source {
+            Some(run) if run.source_version.as_ref() == Some(resource_version) => Ok(SourceVersion {
                 digest: run.source_digest.clone(),
                 version: run.source_version.clone(),
             }),
             _ => Err(Unavailable::Unread(name.to_owned())),
         },
         ConfigMapView::Read(content) => match &content.digest {
-            Ok(digest) => Ok(Source {
+            Ok(digest) => Ok(SourceVersion {
                 digest: Some(digest.clone()),
                 version: Some(content.resource_version.clone()),
             }),
@@ -155,8 +156,8 @@ fn source(world: &World, run: Option<&RunStatus>) -> Result<Source, Unavailable>
     }
 }
 
-/// The status that a new run begins with: nothing of the run before, but for its place in the history and the artifact,
-/// which stays the last successful one.
+/// Returns the status at the start of a new run. Of the previous run it keeps the history entry and the artifact, because
+/// the status shows the last successful artifact.
 pub(super) fn begin(old: &ModelTrainingStatus) -> ModelTrainingStatus {
     let mut history = old.history.clone();
     if let Some(run) = &old.run {

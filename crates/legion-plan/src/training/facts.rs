@@ -1,4 +1,4 @@
-//! From what the containers reported to what the status shows.
+//! Writes what the containers reported into the status, section by section.
 
 use jiff::Timestamp;
 use legion_api::{
@@ -8,19 +8,19 @@ use legion_api::{
     training::{EnvironmentFacts, ExternalRun, Metric, Omitted, OutputFacts, SourceFacts, StoredSeries},
 };
 use legion_protocol::{
-    message::{PublishOutcome, Stored, Tail},
-    summary::{MAX_METRICS, MetricSummary},
+    message::{PublishHead, PublishOutcome, PublishTail, Stored, Tail},
+    summary::{MAX_METRICS, MetricSummary, NamedValue},
     task::SourceTask,
     training::SourceKind,
 };
 
 use super::inputs::Inputs;
-use crate::run::ending::{Facts, FetchFacts};
+use crate::run::{attempt_end::PublishReport, ending::FetchReport};
 
-/// Most notices in the status.
+/// Maximum number of notices in the status.
 const MAX_NOTICES: usize = 32;
 
-/// What a run uses, as the status shows it.
+/// Shows the inputs of a run: `toolchain`, `source` and `output`.
 pub(super) fn show_inputs(status: &mut ModelTrainingStatus, inputs: &Inputs, image_id: Option<&str>) {
     let tool = &inputs.toolchain;
     status.toolchain = Some(PinnedToolchain {
@@ -29,7 +29,6 @@ pub(super) fn show_inputs(status: &mut ModelTrainingStatus, inputs: &Inputs, ima
         generation: tool.generation,
         image: pinned_image(&tool.image, image_id),
     });
-    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let (kind, reference, commit, digest) = match &inputs.source.task {
         SourceTask::Git { reference, commit, .. } => ("Git", some(reference), some(commit), None),
         SourceTask::ConfigMap { digest, .. } => ("ConfigMap", None, None, some(digest)),
@@ -51,7 +50,7 @@ pub(super) fn show_inputs(status: &mut ModelTrainingStatus, inputs: &Inputs, ima
     });
 }
 
-/// The image with the digest that the node reported, where it did: `IMAGE@sha256:...`.
+/// Returns the image with the digest that the node reported: `IMAGE@sha256:...`.
 fn pinned_image(image: &str, image_id: Option<&str>) -> String {
     match image_id.and_then(|id| id.split_once('@')) {
         Some((_, digest)) if !image.contains('@') && digest.starts_with("sha256:") => format!("{image}@{digest}"),
@@ -59,9 +58,9 @@ fn pinned_image(image: &str, image_id: Option<&str>) -> String {
     }
 }
 
-/// What `fetch` found.
-pub(super) fn show_fetched(status: &mut ModelTrainingStatus, inputs: &mut Inputs, facts: &FetchFacts) {
-    let Some(found) = &facts.head.source else { return };
+/// Shows what `fetch` found.
+pub(super) fn show_fetched(status: &mut ModelTrainingStatus, inputs: &mut Inputs, report: &FetchReport) {
+    let Some(found) = &report.head.source else { return };
     if !found.commit.is_empty() {
         inputs.pin_commit(&found.commit);
     }
@@ -73,100 +72,42 @@ pub(super) fn show_fetched(status: &mut ModelTrainingStatus, inputs: &mut Inputs
     }
 }
 
-/// What `publish` reported.
+/// Shows what `publish` reported.
 pub(super) fn show_published(
     status: &mut ModelTrainingStatus,
-    facts: &Facts,
+    report: &PublishReport,
     run_id: &str,
     objective: Option<&str>,
     inputs: Option<&Inputs>,
 ) {
-    let head = &facts.head;
+    let head = &report.head;
     let mut notices = Vec::new();
-    let tail = match &facts.tail {
+    let tail = match &report.tail {
         Tail::Whole(tail) => Some(tail),
         Tail::Absent => None,
         Tail::Cut | Tail::Corrupt => {
-            notices.push(notice(
-                "StatusIncomplete",
-                "the report of publish was cut on its way: metrics, parameters and tags stand in the series only; an injected container may take part of the room",
-            ));
+            notices.push(notice("StatusIncomplete", REPORT_WAS_CUT));
             None
         }
     };
-    if let Some(tail) = tail {
-        // `publish` keeps the same bound; another version of it may not. The objective is shown whatever its place.
-        let is_objective = |summary: &&MetricSummary| Some(summary.name.as_str()) == objective;
-        let others = tail.metrics.iter().filter(|summary| !is_objective(summary));
-        let shown = tail.metrics.iter().filter(is_objective).chain(others).take(MAX_METRICS);
-        status.metrics = shown.map(metric).collect();
-        let pairs = |pairs: &[legion_protocol::summary::NamedValue]| {
-            pairs
-                .iter()
-                .map(|pair| (pair.name.clone(), pair.value.clone()))
-                .collect()
-        };
-        status.parameters = pairs(&tail.parameters);
-        status.tags = pairs(&tail.tags);
-        status.omitted = Some(Omitted {
-            metrics: number(tail.omitted.metrics + tail.metrics.len().saturating_sub(MAX_METRICS) as u64),
-            parameters: number(tail.omitted.parameters),
-            tags: number(tail.omitted.tags),
-        });
-        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        status.external = tail.external.as_ref().map(|external| ExternalRun {
-            system: external.system.clone(),
-            version: some(&external.version),
-            id: some(&external.id),
-            name: some(&external.name),
-            experiment: some(&external.experiment),
-            uri: some(&external.uri),
-            other_runs: external.other_runs.into(),
-        });
-        let of_environment = |key: &str| tail.environment.get(key).cloned();
-        status.environment = (!tail.environment.is_empty()).then(|| EnvironmentFacts {
-            python: of_environment("python"),
-            from: of_environment("from"),
-            lock: of_environment("lock"),
-        });
-        status.log = tail.log.as_ref().map(|log| StoredFile {
-            truncated: Some(log.truncated),
-            ..stored(log)
-        });
-        status.files = tail.files.as_ref().map(stored);
-        status.series = tail.series.as_ref().map(|series| StoredSeries {
-            uri: series.uri.clone(),
-            points: number(series.points.unwrap_or_default()),
-        });
-        notices.extend(tail.notices.iter().map(|given| notice(&given.reason, &given.message)));
-    } else {
-        status.omitted = Some(Omitted {
-            metrics: number(head.counts.metrics),
-            parameters: number(head.counts.parameters),
-            tags: number(head.counts.tags),
-        });
+    match tail {
+        Some(tail) => {
+            show_logged(status, tail, objective);
+            show_environment(status, tail);
+            show_stored_files(status, tail);
+            notices.extend(tail.notices.iter().map(|given| notice(&given.reason, &given.message)));
+        }
+        None => {
+            status.omitted = Some(Omitted {
+                metrics: number(head.counts.metrics),
+                parameters: number(head.counts.parameters),
+                tags: number(head.counts.tags),
+            });
+        }
     }
     let published = matches!(head.outcome, PublishOutcome::Published | PublishOutcome::Skipped);
-    if let Some(artifact) = head.artifact.as_ref().filter(|_| published) {
-        let uri = [
-            artifact.uri.as_str(),
-            tail.map_or("", |tail| tail.artifact_uri.as_str()),
-        ];
-        let uri = uri.into_iter().find(|uri| !uri.is_empty()).map(str::to_owned);
-        // The address follows from the inputs, should neither part of the message have had room for it.
-        let uri = uri.or_else(|| inputs.map(|inputs| inputs.output.task.uri_of(legion_protocol::env::objects::MODEL)));
-        let format = tail.map(|tail| tail.format.clone()).filter(|format| !format.is_empty());
-        status.artifact = Some(Artifact {
-            run_id: run_id.to_owned(),
-            uri: uri.unwrap_or_default(),
-            digest: artifact.digest.clone(),
-            size_bytes: number(artifact.size_bytes),
-            format: format
-                .or_else(|| inputs.map(|inputs| inputs.toolchain.format.clone()))
-                .unwrap_or_default(),
-            model: tail.map(|tail| tail.model.clone()).filter(|model| !model.is_empty()),
-            signature: tail.and_then(|tail| tail.signature),
-        });
+    if published {
+        show_artifact(status, head, tail, run_id, inputs);
     }
     status.score = None;
     if let Some(metric) = objective {
@@ -181,6 +122,92 @@ pub(super) fn show_published(
     }
     notices.truncate(MAX_NOTICES);
     status.notices = notices;
+}
+
+const REPORT_WAS_CUT: &str = "the report of publish was cut on its way. Metrics, parameters and tags are in the series \
+                              only. An injected container may use part of the space";
+
+/// Shows metrics, parameters and tags.
+fn show_logged(status: &mut ModelTrainingStatus, tail: &PublishTail, objective: Option<&str>) {
+    // `publish` has the same bound, but another version of it may not. The objective is shown wherever it stands.
+    let is_objective = |summary: &&MetricSummary| Some(summary.name.as_str()) == objective;
+    let others = tail.metrics.iter().filter(|summary| !is_objective(summary));
+    let shown = tail.metrics.iter().filter(is_objective).chain(others).take(MAX_METRICS);
+    status.metrics = shown.map(metric).collect();
+    let pairs = |pairs: &[NamedValue]| {
+        pairs
+            .iter()
+            .map(|pair| (pair.name.clone(), pair.value.clone()))
+            .collect()
+    };
+    status.parameters = pairs(&tail.parameters);
+    status.tags = pairs(&tail.tags);
+    status.omitted = Some(Omitted {
+        metrics: number(tail.omitted.metrics + tail.metrics.len().saturating_sub(MAX_METRICS) as u64),
+        parameters: number(tail.omitted.parameters),
+        tags: number(tail.omitted.tags),
+    });
+}
+
+/// Shows the run in the tracking system, and the environment of the training code.
+fn show_environment(status: &mut ModelTrainingStatus, tail: &PublishTail) {
+    status.external = tail.external.as_ref().map(|external| ExternalRun {
+        system: external.system.clone(),
+        version: some(&external.version),
+        id: some(&external.id),
+        name: some(&external.name),
+        experiment: some(&external.experiment),
+        uri: some(&external.uri),
+        other_runs: external.other_runs.into(),
+    });
+    let of_environment = |key: &str| tail.environment.get(key).cloned();
+    status.environment = (!tail.environment.is_empty()).then(|| EnvironmentFacts {
+        python: of_environment("python"),
+        from: of_environment("from"),
+        lock: of_environment("lock"),
+    });
+}
+
+/// Shows log, files and series.
+fn show_stored_files(status: &mut ModelTrainingStatus, tail: &PublishTail) {
+    status.log = tail.log.as_ref().map(|log| StoredFile {
+        truncated: Some(log.truncated),
+        ..stored(log)
+    });
+    status.files = tail.files.as_ref().map(stored);
+    status.series = tail.series.as_ref().map(|series| StoredSeries {
+        uri: series.uri.clone(),
+        points: number(series.points.unwrap_or_default()),
+    });
+}
+
+fn show_artifact(
+    status: &mut ModelTrainingStatus,
+    head: &PublishHead,
+    tail: Option<&PublishTail>,
+    run_id: &str,
+    inputs: Option<&Inputs>,
+) {
+    let Some(artifact) = &head.artifact else { return };
+    let of_tail = |text: fn(&PublishTail) -> &str| tail.and_then(|tail| some(text(tail)));
+    // The address follows from the inputs when neither part of the message had space for it.
+    let uri = some(&artifact.uri)
+        .or_else(|| of_tail(|tail| &tail.artifact_uri))
+        .or_else(|| inputs.map(|inputs| inputs.output.task.uri_of(legion_protocol::env::objects::MODEL)));
+    let format = of_tail(|tail| &tail.format).or_else(|| inputs.map(|inputs| inputs.toolchain.format.clone()));
+    status.artifact = Some(Artifact {
+        run_id: run_id.to_owned(),
+        uri: uri.unwrap_or_default(),
+        digest: artifact.digest.clone(),
+        size_bytes: number(artifact.size_bytes),
+        format: format.unwrap_or_default(),
+        model: of_tail(|tail| &tail.model),
+        signature: tail.and_then(|tail| tail.signature),
+    });
+}
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
 fn number(count: u64) -> i64 {
@@ -217,8 +244,8 @@ fn metric(summary: &MetricSummary) -> Metric {
     }
 }
 
-/// A number in about four significant digits, as people read it; what is no number stays as it is.
-pub(super) fn rounded(text: &str) -> String {
+/// Returns a number with about four significant digits, for people. Other texts stay as they are.
+fn rounded(text: &str) -> String {
     let Ok(value) = text.parse::<f64>() else {
         return text.to_owned();
     };
@@ -229,7 +256,7 @@ pub(super) fn rounded(text: &str) -> String {
     if !(-4.0..9.0).contains(&exponent) {
         return format!("{value:.3e}");
     }
-    // At least the whole number, at most seven decimals: the range above bounds the cast.
+    // At most seven decimals. The range above bounds the cast.
     let decimals = (3.0 - exponent).max(0.0) as usize;
     let fixed = format!("{value:.decimals$}");
     if fixed.contains('.') {
@@ -241,8 +268,9 @@ pub(super) fn rounded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rstest::rstest;
+
+    use super::*;
 
     #[rstest]
     #[case("0.9722222222222222", "0.9722")]
@@ -256,7 +284,7 @@ mod tests {
     #[case("NaN", "NaN")]
     #[case("-Infinity", "-Infinity")]
     #[case("text", "text")]
-    fn scores_are_for_reading(#[case] value: &str, #[case] shown: &str) {
+    fn scores_are_rounded(#[case] value: &str, #[case] shown: &str) {
         assert_eq!(rounded(value), shown);
     }
 
@@ -265,7 +293,7 @@ mod tests {
     #[case("a:1", Some("registry/a@sha256:12"), "a:1@sha256:12")]
     #[case("a@sha256:34", Some("registry/a@sha256:12"), "a@sha256:34")]
     #[case("a:1", Some("sha256:12"), "a:1")]
-    fn the_image_with_its_digest(#[case] image: &str, #[case] id: Option<&str>, #[case] shown: &str) {
+    fn the_image_gets_its_digest(#[case] image: &str, #[case] id: Option<&str>, #[case] shown: &str) {
         assert_eq!(pinned_image(image, id), shown);
     }
 }

@@ -1,20 +1,23 @@
-//! What changing a field of the spec does to a run: one table, from which the run id and the reference docs are made.
+//! What a change of a field of the spec does to a run: one table. The run id and the reference docs are generated from it.
 
+use legion_api::{ModelTrainingSpec, run::RunStatus};
 use serde_json::{Value, json};
 
-/// What changing a field does.
+use crate::run::id;
+
+/// What a change of a field does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub enum FieldEffect {
     /// The field means work: a change starts a new run.
     NewRun,
-    /// The field shapes the pod: a change counts from the next attempt on. A pod that cannot start is made anew.
+    /// The field configures the pod: a change applies from the next attempt on. A pod that cannot start is recreated.
     NextAttempt,
     /// A change starts nothing and restarts nothing.
     None,
 }
 
-impl Effect {
-    /// As the reference docs say it.
+impl FieldEffect {
+    /// Returns the text of the reference docs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -25,95 +28,113 @@ impl Effect {
     }
 }
 
-/// One line of the table.
+/// A field of `spec` and what a change of it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FieldEffect {
-    /// The field, below `spec`.
-    pub field: &'static str,
-    /// What changing it does.
-    pub effect: Effect,
-    /// More about it; empty when there is nothing to add.
+pub struct Field {
+    /// Path below `spec`.
+    pub name: &'static str,
+    /// What a change does.
+    pub effect: FieldEffect,
+    /// Details, or empty.
     pub note: &'static str,
 }
 
-const fn line(field: &'static str, effect: Effect, note: &'static str) -> FieldEffect {
-    FieldEffect { field, effect, note }
+const fn line(name: &'static str, effect: FieldEffect, note: &'static str) -> Field {
+    Field { name, effect, note }
 }
 
-/// Every field of `spec`, in the order of the manifest. The lines with [`Effect::NewRun`] are the closed list that the run
-/// id is made of: a field that is added to it, or taken away, needs a new version of the hash.
-const FIELDS: &[FieldEffect] = &[
-    line("model", Effect::NewRun, "name and version"),
+/// Every field of `spec`, in the order of the manifest. The run id is a hash over the fields with [`FieldEffect::NewRun`].
+/// This list is closed: adding or removing a field needs a new version of the hash.
+const FIELDS: &[Field] = &[
+    line("model", FieldEffect::NewRun, "name and version"),
     line(
         "toolchain",
-        Effect::NewRun,
-        "the name; a new generation of the toolchain counts from the next run on",
+        FieldEffect::NewRun,
+        "the name; a new generation of the toolchain applies from the next run on",
     ),
     line(
         "source",
-        Effect::NewRun,
-        "with the content of a ConfigMap; branches and objects are resolved once a run",
+        FieldEffect::NewRun,
+        "with the content of a ConfigMap; branches and objects are resolved once per run",
     ),
-    line("workDir", Effect::NewRun, ""),
-    line("entrypoint", Effect::NewRun, ""),
-    line("args", Effect::NewRun, ""),
-    line("arguments", Effect::NewRun, ""),
-    line("hyperParameters", Effect::NewRun, ""),
-    line("objective", Effect::NewRun, "the training code may act on it"),
-    line("data", Effect::NewRun, ""),
-    line("output", Effect::NewRun, ""),
-    line("image", Effect::NewRun, ""),
-    line("env", Effect::NewRun, ""),
-    line("resources", Effect::NextAttempt, ""),
-    line("nodeSelector", Effect::NextAttempt, ""),
-    line("tolerations", Effect::NextAttempt, ""),
-    line("affinity", Effect::NextAttempt, ""),
-    line("priorityClassName", Effect::NextAttempt, ""),
-    line("schedulerName", Effect::NextAttempt, ""),
-    line("runtimeClassName", Effect::NextAttempt, ""),
-    line("serviceAccountName", Effect::NextAttempt, ""),
-    line("imagePullSecrets", Effect::NextAttempt, ""),
-    line("podMetadata", Effect::NextAttempt, ""),
-    line("workspace", Effect::NextAttempt, ""),
-    line("sharedMemory", Effect::NextAttempt, ""),
-    line("gracePeriod", Effect::NextAttempt, ""),
-    line("timeout", Effect::NextAttempt, ""),
+    line("workDir", FieldEffect::NewRun, ""),
+    line("entrypoint", FieldEffect::NewRun, ""),
+    line("args", FieldEffect::NewRun, ""),
+    line("arguments", FieldEffect::NewRun, ""),
+    line("hyperParameters", FieldEffect::NewRun, ""),
+    line("objective", FieldEffect::NewRun, "the training code may act on it"),
+    line("data", FieldEffect::NewRun, ""),
+    line("output", FieldEffect::NewRun, ""),
+    line("image", FieldEffect::NewRun, ""),
+    line("env", FieldEffect::NewRun, ""),
+    line("resources", FieldEffect::NextAttempt, ""),
+    line("nodeSelector", FieldEffect::NextAttempt, ""),
+    line("tolerations", FieldEffect::NextAttempt, ""),
+    line("affinity", FieldEffect::NextAttempt, ""),
+    line("priorityClassName", FieldEffect::NextAttempt, ""),
+    line("schedulerName", FieldEffect::NextAttempt, ""),
+    line("runtimeClassName", FieldEffect::NextAttempt, ""),
+    line("serviceAccountName", FieldEffect::NextAttempt, ""),
+    line("imagePullSecrets", FieldEffect::NextAttempt, ""),
+    line("podMetadata", FieldEffect::NextAttempt, ""),
+    line("workspace", FieldEffect::NextAttempt, ""),
+    line("sharedMemory", FieldEffect::NextAttempt, ""),
+    line("gracePeriod", FieldEffect::NextAttempt, ""),
+    line("timeout", FieldEffect::NextAttempt, ""),
     line(
         "startTimeout",
-        Effect::None,
-        "counts at once for a pod that has not started",
+        FieldEffect::None,
+        "applies immediately to a pod that has not started",
     ),
-    line("retries", Effect::None, "counts when an attempt ends"),
+    line("retries", FieldEffect::None, "applies when an attempt ends"),
     line(
         "ttlAfterFinished",
-        Effect::None,
-        "counts at once for pods that have ended",
+        FieldEffect::None,
+        "applies immediately to pods that have ended",
     ),
     line(
         "suspend",
-        Effect::None,
-        "ends the pod, or lets the same run go on; never a new run",
+        FieldEffect::None,
+        "ends the pod, or resumes the same run; never a new run",
     ),
-    line("trigger", Effect::NewRun, "any change asks for a run of the same spec"),
+    line(
+        "trigger",
+        FieldEffect::NewRun,
+        "any change requests a new run of the same spec",
+    ),
 ];
 
-/// The table.
+/// Returns every field of `spec`, in the order of the manifest.
 #[must_use]
-pub fn field_effects() -> &'static [FieldEffect] {
+pub fn fields() -> &'static [Field] {
     FIELDS
 }
 
-/// The part of a spec that has the given effect, blind to defaults: a field that stands at its default counts as absent,
-/// so that a default that is written out, or filled in by a newer CRD, changes nothing.
-pub(crate) fn part(spec: &Value, effect: Effect) -> Value {
+/// Returns the id of run number `sequence` of a training.
+pub(super) fn run_id(uid: &str, sequence: i64, spec: &ModelTrainingSpec, source_digest: Option<&str>) -> String {
+    // A spec is plain data with string keys: it always serializes.
+    let spec = serde_json::to_value(spec).unwrap_or_default();
+    id::run_id(uid, sequence, &part(&spec, FieldEffect::NewRun), source_digest)
+}
+
+/// Returns whether `run` still is the run of `spec`.
+pub(super) fn is_same_run(uid: &str, run: &RunStatus, spec: &ModelTrainingSpec, source_digest: Option<&str>) -> bool {
+    run_id(uid, run.sequence, spec, source_digest) == run.id
+}
+
+/// Returns the part of a spec with the given effect.
+///
+/// A field with its default value counts as absent. A default that a user writes, or that a newer CRD fills in, therefore
+/// changes nothing.
+pub(super) fn part(spec: &Value, effect: FieldEffect) -> Value {
     let chosen = FIELDS.iter().filter(|line| line.effect == effect).filter_map(|line| {
-        let value = without_defaults(spec.get(line.field)?, &default_of(line.field))?;
-        Some((line.field.to_owned(), value))
+        let value = without_defaults(spec.get(line.name)?, &default_of(line.name))?;
+        Some((line.name.to_owned(), value))
     });
     Value::Object(chosen.collect())
 }
 
-/// The defaults of the CRD below a field of the closed list. A test holds them against the CRD.
+/// Returns the defaults of the CRD below a field of the closed list. A test compares them with the CRD.
 fn default_of(field: &str) -> Value {
     match field {
         "entrypoint" => json!("main"),
@@ -125,14 +146,14 @@ fn default_of(field: &str) -> Value {
     }
 }
 
-/// `value` without what equals `default`; nothing when nothing is left.
+/// Returns `value` without the parts that equal `default`, or `None` when nothing is left.
 fn without_defaults(value: &Value, default: &Value) -> Option<Value> {
     if value.is_null() || value == default {
         return None;
     }
     match (value, default) {
         (Value::Object(fields), Value::Object(defaults)) => {
-            // Only what is at its default goes: an object that stays behind empty still says that it was given.
+            // Only defaults are dropped. An object that becomes empty stays: it was given.
             let left = fields.iter().filter_map(|(key, value)| {
                 let value = match defaults.get(key) {
                     Some(default) => without_defaults(value, default)?,
@@ -150,8 +171,11 @@ fn without_defaults(value: &Value, default: &Value) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::collections::BTreeSet;
+
+    use legion_api::ModelTraining;
+
+    use super::*;
 
     fn spec_schema() -> Value {
         let crd = legion_api::crd::of_kind("ModelTraining").unwrap();
@@ -168,12 +192,12 @@ mod tests {
             .keys()
             .map(String::as_str)
             .collect();
-        let of_table: BTreeSet<&str> = FIELDS.iter().map(|line| line.field).collect();
+        let of_table: BTreeSet<&str> = FIELDS.iter().map(|line| line.name).collect();
         assert_eq!(of_schema, of_table);
         assert_eq!(of_table.len(), FIELDS.len());
     }
 
-    /// Collects the defaults in a schema as a value of its own; below lists there are none that we could leave out.
+    /// Collects the defaults of a schema. Lists have no defaults that could be dropped.
     fn defaults(schema: &Value) -> Value {
         if let Some(default) = schema.get("default") {
             return default.clone();
@@ -197,15 +221,109 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_crd() {
         let schema = spec_schema();
-        for line in FIELDS.iter().filter(|line| line.effect != Effect::None) {
-            let of_crd = defaults(&schema["properties"][line.field]);
-            let ours = default_of(line.field);
-            // Durations are written in more than one way: what counts is the form that they serialise to.
+        for line in FIELDS.iter().filter(|line| line.effect != FieldEffect::None) {
+            let of_crd = defaults(&schema["properties"][line.name]);
+            let ours = default_of(line.name);
+            // A duration has several spellings. They are compared in their serialized form.
             let same = match (of_crd.as_str(), ours.as_str()) {
                 (Some(a), Some(b)) if a != b => a.parse::<legion_api::duration::Span>() == b.parse(),
                 _ => of_crd == ours,
             };
-            assert!(same, "{}: the CRD has {of_crd}, the table {ours}", line.field);
+            assert!(same, "{}: the CRD has {of_crd}, the table {ours}", line.name);
         }
+    }
+
+    fn spec(change: impl FnOnce(&mut Value)) -> ModelTrainingSpec {
+        let mut object = json!({
+            "apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining", "metadata": {"name": "wine"},
+            "spec": {
+                "model": {"name": "wine", "version": "1"}, "toolchain": "mlflow",
+                "source": {"git": {"uri": "https://example.com/wine.git"}},
+            },
+        });
+        change(&mut object["spec"]);
+        serde_json::from_value::<ModelTraining>(object).unwrap().spec
+    }
+
+    fn id(spec: &ModelTrainingSpec) -> String {
+        run_id("uid-1", 1, spec, None)
+    }
+
+    #[test]
+    fn the_id_is_stable_across_releases() {
+        // A different value here means that every existing training runs again.
+        assert_eq!(id(&spec(|_| {})), "a6337467");
+    }
+
+    #[test]
+    fn explicit_defaults_change_nothing() {
+        let short = id(&spec(|_| {}));
+        let long = spec(|spec| {
+            spec["entrypoint"] = json!("main");
+            spec["source"]["git"]["submodules"] = json!(false);
+            spec["args"] = json!([]);
+            spec["timeout"] = json!("1440m");
+            spec["retries"] = json!(0);
+        });
+        assert_eq!(id(&long), short);
+    }
+
+    #[test]
+    fn order_of_keys_does_not_matter_and_order_of_lists_does() {
+        let with = |text: &str| id(&spec(|spec| spec["arguments"] = serde_json::from_str(text).unwrap()));
+        assert_eq!(
+            with(r#"{"a": 1, "b": {"c": 2, "d": 3}}"#),
+            with(r#"{"b": {"d": 3, "c": 2}, "a": 1}"#)
+        );
+        assert_ne!(with(r#"{"a": [1, 2]}"#), with(r#"{"a": [2, 1]}"#));
+    }
+
+    #[test]
+    fn each_field_has_the_effect_of_the_table() {
+        let samples = json!({
+            "model": {"name": "wine", "version": "2"}, "toolchain": "other",
+            "source": {"git": {"uri": "https://example.com/other.git"}}, "workDir": "sub", "entrypoint": "train.py",
+            "args": ["--x"], "arguments": {"a": 1}, "hyperParameters": {"c": "1"},
+            "objective": {"metric": "f1", "goal": "Maximize"}, "data": [{"name": "d", "connection": "c"}],
+            "output": {"connection": "o"}, "image": "other:1", "env": [{"name": "A", "value": "1"}],
+            "resources": {"limits": {"cpu": "1"}}, "nodeSelector": {"a": "b"}, "tolerations": [{"key": "a"}],
+            "affinity": {"nodeAffinity": {}}, "priorityClassName": "high", "schedulerName": "s",
+            "runtimeClassName": "r", "serviceAccountName": "sa", "imagePullSecrets": [{"name": "p"}],
+            "podMetadata": {"labels": {"a": "b"}}, "workspace": {"size": "1Gi"}, "sharedMemory": "1Gi",
+            "gracePeriod": "2m", "timeout": "1h", "startTimeout": "2h", "retries": 3, "ttlAfterFinished": "1h",
+            "suspend": true, "trigger": "again",
+        });
+        let before = spec(|_| {});
+        for line in FIELDS {
+            let sample = samples
+                .get(line.name)
+                .unwrap_or_else(|| panic!("no sample for {}", line.name));
+            let after = spec(|spec| spec[line.name] = sample.clone());
+            assert_ne!(before, after, "{}", line.name);
+            assert_eq!(
+                id(&before) != id(&after),
+                line.effect == FieldEffect::NewRun,
+                "{}",
+                line.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_id_depends_on_uid_sequence_and_content() {
+        let spec = spec(|_| {});
+        let ids = [
+            ("a", 1, None),
+            ("b", 1, None),
+            ("a", 2, None),
+            ("a", 1, Some("sha256:0")),
+        ]
+        .map(|(uid, sequence, digest)| run_id(uid, sequence, &spec, digest));
+        let distinct: BTreeSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+        assert!(
+            ids.iter()
+                .all(|id| id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+        );
     }
 }

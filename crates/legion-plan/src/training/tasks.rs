@@ -1,4 +1,4 @@
-//! The documents that the agent's containers get.
+//! The task documents of the agent's containers.
 
 use legion_api::{ModelTrainingSpec, training::Goal};
 use legion_protocol::{
@@ -7,18 +7,18 @@ use legion_protocol::{
     training::{DataFacts, Goal as WireGoal, ModelName, Objective, SourceFacts, TrainingDocument},
 };
 
-use super::inputs::Inputs;
+use super::{container::work_dir, inputs::Inputs};
 use crate::run::attempt::Attempt;
 
-/// Containers of the pod as Legion makes it: `fetch`, `trainer`, `publish`. What is injected takes from the same 12 KiB,
-/// and a message that is cut for it is noticed by its checksum.
+/// Containers of the pod as Legion creates it: `fetch`, `trainer`, `publish`. Injected containers share the same 12 KiB.
+/// A message that is cut because of them has a wrong checksum.
 const CONTAINERS: usize = 3;
 
-pub(crate) fn budget() -> u32 {
+fn budget() -> u32 {
     u32::try_from(message_budget(CONTAINERS)).unwrap_or(u32::MAX)
 }
 
-/// A count of the API, which is never negative, as the wire has it.
+/// Converts a count of the API. It is never negative.
 fn count(number: i64) -> u32 {
     u32::try_from(number.max(0)).unwrap_or(u32::MAX)
 }
@@ -60,9 +60,8 @@ fn source_facts(inputs: &Inputs) -> SourceFacts {
     }
 }
 
-/// The task of `fetch`.
-pub(crate) fn fetch(attempt: &Attempt<'_>) -> FetchTask {
-    let Attempt { spec, inputs, .. } = attempt;
+pub(super) fn fetch(attempt: &Attempt<'_>, spec: &ModelTrainingSpec, inputs: &Inputs) -> FetchTask {
+    let object = attempt.object;
     let data_facts = inputs.data.iter().map(|data| DataFacts {
         name: data.task.name.clone(),
         uri: data.task.uri.clone(),
@@ -73,9 +72,9 @@ pub(crate) fn fetch(attempt: &Attempt<'_>) -> FetchTask {
         version: WIRE_VERSION,
         training: TrainingDocument {
             protocol: PROTOCOL_VERSION,
-            name: attempt.name.to_owned(),
-            namespace: attempt.namespace.to_owned(),
-            uid: attempt.uid.to_owned(),
+            name: object.name.to_owned(),
+            namespace: object.namespace.to_owned(),
+            uid: object.uid.to_owned(),
             run_id: attempt.run.id.clone(),
             sequence: count(attempt.run.sequence),
             attempt: count(attempt.run.attempt.into()),
@@ -87,7 +86,7 @@ pub(crate) fn fetch(attempt: &Attempt<'_>) -> FetchTask {
             arguments: inputs.arguments.clone(),
             hyper_parameters: spec.hyper_parameters.clone(),
             objective: objective(spec),
-            work_dir: attempt.work_dir(),
+            work_dir: work_dir(spec),
             source: source_facts(inputs),
             data: data_facts.collect(),
         },
@@ -99,14 +98,13 @@ pub(crate) fn fetch(attempt: &Attempt<'_>) -> FetchTask {
     }
 }
 
-/// The task of `publish`.
-pub(crate) fn publish(attempt: &Attempt<'_>) -> PublishTask {
-    let Attempt { spec, inputs, .. } = attempt;
+pub(super) fn publish(attempt: &Attempt<'_>, spec: &ModelTrainingSpec, inputs: &Inputs) -> PublishTask {
+    let object = attempt.object;
     PublishTask {
         version: WIRE_VERSION,
-        name: attempt.name.to_owned(),
-        namespace: attempt.namespace.to_owned(),
-        uid: attempt.uid.to_owned(),
+        name: object.name.to_owned(),
+        namespace: object.namespace.to_owned(),
+        uid: object.uid.to_owned(),
         run_id: attempt.run.id.clone(),
         sequence: count(attempt.run.sequence),
         attempt: count(attempt.run.attempt.into()),

@@ -1,4 +1,4 @@
-//! What is known about a training, and how it is looked at.
+//! What is known about a training.
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -8,13 +8,14 @@ use legion_api::{
 };
 use legion_protocol::digest;
 
-use crate::run::labels;
+use super::kind::{TRAINING, policy};
+use crate::run::{inputs::References, kind::RunObject, labels};
 
-/// Everything that a decision about a training is made from. All of it comes from watches, but for what a
-/// [`crate::Need`] asks for. Absence is data.
+/// The input of a decision about a training. It comes from watches, except for the answers to a [`crate::Need`]. Absence
+/// is data.
 ///
-/// The training must not be older than any version of it that this process has seen or written: a decision on an
-/// outdated status may repeat what was done. (Nothing breaks for good when it is older; see [`crate::Action::CreatePod`].)
+/// The training must not be older than any version that this process has seen or written: a decision on an outdated
+/// status may repeat an action. (An older version causes no lasting damage, see [`crate::Action::CreatePod`].)
 #[derive(Debug, Clone)]
 pub struct World {
     /// The training.
@@ -29,18 +30,18 @@ pub struct World {
     pub default_outputs: Vec<Arc<Connection>>,
     /// The ConfigMap of a `configMap` source.
     pub config_map: ConfigMapView,
-    /// Every pod of the namespace that the training controls (by owner uid), however far along. Pods that only bear its
-    /// label, or one of its names, may be here too: they are never touched.
+    /// Every pod of the namespace that the training controls (by owner uid), in any phase. Pods with only its label, or one
+    /// of its names, may be here too: they are never changed.
     pub pods: Vec<Arc<Pod>>,
-    /// Answers of live GETs that [`crate::Need::Pod`] asked for, in this pass: the pod, or `None` when there is none.
+    /// The answers to [`crate::Need::Pod`] in this pass: the pod, or `None` when there is none.
     pub probed: BTreeMap<String, Option<Arc<Pod>>>,
-    /// What [`crate::Need::Mounts`] asked for, in this pass: the last message about a volume that cannot be mounted, or
-    /// `None` when there is none; by the pod's uid.
+    /// The answers to [`crate::Need::Mounts`] in this pass, by the pod's uid: the last message about a volume that cannot
+    /// be mounted, or `None` when there is none.
     pub mounts: BTreeMap<String, Option<String>>,
 }
 
 impl World {
-    /// A world in which nothing but the training exists.
+    /// Returns a world with only the training.
     #[must_use]
     pub fn alone(training: Arc<ModelTraining>) -> Self {
         Self {
@@ -56,32 +57,59 @@ impl World {
         }
     }
 
-    pub(crate) fn uid(&self) -> &str {
+    pub(super) fn uid(&self) -> &str {
         self.training.metadata.uid.as_deref().unwrap_or_default()
     }
 
-    pub(crate) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         self.training.metadata.name.as_deref().unwrap_or_default()
     }
 
-    pub(crate) fn namespace(&self) -> &str {
+    pub(super) fn namespace(&self) -> &str {
         self.training.metadata.namespace.as_deref().unwrap_or_default()
     }
 
-    pub(crate) fn generation(&self) -> i64 {
+    pub(super) fn generation(&self) -> i64 {
         self.training.metadata.generation.unwrap_or_default()
     }
 
-    pub(crate) fn status(&self) -> Cow<'_, ModelTrainingStatus> {
+    /// The training as an object that runs.
+    pub(super) fn object(&self) -> RunObject<'_> {
+        let status = self.training.status.as_ref();
+        RunObject {
+            kind: &TRAINING,
+            namespace: self.namespace(),
+            name: self.name(),
+            uid: self.uid(),
+            generation: self.generation(),
+            resource_version: self.training.metadata.resource_version.as_deref(),
+            policy: policy(&self.training.spec),
+            observed_generation: status.and_then(|status| status.observed_generation),
+            conditions: status.map_or(&[], |status| &status.conditions),
+            run: self.run(),
+        }
+    }
+
+    pub(super) fn references(&self) -> References<'_> {
+        References {
+            namespace: self.namespace(),
+            toolchain: self.toolchain.as_deref(),
+            platform_toolchain: self.platform_toolchain.as_deref(),
+            connections: &self.connections,
+            default_outputs: &self.default_outputs,
+        }
+    }
+
+    pub(super) fn status(&self) -> Cow<'_, ModelTrainingStatus> {
         self.training.status.as_ref().map_or_else(Cow::default, Cow::Borrowed)
     }
 
-    pub(crate) fn run(&self) -> Option<&RunStatus> {
+    pub(super) fn run(&self) -> Option<&RunStatus> {
         self.training.status.as_ref()?.run.as_ref()
     }
 
-    /// The pods that are the training's own, each once: what the watch shows, and what a live GET has found.
-    pub(crate) fn own_pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+    /// Returns the training's own pods, each once: those in the watch and those that a live GET has found.
+    pub(super) fn own_pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
         let found = self
             .probed
             .values()
@@ -94,35 +122,34 @@ impl World {
     }
 }
 
-/// What is known about the ConfigMap of a source. Its metadata is watched; its content is read when it is needed.
+/// What is known about the ConfigMap of a source. Its metadata is watched. Its content is read when it is needed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ConfigMapView {
-    /// There is none of that name (or the source is of another kind).
+    /// There is no ConfigMap of that name, or the source is of another kind.
     #[default]
     Absent,
-    /// It is there; its content was not read.
+    /// It exists, and its content was not read.
     Seen {
         /// `metadata.resourceVersion`
         resource_version: String,
     },
     /// Its content was read.
     Read(ConfigMapContent),
-    /// Its content cannot be read: the API server does not let the operator, or has failed again and again.
+    /// Its content cannot be read: the operator is not allowed to, or the API server has failed repeatedly.
     Unreadable {
-        /// Whether the operator lacks the right, which does not pass by itself.
+        /// Whether the operator lacks the permission. That does not pass on its own.
         forbidden: bool,
-        /// What the API server says.
+        /// The message of the API server.
         message: String,
     },
 }
 
-/// What a decision needs of a ConfigMap's content. Small: the driver may keep it, by resourceVersion and items, instead
-/// of reading again.
+/// What a decision needs of a ConfigMap's content. It is small: the driver may cache it by resourceVersion and items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigMapContent {
     /// `metadata.resourceVersion` that was read.
     pub resource_version: String,
-    /// [`digest::of_files`] over paths and contents as `fetch` will see them; or the first key that is missing.
+    /// [`digest::of_files`] over the paths and contents that `fetch` will see, or the first missing key.
     pub digest: Result<String, MissingKey>,
 }
 
@@ -131,7 +158,7 @@ pub struct ConfigMapContent {
 pub struct MissingKey(pub String);
 
 impl ConfigMapContent {
-    /// Reads what is needed of a ConfigMap.
+    /// Reads the content of a ConfigMap.
     #[must_use]
     pub fn of(config_map: &ConfigMap, source: &ConfigMapSource) -> Self {
         let content = |key: &str| {
@@ -173,7 +200,7 @@ impl ConfigMapContent {
     }
 }
 
-/// The names of the connections that a training's spec names: what an observer looks up.
+/// Returns the names of the connections in a training's spec.
 pub fn connection_names(training: &ModelTraining) -> impl Iterator<Item = &str> {
     let spec = &training.spec;
     let git = spec.source.git.as_ref().and_then(|git| git.connection.as_ref());
@@ -186,7 +213,7 @@ pub fn connection_names(training: &ModelTraining) -> impl Iterator<Item = &str> 
         .map(AsRef::as_ref)
 }
 
-/// The name of the ConfigMap that holds a training's source.
+/// Returns the name of the ConfigMap with a training's source.
 #[must_use]
 pub fn config_map_name(training: &ModelTraining) -> Option<&str> {
     training
@@ -197,7 +224,7 @@ pub fn config_map_name(training: &ModelTraining) -> Option<&str> {
         .map(|source| source.name.as_str())
 }
 
-/// Whether a connection is annotated as default output of its namespace.
+/// Returns whether a connection is annotated as default output of its namespace.
 #[must_use]
 pub fn is_default_output(connection: &Connection) -> bool {
     let annotations = connection.metadata.annotations.as_ref();
@@ -208,8 +235,9 @@ pub fn is_default_output(connection: &Connection) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use legion_api::training::ConfigMapItem;
+
+    use super::*;
 
     fn config_map(data: &[(&str, &str)]) -> ConfigMap {
         ConfigMap {
@@ -223,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_over_paths_and_contents() {
+    fn the_digest_covers_paths_and_contents() {
         let items = |items: &[(&str, &str)]| ConfigMapSource {
             name: "source".parse().unwrap(),
             items: items

@@ -528,7 +528,7 @@ fn volumes_that_are_not_mounted_are_explained_by_the_events_of_the_pod() {
 #[case::output("models", json!({}), "spec.output: ")]
 #[case::data("train", json!({"data": [{"name": "d", "connection": "nas"}]}), "spec.data[0]: ")]
 #[case::source("code", json!({"source": {"volume": {"claimName": "code"}}}), "spec.source.volume.claimName: ")]
-#[case::somebody_elses("injected", json!({}), "no node can take pod")]
+#[case::someone_elses("injected", json!({}), "pod wine-")]
 fn a_claim_that_is_missing_is_named_with_its_field(
     #[case] claim: &str,
     #[case] spec: serde_json::Value,

@@ -7,7 +7,7 @@ use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Conditi
 use legion_api::{ModelTrainingStatus, Reason, ReasonKind, condition::SUCCEEDED};
 use legion_plan::{
     Action, ApiError, Outcome, Plan, Settings, StatusPatch, StepResult, Write,
-    conditions::{self, State},
+    conditions::{self, Explanation},
     connection, toolchain,
     training::{ConfigMapView, World, decide, settle},
 };
@@ -589,7 +589,7 @@ fn every_state_as_tools_that_wait_see_it() {
         states.push(state("ToolchainIntegration", name, &status));
     }
     // What an older CRD let in, and the operator cannot read.
-    let told = State::new(Reason::InvalidObject, "cannot be read");
+    let told = Explanation::new(Reason::InvalidObject, "cannot be read");
     for (kind, conditions) in [
         ("ModelTraining", conditions::for_run(&[], &told, 1, factory::start())),
         ("Connection", conditions::for_ready(&[], &told, 1, factory::start())),

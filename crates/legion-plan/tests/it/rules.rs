@@ -10,7 +10,7 @@ use legion_api::{
 };
 use legion_plan::{
     Action, StepResult,
-    training::{World, decide, judge_existing},
+    training::{World, classify_existing, decide},
 };
 use legion_protocol::{
     exit::ExitRecord,
@@ -304,7 +304,7 @@ fn what_a_pod_that_exists_already_means(#[case] ours: bool, #[case] terminating:
         found.metadata.owner_references = None;
     }
     found.metadata.deletion_timestamp = factory::time(0).filter(|_| terminating);
-    let judged = match judge_existing(&world, &wanted, &found) {
+    let judged = match classify_existing(&world, &wanted, &found) {
         StepResult::Created => "created",
         StepResult::NotYet => "not yet",
         StepResult::NameTaken => "taken",

@@ -14,7 +14,7 @@ use legion_api::{
 };
 use legion_plan::{
     Action, ApiError, Need, Outcome, Settings, StatusPatch, StepResult,
-    training::{ConfigMapContent, ConfigMapView, World, decide, judge_existing, requeue, settle},
+    training::{ConfigMapContent, ConfigMapView, World, classify_existing, decide, requeue, settle},
 };
 use legion_protocol::{
     exit::ExitRecord,
@@ -229,7 +229,7 @@ impl Universe {
                     "{name}"
                 );
                 if let Some(found) = self.pods.get(&name) {
-                    return judge_existing(world, pod, &found.pod);
+                    return classify_existing(world, pod, &found.pod);
                 }
                 if self.quota {
                     let message = format!(
