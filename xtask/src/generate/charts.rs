@@ -1,5 +1,5 @@
-//! The generated parts of `charts/`: what must say the same as the code says. CRDs, the operator's permissions, toolchains,
-//! versions; and `values.yaml` with its reference, from `values.schema.json`.
+//! The generated parts of `charts/`. CRDs, the operator's permissions, toolchains and versions come from the code.
+//! `values.yaml` and its reference come from `values.schema.json`.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{File, NOTE, cell, values};
 
-/// The charts, with what each is.
+/// The charts with their descriptions.
 const CHARTS: [(&str, &str); 2] = [
     (
         "legion-crds",
@@ -29,7 +29,7 @@ pub(super) fn files(root: &Path) -> anyhow::Result<Vec<File>> {
     for (name, about) in CHARTS {
         files.push(chart(name, about));
     }
-    // The drift test generates into an empty directory, in which nothing is that was written by hand.
+    // The drift test generates into an empty directory, without files written by hand.
     if root.join("charts/legion/values.schema.json").is_file() {
         files.extend(values::files(root, &CHARTS.map(|(name, _)| name))?);
     }
@@ -43,13 +43,13 @@ fn chart(name: &str, about: &str) -> File {
         format!("charts/{name}/Chart.yaml"),
         format!(
             "# {NOTE}\napiVersion: v2\nname: {name}\ndescription: \"{about}\"\ntype: application\nversion: {version}\nappVersion: \
-             \"{version}\"\n# Fields by which resources are selected, and CEL rules that name a field.\nkubeVersion: \">=1.31.0-0\"\nhome: \
+             \"{version}\"\n# For selectable fields, and for CEL rules with a field path.\nkubeVersion: \">=1.31.0-0\"\nhome: \
              {repository}\nsources:\n  - {repository}\n"
         ),
     )
 }
 
-/// `crds/`, as templates: labels, annotations and the policy that keeps them are values.
+/// `crds/` as templates. Labels, annotations and the resource policy are values.
 fn crds() -> anyhow::Result<Vec<File>> {
     legion_api::crd::all()
         .iter()
@@ -104,12 +104,12 @@ fn toolchains(root: &Path) -> anyhow::Result<Vec<File>> {
     Ok(files)
 }
 
-/// Rules of RBAC, as named templates that the roles include.
+/// Rules of RBAC, as named templates for the roles.
 fn rules() -> String {
     let mut text = format!("{{{{/* {NOTE} From legion_operator::access. */}}}}\n");
     let served = |access: &&Access| access.place != Place::Platform;
     define(&mut text, "served", TABLE.iter().filter(served));
-    // Toolchains of the platform are under the other rules where its namespace is served.
+    // If the platform's namespace is served, the other rules cover its toolchains.
     let shared = |access: &&Access| access.place == Place::Anywhere;
     define(&mut text, "shared", TABLE.iter().filter(shared));
     let platform = |access: &&Access| access.place == Place::Platform;
@@ -134,14 +134,14 @@ fn define<'a>(text: &mut String, name: &str, rows: impl Iterator<Item = &'a Acce
 
 fn permissions() -> String {
     let mut text = format!(
-        "<!-- {NOTE} -->\n# What the operator may do\n\nIts roles have these rules and no other. It cannot read a Secret, write a spec, \
-         change a pod, or run a command in one.\n\n| API group | resource | verbs | where | what for |\n|---|---|---|---|---|\n"
+        "<!-- {NOTE} -->\n# Permissions of the operator\n\nIts roles have exactly these rules. It cannot read a Secret, write a spec, \
+         change a pod, or run a command in one.\n\n| API group | resource | verbs | where | purpose |\n|---|---|---|---|---|\n"
     );
     for access in TABLE {
         let verbs: Vec<&str> = access.verbs.iter().map(|verb| verb.as_str()).collect();
         let place = match access.place {
-            Place::Served => "in every namespace that is served",
-            Place::Anywhere => "in every namespace that is served, and in the platform's",
+            Place::Served => "in every served namespace",
+            Place::Anywhere => "in every served namespace, and in the platform's",
             Place::Platform if access.only_lease => "the lease `legion-operator` in the platform's namespace",
             Place::Platform => "in the platform's namespace",
         };

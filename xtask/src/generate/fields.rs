@@ -52,8 +52,8 @@ fn page(crd: &CustomResourceDefinition) -> anyhow::Result<File> {
     );
     columns(&mut text, version);
     for (part, about) in [
-        ("spec", "Written by users only; no controller changes it."),
-        ("status", "Written by the operator only."),
+        ("spec", "Written only by users. No controller changes it."),
+        ("status", "Written only by the operator."),
     ] {
         let _ = write!(
             text,

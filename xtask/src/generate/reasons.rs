@@ -12,16 +12,20 @@ const KINDS: [(ReasonKind, &str, &str); 5] = [
         "Success",
         "The resource is what its spec asks for.",
     ),
-    (ReasonKind::Progress, "Progress", "Work is under way; nothing is wrong."),
+    (
+        ReasonKind::Progress,
+        "Progress",
+        "Work is in progress. Nothing is wrong.",
+    ),
     (
         ReasonKind::Waiting,
         "Waiting",
-        "Something outside the resource is missing or refuses. It heals by itself when that appears: nothing needs to be applied again.",
+        "Something outside the resource is missing or refuses. Work continues when this changes. Nothing needs to be applied again.",
     ),
     (
         ReasonKind::Invalid,
         "Invalid",
-        "The spec itself is wrong: only a change of the resource helps.",
+        "The spec itself is wrong. Only a change of the resource helps.",
     ),
     (
         ReasonKind::Failure,
@@ -32,9 +36,9 @@ const KINDS: [(ReasonKind, &str, &str); 5] = [
 
 pub(super) fn file() -> File {
     let mut text = format!(
-        "<!-- {NOTE} -->\n# Reasons\n\nThe `reason` of conditions, events and metric labels comes from this one list. Reasons are stable: scripts and\n\
-         dashboards may compare them. The condition's message names the field, the value and what to do; the remedy here is the\n\
-         one that is given where the message has nothing more specific.\n"
+        "<!-- {NOTE} -->\n# Reasons\n\nThis is the complete list for the `reason` of conditions, events and metric labels. Reasons are stable: scripts and\n\
+         dashboards may compare them. The condition's message names the field, the value and the remedy. The remedy in this\n\
+         list is the general one, for messages without a more specific one.\n"
     );
     for (kind, title, meaning) in KINDS {
         let _ = write!(

@@ -37,8 +37,8 @@ struct Schema {
 
 pub(super) fn files(root: &Path, charts: &[&str]) -> anyhow::Result<Vec<File>> {
     let mut reference = format!(
-        "<!-- {NOTE} -->\n# Values of the charts\n\nA value that is not here, or is not what its column says, is refused by Helm with its \
-         name. [Installing](../guides/install.md) says which ones matter first.\n"
+        "<!-- {NOTE} -->\n# Values of the charts\n\nHelm refuses an unknown or invalid value, with its name. The most important ones are in \
+         [the installation guide](../guides/install.md).\n"
     );
     let mut files = Vec::new();
     for chart in charts {
@@ -48,11 +48,11 @@ pub(super) fn files(root: &Path, charts: &[&str]) -> anyhow::Result<Vec<File>> {
         let mut yaml = format!("# {NOTE} From values.schema.json.\n");
         let _ = write!(
             reference,
-            "\n## {chart}\n\n{}\n\n| value | is | default | meaning |\n|---|---|---|---|\n",
+            "\n## {chart}\n\n{}\n\n| value | type | default | meaning |\n|---|---|---|---|\n",
             schema.description
         );
         for (name, property) in &schema.properties {
-            // Helm's own, for charts that contain charts.
+            // Helm's own, for charts with subcharts.
             if name != "global" {
                 value(&mut yaml, &mut reference, &schema, property, name, name, 0).with_context(|| path.clone())?;
             }
