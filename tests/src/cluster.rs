@@ -406,12 +406,12 @@ pub fn install(settings: &[&str]) -> anyhow::Result<()> {
 
 /// Changes a process of the harness' cluster: see `cargo xtask cluster process --help`.
 pub fn process(name: &str, change: &str) -> anyhow::Result<()> {
-    process_of(&programs()?.join("xtask"), &cluster_directory()?, name, change)
+    process_of(&programs()?.join("legion-cluster"), &cluster_directory()?, name, change)
 }
 
 /// The same with this program, in the cluster of this directory.
-pub fn process_of(xtask: &Path, cluster: &Path, name: &str, change: &str) -> anyhow::Result<()> {
-    let mut command = Command::new(xtask);
+pub fn process_of(program: &Path, cluster: &Path, name: &str, change: &str) -> anyhow::Result<()> {
+    let mut command = Command::new(program);
     command
         .args(["cluster", "process", "--dir"])
         .arg(cluster)

@@ -1,19 +1,17 @@
-//! Generators and checks of this repository.
+//! The developer commands of this repository: `cargo xtask`.
 //!
-//! `cargo xtask gen` writes every generated file, `cargo xtask gen --check` says which of them are out of date, and
-//! `cargo xtask test` runs all tests, the fast tiers first. The same functions are called by this crate's tests, so that
-//! `cargo test` alone notices drift.
+//! This crate is quick to compile. It runs the tests, prepares the machine for them, checks the text of the repository and
+//! measures it. The generators and the test cluster need much more code. They are crates of their own, and
+//! `cargo xtask gen`, `image` and `cluster` run them.
 
-pub mod cluster;
-pub mod generate;
-pub mod image;
+pub mod edges;
 pub mod measure;
 pub mod suites;
 pub mod tidy;
 
 use std::path::PathBuf;
 
-/// The root of the repository that this crate was built from.
+/// Returns the root of the repository that this crate was built from.
 #[must_use]
 pub fn repository() -> PathBuf {
     let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));

@@ -3,15 +3,20 @@
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a command-line tool speaks through them"
+    reason = "a command-line tool reports on stdout and stderr"
 )]
 
-use std::process::ExitCode;
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{self, ExitCode},
+};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use xtask::suites::Choice;
 
-/// Generators and checks of this repository.
+/// The developer commands of this repository.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -22,11 +27,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Writes the generated files: CRDs, reference docs, JSON Schemas, examples.
-    Gen {
-        /// Writes nothing; fails with a diff when a file is out of date.
-        #[arg(long)]
-        check: bool,
-    },
+    #[command(disable_help_flag = true)]
+    Gen(Forwarded),
     /// Runs all tests, the fast tiers first, and prints what each tier took.
     Test {
         /// The fast tiers only: no MLflow, no kubectl, no binaries under test.
@@ -39,19 +41,25 @@ enum Command {
         #[arg(long, group = "tiers")]
         kubernetes: bool,
     },
-    /// Prints figures about the code and the docs: lines, functions, circles, public items, prose.
+    /// Prints figures about the code and the pages, to compare two states of the repository.
     Measure {
-        /// Another checkout of this repository.
+        /// The checkout to measure. Default: this one.
         #[arg(long, value_name = "DIR")]
-        root: Option<std::path::PathBuf>,
+        root: Option<PathBuf>,
     },
     /// Builds the images with Buildah and prints their sizes.
-    Image(xtask::image::Options),
+    #[command(disable_help_flag = true)]
+    Image(Forwarded),
     /// A complete Kubernetes on this machine, for tests.
-    Cluster {
-        #[command(subcommand)]
-        action: xtask::cluster::Action,
-    },
+    #[command(disable_help_flag = true)]
+    Cluster(Forwarded),
+}
+
+/// Arguments for another program.
+#[derive(Args)]
+struct Forwarded {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    arguments: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
@@ -65,15 +73,10 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<ExitCode> {
     let root = xtask::repository();
     match Cli::parse().command {
-        Command::Gen { check } => {
-            let drift = xtask::generate::run(&root, !check)?;
-            for entry in &drift {
-                println!("{entry}");
-            }
-            if check && !drift.is_empty() {
-                println!("{} file(s) are out of date: run `cargo xtask gen`", drift.len());
-                return Ok(ExitCode::FAILURE);
-            }
+        Command::Gen(_) => forward("legion-generators", 2),
+        Command::Image(_) | Command::Cluster(_) => forward("legion-cluster", 1),
+        Command::Measure { root: other } => {
+            xtask::measure::run(&other.unwrap_or(root))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Test {
@@ -89,11 +92,18 @@ fn run() -> anyhow::Result<ExitCode> {
             };
             xtask::suites::run(&root, choice)
         }
-        Command::Measure { root: other } => {
-            xtask::measure::run(&other.unwrap_or(root))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Image(options) => xtask::image::run(&root, &options),
-        Command::Cluster { action } => xtask::cluster::act(&root, action),
     }
+}
+
+/// Becomes `cargo run` of another program of the repository, with the arguments of this one as they were given.
+fn forward(program: &str, skipped: usize) -> anyhow::Result<ExitCode> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let manifest = xtask::repository().join("Cargo.toml");
+    let error = process::Command::new(cargo)
+        .args(["run", "--quiet", "--manifest-path"])
+        .arg(manifest)
+        .args(["--bin", program, "--"])
+        .args(std::env::args_os().skip(skipped))
+        .exec();
+    Err(error.into())
 }

@@ -23,8 +23,8 @@ struct Options {
     /// The operator's binary, a release build.
     #[arg(long, default_value = "target/release/legion-operator")]
     operator: PathBuf,
-    /// The binary of `cargo xtask`.
-    #[arg(long, default_value = "target/debug/xtask")]
+    /// The binary behind `cargo xtask cluster`.
+    #[arg(long, default_value = "target/debug/legion-cluster")]
     xtask: PathBuf,
     /// Number of trainings, and of Jobs.
     #[arg(long, default_value_t = 1000)]

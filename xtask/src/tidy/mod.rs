@@ -4,6 +4,7 @@
 
 pub mod links;
 pub mod modules;
+pub mod names;
 pub mod prose;
 pub mod rust;
 pub mod words;
@@ -134,6 +135,27 @@ pub fn wide_comments(files: &[TextFile]) -> Vec<Finding> {
         })
     })
     .collect()
+}
+
+/// Finds prose of pages over [`MAX_WIDTH`]. Tables, code blocks and addresses cannot be broken.
+#[must_use]
+pub fn wide_prose(files: &[TextFile]) -> Vec<Finding> {
+    let pages = files.iter().filter(|file| file.extension() == "md");
+    pages
+        .flat_map(|file| {
+            let mut in_code = false;
+            let mut findings = Vec::new();
+            for (number, line) in file.text.lines().enumerate() {
+                in_code ^= line.trim_start().starts_with("```");
+                let is_prose = !in_code && !line.starts_with("    ") && !line.trim_start().starts_with(['|', '<']);
+                if is_prose && line.chars().count() > MAX_WIDTH && !line.contains("://") {
+                    let message = format!("the line is wider than {MAX_WIDTH} columns: break it");
+                    findings.push(Finding::new(&file.path, number + 1, message));
+                }
+            }
+            findings
+        })
+        .collect()
 }
 
 /// Finds Rust files over [`MAX_LINES`].

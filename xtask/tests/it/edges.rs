@@ -6,50 +6,7 @@ use std::{
 };
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
-use xtask::repository;
-
-/// What each crate may import of ours. A crate that is not here fails the test: its place has to be decided.
-const ALLOWED: [(&str, &[&str]); 13] = [
-    ("legion-protocol", &[]),
-    ("legion-api", &[]),
-    ("legion-plan", &["legion-api", "legion-protocol"]),
-    ("legion-runtime", &[]),
-    (
-        "legion-operator",
-        &["legion-api", "legion-plan", "legion-protocol", "legion-runtime"],
-    ),
-    ("legion-agent", &["legion-protocol"]),
-    ("legion-entry", &["legion-protocol"]),
-    ("kube-embed", &[]),
-    (
-        "legion-cli",
-        &[
-            "kube-embed",
-            "legion-api",
-            "legion-operator",
-            "legion-plan",
-            "legion-protocol",
-            "legion-runtime",
-        ],
-    ),
-    (
-        "legion-testkit",
-        &["kube-embed", "legion-api", "legion-plan", "legion-protocol"],
-    ),
-    (
-        "xtask",
-        &[
-            "legion-api",
-            "legion-cli",
-            "legion-operator",
-            "legion-plan",
-            "legion-protocol",
-        ],
-    ),
-    ("legion-benchmark", &["legion-tests"]),
-    // The operator's table of permissions, which the audit log is compared with.
-    ("legion-tests", &["legion-api", "legion-operator", "legion-protocol"]),
-];
+use xtask::{edges::ALLOWED, repository};
 
 /// Crates whose functions give the same answer to the same question: no client, no runtime, no randomness in reach.
 const PURE: [&str; 3] = ["legion-api", "legion-plan", "legion-protocol"];
@@ -126,7 +83,7 @@ fn crates_import_only_what_their_place_allows() {
     assert_eq!(
         ours.iter().map(String::as_str).collect::<BTreeSet<_>>(),
         allowed.keys().copied().collect(),
-        "the table of this test names every crate of the workspace, and no other"
+        "the table in xtask/src/edges.rs names every crate of the workspace, and no other"
     );
     for package in metadata.workspace_packages() {
         let name = package.name.as_str();

@@ -2,6 +2,5 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
-mod drift;
 mod edges;
 mod tidy;

@@ -37,6 +37,18 @@ fn comments_keep_the_line_width() {
 }
 
 #[test]
+#[ignore = "until every page is clean"]
+fn prose_keeps_the_line_width() {
+    none(&tidy::wide_prose(files()));
+}
+
+#[test]
+#[ignore = "until every crate is clean"]
+fn names_of_types_say_whose_they_are() {
+    none(&tidy::names::bare(files()));
+}
+
+#[test]
 fn files_are_short() {
     none(&tidy::long_files(files()));
 }

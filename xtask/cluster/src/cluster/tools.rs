@@ -550,7 +550,7 @@ mod tests {
 
     #[test]
     fn the_version_of_every_tool_is_pinned_and_no_two_have_a_program_of_one_name() {
-        let source = crate::repository().join(SOURCE);
+        let source = xtask::repository().join(SOURCE);
         let mut names = std::collections::BTreeSet::new();
         for tool in &TOOLS {
             let version = pinned(&source, tool.upstream).unwrap();

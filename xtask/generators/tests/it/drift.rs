@@ -1,6 +1,7 @@
 //! Generated files are what the generators say.
 
-use xtask::{generate, repository};
+use legion_generators as generate;
+use xtask::repository;
 
 #[test]
 fn generated_files_are_up_to_date() {

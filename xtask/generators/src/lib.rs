@@ -3,6 +3,7 @@
 mod charts;
 mod cli;
 mod crds;
+mod edges;
 mod examples;
 mod fields;
 mod gitops;
@@ -70,6 +71,7 @@ pub fn files(root: &Path) -> anyhow::Result<Vec<File>> {
     files.extend(examples::files(root)?);
     files.extend(charts::files(root)?);
     files.extend(gitops::files(root)?);
+    files.extend(edges::file(root)?);
     Ok(files)
 }
 

@@ -1,0 +1,5 @@
+//! Tests of the generators over the repository as a whole.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
+mod drift;
