@@ -1,23 +1,23 @@
-//! Conditions: the truth about a resource, for people and for tools that wait.
+//! Conditions: the state of a resource, for people and for tools that wait.
 //!
-//! Every kind carries its own truth ([`SUCCEEDED`] or [`READY`]) and what kstatus (Flux, `kubectl wait`, Argo CD) reads:
-//! [`RECONCILING`] while something is under way, [`STALLED`] after a final failure.
+//! Every kind has a main condition ([`SUCCEEDED`] or [`READY`]) and the conditions of kstatus (Flux, `kubectl wait`,
+//! Argo CD): [`RECONCILING`] while work is in progress, [`STALLED`] after a final failure.
 //! Source: Kubernetes API conventions, "Typical status properties"; `sigs.k8s.io/cli-utils/pkg/kstatus`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::Reason;
 
-/// A run's own truth: `True` it succeeded, `False` it failed for good, `Unknown` it is working or waiting.
+/// Main condition of a run: `True` when it succeeded, `False` when it failed, `Unknown` while it works or waits.
 pub const SUCCEEDED: &str = "Succeeded";
-/// `True` when the resource is what its spec asks for.
+/// `True` when the resource has reached the state of its spec.
 pub const READY: &str = "Ready";
-/// `True` while something is under way.
+/// `True` while work is in progress.
 pub const RECONCILING: &str = "Reconciling";
-/// `True` when nothing more will happen without a change by the user.
+/// `True` when nothing more happens without a change by the user.
 pub const STALLED: &str = "Stalled";
 
-/// The three values of a condition's status.
+/// The status of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Truth {
     /// `"True"`
@@ -29,7 +29,7 @@ pub enum Truth {
 }
 
 impl Truth {
-    /// As the API spells it.
+    /// Returns the text in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -40,11 +40,11 @@ impl Truth {
     }
 }
 
-/// Longest message of a condition, in bytes; a longer one is cut at a character boundary and ends with `…`.
+/// Longest message of a condition, in bytes. A longer message is cut at a character boundary and ends with `…`.
 pub const MESSAGE_MAX: usize = 1024;
 
-/// Builds a condition. `now` counts only when the status differs from that in `previous`: the transition time moves on
-/// status flips alone, as the API conventions ask.
+/// Builds a condition. `now` is used only when the status differs from the status in `previous`: the API conventions require
+/// that the transition time changes with the status only.
 #[must_use]
 pub fn condition(
     previous: &[Condition],
@@ -69,7 +69,7 @@ pub fn condition(
     }
 }
 
-/// `text`, cut to at most `max` bytes at a character boundary, with `…` where something was left out.
+/// Cuts `text` to at most `max` bytes at a character boundary. A cut text ends with `…`.
 #[must_use]
 pub fn cut(text: &str, max: usize) -> String {
     if text.len() <= max {
@@ -80,19 +80,19 @@ pub fn cut(text: &str, max: usize) -> String {
     format!("{}{MARK}", &text[..end])
 }
 
-/// The condition of that type, if there is one.
+/// Returns the condition of a type.
 #[must_use]
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|c| c.type_ == type_)
 }
 
-/// Is the condition of that type `True`?
+/// Returns whether the condition of a type is `True`.
 #[must_use]
 pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|c| c.status == Truth::True.as_str())
 }
 
-/// Is the condition of that type `False`?
+/// Returns whether the condition of a type is `False`.
 #[must_use]
 pub fn is_false(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|c| c.status == Truth::False.as_str())

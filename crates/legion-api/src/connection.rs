@@ -1,4 +1,4 @@
-//! `Connection`: where things are, and which Secret opens them.
+//! `Connection`: the location of sources, data and outputs, and the Secret with the credentials.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube_derive::{CustomResource, KubeSchema};
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::ObjectName;
 
-/// Annotation that makes a Connection the default output of its namespace, as a default StorageClass works.
+/// Annotation of the default output of a namespace. It works like the annotation of a default StorageClass.
 pub const DEFAULT_OUTPUT_ANNOTATION: &str = "legion-platform.org/default-output";
 
-/// Where sources, data or outputs are, and which Secret opens them. The Secret itself is never read by the operator: only
-/// the step of a pod that needs it mounts it.
+/// The location of sources, data or outputs, and the Secret with the credentials. The operator never reads the Secret. Only
+/// the step of a pod that needs the Secret mounts it.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "legion-platform.org",
@@ -22,7 +22,7 @@ pub const DEFAULT_OUTPUT_ANNOTATION: &str = "legion-platform.org/default-output"
     derive = "PartialEq",
     shortname = "conn",
     category = "legion",
-    doc = "Connection says where sources, data or outputs are, and which Secret opens them.",
+    doc = "Connection is the location of sources, data or outputs, and names the Secret with the credentials.",
     crates(kube_core = "::kube_core"),
     selectable = ".spec.type",
     selectable = ".spec.secretRef.name",
@@ -30,9 +30,14 @@ pub const DEFAULT_OUTPUT_ANNOTATION: &str = "legion-platform.org/default-output"
         name = "Type",
         type_ = "string",
         json_path = ".spec.type",
-        description = "What kind of store it is"
+        description = "Type of the store"
     ),
-    printcolumn(name = "URI", type_ = "string", json_path = ".spec.uri", description = "Where it is"),
+    printcolumn(
+        name = "URI",
+        type_ = "string",
+        json_path = ".spec.uri",
+        description = "Location of the store"
+    ),
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -43,7 +48,7 @@ pub const DEFAULT_OUTPUT_ANNOTATION: &str = "legion-platform.org/default-output"
         name = "Reason",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
-        description = "Why",
+        description = "Reason of the Ready condition",
         priority = "1"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -56,24 +61,24 @@ pub const DEFAULT_OUTPUT_ANNOTATION: &str = "legion-platform.org/default-output"
     validation = Rule::new("self.type != 'http' || self.uri.matches('^https?://[^/@]+(/.*)?$')").message("an http connection needs https://HOST[/PATH] without a user name").field_path(".uri"),
     validation = Rule::new("self.type != 'pvc' || self.uri.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?$')").message("a pvc connection needs pvc://CLAIM[/PATH]").field_path(".uri"),
     validation = Rule::new("self.type != 'local' || self.uri.matches('^file:///.+$')").message("a local connection needs file:///ABSOLUTE/DIRECTORY").field_path(".uri"),
-    validation = Rule::new("!self.uri.matches('^https?://[^/]*@')").message("credentials do not belong into a uri: put them into a Secret and name it in secretRef").field_path(".uri"),
+    validation = Rule::new("!self.uri.matches('^https?://[^/]*@')").message("a uri must not contain credentials: put them into a Secret and name it in secretRef").field_path(".uri"),
     validation = Rule::new("!self.uri.split('/').exists(part, part == '..')").message("a uri must not contain \"..\"").field_path(".uri"),
     validation = Rule::new("self.type == 's3' || (!has(self.endpoint) && !has(self.region))").message("endpoint and region belong to s3 connections only").field_path(".type"),
     validation = Rule::new("self.type == 'git' || (!has(self.reference) && !has(self.knownHosts))").message("reference and knownHosts belong to git connections only").field_path(".type"),
     validation = Rule::new("!(self.type in ['pvc', 'local']) || !has(self.secretRef)").message("pvc and local connections need no credentials: remove secretRef").field_path(".secretRef")
 )]
 pub struct ConnectionSpec {
-    /// What kind of store this is: decides the form of `uri` and the keys of the Secret.
+    /// Type of the store. It decides the form of `uri` and the keys of the Secret.
     #[serde(rename = "type")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("type is immutable: delete the connection and create it anew"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("type is immutable: delete the connection and create it again"))]
     pub type_: ConnectionType,
 
-    /// Where it is. git: https://HOST/PATH, ssh://[USER@]HOST/PATH, USER@HOST:PATH or file:///PATH; s3: s3://BUCKET[/PREFIX];
-    /// http: https://HOST[/PATH]; pvc: pvc://CLAIM[/PATH]; local: file:///DIRECTORY. Never with credentials.
+    /// Location of the store. git: https://HOST/PATH, ssh://[USER@]HOST/PATH, USER@HOST:PATH or file:///PATH; s3: s3://BUCKET[/PREFIX];
+    /// http: https://HOST[/PATH]; pvc: pvc://CLAIM[/PATH]; local: file:///DIRECTORY. It never contains credentials.
     #[schemars(length(min = 1, max = 1024))]
     pub uri: String,
 
-    /// The Secret, in the same namespace, that opens it. Keys: git `ssh-privatekey`, `known_hosts`, `username`, `password`;
+    /// The Secret with the credentials, in the same namespace. Keys: git `ssh-privatekey`, `known_hosts`, `username`, `password`;
     /// s3 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`; http `username`, `password` or `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
@@ -83,33 +88,33 @@ pub struct ConnectionSpec {
     #[schemars(length(min = 1, max = 64))]
     pub region: Option<String>,
 
-    /// URL of an S3-compatible server, where it is not Amazon's own: http(s)://HOST[:PORT].
+    /// URL of an S3-compatible server other than Amazon's: http(s)://HOST[:PORT].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = "^https?://[^/@]+/?$"))]
     pub endpoint: Option<String>,
 
-    /// Branch, tag or commit of a git connection that is used where a training names none.
+    /// Default branch, tag or commit of a git connection, for trainings without their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = "^[A-Za-z0-9_@/.+][A-Za-z0-9_@/.+#-]*$"))]
     pub reference: Option<String>,
 
-    /// Host keys of an ssh server, in the format of OpenSSH's known_hosts; used where the Secret has no `known_hosts`.
+    /// Host keys of an ssh server, in the format of OpenSSH's known_hosts. They are used when the Secret has no `known_hosts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
     pub known_hosts: Option<String>,
 
-    /// What it is, for people.
+    /// Description, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 
-    /// A page about it, for people: shown by user interfaces, never fetched.
+    /// A web page about it, for people. User interfaces show the link. Legion never fetches it.
     #[serde(default, rename = "webUILink", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024), regex(pattern = "^https?://.+$"))]
     pub web_ui_link: Option<String>,
 }
 
-/// The kinds of stores.
+/// The types of stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ConnectionType {
@@ -117,16 +122,16 @@ pub enum ConnectionType {
     Git,
     /// A bucket of an S3-compatible store.
     S3,
-    /// Files behind a web server: to read only.
+    /// Files of a web server, read-only.
     Http,
     /// A PersistentVolumeClaim of the namespace.
     Pvc,
-    /// A directory of this machine; served by `legionctl local` only.
+    /// A directory of this machine. It works with `legionctl local` only.
     Local,
 }
 
 impl ConnectionType {
-    /// As it stands in `spec.type`.
+    /// Returns the text in `spec.type`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -146,14 +151,14 @@ pub struct SecretRef {
     pub name: ObjectName,
 }
 
-/// What the operator says about a Connection.
+/// The observed state of a Connection.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionStatus {
-    /// The generation that this status speaks of; -1 before the operator has seen the resource.
+    /// The generation that this status describes, or -1 before the operator has seen the resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, and what tools that wait need: `Reconciling`, `Stalled`.
+    /// `Ready`, and for tools that wait: `Reconciling`, `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

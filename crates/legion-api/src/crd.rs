@@ -1,7 +1,7 @@
-//! The CRDs as they are installed: what the derive gives, made fit for the API server.
+//! The CRDs as they are installed: the derived CRDs, refined for the API server.
 //!
-//! The derive alone would leave `nullable` on every optional field (server-side apply then owns nulls), formats that
-//! Kubernetes does not know, atomic condition lists and pages of text from embedded Kubernetes types.
+//! A derived CRD has `nullable` on every optional field, and server-side apply would then own nulls. It also has formats
+//! that Kubernetes does not know, atomic condition lists and long texts of embedded Kubernetes types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::{CustomResourceExt as _, Resource as _};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{Connection, ModelTraining, ToolchainIntegration, names::TRAINING_NAME_MAX};
 
-/// Every CRD of the platform, in the order in which they are installed.
+/// Returns every CRD of the platform, in the order of their installation.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
     [ToolchainIntegration::crd(), Connection::crd(), ModelTraining::crd()]
@@ -18,49 +18,49 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         .collect()
 }
 
-/// The CRD of a kind, if it is one of ours.
+/// Returns the CRD of one of Legion's kinds.
 #[must_use]
 pub fn of_kind(kind: &str) -> Option<CustomResourceDefinition> {
     all().into_iter().find(|crd| crd.spec.names.kind == kind)
 }
 
 fn refine(crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    // Generated types always serialise, and the refined schema is still one: both directions are covered by a test that
-    // builds every CRD.
+    // A derived CRD always serializes, and a refined schema is still a schema. A test builds every CRD and covers both
+    // directions.
     let crd_kind = crd.spec.names.kind.clone();
-    let mut value = serde_json::to_value(crd).expect("a CRD serialises");
+    let mut value = serde_json::to_value(crd).expect("a CRD serializes");
     let schema = &mut value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     tidy(schema, false);
     if let Some(root) = schema.as_object_mut() {
         root.insert("required".into(), json!(["spec"]));
     }
     if crd_kind == ModelTraining::kind(&()) {
-        // At the root, because only there does a rule see the name; without a field path, because the schema does not
-        // list metadata's fields, and a field path must be in the schema.
+        // The rule is at the root, because only there it sees the name. It has no field path: the path must be in the
+        // schema, and the schema does not list metadata's fields.
         schema["x-kubernetes-validations"] = json!([{
             "rule": format!(
                 "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= {TRAINING_NAME_MAX}"
             ),
             "message": format!(
-                "metadata.name becomes part of pod names: lower-case letters, digits and '-', beginning with a letter, at most {TRAINING_NAME_MAX} characters"
+                "metadata.name becomes part of pod names: lowercase letters, digits and '-', starting with a letter, at most {TRAINING_NAME_MAX} characters"
             ),
         }]);
     }
     let status = &mut schema["properties"]["status"];
-    status["description"] = json!("What the operator says about it. Written by the operator only.");
-    // A resource that nobody has looked at yet must not look settled to tools that compare generations.
+    status["description"] = json!("The observed state. Only the operator writes it.");
+    // Tools that compare generations must see that the operator has not reconciled a new resource yet.
     status["default"] = json!({ "observedGeneration": -1 });
     status["properties"]["conditions"]["x-kubernetes-list-type"] = json!("map");
     status["properties"]["conditions"]["x-kubernetes-list-map-keys"] = json!(["type"]);
     own_as_wholes(status);
     let spec = &mut schema["properties"]["spec"];
-    spec["description"] = json!("What is asked for. Written by users only.");
+    spec["description"] = json!("The desired state. Only users write it.");
     serde_json::from_value(value).expect("a refined CRD is a CRD")
 }
 
-/// Has the API server track who wrote what of a status by its parts and not by their fields: one writer writes them all. Two
-/// fifths of what it notes about the operator in a finished training go away, which cost it time at every write, and everybody
-/// else at every list.
+/// Makes the parts of a status atomic, so that the API server tracks their owner as a whole and not by field. The operator
+/// writes all of them. This removes two fifths of the managed fields of a finished training. Managed fields cost the API
+/// server time at every write, and every client at every list.
 fn own_as_wholes(status: &mut Value) {
     let parts = status["properties"].as_object_mut().into_iter().flatten();
     for (_, part) in parts.filter(|(_, part)| part["type"] == "object") {
@@ -68,8 +68,7 @@ fn own_as_wholes(status: &mut Value) {
     }
 }
 
-/// Walks a schema: no `nullable`, no formats that Kubernetes does not know, first paragraphs only below types that are
-/// not ours.
+/// Removes `nullable` and unknown formats from a schema. Descriptions of foreign types are cut to their first sentence.
 fn tidy(schema: &mut Value, foreign: bool) {
     let Some(object) = schema.as_object_mut() else { return };
     object.remove("nullable");
@@ -91,7 +90,7 @@ fn tidy(schema: &mut Value, foreign: bool) {
                 );
             let ours = property.get("description").cloned();
             tidy(property, foreign);
-            // The field itself is ours even where its type is not.
+            // The field is Legion's own, even when its type is not.
             if let (Some(Value::String(text)), Some(property)) = (ours, property.as_object_mut()) {
                 property.insert("description".into(), Value::String(brief(&text, foreign)));
             }
@@ -104,7 +103,7 @@ fn tidy(schema: &mut Value, foreign: bool) {
     }
 }
 
-/// A description on one line: all of ours, the first sentence of somebody else's.
+/// Returns a description on one line. A foreign description is cut to its first sentence.
 fn brief(text: &str, foreign: bool) -> String {
     let line = text
         .split("\n\n")
@@ -119,13 +118,13 @@ fn brief(text: &str, foreign: bool) -> String {
     }
 }
 
-/// What pods accept as a quantity, but for negative ones. Said here too, or a wrong one would be refused only when the pod
-/// is created.
+/// The quantities that pods accept, except negative ones. Without this pattern a wrong quantity would be refused only when
+/// the pod is created.
 const QUANTITY: &str = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
 
-/// Bounds that embedded Kubernetes types lack: CEL's cost estimate needs them, and users of quantities.
+/// Adds bounds that embedded Kubernetes types lack. CEL's cost estimate needs them, and so do users of quantities.
 fn bound_foreign(object: &mut Map<String, Value>) {
-    // Nothing else in these CRDs is a number or a text.
+    // Only quantities are both numbers and strings in these CRDs.
     if object.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
         object.insert("pattern".into(), json!(QUANTITY));
         object.insert("minimum".into(), json!(0));

@@ -1,16 +1,16 @@
-//! Durations as Kubernetes users write them: `15m`, `1h30m`, `90s`.
+//! Durations in the form of Kubernetes: `15m`, `1h30m`, `90s`.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A non-negative span of time, written as decimal numbers with units: `ms`, `s`, `m`, `h` (Go's `time.ParseDuration`
-/// without signs and without the units below a millisecond). Cut at 87,600 h (ten years).
+/// A non-negative span of time. Its text is a list of decimal numbers with units: `ms`, `s`, `m`, `h` (Go's
+/// `time.ParseDuration` without signs and without units below a millisecond). It is cut at 87,600 h (ten years).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(std::time::Duration);
 
-/// Text that is no [`Span`].
+/// A text that is not a [`Span`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a duration: write numbers with units, such as 90s, 15m or 1h30m")]
 pub struct InvalidSpan(pub String);
@@ -18,7 +18,7 @@ pub struct InvalidSpan(pub String);
 impl Span {
     const MAX: std::time::Duration = std::time::Duration::from_secs(87_600 * 3600);
 
-    /// A span of whole seconds, cut at the longest span.
+    /// Creates a span of whole seconds, cut at the longest span.
     #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         let max = Self::MAX.as_secs();
@@ -29,13 +29,13 @@ impl Span {
         }))
     }
 
-    /// The span as a standard duration.
+    /// Returns the span as a standard duration.
     #[must_use]
     pub const fn get(self) -> std::time::Duration {
         self.0
     }
 
-    /// The span in whole seconds, rounded up.
+    /// Returns the span in whole seconds, rounded up.
     #[must_use]
     pub fn as_secs_ceil(self) -> u64 {
         self.0.as_secs() + u64::from(self.0.subsec_nanos() > 0)
@@ -69,7 +69,7 @@ impl FromStr for Span {
                 };
             rest = &rest[unit..];
         }
-        // What the schema lets through must parse: more than the longest span counts as the longest span.
+        // Every text that the schema accepts must parse. A longer span is cut to the longest span.
         let total = std::time::Duration::try_from_secs_f64(total).map_err(|_| invalid())?;
         Ok(Self(total.min(Self::MAX)))
     }

@@ -1,4 +1,4 @@
-//! JSON of any shape inside a typed resource.
+//! JSON without a fixed schema inside a typed resource.
 
 use std::borrow::Cow;
 
@@ -6,14 +6,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A JSON object of any shape. In the CRD: `type: object` with `x-kubernetes-preserve-unknown-fields`, because the API
-/// server accepts no schema without a type.
+/// A JSON object without a fixed schema. In the CRD it is `type: object` with `x-kubernetes-preserve-unknown-fields`,
+/// because the API server accepts no schema without a type.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JsonObject(pub Map<String, Value>);
 
 impl JsonObject {
-    /// The object as a [`Value`].
+    /// Returns the object as a [`Value`].
     #[must_use]
     pub fn to_value(&self) -> Value {
         Value::Object(self.0.clone())

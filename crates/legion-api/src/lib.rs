@@ -1,10 +1,10 @@
 //! Custom resource types of the Legion platform: specs, statuses, typed names, conditions and reasons, and validation
-//! that needs no cluster.
+//! without a cluster.
 //!
-//! Pure: nothing here can reach a network, a clock, the environment or the file system. The CRDs under `crds/` are
-//! generated from these types ([`crd::all`]); `cargo xtask gen` writes them.
+//! This crate is pure: no network, no clock, no environment, no file system. `cargo xtask gen` generates the CRDs under
+//! `crds/` from these types ([`crd::all`]).
 
-// Printer columns repeat their type: the lint mistakes that for a slip.
+// Printer columns repeat their type. The lint reports that as a mistake.
 #![allow(clippy::duplicated_attributes)]
 
 pub mod condition;

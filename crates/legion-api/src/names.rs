@@ -1,26 +1,26 @@
-//! Typed names: a string that was checked once and cannot be mixed up with another kind of name afterwards.
+//! Typed names. A string is checked once, and different kinds of names cannot be confused.
 //!
-//! The same pattern and length serve parsing ([`std::str::FromStr`]), deserialisation and the CRD's schema, so a name
-//! that the API server accepted always parses here.
+//! Parsing ([`std::str::FromStr`]), deserialization and the CRD's schema use the same pattern and length. A name that the
+//! API server accepted therefore always parses.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Why a string is not a valid name.
+/// A string that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} is not a valid {what}: {rule}")]
 pub struct InvalidName {
-    /// The kind of name that was wanted, in words.
+    /// The expected kind of name.
     pub what: &'static str,
-    /// The offending value.
+    /// The invalid value.
     pub value: String,
-    /// The rule that it breaks, in words.
+    /// The broken rule, for people.
     pub rule: &'static str,
 }
 
-/// Is `s` an RFC 1123 DNS label (`[a-z0-9]([-a-z0-9]*[a-z0-9])?`) of at most `max` bytes?
+/// Returns whether `s` is an RFC 1123 DNS label (`[a-z0-9]([-a-z0-9]*[a-z0-9])?`) of at most `max` bytes.
 fn is_dns_label(s: &str, max: usize) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = s.as_bytes();
@@ -32,7 +32,7 @@ fn is_dns_label(s: &str, max: usize) -> bool {
     }
 }
 
-/// Is `s` an RFC 1123 DNS subdomain of at most `max` bytes: labels joined by dots?
+/// Returns whether `s` is an RFC 1123 DNS subdomain of at most `max` bytes: labels joined by dots.
 fn is_dns_subdomain(s: &str, max: usize) -> bool {
     s.len() <= max && s.split('.').all(|label| is_dns_label(label, 63))
 }
@@ -48,7 +48,7 @@ macro_rules! typed_name {
             /// Longest accepted name, in bytes.
             pub const MAX_LENGTH: usize = $max;
 
-            /// The name as text.
+            /// Returns the name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -110,31 +110,32 @@ macro_rules! typed_name {
 typed_name!(
     /// Name of a `ToolchainIntegration`.
     ToolchainName, "toolchain name", 63, is_dns_label, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-    "lower-case letters, digits and '-', beginning and ending with a letter or digit, at most 63 characters"
+    "lowercase letters, digits and '-', starting and ending with a letter or digit, at most 63 characters"
 );
 typed_name!(
     /// Name of a `Connection`.
     ConnectionName, "connection name", 63, is_dns_label, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-    "lower-case letters, digits and '-', beginning and ending with a letter or digit, at most 63 characters"
+    "lowercase letters, digits and '-', starting and ending with a letter or digit, at most 63 characters"
 );
 typed_name!(
-    /// Name of a model: it becomes part of paths and image names, hence a DNS label.
+    /// Name of a model: a DNS label, because it becomes part of paths and image names.
     ModelName, "model name", 63, is_dns_label, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-    "lower-case letters, digits and '-', beginning and ending with a letter or digit, at most 63 characters"
+    "lowercase letters, digits and '-', starting and ending with a letter or digit, at most 63 characters"
 );
 typed_name!(
     /// Name of a data binding.
     DataName, "data binding name", 63, is_dns_label, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-    "lower-case letters, digits and '-', beginning and ending with a letter or digit, at most 63 characters"
+    "lowercase letters, digits and '-', starting and ending with a letter or digit, at most 63 characters"
 );
 typed_name!(
-    /// Name of an object of Kubernetes itself: ConfigMap, Secret, ServiceAccount, PersistentVolumeClaim.
+    /// Name of a Kubernetes object: ConfigMap, Secret, ServiceAccount, PersistentVolumeClaim.
     ObjectName, "object name", 253, is_dns_subdomain,
     "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
-    "lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"
+    "lowercase letters, digits, '-' and '.', starting and ending with a letter or digit, at most 253 characters"
 );
 
-/// Longest name of a `ModelTraining`: `<name>-<run id: 8>-<attempt: up to 5>` must stay a DNS label of 63 with room to spare.
+/// Longest name of a `ModelTraining`. A pod's name `<name>-<run id: 8>-<attempt: up to 5>` must be a DNS label of at most 63
+/// characters.
 pub const TRAINING_NAME_MAX: usize = 40;
 
 #[cfg(test)]
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_and_subdomains_are_checked_at_their_borders() {
+    fn labels_and_subdomains_are_checked_at_their_limits() {
         assert!("a".parse::<ConnectionName>().is_ok());
         assert!("a".repeat(63).parse::<ConnectionName>().is_ok());
         assert!("a".repeat(64).parse::<ConnectionName>().is_err());

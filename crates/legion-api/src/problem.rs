@@ -1,25 +1,24 @@
-//! Problems: what is wrong with a resource, in the words that every part of Legion uses.
+//! Problems of resources. Every part of Legion reports them in this form.
 
 use std::fmt;
 
 use crate::Reason;
 
-/// One thing that is wrong, and what to do about it. The same text stands in conditions, in `legionctl validate` and in
-/// answers of APIs.
+/// A problem and its remedy. Conditions, `legionctl validate` and answers of APIs use the same text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The machine-readable class of the problem.
+    /// Machine-readable class of the problem.
     pub reason: Reason,
-    /// The field at fault as a JSON path from the root of the object: `spec.source.git.uri`.
+    /// The faulty field as a JSON path from the root of the object: `spec.source.git.uri`.
     pub field: String,
-    /// What is wrong; names the value.
+    /// What is wrong, with the value.
     pub message: String,
-    /// What to do about it.
+    /// What a user can do.
     pub remedy: String,
 }
 
 impl Problem {
-    /// A problem with the default remedy of its reason.
+    /// Creates a problem with the default remedy of its reason.
     #[must_use]
     pub fn new(reason: Reason, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
@@ -30,7 +29,7 @@ impl Problem {
         }
     }
 
-    /// The same problem with a remedy of its own.
+    /// Replaces the remedy.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();

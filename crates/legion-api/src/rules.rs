@@ -1,29 +1,29 @@
-//! CEL rules that more than one field needs, each written once.
+//! CEL rules for more than one field.
 
 use kube_core::Rule;
 
-/// How the names of Legion's own environment variables begin. Users may not set them.
+/// Prefix of Legion's own environment variables. Users must not set them.
 pub const RESERVED_ENV_PREFIX: &str = "LEGION_";
 
-/// What is wrong with the name of an environment variable that is Legion's own.
+/// Returns the message about a variable with Legion's prefix.
 #[must_use]
 pub fn reserved_env_message() -> String {
-    format!("names that begin with {RESERVED_ENV_PREFIX} are Legion's own")
+    format!("names with the prefix {RESERVED_ENV_PREFIX} are reserved for Legion")
 }
 
-/// Of a list of environment variables: none of them is Legion's own.
+/// For a list of environment variables: no name has Legion's prefix.
 pub(crate) fn no_reserved_env() -> Rule {
     Rule::new(format!("self.all(e, !e.name.startsWith('{RESERVED_ENV_PREFIX}'))"))
         .message(reserved_env_message().as_str())
 }
 
-/// Of a path: it is relative and stays below `root`, which stands in the message.
+/// For a path: it is relative and stays below `root`. The message names `root`.
 pub(crate) fn path_below(root: &str) -> Rule {
     Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..')")
         .message(format!("must be a relative path below {root}, without \"..\"").as_str())
 }
 
-/// Of the path of a file that is made: [`path_below`] in its shortest form, because a digest is taken over it.
+/// For the path of a created file: [`path_below`] in its shortest form, because a digest covers the path.
 pub(crate) fn file_below(root: &str) -> Rule {
     Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..' || part == '.' || part == '')")
         .message(format!("must be a relative path below {root}, without \"..\", \".\" and doubled slashes").as_str())

@@ -1,4 +1,4 @@
-//! What the status of every kind of run shares.
+//! Parts of the status that all kinds of runs share.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
@@ -8,57 +8,57 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunStatus {
-    /// Id of the run: 8 hexadecimal digits, a hash over what makes it this run.
+    /// Id of the run: 8 hexadecimal digits. It is a hash over the fields that mean work.
     pub id: String,
-    /// Which run of this training it is, counted from 1.
+    /// Number of the run, counted from 1.
     pub sequence: i64,
-    /// `metadata.generation` that the id was computed for.
+    /// `metadata.generation` of the id.
     pub generation: i64,
-    /// Digest of the ConfigMap source that the id was computed for.
+    /// Digest of the ConfigMap source of the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_digest: Option<String>,
-    /// resourceVersion of the ConfigMap when its digest was taken: while it is the same, it need not be read again.
+    /// resourceVersion of the ConfigMap with this digest. While it stays the same, the ConfigMap is not read again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_version: Option<String>,
     /// The current attempt, counted from 1.
     pub attempt: i32,
-    /// Attempts that the training's own fault ended: compared with `spec.retries`.
+    /// Number of attempts in which the user's code failed. It is compared with `spec.retries`.
     #[serde(default)]
     pub failures: i32,
-    /// Attempts that were interrupted from outside.
+    /// Number of attempts that were interrupted from outside.
     #[serde(default)]
     pub disruptions: i32,
-    /// Attempts that the kubelet refused or that did not start in time.
+    /// Number of attempts that the kubelet refused or that did not start in time.
     #[serde(default)]
     pub rejections: i32,
-    /// Attempts in which a step of Legion's own failed for a reason that may pass.
+    /// Number of attempts in which one of Legion's own steps failed for a reason that may pass.
     #[serde(default)]
     pub step_failures: i32,
     /// Name of the current attempt's pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// uid of the current attempt's pod, once it was seen.
+    /// uid of the current attempt's pod, once the pod was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
-    /// Not before this time is the next attempt's pod created.
+    /// The next attempt's pod is not created before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// When the first attempt's pod was created.
+    /// Time at which the first attempt's pod was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When the run ended.
+    /// Time at which the run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
     /// What the run waits for, and since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
-    /// How it ended.
+    /// Result of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<RunResult>,
-    /// The reason that it ended with, as in conditions.
+    /// Reason of the result, as in conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The inputs that later attempts use too, as JSON: toolchain, connections, digests, the commit once fetched.
+    /// The pinned inputs of all attempts, as JSON: toolchain, connections, digests, and the commit once fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<String>,
 }
@@ -66,33 +66,33 @@ pub struct RunStatus {
 /// What a run waits for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Waiting {
-    /// The cause: a reason, as in conditions.
+    /// Reason, as in conditions.
     pub reason: String,
-    /// Since when.
+    /// Start of the wait.
     pub since: Time,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RunResult {
     /// The artifact is stored.
     Succeeded,
-    /// It failed for good.
+    /// The run failed, and no attempt follows.
     Failed,
-    /// It was given up for a newer run.
+    /// A newer run replaced it.
     Superseded,
 }
 
-/// Which toolchain a run uses, pinned.
+/// The pinned toolchain of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PinnedToolchain {
-    /// Namespace that it was found in.
+    /// Namespace of the toolchain.
     pub namespace: String,
-    /// Its name.
+    /// Name of the toolchain.
     pub name: String,
-    /// Its `metadata.generation`.
+    /// `metadata.generation` of the toolchain.
     pub generation: i64,
-    /// The image of the trainer; with the digest that the node reported, once it did.
+    /// Image of the trainer, with its digest once the node has reported it.
     pub image: String,
 }
 
@@ -100,72 +100,72 @@ pub struct PinnedToolchain {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Artifact {
-    /// The run that made it.
+    /// Id of the run.
     pub run_id: String,
-    /// Where it is.
+    /// URI of the archive.
     pub uri: String,
-    /// sha256 of the archive: its identity.
+    /// SHA-256 digest of the archive. It identifies the artifact.
     pub digest: String,
     /// Size of the archive in bytes.
     pub size_bytes: i64,
-    /// What it is, as NAME/VERSION.
+    /// Format, as NAME/VERSION.
     pub format: String,
-    /// Name of the model inside, as the toolchain calls it.
+    /// The toolchain's name of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Whether the model says what it takes and gives.
+    /// Whether the model has a signature: a description of its inputs and outputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<bool>,
 }
 
-/// A file that is stored beside the artifact.
+/// A file that is stored next to the artifact.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredFile {
-    /// Where it is.
+    /// URI of the file.
     pub uri: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size_bytes: i64,
-    /// Whether its middle was left out, because it was longer than allowed.
+    /// Whether the middle of the file is missing, because the file was too long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<bool>,
 }
 
-/// Something worth knowing although nothing failed.
+/// A notice that does not mean a failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Notice {
     /// Machine-readable: `NoSignature`, `ObjectiveMetricMissing`, `UndeclaredParameter`, ...
     pub reason: String,
-    /// In words.
+    /// The message, for people.
     pub message: String,
 }
 
-/// Why a run failed, or why its last attempt did.
+/// Why a run or its last attempt failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// The step that failed: `fetch`, `train`, `publish` or `pod`.
     pub step: String,
-    /// Why, in one word.
+    /// Machine-readable cause.
     pub reason: String,
-    /// The field at fault, where one is.
+    /// The field that caused the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// Exit code of the training code.
+    /// Exit code of the user's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Signal that ended the training code.
+    /// Signal that ended the user's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// Why, in words.
+    /// The message, for people.
     pub message: String,
-    /// What to do about it.
+    /// What a user can do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
     /// The last lines of the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_tail: Option<String>,
-    /// The attempt that it speaks of.
+    /// The failed attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<i32>,
 }
@@ -176,25 +176,25 @@ pub struct Failure {
 pub struct HistoryEntry {
     /// Id of the run.
     pub run_id: String,
-    /// Which run of this training it was.
+    /// Number of the run.
     pub sequence: i64,
-    /// `metadata.generation` that it was of.
+    /// `metadata.generation` of the run.
     pub generation: i64,
-    /// How it ended.
+    /// Result of the run.
     pub result: RunResult,
-    /// Reason of the condition that it ended with.
+    /// Reason of the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Its score.
+    /// Score of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<String>,
-    /// Digest of its artifact.
+    /// Digest of the run's artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_digest: Option<String>,
-    /// When its first attempt's pod was created.
+    /// Time at which the first attempt's pod was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When it ended.
+    /// Time at which the run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
 }

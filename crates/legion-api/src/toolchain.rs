@@ -1,4 +1,4 @@
-//! `ToolchainIntegration`: registers a tool that trains models.
+//! `ToolchainIntegration`: registers a tool for training models.
 
 use k8s_openapi::{api::core::v1::EnvVar, apimachinery::pkg::apis::meta::v1::Condition};
 use kube_derive::{CustomResource, KubeSchema};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{json::JsonObject, resources::Resources};
 
-/// Registers a tool: the image that holds it, the command that starts it and the settings that it takes.
+/// Registers a tool: its image, its command and its settings.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "legion-platform.org",
@@ -18,26 +18,26 @@ use crate::{json::JsonObject, resources::Resources};
     derive = "PartialEq",
     shortname = "ti",
     category = "legion",
-    doc = "ToolchainIntegration registers a tool that trains models: its image, its command and the settings that it takes.",
+    doc = "ToolchainIntegration registers a tool for training models: its image, its command and its settings.",
     crates(kube_core = "::kube_core"),
     selectable = ".spec.type",
     printcolumn(
         name = "Type",
         type_ = "string",
         json_path = ".spec.type",
-        description = "Which phase it serves"
+        description = "Phase of the tool"
     ),
     printcolumn(
         name = "Image",
         type_ = "string",
         json_path = ".spec.image",
-        description = "The image that holds it"
+        description = "Image of the tool"
     ),
     printcolumn(
         name = "Format",
         type_ = "string",
         json_path = ".spec.format",
-        description = "What it writes"
+        description = "Format of its output"
     ),
     printcolumn(
         name = "Ready",
@@ -49,7 +49,7 @@ use crate::{json::JsonObject, resources::Resources};
         name = "Reason",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
-        description = "Why",
+        description = "Reason of the Ready condition",
         priority = "1"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -57,33 +57,33 @@ use crate::{json::JsonObject, resources::Resources};
 #[serde(rename_all = "camelCase")]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct ToolchainIntegrationSpec {
-    /// The phase that the tool serves. Immutable.
+    /// Phase of the tool. Immutable.
     #[serde(rename = "type")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("type is immutable: register the tool under another name"))]
     pub type_: ToolchainType,
 
-    /// The image that holds the tool.
+    /// Image of the tool.
     #[schemars(length(min = 1, max = 1024), regex(pattern = "^[^\\s]+$"))]
     pub image: String,
 
-    /// The command that starts the tool: one argument a list item, never a shell line. Required, because nobody can know an
-    /// image's entrypoint without pulling it.
+    /// Command of the tool: one argument per list item, never a shell line. It is required, because the entrypoint of an
+    /// image is unknown until the image is pulled.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 4096)))]
     pub command: Vec<String>,
 
-    /// What the tool writes, as NAME/VERSION: an open registry (`gppi/v1` is Legion's own for Python).
+    /// Format of the tool's output, as NAME/VERSION. Anyone may define a format (`gppi/v1` is Legion's own for Python).
     #[schemars(
         length(min = 3, max = 128),
         regex(pattern = "^[a-z0-9][a-z0-9.-]*/[a-z0-9][a-z0-9.-]*$")
     )]
     pub format: String,
 
-    /// What the tool is, for people.
+    /// Description, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 
-    /// Environment variables of the tool's container. A training's own come after them and win. `LEGION_*` is refused.
+    /// Environment variables of the tool's container. Variables of a training replace them. `LEGION_*` is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(
@@ -92,36 +92,36 @@ pub struct ToolchainIntegrationSpec {
     )]
     pub env: Vec<EnvVar>,
 
-    /// JSON Schema (draft 2020-12) of the tool's own settings, which trainings give in `spec.arguments`; its defaults are
-    /// filled in. Without one, a training may give no arguments.
+    /// JSON Schema (draft 2020-12) of the tool's settings. Trainings set them in `spec.arguments`, and Legion adds the defaults.
+    /// Without a schema, a training must not set arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<JsonObject>,
 
-    /// JSON Schema (draft 2020-12) of `spec.hyperParameters` of trainings, where the tool knows it: an object of strings.
+    /// JSON Schema (draft 2020-12) of `spec.hyperParameters` of trainings: an object of strings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hyper_parameters_schema: Option<JsonObject>,
 
-    /// Whether trainings may give `spec.args`, which are appended to `command`.
+    /// Whether trainings may set `spec.args`. They are appended to `command`.
     #[serde(default)]
     pub accepts_args: bool,
 
-    /// Compute resources of the tool's container, where a training gives none.
+    /// Default compute resources of the tool's container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 
-    /// Within what Pod Security `restricted` leaves open: how the tool's container is confined.
+    /// Security settings of the tool's container, within Pod Security `restricted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<ToolchainSecurityContext>,
 }
 
-/// The phases that a tool can serve.
+/// The phases of tools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ToolchainType {
-    /// It trains models.
+    /// The tool trains models.
     Training,
 }
 
-/// How a tool's container is confined, within Pod Security `restricted`.
+/// Security settings of a tool's container, within Pod Security `restricted`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolchainSecurityContext {
@@ -130,22 +130,22 @@ pub struct ToolchainSecurityContext {
     pub read_only_root_filesystem: bool,
 }
 
-/// What the operator says about a ToolchainIntegration.
+/// The observed state of a ToolchainIntegration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolchainIntegrationStatus {
-    /// The generation that this status speaks of; -1 before the operator has seen the resource.
+    /// The generation that this status describes, or -1 before the operator has seen the resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, and what tools that wait need: `Reconciling`, `Stalled`.
+    /// `Ready`, and for tools that wait: `Reconciling`, `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// The revision that new runs pin.
+    /// The revision for new runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<ToolchainRevision>,
 }
 
-/// A revision of a toolchain, as runs pin it.
+/// A revision of a toolchain. A run pins one revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolchainRevision {
     /// `metadata.generation` of the ToolchainIntegration.

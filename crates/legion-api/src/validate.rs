@@ -1,7 +1,7 @@
-//! Validation without a cluster: the same verdicts as the API server gives, from the same CRDs.
+//! Validation without a cluster. It uses the same CRDs as the API server and gives the same results.
 //!
-//! Structure is checked by walking the CRD's schema ([`structure`]), CEL rules by `kube`'s own evaluator. A table test
-//! holds this against the embedded API server.
+//! The structure is checked with the CRD's schema ([`structure`]). CEL rules are checked with `kube`'s evaluator. A table
+//! test compares the results with the embedded API server.
 
 mod structure;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{Problem, Reason, crd};
 
-/// Fills in the schema's defaults, as the API server does before it validates.
+/// Returns an object with the defaults of its schema, as the API server does before validation.
 #[must_use]
 pub fn with_defaults(object: &Value) -> Value {
     match schema_of(object) {
@@ -21,8 +21,8 @@ pub fn with_defaults(object: &Value) -> Value {
     }
 }
 
-/// What is wrong with an object of one of our kinds; empty when the API server would accept it with
-/// `fieldValidation=Strict`. `old` is the object that it replaces: rules about changes need it.
+/// Returns the problems of an object of one of Legion's kinds. The list is empty when the API server would accept the object
+/// with `fieldValidation=Strict`. `old` is the replaced object: rules about changes need it.
 #[must_use]
 pub fn object(object: &Value, old: Option<&Value>) -> Vec<Problem> {
     let schema = match schema_of(object) {
@@ -44,7 +44,7 @@ pub fn object(object: &Value, old: Option<&Value>) -> Vec<Problem> {
     }
     let object = kube_core::cel::apply_defaults(&schema.plain, object);
     structure::check(&schema.plain, &object, &mut problems);
-    // Rules assume that types are right: the API server does not evaluate them on a malformed object either.
+    // Rules assume correct types. The API server does not evaluate them on a malformed object either.
     if problems.is_empty()
         && let Err(errors) = Validator::new().validate_compiled(&schema.compiled, &object, old)
     {
@@ -59,13 +59,13 @@ pub fn object(object: &Value, old: Option<&Value>) -> Vec<Problem> {
     problems
 }
 
-/// A kind's schema, and its CEL rules compiled.
+/// A kind's schema and its compiled CEL rules.
 struct KindSchema {
     plain: Value,
     compiled: CompiledSchema,
 }
 
-/// The schema of each kind: deriving them takes milliseconds, a document needs them once.
+/// The schema of each kind. Deriving them takes milliseconds.
 static SCHEMAS: LazyLock<BTreeMap<String, KindSchema>> = LazyLock::new(|| {
     crd::all()
         .into_iter()

@@ -1,4 +1,4 @@
-//! `Connection`: is it usable, and what does its URI say?
+//! `Connection`: validation, and the parts of its URI.
 
 use std::sync::Arc;
 
@@ -11,38 +11,38 @@ use crate::{
     plan::{Outcome, Plan, StatusPatch, status_patch},
 };
 
-/// What is known about a connection: itself.
+/// The input of a decision about a connection.
 #[derive(Debug, Clone)]
 pub struct World {
     /// The connection, as the watch shows it.
     pub connection: Arc<Connection>,
 }
 
-/// Where a connection leads, taken apart.
+/// The parts of a connection's URI.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// A git repository.
     Git {
-        /// In the form that git takes.
+        /// In the form of git.
         uri: String,
     },
     /// A bucket of an S3-compatible store.
     S3 {
         /// The bucket.
         bucket: String,
-        /// Without slashes at its ends; empty for the whole bucket.
+        /// Without slashes at the start and end; empty for the whole bucket.
         prefix: String,
     },
     /// A web server.
     Http {
-        /// Base address, without a slash at its end.
+        /// Base address, without a slash at the end.
         uri: String,
     },
     /// A PersistentVolumeClaim.
     Pvc {
         /// The claim.
         claim: String,
-        /// Directory below the volume's root, without slashes at its ends.
+        /// Directory below the volume's root, without slashes at the start and end.
         path: String,
     },
     /// A directory of the machine.
@@ -52,16 +52,16 @@ pub enum Place {
     },
 }
 
-/// Takes a connection's URI apart.
+/// Parses a connection's URI.
 ///
 /// # Errors
-/// The URI does not have the form of the connection's type. The CRD refuses that too; what an older CRD let in ends here.
-pub fn place(spec: &ConnectionSpec) -> Result<Place, Problem> {
+/// The URI does not have the form of the connection's type. The CRD has the same rule, but an older CRD may not.
+pub(crate) fn place(spec: &ConnectionSpec) -> Result<Place, Problem> {
     let wrong = |form: &str| {
         Problem::new(
             Reason::InvalidSpec,
             "spec.uri",
-            format!("{:?} is not of the form {form}", spec.uri),
+            format!("{:?} does not have the form {form}", spec.uri),
         )
         .with_remedy(format!("write {form}"))
     };
@@ -146,15 +146,15 @@ fn host_and_path(rest: &str) -> Option<(&str, &str)> {
     (!host.is_empty() && !host.starts_with(['-', ':', '@'])).then_some((host, path))
 }
 
-/// What is wrong with a connection; empty when it is usable here.
+/// Returns the problems of a connection. The list is empty when the connection is usable.
 #[must_use]
-pub fn problems(spec: &ConnectionSpec, settings: &Settings) -> Vec<Problem> {
+pub(crate) fn problems(spec: &ConnectionSpec, settings: &Settings) -> Vec<Problem> {
     let mut problems: Vec<Problem> = place(spec).err().into_iter().collect();
     if spec.type_ == ConnectionType::Local && !settings.allow_local_connections {
         problems.push(Problem::new(
             Reason::LocalConnectionNotAllowed,
             "spec.type",
-            "connections of type \"local\" are served by `legionctl local` only",
+            "connections of type \"local\" work with `legionctl local` only",
         ));
     }
     problems
@@ -186,7 +186,7 @@ pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan<Connec
     }
 }
 
-/// The status write that follows from a plan.
+/// Returns the status write that follows from a plan.
 #[must_use]
 pub fn settle(world: &World, plan: &Plan<ConnectionStatus>, _: &Outcome, _: Timestamp) -> Option<StatusPatch> {
     let connection = &world.connection;
@@ -197,7 +197,7 @@ pub fn settle(world: &World, plan: &Plan<ConnectionStatus>, _: &Outcome, _: Time
     )
 }
 
-/// When to look again although nothing happens: a connection never changes by itself.
+/// Returns the time of the next reconciliation without any event. A connection needs none.
 #[must_use]
 pub fn requeue(plan: &Plan<ConnectionStatus>, _: &Outcome, _: Timestamp) -> Option<Timestamp> {
     plan.requeue_at

@@ -1,11 +1,10 @@
-//! Short hashes with a purpose in their input, so that two uses never agree by accident.
+//! Short hashes. Their input contains a purpose, so that two uses never have the same hash by accident.
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-/// The first 64 bits of a SHA-256 over `purpose` and the parts, each preceded by its length.
-#[must_use]
-pub fn short(purpose: &str, parts: &[&str]) -> u64 {
+/// Returns the first 64 bits of a SHA-256 over `purpose` and the parts, each preceded by its length.
+pub(crate) fn short(purpose: &str, parts: &[&str]) -> u64 {
     let mut hash = Sha256::new();
     for part in std::iter::once(&purpose).chain(parts) {
         hash.update((part.len() as u64).to_be_bytes());
@@ -18,9 +17,8 @@ pub fn short(purpose: &str, parts: &[&str]) -> u64 {
         .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// A JSON text that does not depend on the order of keys: keys sorted at every depth, no white space.
-#[must_use]
-pub fn canonical(value: &Value) -> String {
+/// Returns JSON without white space and with sorted keys, so that the order of keys does not matter.
+pub(crate) fn canonical(value: &Value) -> String {
     let mut out = String::new();
     write(value, &mut out);
     out
@@ -71,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_cannot_be_shifted() {
+    fn the_borders_of_parts_matter() {
         assert_ne!(short("p", &["ab", "c"]), short("p", &["a", "bc"]));
         assert_ne!(short("p", &["a"]), short("q", &["a"]));
     }

@@ -1,26 +1,24 @@
-//! The grammar of image references, as container runtimes accept them.
+//! The grammar of image references in container runtimes.
 
-/// Why a text is no image reference.
+/// Why a text is not an image reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidImage {
-    /// Nothing, or nothing before a tag or digest.
+pub(crate) enum InvalidImage {
+    /// The text is empty, or has nothing before a tag or digest.
     #[error("has no name")]
     NoName,
-    /// The part before the first slash is no host.
-    #[error("has a registry host that is no HOST[:PORT]")]
+    /// The part before the first slash is not a host.
+    #[error("has a registry host that is not HOST[:PORT]")]
     Host,
-    /// A part of the name.
-    #[error(
-        "has a name part that is not lower-case letters and digits with single '.', '_' (at most two) or '-' between them"
-    )]
+    /// A part of the name is invalid.
+    #[error("has an invalid name part: use lowercase letters and digits, separated by '.', '_', '__' or '-'")]
     Name,
-    /// The tag.
-    #[error("has a tag that is not 1 to 128 letters, digits, '_', '.' and '-', beginning with none of '.' and '-'")]
+    /// The tag is invalid.
+    #[error("has an invalid tag: use 1 to 128 letters, digits, '_', '.' and '-', not starting with '.' or '-'")]
     Tag,
-    /// The digest.
-    #[error("has a digest that is not sha256: and 64 hexadecimal digits (or sha512: and 128)")]
+    /// The digest is invalid.
+    #[error("has an invalid digest: use sha256: and 64 hexadecimal digits, or sha512: and 128")]
     Digest,
-    /// All of it.
+    /// The name is too long.
     #[error("is longer than 255 characters before tag and digest")]
     TooLong,
 }
@@ -30,8 +28,8 @@ pub enum InvalidImage {
 /// Source: the grammar in the `reference` package of the distribution project, which containerd and the kubelet use.
 ///
 /// # Errors
-/// The first part that is wrong.
-pub fn check(reference: &str) -> Result<(), InvalidImage> {
+/// The first invalid part.
+pub(crate) fn check(reference: &str) -> Result<(), InvalidImage> {
     let (rest, digest) = match reference.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest)),
         None => (reference, None),
@@ -39,7 +37,7 @@ pub fn check(reference: &str) -> Result<(), InvalidImage> {
     if digest.is_some_and(|digest| !is_digest(digest)) {
         return Err(InvalidImage::Digest);
     }
-    // A colon after the last slash begins the tag; one before it belongs to the registry's port.
+    // A colon after the last slash starts the tag. An earlier colon belongs to the registry's port.
     let after_slash = rest.rfind('/').map_or(0, |at| at + 1);
     let (name, tag) = match rest[after_slash..].find(':') {
         Some(colon) => (&rest[..after_slash + colon], Some(&rest[after_slash + colon + 1..])),
@@ -127,7 +125,7 @@ mod tests {
     #[case("localhost:5000/x")]
     #[case("a/b@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")]
     #[case("a/b:1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")]
-    fn good(#[case] reference: &str) {
+    fn valid_references(#[case] reference: &str) {
         assert_eq!(check(reference), Ok(()));
     }
 
@@ -147,12 +145,12 @@ mod tests {
     #[case("a:b c", InvalidImage::Tag)]
     #[case("a@sha256:123", InvalidImage::Digest)]
     #[case("a@md5:0123456789abcdef0123456789abcdef", InvalidImage::Digest)]
-    fn bad(#[case] reference: &str, #[case] error: InvalidImage) {
+    fn invalid_references(#[case] reference: &str, #[case] error: InvalidImage) {
         assert_eq!(check(reference), Err(error));
     }
 
     #[test]
-    fn long() {
+    fn long_references() {
         assert_eq!(check(&"a".repeat(255)), Ok(()));
         assert_eq!(check(&"a".repeat(256)), Err(InvalidImage::TooLong));
         assert_eq!(check(&format!("a:{}", "t".repeat(129))), Err(InvalidImage::Tag));

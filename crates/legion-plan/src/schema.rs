@@ -1,4 +1,4 @@
-//! JSON Schemas that toolchains bring: compiled without any network, with defaults filled in.
+//! JSON Schemas of toolchains. They are compiled without a network, and they provide defaults.
 
 use jsonschema::{Draft, PatternOptions, Retrieve, Uri, Validator};
 use serde_json::{Map, Value};
@@ -9,25 +9,25 @@ pub struct Schema<'a> {
     raw: &'a Value,
 }
 
-/// Something in a value that the schema does not accept.
+/// A part of a value that the schema does not accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Path below the value, as `a.b[0]`; empty for the value itself.
+    /// Path below the value, such as `a.b[0]`; empty for the value itself.
     pub path: String,
     /// What is wrong.
     pub message: String,
 }
 
-/// Most violations that are reported at once.
+/// Maximum number of reported violations.
 const MAX_VIOLATIONS: usize = 8;
 
-/// Refuses every reference that leaves the schema: validation must not depend on a network.
+/// Refuses every reference to another document: validation must not depend on a network.
 struct NoReferences;
 
 impl Retrieve for NoReferences {
     fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
         Err(format!(
-            "$ref to {uri:?} leaves the schema; only references below '#' are followed",
+            "$ref to {uri:?} leaves the schema: only references below '#' are allowed",
             uri = uri.as_str()
         )
         .into())
@@ -35,26 +35,26 @@ impl Retrieve for NoReferences {
 }
 
 impl<'a> Schema<'a> {
-    /// Compiles a schema (draft 2020-12 unless `$schema` says another).
+    /// Compiles a schema. The draft is 2020-12 unless `$schema` names another.
     ///
     /// # Errors
-    /// What is wrong with the schema, in words.
+    /// A message about the mistake in the schema.
     pub fn compile(raw: &'a Value) -> Result<Self, String> {
         if let Err(error) = jsonschema::meta::validate(raw) {
             let at = error.instance_path().to_string();
-            return Err(format!("is no JSON Schema: at {at:?}: {error}"));
+            return Err(format!("is not a JSON Schema: at {at:?}: {error}"));
         }
         jsonschema::options()
             .with_draft(Draft::Draft202012)
             .with_retriever(NoReferences)
-            // Linear in the length of the text, whatever the pattern: look-around and back references are refused.
+            // Patterns take linear time. Look-around and back references are refused.
             .with_pattern_options(PatternOptions::regex())
             .build(raw)
             .map(|validator| Self { validator, raw })
-            .map_err(|error| format!("is no usable JSON Schema: {error}"))
+            .map_err(|error| format!("is not a usable JSON Schema: {error}"))
     }
 
-    /// `value` with the schema's defaults where it has nothing.
+    /// Returns `value` with the defaults of the schema for missing fields.
     #[must_use]
     pub fn with_defaults(&self, value: &Map<String, Value>) -> Map<String, Value> {
         let mut value = Value::Object(value.clone());
@@ -66,7 +66,7 @@ impl<'a> Schema<'a> {
     }
 
     fn fill(&self, schema: &Value, value: &mut Value, depth: usize) {
-        // Schemas may refer to themselves; values are not that deep.
+        // Schemas may refer to themselves. Values are not that deep.
         if depth > 32 {
             return;
         }
@@ -110,7 +110,7 @@ impl<'a> Schema<'a> {
         }
     }
 
-    /// What `value` has that the schema does not accept.
+    /// Returns the violations of the schema in `value`.
     #[must_use]
     pub fn violations(&self, value: &Value) -> Vec<Violation> {
         self.validator
@@ -124,7 +124,7 @@ impl<'a> Schema<'a> {
     }
 }
 
-/// `/a/b/0` as `a.b[0]`, the way field paths of Kubernetes are written.
+/// Converts `/a/b/0` to `a.b[0]`, the form of Kubernetes field paths.
 fn dotted(pointer: &str) -> String {
     let mut out = String::new();
     for part in pointer.split('/').skip(1) {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn references_that_leave_the_schema_are_refused() {
+    fn references_to_other_documents_are_refused() {
         for reference in ["https://example.com/schema.json", "file:///etc/passwd", "other.json"] {
             let raw = json!({"properties": {"a": {"$ref": reference}}});
             let error = Schema::compile(&raw).err().unwrap();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schema_says_where() {
+    fn an_invalid_schema_names_the_place() {
         for (raw, expected) in [
             (json!({"type": "strin"}), "/type"),
             (json!({"properties": {"a": {"minimum": "1"}}}), "/properties/a/minimum"),

@@ -1,4 +1,4 @@
-//! What the operator's configuration decides; the same for every resource.
+//! Settings of the operator. They are the same for every resource.
 
 use std::time::Duration;
 
@@ -6,46 +6,46 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use legion_api::resources::Resources;
 use legion_protocol::task::{FetchLimits, PublishLimits};
 
-/// The operator's settings, as far as decisions depend on them.
+/// The settings that decisions depend on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Namespace of the platform: toolchains that a training's own namespace lacks are looked up here.
+    /// Namespace of the platform. Legion searches it for toolchains that a training's own namespace does not have.
     pub platform_namespace: String,
     /// Image of `legion-agent`, used for `fetch` and `publish`.
     pub agent_image: String,
-    /// Who every container of a training pod runs as; `None` where the cluster assigns it (OpenShift).
+    /// User and groups of every container of a pod. `None` where the cluster assigns them (OpenShift).
     pub identity: Option<Identity>,
-    /// Whether connections of type `local` are served: only where pods share a file system with the user.
+    /// Whether connections of type `local` are allowed: only where pods share a file system with the user.
     pub allow_local_connections: bool,
     /// Compute resources of `fetch`.
     pub fetch_resources: Resources,
     /// Compute resources of `publish`.
     pub publish_resources: Resources,
-    /// Limits on what is brought in.
+    /// Limits of `fetch`.
     pub fetch_limits: FetchLimits,
-    /// Limits on what is published.
+    /// Limits of `publish`.
     pub publish_limits: PublishLimits,
-    /// Size limit of the stored log.
+    /// Size limit of the stored log, in bytes.
     pub log_limit_bytes: u64,
-    /// Time that `publish` may take after the training code has ended; part of the pod's own deadline.
+    /// Maximum time for `publish` after the main container has ended. It is part of the pod's own deadline.
     pub publish_allowance: Duration,
-    /// Back-off before the second attempt; doubles from then on.
+    /// Back-off before the second attempt. It doubles for each further attempt.
     pub backoff_base: Duration,
     /// Longest back-off.
     pub backoff_max: Duration,
-    /// How many interruptions from outside a run survives.
+    /// Maximum number of interruptions from outside per run.
     pub max_disruptions: i32,
-    /// How many refusals by kubelets and starts that took too long a run survives.
+    /// Maximum number of refusals by kubelets and of late starts per run.
     pub max_rejections: i32,
-    /// How often a step of Legion's own may fail for a passing reason.
+    /// Maximum number of failures of Legion's own steps per run, for reasons that may pass.
     pub max_step_failures: i32,
-    /// How long a state that passes by itself may go unmentioned in the status.
+    /// Time until the status reports a state that usually passes soon.
     pub status_delay: Duration,
-    /// How long a refused pod waits before it is tried again.
+    /// Time until the next attempt to create a refused pod.
     pub refusal_retry: Duration,
 }
 
-/// One user, group and file system group for all containers of a pod.
+/// User, group and file system group of all containers of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// `runAsUser`
@@ -57,7 +57,7 @@ pub struct Identity {
 }
 
 impl Settings {
-    /// The shipped defaults for a platform namespace and an agent image.
+    /// Returns the default settings for a platform namespace and an agent image.
     #[must_use]
     pub fn new(platform_namespace: impl Into<String>, agent_image: impl Into<String>) -> Self {
         let resources = |requests: [(&str, &str); 2], limits: [(&str, &str); 2]| {

@@ -1,4 +1,4 @@
-//! `ToolchainIntegration`: can trainings use it?
+//! `ToolchainIntegration`: validation.
 
 use std::sync::Arc;
 
@@ -18,23 +18,23 @@ use crate::{
     schema::Schema,
 };
 
-/// What is known about a toolchain: itself.
+/// The input of a decision about a toolchain.
 #[derive(Debug, Clone)]
 pub struct World {
     /// The toolchain, as the watch shows it.
     pub toolchain: Arc<ToolchainIntegration>,
 }
 
-/// What is wrong with a toolchain; empty when it is usable.
+/// Returns the problems of a toolchain. The list is empty when the toolchain is usable.
 #[must_use]
-pub fn problems(spec: &ToolchainIntegrationSpec) -> Vec<Problem> {
+pub(crate) fn problems(spec: &ToolchainIntegrationSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |field: &str, message: String| problems.push(Problem::new(Reason::InvalidSpec, field, message));
     if let Err(error) = image::check(&spec.image) {
         add("spec.image", format!("{:?} {error}", spec.image));
     }
     if spec.command.first().is_none_or(String::is_empty) {
-        add("spec.command", "names no program".to_owned());
+        add("spec.command", "must name a program".to_owned());
     }
     for (field, schema) in [
         ("spec.arguments", &spec.arguments),
@@ -50,8 +50,7 @@ pub fn problems(spec: &ToolchainIntegrationSpec) -> Vec<Problem> {
     problems
 }
 
-/// The variables that are Legion's own, among those that a user sets. The CRD refuses them; one that forbade nothing yet
-/// may have let them in.
+/// Returns a problem for each variable with Legion's prefix. The CRD refuses such variables, but an older CRD may not.
 pub(crate) fn reserved_env(env: &[EnvVar]) -> impl Iterator<Item = Problem> {
     env.iter()
         .enumerate()
@@ -71,7 +70,7 @@ pub fn decide(world: &World, _: &Settings, now: Timestamp) -> Plan<ToolchainInte
     }
     let generation = metadata.generation.unwrap_or_default();
     let status = world.toolchain.status.as_ref();
-    // Compiling schemas is the only work here: once a generation has its verdict, there is nothing to do.
+    // Compiling schemas is the only work. A generation with a positive result needs no second check.
     if status.is_some_and(|status| {
         status.observed_generation == Some(generation)
             && legion_api::condition::is_true(&status.conditions, legion_api::condition::READY)
@@ -101,7 +100,7 @@ pub fn decide(world: &World, _: &Settings, now: Timestamp) -> Plan<ToolchainInte
     }
 }
 
-/// The status write that follows from a plan.
+/// Returns the status write that follows from a plan.
 #[must_use]
 pub fn settle(
     world: &World,
@@ -117,7 +116,7 @@ pub fn settle(
     )
 }
 
-/// When to look again although nothing happens: a toolchain never changes by itself.
+/// Returns the time of the next reconciliation without any event. A toolchain needs none.
 #[must_use]
 pub fn requeue(plan: &Plan<ToolchainIntegrationStatus>, _: &Outcome, _: Timestamp) -> Option<Timestamp> {
     plan.requeue_at

@@ -1,4 +1,4 @@
-//! `ModelTraining`: source code, data and hyperparameters in; a trained model, its metrics and its lineage out.
+//! `ModelTraining`: trains a model from source code, data and hyperparameters.
 
 mod source;
 mod spec;

@@ -1,4 +1,4 @@
-//! Where the training code comes from.
+//! The source of the training code.
 
 use kube_derive::KubeSchema;
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{ConnectionName, ObjectName};
 
-/// Where the training code comes from: exactly one of these.
+/// Source of the training code: exactly one of these.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -18,7 +18,7 @@ pub struct Source {
     /// A git repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<GitSource>,
-    /// Files that stand in a ConfigMap. Their content belongs to the run: when it changes, the training runs again.
+    /// Files in a ConfigMap. Their content is part of the run: a change of it starts a new run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapSource>,
     /// Files below a prefix of an S3-compatible store, or one tar archive.
@@ -29,7 +29,7 @@ pub struct Source {
     pub volume: Option<VolumeSource>,
 }
 
-/// A git repository: a public one by its URI, any other through a Connection.
+/// A git repository: a public one by its URI, any other by a Connection.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -37,32 +37,32 @@ pub struct Source {
     validation = Rule::new("has(self.uri) != has(self.connection)").message("exactly one of uri and connection must be given")
 )]
 pub struct GitSource {
-    /// URI of a repository that needs no credentials.
+    /// URI of a repository without credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = "^(https?|ssh|file)://[^\\s]+$"))]
     #[x_kube(
-        validation = Rule::new("!self.matches('^https?://[^/]*@')").message("credentials do not belong into a uri: make a Connection with a secretRef and name it in connection")
+        validation = Rule::new("!self.matches('^https?://[^/]*@')").message("a uri must not contain credentials: create a Connection with a secretRef and name it in connection")
     )]
     pub uri: Option<String>,
     /// A Connection of type git.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<ConnectionName>,
-    /// Branch, tag or commit; else the connection's `reference`, else the repository's default branch. Resolved to a
-    /// commit once a run.
+    /// Branch, tag or commit. The default is the connection's `reference`, then the repository's default branch. It is
+    /// resolved to a commit once per run.
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = "^[A-Za-z0-9_@/.+][A-Za-z0-9_@/.+#-]*$"))]
     pub reference: Option<String>,
-    /// Whether submodules are fetched too, with the same credentials.
+    /// Whether to fetch submodules too, with the same credentials.
     #[serde(default)]
     pub submodules: bool,
 }
 
-/// Files that stand in a ConfigMap of the same namespace.
+/// Files in a ConfigMap of the same namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigMapSource {
     /// Name of the ConfigMap.
     pub name: ObjectName,
-    /// Which keys become which files. Without it every key becomes a file of its own name; keys cannot hold "/".
+    /// Keys and their files. Without this list, every key becomes a file with the name of the key. A key cannot contain "/".
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     pub items: Vec<ConfigMapItem>,
@@ -90,7 +90,7 @@ pub struct ConfigMapItem {
 pub struct ObjectStoreSource {
     /// A Connection of type s3.
     pub connection: ConnectionName,
-    /// Prefix, or one archive (`.tar`, `.tar.gz`, `.tgz`) that is unpacked, relative to the connection's URI.
+    /// Prefix or archive, relative to the connection's URI. An archive (`.tar`, `.tar.gz`, `.tgz`) is unpacked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(
@@ -99,7 +99,7 @@ pub struct ObjectStoreSource {
     pub path: Option<String>,
 }
 
-/// A directory of a PersistentVolumeClaim of the same namespace. It is copied: the training cannot change it.
+/// A directory of a PersistentVolumeClaim of the same namespace. The training works on a copy and cannot change it.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(crates(kube_core = "::kube_core"))]

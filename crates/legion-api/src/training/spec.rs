@@ -1,4 +1,4 @@
-//! What a user asks for.
+//! The spec of a ModelTraining.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ use crate::{
     resources::Resources,
 };
 
-/// Placeholders that `spec.output.pathTemplate` may hold.
+/// Placeholders of `spec.output.pathTemplate`.
 pub const PLACEHOLDERS: [&str; 5] = ["namespace", "training", "model", "version", "runId"];
 
-/// A model's training: source code, data and hyperparameters in; a trained model, its metrics and its lineage out.
+/// The training of a model from source code, data and hyperparameters.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "legion-platform.org",
@@ -32,7 +32,7 @@ pub const PLACEHOLDERS: [&str; 5] = ["namespace", "training", "model", "version"
     derive = "PartialEq",
     shortname = "mt",
     category = "legion",
-    doc = "ModelTraining trains a model: source code, data and hyperparameters in; a trained model, its metrics and its lineage out.",
+    doc = "ModelTraining trains a model from source code, data and hyperparameters. The status has the artifact, the metrics and the lineage.",
     crates(kube_core = "::kube_core"),
     selectable = ".spec.toolchain",
     selectable = ".spec.model.name",
@@ -45,25 +45,25 @@ pub const PLACEHOLDERS: [&str; 5] = ["namespace", "training", "model", "version"
         name = "Succeeded",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Succeeded\")].status",
-        description = "True: the model is trained; False: failed for good; Unknown: working or waiting"
+        description = "True: the model is trained; False: it failed; Unknown: working or waiting"
     ),
     printcolumn(
         name = "Reason",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Succeeded\")].reason",
-        description = "What it is doing, waits for, or failed of"
+        description = "What it is doing or waiting for, or why it failed"
     ),
     printcolumn(
         name = "Score",
         type_ = "string",
         json_path = ".status.score",
-        description = "The objective's metric"
+        description = "Value of the objective's metric"
     ),
     printcolumn(
         name = "Model",
         type_ = "string",
         json_path = ".spec.model.name",
-        description = "The model that is trained"
+        description = "Name of the model"
     ),
     printcolumn(
         name = "Attempt",
@@ -75,7 +75,7 @@ pub const PLACEHOLDERS: [&str; 5] = ["namespace", "training", "model", "version"
         name = "Duration",
         type_ = "string",
         json_path = ".status.duration",
-        description = "From the first attempt's pod to the end of the run"
+        description = "Time from the first attempt's pod to the end of the run"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
@@ -89,7 +89,7 @@ pub const PLACEHOLDERS: [&str; 5] = ["namespace", "training", "model", "version"
         name = "Toolchain",
         type_ = "string",
         json_path = ".spec.toolchain",
-        description = "The toolchain that trains it",
+        description = "Toolchain of the training",
         priority = "1"
     ),
     printcolumn(
@@ -103,20 +103,20 @@ pub const PLACEHOLDERS: [&str; 5] = ["namespace", "training", "model", "version"
         name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Succeeded\")].message",
-        description = "In words",
+        description = "Message of the Succeeded condition",
         priority = "1"
     )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct ModelTrainingSpec {
-    /// The model that is trained.
+    /// The model to train.
     pub model: ModelIdentity,
 
-    /// Name of the ToolchainIntegration that trains it; looked up in the training's namespace, then in the platform's.
+    /// Name of the ToolchainIntegration. Legion searches the training's namespace first, then the platform's.
     pub toolchain: ToolchainName,
 
-    /// Where the training code comes from.
+    /// Source of the training code.
     pub source: Source,
 
     /// Directory of the project, relative to the source root.
@@ -127,45 +127,45 @@ pub struct ModelTrainingSpec {
     )]
     pub work_dir: Option<String>,
 
-    /// What the toolchain runs: for mlflow an MLproject entry point, or a file such as train.py.
+    /// Entrypoint for the toolchain. For mlflow it is an MLproject entry point or a file such as train.py.
     #[serde(default = "default_entrypoint")]
     #[schemars(length(min = 1, max = 512))]
     pub entrypoint: String,
 
-    /// Arguments appended to the toolchain's command, where the toolchain accepts them.
+    /// Arguments that are appended to the toolchain's command, if the toolchain accepts them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(max = 4096)))]
     pub args: Vec<String>,
 
-    /// The toolchain's own settings, checked by its JSON Schema.
+    /// Settings of the toolchain. They are checked against its JSON Schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<JsonObject>,
 
-    /// Hyperparameters of the training code. Always strings: YAML turns 1.0 into 1 and 1.10 into 1.1.
+    /// Hyperparameters of the training code. They are always strings, because YAML turns 1.0 into 1 and 1.10 into 1.1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 256, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     pub hyper_parameters: BTreeMap<String, String>,
 
-    /// The metric that says how good the model is.
+    /// The metric that measures the quality of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<Objective>,
 
-    /// Data that is put beside the code before training.
+    /// Data that is fetched before training.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub data: Vec<DataBinding>,
 
-    /// Where the artifact goes; else the default output of the namespace.
+    /// Location of the artifact. The default is the default output of the namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
 
-    /// Image of the trainer instead of the toolchain's; it must hold the toolchain's command.
+    /// Image of the trainer, instead of the toolchain's. It must contain the toolchain's command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = "^[^\\s]+$"))]
     pub image: Option<String>,
 
-    /// Environment variables of the trainer, after the toolchain's. `LEGION_*` is refused.
+    /// Environment variables of the trainer. They replace the toolchain's. `LEGION_*` is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(
@@ -174,16 +174,16 @@ pub struct ModelTrainingSpec {
     )]
     pub env: Vec<EnvVar>,
 
-    /// Compute resources of the trainer, name by name before the toolchain's.
+    /// Compute resources of the trainer. Each named resource replaces the toolchain's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 
-    /// Labels that the node must have.
+    /// Required labels of the node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub node_selector: BTreeMap<String, String>,
 
-    /// Taints that the pod tolerates.
+    /// Tolerations of the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub tolerations: Vec<Toleration>,
@@ -204,57 +204,57 @@ pub struct ModelTrainingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_class_name: Option<ObjectName>,
 
-    /// ServiceAccount of the pod, for workload identities of clouds; its token is never mounted.
+    /// ServiceAccount of the pod, for workload identities of clouds. Its token is never mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<ObjectName>,
 
-    /// Secrets that the kubelet pulls images with.
+    /// Secrets for pulling images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
-    /// Labels and annotations of the pod. Keys of Legion's own are refused.
+    /// Labels and annotations of the pod. Legion's own keys are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_metadata: Option<PodMetadata>,
 
-    /// The volume that holds source, data and output while training.
+    /// The volume with source, data and output during training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
 
-    /// Size of /dev/shm, which data loaders with worker processes need.
+    /// Size of /dev/shm. Data loaders with worker processes need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_memory: Option<Quantity>,
 
-    /// How long the training code may take to end after TERM before it is killed.
+    /// Time between TERM and KILL for the training code.
     #[serde(default = "default_grace_period")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('1h')").message("must be between 1s and 1h"))]
     pub grace_period: Span,
 
-    /// How long the training code may run.
+    /// Maximum run time of the training code.
     #[serde(default = "default_timeout")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("must be at least 1s"))]
     pub timeout: Span,
 
-    /// How long a scheduled pod may take until the training code runs: images, volumes, source and data.
+    /// Maximum time from scheduling until the training code runs. It covers images, volumes, source and data.
     #[serde(default = "default_start_timeout")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("must be at least 1s"))]
     pub start_timeout: Span,
 
-    /// How often a training that failed by its own fault is tried again. Interruptions from outside do not count.
+    /// Maximum number of retries after the training code failed. Interruptions from outside do not count.
     #[serde(default)]
     #[schemars(range(min = 0, max = 100))]
     pub retries: i32,
 
-    /// How long the pod of an ended attempt is kept. The training itself is never removed.
+    /// Time until the pod of an ended attempt is deleted. The training itself is never deleted.
     #[serde(default = "default_ttl")]
     pub ttl_after_finished: Span,
 
-    /// Ends the pod and waits; resuming starts the next attempt of the same run.
+    /// Deletes the pod and waits. Setting it to false starts the next attempt of the same run.
     #[serde(default)]
     pub suspend: bool,
 
-    /// Any text: changing it asks for a new run of the same spec.
+    /// Any text. A change of it starts a new run of the same spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub trigger: Option<String>,
@@ -280,7 +280,7 @@ fn default_ttl() -> Span {
     Span::from_secs(600)
 }
 
-/// The model that is trained.
+/// The model to train.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelIdentity {
     /// Name of the model.
@@ -293,68 +293,68 @@ pub struct ModelIdentity {
     pub version: String,
 }
 
-/// The metric that says how good the model is.
+/// The metric that measures the quality of the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Objective {
     /// Name of the metric.
     #[schemars(length(min = 1, max = 250))]
     pub metric: String,
-    /// Which way is better.
+    /// Direction of improvement.
     pub goal: Goal,
 }
 
-/// Which way is better.
+/// Direction of improvement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Goal {
-    /// Greater is better.
+    /// A greater value is better.
     Maximize,
-    /// Less is better.
+    /// A smaller value is better.
     Minimize,
 }
 
-/// Data that is put beside the code before training.
+/// Data that is fetched before training.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct DataBinding {
-    /// Name of the binding: the code finds the data at `$LEGION_DATA/NAME`.
+    /// Name of the binding. The data is at `$LEGION_DATA/NAME`.
     pub name: DataName,
     /// A Connection of type s3, http, pvc or local.
     pub connection: ConnectionName,
-    /// Object, prefix, file or directory, relative to the connection's URI; else all of it.
+    /// Object, prefix, file or directory, relative to the connection's URI. The default is everything below the URI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(
         validation = crate::rules::path_below("the connection's uri")
     )]
     pub remote_path: Option<String>,
-    /// Where it is put, relative to the project's directory.
+    /// Path of the data, relative to the project's directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(
         validation = crate::rules::path_below("the project's directory")
     )]
     pub local_path: Option<String>,
-    /// What one file must hash to: `sha256:` and 64 hexadecimal digits. Checked before training.
+    /// Expected hash of a single file: `sha256:` and 64 hexadecimal digits. It is checked before training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub digest: Option<String>,
 }
 
-/// Where the artifact goes.
+/// Location of the artifact.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(crates(kube_core = "::kube_core"))]
 pub struct Output {
     /// A Connection of type s3, pvc or local.
     pub connection: ConnectionName,
-    /// Path below the connection's URI. Placeholders: {namespace} {training} {model} {version} {runId}; {runId} is required,
-    /// so that no run overwrites another's artifact.
+    /// Path below the connection's URI. Placeholders: {namespace} {training} {model} {version} {runId}. {runId} is required,
+    /// so that no run overwrites another run's artifact.
     #[serde(default = "default_path_template")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(
-        validation = Rule::new("self.contains('{runId}')").message("must hold {runId}, so that no run overwrites another's artifact"),
-        validation = Rule::new("self.matches('^([^{}]|[{](namespace|training|model|version|runId)[}])*$')").message("may hold the placeholders {namespace}, {training}, {model}, {version} and {runId} only"),
+        validation = Rule::new("self.contains('{runId}')").message("must contain {runId}, so that no run overwrites another run's artifact"),
+        validation = Rule::new("self.matches('^([^{}]|[{](namespace|training|model|version|runId)[}])*$')").message("may contain only the placeholders {namespace}, {training}, {model}, {version} and {runId}"),
         validation = Rule::new("!self.startsWith('/') && !self.startsWith('.legion/') && !self.split('/').exists(part, part == '..' || part == '')").message("must be a relative path below the connection's uri, without \"..\" and outside .legion/")
     )]
     pub path_template: String,
@@ -372,21 +372,21 @@ pub struct PodMetadata {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     #[x_kube(
-        validation = Rule::new("self.all(key, !key.startsWith('legion-platform.org/') && !key.startsWith('app.kubernetes.io/'))").message("keys below legion-platform.org/ and app.kubernetes.io/ are Legion's own")
+        validation = Rule::new("self.all(key, !key.startsWith('legion-platform.org/') && !key.startsWith('app.kubernetes.io/'))").message("keys below legion-platform.org/ and app.kubernetes.io/ are reserved for Legion")
     )]
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 16384}))]
     #[x_kube(
-        validation = Rule::new("self.all(key, !key.startsWith('legion-platform.org/'))").message("keys below legion-platform.org/ are Legion's own")
+        validation = Rule::new("self.all(key, !key.startsWith('legion-platform.org/'))").message("keys below legion-platform.org/ are reserved for Legion")
     )]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The volume that holds source, data and output while training.
+/// The volume with source, data and output during training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Workspace {
-    /// Its size limit: a pod that writes more is evicted.
+    /// Size limit. A pod that writes more is evicted.
     pub size: Quantity,
 }

@@ -1,4 +1,4 @@
-//! What comes back.
+//! The status of a ModelTraining.
 
 use std::collections::BTreeMap;
 
@@ -8,79 +8,79 @@ use serde::{Deserialize, Serialize};
 
 use crate::run::{Artifact, Failure, HistoryEntry, Notice, PinnedToolchain, RunStatus, StoredFile};
 
-/// What the operator says about a ModelTraining.
+/// The observed state of a ModelTraining.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelTrainingStatus {
-    /// The generation that this status speaks of; -1 before the operator has seen the resource.
+    /// The generation that this status describes, or -1 before the operator has seen the resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Succeeded` is the truth; `Ready`, `Reconciling` and `Stalled` serve tools that wait.
+    /// `Succeeded` is the main condition. `Ready`, `Reconciling` and `Stalled` are for tools that wait.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The current run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunStatus>,
-    /// Which toolchain the run uses, pinned.
+    /// The pinned toolchain of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toolchain: Option<PinnedToolchain>,
-    /// Which source the run uses, pinned.
+    /// The pinned source of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceFacts>,
-    /// Where the run's results go.
+    /// Location of the run's results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputFacts>,
-    /// The objective's metric as NAME=VALUE, rounded for reading.
+    /// The objective's metric as NAME=VALUE, rounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<String>,
-    /// From the first attempt's pod to the end of the run, for reading.
+    /// Time from the first attempt's pod to the end of the run, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<String>,
-    /// Metrics that the training code logged; at most 64, the objective always among them.
+    /// Logged metrics, at most 64. The objective is always among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub metrics: Vec<Metric>,
-    /// Parameters as logged: defaults and autologged ones too.
+    /// Logged parameters, with defaults and autologged parameters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
-    /// Tags that the training code set.
+    /// Tags of the training code.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
-    /// How much was logged but is not shown here; all of it is in the series.
+    /// How much was logged but is not shown here. The series has all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted: Option<Omitted>,
-    /// The run in the tracking system that the toolchain used.
+    /// The run in the toolchain's tracking system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalRun>,
-    /// The environment that the training code ran in.
+    /// The environment of the training code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentFacts>,
-    /// The last successful artifact. It stays when a later run fails, and names its run.
+    /// The last successful artifact, with its run. It stays when a later run fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact: Option<Artifact>,
-    /// The whole log, stored beside the artifact.
+    /// The log, stored next to the artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<StoredFile>,
-    /// Every logged point, stored beside the artifact.
+    /// Every logged point, stored next to the artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub series: Option<StoredSeries>,
-    /// Plots and other files that the run wrote, stored beside the artifact.
+    /// Plots and other files of the run, stored next to the artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<StoredFile>,
-    /// What is worth knowing although nothing failed.
+    /// Notices that do not mean a failure.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub notices: Vec<Notice>,
-    /// Why the run failed, or why its last attempt did.
+    /// Why the run or its last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// Earlier runs, the latest first; at most 5.
+    /// Earlier runs, at most 5, the latest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     pub history: Vec<HistoryEntry>,
 }
 
-/// Which source a run uses, pinned.
+/// The pinned source of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceFacts {
@@ -92,18 +92,18 @@ pub struct SourceFacts {
     /// URI of the repository or store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
-    /// The git reference that was asked for.
+    /// The requested git reference.
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// The git commit that it stood for.
+    /// The resolved git commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
-    /// sha256 over paths and contents.
+    /// SHA-256 digest of paths and contents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 }
 
-/// Where a run's results go.
+/// Location of a run's results.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OutputFacts {
     /// Name of the Connection.
@@ -112,12 +112,13 @@ pub struct OutputFacts {
     pub path: String,
 }
 
-/// A metric that the training code logged.
+/// A logged metric.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Metric {
-    /// Its name.
+    /// Name of the metric.
     pub name: String,
-    /// The last value as a decimal number, `NaN`, `Infinity` or `-Infinity`: text, because JSON numbers cannot hold those.
+    /// The last value: a decimal number, `NaN`, `Infinity` or `-Infinity`. It is text, because JSON numbers have no NaN and
+    /// no infinity.
     pub value: String,
     /// Step of the last value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,13 +126,13 @@ pub struct Metric {
     /// Time of the last value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
-    /// How many points were logged.
+    /// Number of logged points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<i64>,
-    /// The least value; NaN left aside.
+    /// The smallest value, without NaN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<String>,
-    /// The greatest value; NaN left aside.
+    /// The greatest value, without NaN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<String>,
 }
@@ -147,7 +148,7 @@ pub struct Omitted {
     pub tags: i64,
 }
 
-/// The run in the tracking system that the toolchain used.
+/// The run in the toolchain's tracking system.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalRun {
@@ -156,30 +157,30 @@ pub struct ExternalRun {
     /// Version of the system's client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Id of the run there.
+    /// Id of the run in that system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Name of the run there.
+    /// Name of the run in that system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The experiment that it belongs to.
+    /// Experiment of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<String>,
-    /// Where it can be looked at, when the system is a server.
+    /// URI of the run, when the system is a server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
-    /// Further runs of the same tree.
+    /// Number of further runs of the same tree.
     #[serde(default)]
     pub other_runs: i64,
 }
 
-/// The environment that the training code ran in.
+/// The environment of the training code.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EnvironmentFacts {
-    /// Version of Python, where it was Python.
+    /// Version of Python, if it was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub python: Option<String>,
-    /// Whose environment it was: `project` or `toolchain`.
+    /// Origin of the environment: `project` or `toolchain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Digest of the list of installed packages.
@@ -187,11 +188,11 @@ pub struct EnvironmentFacts {
     pub lock: Option<String>,
 }
 
-/// Every logged point, as JSON lines.
+/// Every logged point, as JSON Lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StoredSeries {
-    /// Where it is.
+    /// URI of the series.
     pub uri: String,
-    /// How many points it holds.
+    /// Number of points.
     pub points: i64,
 }

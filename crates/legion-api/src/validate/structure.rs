@@ -1,4 +1,4 @@
-//! The structural half of validation: types, bounds, patterns, enums, required and unknown fields, list maps.
+//! Structural validation: types, bounds, patterns, enums, required and unknown fields, list maps.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Number, Value};
 
 use crate::{Problem, Reason};
 
-/// Checks `value` against a structural schema and appends what is wrong, in Kubernetes' words.
+/// Checks `value` against a structural schema and appends the problems, in Kubernetes' words.
 pub(super) fn check(schema: &Value, value: &Value, problems: &mut Vec<Problem>) {
     let mut checker = Checker { problems };
     checker.value(schema, value, "", true);
@@ -171,9 +171,9 @@ impl Checker<'_> {
     }
 }
 
-/// Whether the API server takes a number for an integer: it does so for 2.0 and 2e9, too.
+/// Returns whether the API server accepts a number as an integer. It also accepts 2.0 and 2e9.
 fn is_whole(number: &Number) -> bool {
-    // Beyond this a double no longer tells neighbors apart.
+    // Above this value a double cannot distinguish neighboring integers.
     let is_exact = |value: f64| value.fract() == 0.0 && value.abs() < 9.0e15;
     number.is_i64() || number.is_u64() || number.as_f64().is_some_and(is_exact)
 }
