@@ -30,8 +30,8 @@ use legion_protocol::{
     WIRE_VERSION, digest, env,
     exit::ExitRecord,
     message::{
-        Artifact, Counts, FetchHead, FetchMessage, FetchOutcome, FetchSource, FetchTail, PublishHead, PublishMessage,
-        PublishOutcome, PublishTail,
+        Counts, FetchHead, FetchMessage, FetchOutcome, FetchTail, FetchedSource, PublishHead, PublishMessage,
+        PublishOutcome, PublishTail, WireArtifact,
     },
     summary::{MetricSummary, NamedValue},
     task::{FetchTask, PublishTask},
@@ -312,11 +312,11 @@ fn fetched(task: &FetchTask) -> String {
     let message = FetchMessage {
         head: FetchHead {
             outcome: FetchOutcome::Ready,
-            source: Some(FetchSource {
+            source: Some(FetchedSource {
                 digest: digest::of_bytes(b"source"),
                 files: 1,
                 size_bytes: 6,
-                ..FetchSource::default()
+                ..FetchedSource::default()
             }),
             error: None,
         },
@@ -350,7 +350,7 @@ fn published(task: &PublishTask, started: Timestamp, finished: Timestamp) -> Str
                 finished_at: rfc3339_millis(finished.as_millisecond()),
                 ..ExitRecord::default()
             }),
-            artifact: Some(Artifact {
+            artifact: Some(WireArtifact {
                 digest: digest::of_bytes(task.run_id.as_bytes()),
                 size_bytes: 20_480,
                 uri: uri.clone(),

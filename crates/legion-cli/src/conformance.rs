@@ -7,7 +7,7 @@ use std::{
 };
 
 use legion_protocol::{
-    events::{Event, Level, Metric},
+    events::{MessageLevel, MetricPoint, ToolEvent},
     result::ResultDocument,
 };
 use serde::Deserialize;
@@ -193,8 +193,8 @@ fn read_stream(events: &[u8], faults: &mut Vec<String>) -> Stream {
     // What follows the last line feed was torn by the end of its writer, and is ignored.
     let complete = events.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     for (index, line) in events[..complete].split_inclusive(|byte| *byte == b'\n').enumerate() {
-        match Event::parse(&line[..line.len() - 1]) {
-            Ok(Event::Metric(Metric {
+        match ToolEvent::parse(&line[..line.len() - 1]) {
+            Ok(ToolEvent::Metric(MetricPoint {
                 name,
                 value,
                 child: None,
@@ -202,16 +202,18 @@ fn read_stream(events: &[u8], faults: &mut Vec<String>) -> Stream {
             })) => {
                 stream.metrics.entry(name).or_default().push(value);
             }
-            Ok(Event::Param(pair)) if pair.child.is_none() => {
+            Ok(ToolEvent::Param(pair)) if pair.child.is_none() => {
                 stream.params.insert(pair.name, pair.value);
             }
-            Ok(Event::Tag(pair)) if pair.child.is_none() => {
+            Ok(ToolEvent::Tag(pair)) if pair.child.is_none() => {
                 stream.tags.insert(pair.name, pair.value);
             }
-            Ok(Event::Child(child)) => {
+            Ok(ToolEvent::Child(child)) => {
                 stream.children.insert(child.id);
             }
-            Ok(Event::Message(message)) if message.level == Level::Notice => stream.notices.extend(message.reason),
+            Ok(ToolEvent::Message(message)) if message.level == MessageLevel::Notice => {
+                stream.notices.extend(message.reason)
+            }
             Ok(_) => {}
             Err(problem) => faults.push(format!("line {} of the event stream {problem}", index + 1)),
         }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _};
 
 use legion_api::{ModelTraining, training::ModelTrainingStatus};
-use legion_protocol::events::Metric as Point;
+use legion_protocol::events::MetricPoint;
 
 use crate::{columns, exit::Result, plot, training, training::State};
 
@@ -55,7 +55,7 @@ pub fn outcome(training: &ModelTraining) -> String {
 
 /// The whole report; `series` is what plots are made of.
 #[must_use]
-pub fn render(training: &ModelTraining, series: &Result<Vec<Point>>, width: usize) -> String {
+pub fn render(training: &ModelTraining, series: &Result<Vec<MetricPoint>>, width: usize) -> String {
     let mut text = format!("{}\n", outcome(training));
     let Some(status) = &training.status else { return text };
     failure(&mut text, status);
@@ -226,7 +226,7 @@ fn pairs(text: &mut String, title: &str, pairs: &[(String, String)]) {
     }
 }
 
-fn metrics(text: &mut String, status: &ModelTrainingStatus, stored: &Result<Vec<Point>>, width: usize) {
+fn metrics(text: &mut String, status: &ModelTrainingStatus, stored: &Result<Vec<MetricPoint>>, width: usize) {
     if status.metrics.is_empty() {
         return;
     }
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_finished_training_is_shown_with_score_metrics_plots_parameters_tags_and_places() {
-        let points = [0.9, 0.95, 1.0].iter().zip(0..).map(|(value, step)| Point {
+        let points = [0.9, 0.95, 1.0].iter().zip(0..).map(|(value, step)| MetricPoint {
             name: "acc".to_owned(),
             value: *value,
             step,

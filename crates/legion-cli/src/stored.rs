@@ -17,7 +17,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, ResourceExt as _};
 use legion_api::{Connection, ModelTraining, connection::ConnectionSpec};
-use legion_protocol::events::{Event, Metric};
+use legion_protocol::events::{MetricPoint, ToolEvent};
 use object_store::{ClientOptions, ObjectStoreExt as _, RetryConfig, aws::AmazonS3Builder, path::Path as Key};
 
 use crate::{
@@ -36,17 +36,17 @@ pub async fn log(session: &Session, training: &ModelTraining, uri: &str) -> Resu
 }
 
 /// The points of the main run's metrics, in the order in which they were logged; none when no series is stored.
-pub async fn series(session: &Session, training: &ModelTraining) -> Result<Vec<Metric>> {
+pub async fn series(session: &Session, training: &ModelTraining) -> Result<Vec<MetricPoint>> {
     let stored = training.status.as_ref().and_then(|status| status.series.as_ref());
     let Some(stored) = stored else { return Ok(Vec::new()) };
     Ok(points(&read(session, training, &stored.uri, MAX_SERIES).await?))
 }
 
-fn points(text: &[u8]) -> Vec<Metric> {
+fn points(text: &[u8]) -> Vec<MetricPoint> {
     text.split(|byte| *byte == b'\n')
         // Lines of other types, of later versions, and one that was cut have no points.
-        .filter_map(|line| match Event::parse(line) {
-            Ok(Event::Metric(point)) if point.child.is_none() => Some(point),
+        .filter_map(|line| match ToolEvent::parse(line) {
+            Ok(ToolEvent::Metric(point)) if point.child.is_none() => Some(point),
             _ => None,
         })
         .take(MAX_POINTS)

@@ -18,9 +18,9 @@ pub const MAX_LINE: usize = 64 * 1024;
 /// status.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "camelCase")]
-pub enum Event {
+pub enum ToolEvent {
     /// A point of a metric's series.
-    Metric(Metric),
+    Metric(MetricPoint),
     /// A parameter as the project logged it.
     Param(Pair),
     /// A tag.
@@ -35,7 +35,7 @@ pub enum Event {
 
 /// A point of a metric's series.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-pub struct Metric {
+pub struct MetricPoint {
     /// Name, 1 to 250 bytes.
     pub name: String,
     /// Value; a number or `"NaN"`, `"Infinity"`, `"-Infinity"`.
@@ -122,7 +122,7 @@ pub struct Child {
 pub struct Message {
     /// How serious it is. A notice that has a reason goes into `status.notices`.
     #[serde(default)]
-    pub level: Level,
+    pub level: MessageLevel,
     /// A CamelCase word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -133,7 +133,7 @@ pub struct Message {
 /// How serious a message is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub enum Level {
+pub enum MessageLevel {
     /// Progress.
     #[default]
     Info,
@@ -180,14 +180,14 @@ struct Line<'a> {
     #[serde(default)]
     status: Option<String>,
     #[serde(default)]
-    level: Option<Level>,
+    level: Option<MessageLevel>,
     #[serde(default)]
     reason: Option<String>,
     #[serde(default)]
     text: Option<String>,
 }
 
-impl Event {
+impl ToolEvent {
     /// Reads one line, without its line feed. The error is the `problem` of an [`EventError`].
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         if line.len() > MAX_LINE {
@@ -202,10 +202,10 @@ impl Event {
 }
 
 impl Line<'_> {
-    fn check(self) -> Result<Event, String> {
+    fn check(self) -> Result<ToolEvent, String> {
         let kind = self.kind.as_ref();
         Ok(match kind {
-            "metric" => Event::Metric(Metric {
+            "metric" => ToolEvent::Metric(MetricPoint {
                 name: name(self.name)?,
                 value: number(self.value.ok_or("has a metric without a value")?)?,
                 step: self.step.map(|v| integer(v, "step")).transpose()?.unwrap_or(0),
@@ -222,22 +222,22 @@ impl Line<'_> {
                     child: self.child,
                 };
                 if kind == "param" {
-                    Event::Param(pair)
+                    ToolEvent::Param(pair)
                 } else {
-                    Event::Tag(pair)
+                    ToolEvent::Tag(pair)
                 }
             }
-            "dataset" => Event::Dataset(Dataset {
+            "dataset" => ToolEvent::Dataset(Dataset {
                 name: name(self.name)?,
                 digest: self.digest,
                 source: self.source,
             }),
-            "child" => Event::Child(Child {
+            "child" => ToolEvent::Child(Child {
                 id: self.id.ok_or("has a child without an id")?,
                 name: self.name,
                 status: self.status,
             }),
-            "message" => Event::Message(Message {
+            "message" => ToolEvent::Message(Message {
                 level: self.level.unwrap_or_default(),
                 reason: self.reason,
                 text: self.text.ok_or("has a message without a text")?,
@@ -354,9 +354,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn metric(line: &str) -> Metric {
-        match Event::parse(line.as_bytes()) {
-            Ok(Event::Metric(m)) => m,
+    fn metric(line: &str) -> MetricPoint {
+        match ToolEvent::parse(line.as_bytes()) {
+            Ok(ToolEvent::Metric(m)) => m,
             other => panic!("{other:?}"),
         }
     }
@@ -381,7 +381,7 @@ mod tests {
                 let m = metric(&format!(r#"{{"type":"metric","name":"a\"NaN","value": {value} }}"#));
                 assert_eq!(value_text(m.value), text);
                 assert_eq!(m.name, "a\"NaN");
-                let again = serde_json::to_string(&Event::Metric(m)).unwrap();
+                let again = serde_json::to_string(&ToolEvent::Metric(m)).unwrap();
                 assert!(again.contains(&format!("\"value\":\"{text}\"")), "{again}");
             }
         }
@@ -395,10 +395,11 @@ mod tests {
             ("true", "true"),
             ("12345678901234567890", "12345678901234567890"),
         ] {
-            let event = Event::parse(format!(r#"{{"type":"param","name":"c","value":{value}}}"#).as_bytes()).unwrap();
+            let event =
+                ToolEvent::parse(format!(r#"{{"type":"param","name":"c","value":{value}}}"#).as_bytes()).unwrap();
             assert_eq!(
                 event,
-                Event::Param(Pair {
+                ToolEvent::Param(Pair {
                     name: "c".into(),
                     value: text.into(),
                     child: None
@@ -429,13 +430,17 @@ mod tests {
             ("[]", "not an event"),
             ("", "not an event"),
         ] {
-            let error = Event::parse(line.as_bytes()).unwrap_err();
+            let error = ToolEvent::parse(line.as_bytes()).unwrap_err();
             assert!(error.contains(words), "{line}: {error}");
             assert!(!error.contains("s3cret"), "{line}: {error}");
         }
         let long = format!(r#"{{"type":"metric","name":"{}","value":1}}"#, "x".repeat(251));
-        assert!(Event::parse(long.as_bytes()).unwrap_err().contains("251 bytes"));
-        assert!(Event::parse(&vec![b' '; MAX_LINE + 1]).unwrap_err().contains("65536"));
+        assert!(ToolEvent::parse(long.as_bytes()).unwrap_err().contains("251 bytes"));
+        assert!(
+            ToolEvent::parse(&vec![b' '; MAX_LINE + 1])
+                .unwrap_err()
+                .contains("65536")
+        );
     }
 
     proptest! {
@@ -450,18 +455,18 @@ mod tests {
 
         #[test]
         fn any_bytes_are_an_event_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Event::parse(&bytes);
+            let _ = ToolEvent::parse(&bytes);
         }
 
         #[test]
         fn any_event_survives_writing(name in ".{1,40}", value in ".{0,60}", step: i64, at: Option<i64>) {
             let events = [
-                Event::Metric(Metric { name: name.clone(), value: 0.5, step, timestamp: at, dataset: None, model: None, child: None }),
-                Event::Tag(Pair { name, value, child: Some("NaN".into()) }),
+                ToolEvent::Metric(MetricPoint { name: name.clone(), value: 0.5, step, timestamp: at, dataset: None, model: None, child: None }),
+                ToolEvent::Tag(Pair { name, value, child: Some("NaN".into()) }),
             ];
             for event in events {
                 let line = serde_json::to_string(&event).unwrap();
-                prop_assert_eq!(Event::parse(line.as_bytes()).unwrap(), event);
+                prop_assert_eq!(ToolEvent::parse(line.as_bytes()).unwrap(), event);
             }
         }
     }

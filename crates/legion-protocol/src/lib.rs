@@ -33,7 +33,7 @@ pub const WIRE_VERSION: u32 = 1;
 pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("training", schema::<training::TrainingDocument>()),
-        ("event", schema::<events::Event>()),
+        ("event", schema::<events::ToolEvent>()),
         ("result", schema::<result::ResultDocument>()),
         ("exit-record", schema::<exit::ExitRecord>()),
         ("fetch-task", schema::<task::FetchTask>()),

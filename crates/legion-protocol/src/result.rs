@@ -16,7 +16,7 @@ pub struct ResultDocument {
     pub protocol: u32,
     /// The run as an external system knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<External>,
+    pub external: Option<WireExternalRun>,
     /// What the command ran in: `python`, `from`, `lock`, ...
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
@@ -28,7 +28,7 @@ pub struct ResultDocument {
     pub files: Vec<RunFile>,
     /// What users should know although the run succeeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notices: Vec<Notice>,
+    pub notices: Vec<WireNotice>,
     /// Why the run failed, in the toolchain's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ToolError>,
@@ -37,7 +37,8 @@ pub struct ResultDocument {
 /// The run as an external system (MLflow) knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct External {
+#[schemars(rename = "External")]
+pub struct WireExternalRun {
     /// Name of the system.
     pub system: String,
     /// Its version.
@@ -90,7 +91,8 @@ pub struct RunFile {
 /// Something users should know although the run succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Notice {
+#[schemars(rename = "Notice")]
+pub struct WireNotice {
     /// A CamelCase word: `NoSignature`, `UndeclaredParameter`, ...
     pub reason: String,
     /// One sentence.

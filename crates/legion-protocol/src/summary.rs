@@ -1,7 +1,7 @@
 //! From an event stream to what status shows: the last value of every metric, parameters, tags, notices.
 
-use crate::events::{Event, EventError, Level, MAX_LINE, Metric, Pair, value_text};
-use crate::result::{MAX_NOTICES, Notice};
+use crate::events::{EventError, MAX_LINE, MessageLevel, MetricPoint, Pair, ToolEvent, value_text};
+use crate::result::{MAX_NOTICES, WireNotice};
 use crate::text::bounded;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,8 @@ pub struct NamedValue {
 /// How many entries of each kind status does not show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Omitted {
+#[schemars(rename = "Omitted")]
+pub struct WireOmitted {
     /// Metrics.
     pub metrics: u64,
     /// Parameters.
@@ -71,9 +72,9 @@ pub struct Summary {
     /// The tags, in the order they were first set.
     pub tags: Vec<NamedValue>,
     /// Messages of level notice.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<WireNotice>,
     /// What the limits left out.
-    pub omitted: Omitted,
+    pub omitted: WireOmitted,
     /// Points of all metrics, children's included.
     pub points: u64,
     /// Lines of the stream.
@@ -92,7 +93,7 @@ pub struct Summarizer {
     metric_index: HashMap<String, usize>,
     parameters: Pairs,
     tags: Pairs,
-    notices: Vec<Notice>,
+    notices: Vec<WireNotice>,
     omitted_metric_points: u64,
     points: u64,
     lines: u64,
@@ -100,7 +101,7 @@ pub struct Summarizer {
 
 #[derive(Debug)]
 struct Tracked {
-    last: Metric,
+    last: MetricPoint,
     count: u64,
     min: f64,
     max: f64,
@@ -137,11 +138,11 @@ impl Summarizer {
     /// Takes the next line of the stream, without its line feed, and gives back the event. `complete` says whether the
     /// line ended with a line feed: an incomplete last line that is no event was torn by the end of its writer, and is
     /// ignored. `arrival` stands in for a metric's missing timestamp.
-    pub fn line(&mut self, line: &[u8], complete: bool, arrival: Option<i64>) -> Result<Option<Event>, EventError> {
+    pub fn line(&mut self, line: &[u8], complete: bool, arrival: Option<i64>) -> Result<Option<ToolEvent>, EventError> {
         self.lines += 1;
-        match Event::parse(line) {
+        match ToolEvent::parse(line) {
             Ok(mut event) => {
-                if let Event::Metric(m) = &mut event {
+                if let ToolEvent::Metric(m) = &mut event {
                     m.timestamp = m.timestamp.or(arrival);
                 }
                 self.event(&event);
@@ -158,19 +159,19 @@ impl Summarizer {
         }
     }
 
-    fn event(&mut self, event: &Event) {
+    fn event(&mut self, event: &ToolEvent) {
         match event {
-            Event::Metric(m) => {
+            ToolEvent::Metric(m) => {
                 self.points += 1;
                 if m.child.is_none() {
                     self.metric(m);
                 }
             }
-            Event::Param(p) if p.child.is_none() => self.parameters.set(p.clone()),
-            Event::Tag(p) if p.child.is_none() => self.tags.set(p.clone()),
-            Event::Message(m) if m.level == Level::Notice && self.notices.len() < MAX_NOTICES => {
+            ToolEvent::Param(p) if p.child.is_none() => self.parameters.set(p.clone()),
+            ToolEvent::Tag(p) if p.child.is_none() => self.tags.set(p.clone()),
+            ToolEvent::Message(m) if m.level == MessageLevel::Notice && self.notices.len() < MAX_NOTICES => {
                 let reason = m.reason.as_deref().unwrap_or("Notice");
-                let notice = Notice {
+                let notice = WireNotice {
                     reason: bounded(reason, 64),
                     message: bounded(&m.text, 256),
                 };
@@ -182,7 +183,7 @@ impl Summarizer {
         }
     }
 
-    fn metric(&mut self, m: &Metric) {
+    fn metric(&mut self, m: &MetricPoint) {
         let Some(i) = self.metric_index.get(&m.name) else {
             if self.metrics.len() == MAX_FOLLOWED {
                 self.omitted_metric_points += 1;
@@ -232,7 +233,7 @@ impl Summarizer {
             parameters,
             tags,
             notices: self.notices,
-            omitted: Omitted {
+            omitted: WireOmitted {
                 metrics: cut as u64 + self.omitted_metric_points,
                 parameters: omitted_parameters,
                 tags: omitted_tags,

@@ -3,7 +3,7 @@
 //! A task names things relative to directories that the agent learns from its environment; it holds no path of a node
 //! and no secret, only the names of Secrets, so that an error can name them.
 
-use crate::training::{ModelName, Objective, SourceKind, TrainingDocument};
+use crate::training::{SourceKind, TrainingDocument, WireModel, WireObjective};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +94,7 @@ pub enum SourceTask {
     /// Objects of an S3-compatible store, in the slot `source`: all below a prefix, or one archive.
     ObjectStore {
         /// The store.
-        store: Store,
+        store: WireStore,
         /// A prefix, or an object that ends in `.tar`, `.tar.gz` or `.tgz`.
         path: String,
     },
@@ -121,7 +121,8 @@ impl SourceTask {
 /// A place that holds data, by the type of its connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum Store {
+#[schemars(rename = "Store")]
+pub enum WireStore {
     /// An S3-compatible object store.
     S3 {
         /// Bucket.
@@ -164,7 +165,7 @@ pub struct DataTask {
     /// The slot of its secret and volume: `data-0`, `data-1`, ...
     pub slot: String,
     /// Where it is.
-    pub store: Store,
+    pub store: WireStore,
     /// Path within the connection's root: a file or object, or a directory or prefix.
     #[serde(default)]
     pub remote_path: String,
@@ -186,7 +187,7 @@ pub struct OutputTask {
     /// Name of the connection, for messages.
     pub connection: String,
     /// The store, in the slot `output`.
-    pub store: Store,
+    pub store: WireStore,
     /// The rendered path template.
     pub path: String,
     /// Path of the success record: `.legion/<training uid>/<runId>.json`.
@@ -221,13 +222,13 @@ pub struct PublishTask {
     /// Number of the attempt.
     pub attempt: u32,
     /// The model to be made.
-    pub model: ModelName,
+    pub model: WireModel,
     /// `format` of the toolchain, `name/version`.
     #[serde(default)]
     pub format: String,
     /// `spec.objective`.
     #[serde(default)]
-    pub objective: Option<Objective>,
+    pub objective: Option<WireObjective>,
     /// Where results go.
     pub output: OutputTask,
     /// Limits on what is published.
@@ -283,7 +284,7 @@ mod tests {
         let source: SourceTask =
             serde_json::from_str(r#"{"kind":"git","uri":"https://e/x.git","ref":"main"}"#).unwrap();
         assert_eq!(source.kind(), SourceKind::Git);
-        let store: Store = serde_json::from_str(r#"{"type":"s3","bucket":"b"}"#).unwrap();
-        assert!(matches!(store, Store::S3 { ref prefix, .. } if prefix.is_empty()));
+        let store: WireStore = serde_json::from_str(r#"{"type":"s3","bucket":"b"}"#).unwrap();
+        assert!(matches!(store, WireStore::S3 { ref prefix, .. } if prefix.is_empty()));
     }
 }

@@ -25,7 +25,7 @@ pub struct TrainingDocument {
     /// Name of the pod.
     pub pod: String,
     /// The model to be made.
-    pub model: ModelName,
+    pub model: WireModel,
     /// `format` of the toolchain, `name/version`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub format: String,
@@ -43,20 +43,21 @@ pub struct TrainingDocument {
     pub hyper_parameters: BTreeMap<String, String>,
     /// `spec.objective`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub objective: Option<Objective>,
+    pub objective: Option<WireObjective>,
     /// `spec.workDir`, relative to the root of the source; empty for the root itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub work_dir: String,
     /// Where the source came from, with what pins it.
-    pub source: SourceFacts,
+    pub source: WireSource,
     /// The data bindings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub data: Vec<DataFacts>,
+    pub data: Vec<WireData>,
 }
 
 /// Name and version of the model that a training makes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ModelName {
+#[schemars(rename = "ModelName")]
+pub struct WireModel {
     /// Name.
     pub name: String,
     /// Version.
@@ -66,16 +67,18 @@ pub struct ModelName {
 
 /// The metric that a training is judged by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Objective {
+#[schemars(rename = "Objective")]
+pub struct WireObjective {
     /// Name of the metric.
     pub metric: String,
     /// Which values are better.
-    pub goal: Goal,
+    pub goal: WireGoal,
 }
 
 /// Which values of the objective's metric are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Goal {
+#[schemars(rename = "Goal")]
+pub enum WireGoal {
     /// Larger ones.
     Maximize,
     /// Smaller ones.
@@ -99,7 +102,8 @@ pub enum SourceKind {
 /// Where the source came from and what pins it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SourceFacts {
+#[schemars(rename = "SourceFacts")]
+pub struct WireSource {
     /// Kind of the source.
     pub kind: SourceKind,
     /// Address, without credentials; the name of a ConfigMap.
@@ -119,7 +123,8 @@ pub struct SourceFacts {
 /// One data binding as the trainer sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DataFacts {
+#[schemars(rename = "DataFacts")]
+pub struct WireData {
     /// Name of the binding: `$LEGION_DATA/<name>` is the data.
     pub name: String,
     /// Where it came from, without credentials.

@@ -24,8 +24,8 @@ use legion_protocol::{
     digest, env,
     exit::ExitRecord,
     message::{
-        Artifact, Counts, FetchHead, FetchMessage, FetchOutcome, FetchSource, FetchTail, PublishHead, PublishMessage,
-        PublishOutcome, PublishTail,
+        Counts, FetchHead, FetchMessage, FetchOutcome, FetchTail, FetchedSource, PublishHead, PublishMessage,
+        PublishOutcome, PublishTail, WireArtifact,
     },
     reason::{StepError, StepReason},
     summary::{MetricSummary, NamedValue},
@@ -143,11 +143,11 @@ impl Agents {
             _ => FetchMessage {
                 head: FetchHead {
                     outcome: if skip { FetchOutcome::Skip } else { FetchOutcome::Ready },
-                    source: Some(FetchSource {
+                    source: Some(FetchedSource {
                         digest: digest::of_bytes(b"source"),
                         files: 1,
                         size_bytes: 6,
-                        ..FetchSource::default()
+                        ..FetchedSource::default()
                     }),
                     error: None,
                 },
@@ -243,7 +243,7 @@ impl Agents {
             head: PublishHead {
                 outcome: PublishOutcome::Published,
                 exit: Some(record),
-                artifact: Some(Artifact {
+                artifact: Some(WireArtifact {
                     digest: digest::of_bytes(task.run_id.as_bytes()),
                     size_bytes: 20480,
                     uri: uri.clone(),

@@ -5,7 +5,7 @@ use super::git;
 use crate::secrets::Secret;
 use crate::{Result, store};
 use legion_protocol::reason::{StepError, StepReason};
-use legion_protocol::task::{FetchTask, SourceTask, Store};
+use legion_protocol::task::{FetchTask, SourceTask, WireStore};
 
 /// What is missing, as one error that names every Secret and key; nothing when all are there.
 pub(super) fn missing(task: &FetchTask) -> Result<Option<StepError>> {
@@ -38,19 +38,19 @@ pub(super) fn missing(task: &FetchTask) -> Result<Option<StepError>> {
     }))
 }
 
-fn look(store: &Store, slot: &str, field: &str, found: &mut Vec<StepError>) -> Result<()> {
+fn look(store: &WireStore, slot: &str, field: &str, found: &mut Vec<StepError>) -> Result<()> {
     match store {
-        Store::S3 { secret, .. } => match Secret::of(secret, slot, field)? {
+        WireStore::S3 { secret, .. } => match Secret::of(secret, slot, field)? {
             Some(secret) => keys(&secret, &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"], found),
             None => Ok(()),
         },
-        Store::Http { secret, .. } => match Secret::of(secret, slot, field)? {
+        WireStore::Http { secret, .. } => match Secret::of(secret, slot, field)? {
             Some(secret) if secret.get("token")?.is_some() => Ok(()),
             Some(secret) if secret.get("username")?.is_some() => keys(&secret, &["password"], found),
             Some(secret) => keys(&secret, &["token"], found),
             None => Ok(()),
         },
-        Store::Volume { .. } => Ok(()),
+        WireStore::Volume { .. } => Ok(()),
     }
 }
 

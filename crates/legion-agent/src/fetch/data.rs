@@ -6,15 +6,15 @@ use crate::secrets::Secret;
 use crate::store::s3::{Bucket, Use};
 use crate::tree::{self, Facts, Limits};
 use crate::{Result, node_fault, places};
-use legion_protocol::message::DataFact;
+use legion_protocol::message::FetchedData;
 use legion_protocol::reason::{StepError, StepReason};
-use legion_protocol::task::{DataTask, Store};
-use legion_protocol::training::DataFacts;
+use legion_protocol::task::{DataTask, WireStore};
+use legion_protocol::training::WireData;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// Brings one binding in.
-pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits) -> Result<(DataFact, DataFacts)> {
+pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits) -> Result<(FetchedData, WireData)> {
     let field = format!("spec.data[{}]", task.name);
     let name = places::relative(&task.name, &field)?;
     if name.components().count() != 1 {
@@ -41,7 +41,7 @@ pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits
             .map_err(|e| node_fault(format_args!("cannot make {}", entry.display()), &e))?;
         placed
     };
-    let seen = DataFacts {
+    let seen = WireData {
         name: task.name.clone(),
         uri: task.uri.clone(),
         local_path: task.local_path.clone(),
@@ -49,7 +49,7 @@ pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits
         digest: facts.digest.clone(),
     };
     Ok((
-        DataFact {
+        FetchedData {
             name: task.name.clone(),
             digest: facts.digest,
             files: facts.files,
@@ -65,11 +65,11 @@ fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<Facts> {
         StepError::new(StepReason::DataNotFound, message)
     };
     match &task.store {
-        Store::Http { uri, secret } => {
+        WireStore::Http { uri, secret } => {
             let secret = Secret::of(secret, &task.slot, "spec.data")?;
             http::download(&http::address(uri, &task.remote_path)?, secret.as_ref(), to, limits)
         }
-        Store::S3 { secret, .. } => {
+        WireStore::S3 { secret, .. } => {
             let secret = Secret::of(secret, &task.slot, "spec.data")?;
             let bucket = Bucket::open(&task.store, secret.as_ref(), Use::Data)?;
             let path = task.remote_path.trim_end_matches('/');
@@ -85,7 +85,7 @@ fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<Facts> {
             places::make(to)?;
             source::prefix(&bucket, path, to, limits)?.ok_or_else(nothing)
         }
-        Store::Volume { path } => {
+        WireStore::Volume { path } => {
             let mount = places::storage(&task.slot)?;
             let below = places::relative(path, "spec.data")?.join(places::relative(&task.remote_path, "spec.data")?);
             let from = mount.join(&below);

@@ -8,7 +8,7 @@ use super::askpass;
 use crate::secrets::{Secret, hide};
 use crate::tree::{self, Limits};
 use crate::{Result, node_fault, places, retry};
-use legion_protocol::message::FetchSource;
+use legion_protocol::message::FetchedSource;
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::text::bounded;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ pub(super) fn fetch(
     secret: Option<&Secret>,
     to: &Path,
     limits: Limits,
-) -> Result<FetchSource> {
+) -> Result<FetchedSource> {
     let git = Git::prepare(&repository, secret, to)?;
     git.run(&["init", "--quiet", "--template=", "."])?;
     git.run(&["remote", "add", "origin", "--", &git.uri])?;
@@ -85,7 +85,7 @@ pub(super) fn fetch(
         })?;
     }
     let facts = tree::check(to, limits).map_err(|e| e.field(FIELD))?;
-    Ok(FetchSource {
+    Ok(FetchedSource {
         commit,
         digest: String::new(),
         files: facts.files,

@@ -5,10 +5,10 @@ use crate::secrets::Secret;
 use crate::store::s3::{Bucket, Use};
 use crate::tree::{self, Facts, Limits};
 use crate::{Result, extract, places, retry};
-use legion_protocol::message::FetchSource;
+use legion_protocol::message::FetchedSource;
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::SourceTask;
-use legion_protocol::task::Store;
+use legion_protocol::task::WireStore;
 use legion_protocol::{digest, env};
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use std::path::Path;
 pub(super) const SLOT: &str = "source";
 
 /// Brings the source into an empty directory.
-pub(super) fn fetch(task: &SourceTask, to: &Path, limits: Limits) -> Result<FetchSource> {
+pub(super) fn fetch(task: &SourceTask, to: &Path, limits: Limits) -> Result<FetchedSource> {
     match task {
         SourceTask::Git {
             uri,
@@ -42,8 +42,8 @@ pub(super) fn fetch(task: &SourceTask, to: &Path, limits: Limits) -> Result<Fetc
     }
 }
 
-fn pinned(facts: Facts) -> FetchSource {
-    FetchSource {
+fn pinned(facts: Facts) -> FetchedSource {
+    FetchedSource {
         commit: String::new(),
         digest: facts.digest,
         files: facts.files,
@@ -104,9 +104,9 @@ fn config_map(name: &str, expected: &str, to: &Path) -> Result<Facts> {
     })
 }
 
-fn object_store(store: &Store, path: &str, to: &Path, limits: Limits) -> Result<Facts> {
+fn object_store(store: &WireStore, path: &str, to: &Path, limits: Limits) -> Result<Facts> {
     const FIELD: &str = "spec.source.objectStore";
-    let Store::S3 { secret, .. } = store else {
+    let WireStore::S3 { secret, .. } = store else {
         return Err(StepError::new(
             StepReason::TaskInvalid,
             "an objectStore source needs a store of type s3",

@@ -3,7 +3,7 @@
 use crate::beneath::{Refused, Root};
 use crate::{Result, terminate};
 use legion_protocol::env::files;
-use legion_protocol::events::{Event, MAX_LINE};
+use legion_protocol::events::{MAX_LINE, ToolEvent};
 use legion_protocol::exit::ExitRecord;
 use legion_protocol::log;
 use legion_protocol::reason::{StepError, StepReason};
@@ -86,7 +86,7 @@ pub(super) fn events(run: &Root, limit: u64, sink: &mut dyn Write) -> Result<(Su
     }
 }
 
-fn write(event: &Event, sink: &mut dyn Write) -> Result<()> {
+fn write(event: &ToolEvent, sink: &mut dyn Write) -> Result<()> {
     let mut line = serde_json::to_vec(event).map_err(|e| {
         StepError::new(
             StepReason::ProtocolViolation,

@@ -9,7 +9,7 @@ use crate::{Result, places, report, retry, terminate};
 use legion_protocol::env::files;
 use legion_protocol::exit::ExitRecord;
 use legion_protocol::message::{
-    Artifact, Counts, HeadError, PublishHead, PublishMessage, PublishOutcome, PublishTail, Stored,
+    Counts, HeadError, PublishHead, PublishMessage, PublishOutcome, PublishTail, WireArtifact, WireStoredFile,
 };
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::result::ResultDocument;
@@ -122,14 +122,14 @@ struct Facts {
     exit: Option<ExitRecord>,
     summary: Summary,
     document: Option<ResultDocument>,
-    log: Option<Stored>,
-    series: Option<Stored>,
-    files: Option<Stored>,
+    log: Option<WireStoredFile>,
+    series: Option<WireStoredFile>,
+    files: Option<WireStoredFile>,
 }
 
 impl Facts {
     /// The message about the run. What status shows comes from one place for success and failure alike.
-    fn message(self, task: &PublishTask, outcome: PublishOutcome, artifact: Option<Artifact>) -> PublishMessage {
+    fn message(self, task: &PublishTask, outcome: PublishOutcome, artifact: Option<WireArtifact>) -> PublishMessage {
         let Self {
             exit,
             summary,
@@ -213,8 +213,8 @@ fn object(task: &PublishTask, name: &str) -> String {
 }
 
 /// Something stored, as status shows it.
-fn stored(task: &PublishTask, name: &str, bytes: u64) -> Stored {
-    Stored {
+fn stored(task: &PublishTask, name: &str, bytes: u64) -> WireStoredFile {
+    WireStoredFile {
         uri: task.output.uri_of(name),
         size_bytes: bytes,
         truncated: false,

@@ -8,7 +8,7 @@ use crate::record::{self, Found};
 use crate::store::{Created, Output, StoredObject, sink_error};
 use crate::{Result, places, retry};
 use legion_protocol::env::{self, objects};
-use legion_protocol::message::{Artifact, HeadError, PublishMessage, PublishOutcome, Stored};
+use legion_protocol::message::{HeadError, PublishMessage, PublishOutcome, WireArtifact, WireStoredFile};
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::result::ResultDocument;
 use legion_protocol::task::PublishTask;
@@ -129,11 +129,11 @@ fn put(
     })
 }
 
-fn log_object(task: &PublishTask, store: &Output, log: &mut Log) -> Result<Option<Stored>> {
+fn log_object(task: &PublishTask, store: &Output, log: &mut Log) -> Result<Option<WireStoredFile>> {
     let done = put(store, &object(task, objects::LOG), log.estimate(), |sink| {
         log.copy(sink)
     })?;
-    Ok(Some(Stored {
+    Ok(Some(WireStoredFile {
         truncated: log.truncated(),
         ..stored(task, objects::LOG, done.bytes)
     }))
@@ -143,7 +143,7 @@ fn series(
     task: &PublishTask,
     store: &Output,
     run: &Root,
-    series: &mut Option<Stored>,
+    series: &mut Option<WireStoredFile>,
 ) -> Result<(legion_protocol::summary::Summary, Option<StepError>)> {
     let mut found = None;
     let limit = task.limits.events_bytes;
@@ -153,7 +153,7 @@ fn series(
     })?;
     let (summary, violation) = found.unwrap_or_default();
     let summary = summary.finish(task.objective.as_ref().map(|o| o.metric.as_str()));
-    *series = Some(Stored {
+    *series = Some(WireStoredFile {
         points: Some(summary.points),
         ..stored(task, objects::SERIES, done.bytes)
     });
@@ -161,7 +161,7 @@ fn series(
 }
 
 /// Packs and stores the model and the other files of the run. Nothing when the toolchain says that there is no model.
-fn artifact(task: &PublishTask, store: &Output, facts: &mut Facts) -> Result<Option<Artifact>> {
+fn artifact(task: &PublishTask, store: &Output, facts: &mut Facts) -> Result<Option<WireArtifact>> {
     let output = places::in_work(env::OUTPUT, "output")?;
     let document = facts.document.clone();
     facts.files = match document.as_ref().filter(|d| !d.files.is_empty()) {
@@ -189,14 +189,14 @@ fn artifact(task: &PublishTask, store: &Output, facts: &mut Facts) -> Result<Opt
     let done = put(store, &object(task, MODEL), packing.estimate(), |sink| {
         packing.write(sink)
     })?;
-    Ok(Some(Artifact {
+    Ok(Some(WireArtifact {
         digest: done.digest,
         size_bytes: done.bytes,
         uri: task.output.uri_of(MODEL),
     }))
 }
 
-fn run_files(task: &PublishTask, store: &Output, output: &Path, document: &ResultDocument) -> Result<Stored> {
+fn run_files(task: &PublishTask, store: &Output, output: &Path, document: &ResultDocument) -> Result<WireStoredFile> {
     let mut paths = Vec::new();
     for (i, file) in document.files.iter().enumerate() {
         let name = if file.name.is_empty() { &file.path } else { &file.name };

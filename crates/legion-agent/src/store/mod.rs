@@ -9,7 +9,7 @@ use crate::{Result, places};
 use directory::Directory;
 use legion_protocol::digest;
 use legion_protocol::reason::{StepError, StepReason};
-use legion_protocol::task::{OutputTask, Store};
+use legion_protocol::task::{OutputTask, WireStore};
 use s3::Bucket;
 use sha2::{Digest as _, Sha256};
 use std::io::Write;
@@ -67,16 +67,16 @@ impl Output {
     /// Opens the store of a task. Nothing is asked of it yet.
     pub(crate) fn open(task: &OutputTask) -> Result<Self> {
         let place = match &task.store {
-            Store::S3 { secret, .. } => Place::Bucket(Bucket::open(
+            WireStore::S3 { secret, .. } => Place::Bucket(Bucket::open(
                 &task.store,
                 Secret::of(secret, SLOT, FIELD)?.as_ref(),
                 s3::Use::Output,
             )?),
-            Store::Volume { path } => Place::Directory(Directory::new(
+            WireStore::Volume { path } => Place::Directory(Directory::new(
                 places::storage(SLOT)?.join(places::relative(path, FIELD)?),
                 &task.uri,
             )),
-            Store::Http { .. } => {
+            WireStore::Http { .. } => {
                 return Err(StepError::new(
                     StepReason::OutputNotWritable,
                     format!(

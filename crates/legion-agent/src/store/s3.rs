@@ -7,7 +7,7 @@ use crate::{Result, tls, tree};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use legion_protocol::reason::{StepError, StepReason};
-use legion_protocol::task::Store;
+use legion_protocol::task::WireStore;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as Key;
 use object_store::{
@@ -94,8 +94,8 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     /// The bucket of a task.
-    pub(crate) fn open(store: &Store, secret: Option<&Secret>, usage: Use) -> Result<Self> {
-        let Store::S3 {
+    pub(crate) fn open(store: &WireStore, secret: Option<&Secret>, usage: Use) -> Result<Self> {
+        let WireStore::S3 {
             bucket,
             prefix,
             endpoint,

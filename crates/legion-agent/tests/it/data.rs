@@ -3,11 +3,11 @@
 use crate::harness::{self, Pod, answer};
 use legion_protocol::digest;
 use legion_protocol::reason::StepReason;
-use legion_protocol::task::{DataTask, FetchTask, SourceTask, Store};
+use legion_protocol::task::{DataTask, FetchTask, SourceTask, WireStore};
 use std::os::unix::fs::symlink;
 use std::sync::mpsc;
 
-fn binding(name: &str, store: Store, remote: &str, local: &str) -> DataTask {
+fn binding(name: &str, store: WireStore, remote: &str, local: &str) -> DataTask {
     DataTask {
         name: name.into(),
         slot: "data-0".into(),
@@ -28,8 +28,8 @@ fn with(pod: &Pod, data: Vec<DataTask>) -> FetchTask {
     }
 }
 
-fn volume() -> Store {
-    Store::Volume { path: String::new() }
+fn volume() -> WireStore {
+    WireStore::Volume { path: String::new() }
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn serve(answers: Vec<Vec<u8>>) -> (String, mpsc::Receiver<String>) {
 fn http(uri: &str, secret: &str) -> DataTask {
     binding(
         "d",
-        Store::Http {
+        WireStore::Http {
             uri: uri.into(),
             secret: secret.into(),
         },

@@ -5,7 +5,7 @@ use legion_protocol::exit::ExitRecord;
 use legion_protocol::message::*;
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::*;
-use legion_protocol::training::{Goal, ModelName, Objective, TrainingDocument};
+use legion_protocol::training::{TrainingDocument, WireGoal, WireModel, WireObjective};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -21,7 +21,7 @@ pub const RUN: &str = "7f3a1c9e";
 /// The directories of one pod, and what survives it.
 pub struct Pod {
     dir: TempDir,
-    pub store: Store,
+    pub store: WireStore,
 }
 
 impl Pod {
@@ -44,7 +44,7 @@ impl Pod {
         }
         Self {
             dir,
-            store: Store::Volume { path: String::new() },
+            store: WireStore::Volume { path: String::new() },
         }
     }
 
@@ -90,7 +90,7 @@ impl Pod {
                 sequence: 1,
                 attempt: 1,
                 pod: format!("wine-{RUN}-1"),
-                model: ModelName {
+                model: WireModel {
                     name: "wine".into(),
                     version: "1".into(),
                 },
@@ -113,14 +113,14 @@ impl Pod {
             run_id: RUN.into(),
             sequence: 1,
             attempt: 1,
-            model: ModelName {
+            model: WireModel {
                 name: "wine".into(),
                 version: "1".into(),
             },
             format: "gppi/v1".into(),
-            objective: Some(Objective {
+            objective: Some(WireObjective {
                 metric: "val_accuracy".into(),
-                goal: Goal::Maximize,
+                goal: WireGoal::Maximize,
             }),
             output: self.output(),
             limits: PublishLimits::default(),

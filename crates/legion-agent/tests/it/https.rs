@@ -4,7 +4,7 @@ use crate::git::{AS, repository, source};
 use crate::harness::{Fetched, Pod, fixture, sh};
 use legion_protocol::message::FetchMessage;
 use legion_protocol::reason::StepReason;
-use legion_protocol::task::{DataTask, FetchTask, SourceTask, Store};
+use legion_protocol::task::{DataTask, FetchTask, SourceTask, WireStore};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -262,11 +262,11 @@ fn a_certificate_that_nobody_vouches_for_is_refused_by_name() {
         digest: String::new(),
         uri: server.address.clone(),
     };
-    let http = Store::Http {
+    let http = WireStore::Http {
         uri: server.address.clone(),
         secret: String::new(),
     };
-    let s3 = Store::S3 {
+    let s3 = WireStore::S3 {
         bucket: "b".into(),
         prefix: String::new(),
         endpoint: server.address.clone(),

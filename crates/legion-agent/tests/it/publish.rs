@@ -6,7 +6,7 @@ use legion_protocol::exit::ExitRecord;
 use legion_protocol::message::PublishOutcome;
 use legion_protocol::reason::{StepClass, StepReason};
 use legion_protocol::success::SuccessRecord;
-use legion_protocol::task::{SourceTask, Store};
+use legion_protocol::task::{SourceTask, WireStore};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -392,7 +392,7 @@ fn told_to_stop_while_the_store_does_not_answer_it_says_how_far_it_got() {
     let mut pod = Pod::new();
     // A store that takes connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    pod.store = Store::S3 {
+    pod.store = WireStore::S3 {
         bucket: "models".into(),
         prefix: String::new(),
         endpoint: format!("http://{}", silent.local_addr().unwrap()),

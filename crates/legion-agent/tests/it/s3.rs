@@ -5,7 +5,7 @@ use crate::publish::good;
 use legion_protocol::digest;
 use legion_protocol::message::PublishOutcome;
 use legion_protocol::reason::StepReason;
-use legion_protocol::task::{DataTask, FetchTask, SourceTask, Store};
+use legion_protocol::task::{DataTask, FetchTask, SourceTask, WireStore};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt as _, PutPayload};
@@ -65,13 +65,13 @@ impl Remote {
         object.ok().map(|bytes| bytes.to_vec())
     }
 
-    fn store(&self) -> Store {
+    fn store(&self) -> WireStore {
         store(self.endpoint, "models", self.prefix)
     }
 }
 
-fn store(endpoint: &str, bucket: &str, prefix: &str) -> Store {
-    Store::S3 {
+fn store(endpoint: &str, bucket: &str, prefix: &str) -> WireStore {
+    WireStore::S3 {
         bucket: bucket.into(),
         prefix: prefix.into(),
         endpoint: endpoint.into(),
@@ -362,7 +362,7 @@ fn what_a_store_answers_is_told_without_what_it_repeats() {
                 given.clone()
             })
         });
-        pod.store = Store::S3 {
+        pod.store = WireStore::S3 {
             bucket: "b".into(),
             prefix: String::new(),
             endpoint: address,
@@ -386,8 +386,8 @@ fn what_a_store_answers_is_told_without_what_it_repeats() {
     }
 }
 
-fn anonymous(endpoint: &str) -> Store {
-    Store::S3 {
+fn anonymous(endpoint: &str) -> WireStore {
+    WireStore::S3 {
         bucket: "b".into(),
         prefix: String::new(),
         endpoint: endpoint.into(),

@@ -4,7 +4,7 @@ use crate::harness::Pod;
 use legion_protocol::digest;
 use legion_protocol::message::FetchOutcome;
 use legion_protocol::reason::StepReason;
-use legion_protocol::task::{SourceTask, Store};
+use legion_protocol::task::{SourceTask, WireStore};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Instant;
 
@@ -106,7 +106,7 @@ fn an_output_that_cannot_be_written_fails_before_the_training() {
         &["default/wine"],
     );
     assert_eq!(error.field, "spec.output");
-    pod.store = Store::Http {
+    pod.store = WireStore::Http {
         uri: "https://e.org".into(),
         secret: String::new(),
     };

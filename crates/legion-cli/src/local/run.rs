@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use legion_api::ModelTraining;
 use legion_plan::training::ConfigMapContent;
-use legion_protocol::events::Metric;
+use legion_protocol::events::MetricPoint;
 use legion_runtime::Shutdown;
 use serde_json::json;
 
@@ -120,7 +120,7 @@ async fn failed(server: &mut Option<Server>) -> CliError {
 struct Ended {
     followed: Followed,
     /// What the plots are made of.
-    series: Result<Vec<Metric>>,
+    series: Result<Vec<MetricPoint>>,
     /// Nothing was started, because this run had ended before.
     unchanged: bool,
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::EnvVar;
 use legion_api::{
     Connection, ConnectionType, Problem, Reason, ToolchainIntegration, json::JsonObject, resources::Resources,
 };
-use legion_protocol::task::{DataTask, OutputTask, SourceTask, Store};
+use legion_protocol::task::{DataTask, OutputTask, SourceTask, WireStore};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -80,8 +80,8 @@ pub(crate) enum StorageMount {
 }
 
 /// Returns the Secret of a store.
-pub(crate) fn secret_of(store: &Store) -> Option<&str> {
-    let (Store::S3 { secret, .. } | Store::Http { secret, .. }) = store else {
+pub(crate) fn secret_of(store: &WireStore) -> Option<&str> {
+    let (WireStore::S3 { secret, .. } | WireStore::Http { secret, .. }) = store else {
         return None;
     };
     Some(secret.as_str()).filter(|secret| !secret.is_empty())
@@ -377,7 +377,7 @@ impl<'a> Resolver<'a> {
 }
 
 /// Returns the store of a connection, and what must be mounted for it.
-pub(crate) fn store(connection: &Connection, place: Place) -> (Store, Option<StorageMount>) {
+pub(crate) fn store(connection: &Connection, place: Place) -> (WireStore, Option<StorageMount>) {
     let spec = &connection.spec;
     let secret = spec
         .secret_ref
@@ -386,7 +386,7 @@ pub(crate) fn store(connection: &Connection, place: Place) -> (Store, Option<Sto
         .unwrap_or_default();
     match place {
         Place::S3 { bucket, prefix } => {
-            let store = Store::S3 {
+            let store = WireStore::S3 {
                 bucket,
                 prefix,
                 endpoint: spec.endpoint.clone().unwrap_or_default(),
@@ -395,10 +395,10 @@ pub(crate) fn store(connection: &Connection, place: Place) -> (Store, Option<Sto
             };
             (store, None)
         }
-        Place::Http { uri } | Place::Git { uri } => (Store::Http { uri, secret }, None),
-        Place::Pvc { claim, path } => (Store::Volume { path }, Some(StorageMount::Claim(claim))),
+        Place::Http { uri } | Place::Git { uri } => (WireStore::Http { uri, secret }, None),
+        Place::Pvc { claim, path } => (WireStore::Volume { path }, Some(StorageMount::Claim(claim))),
         Place::Local { directory } => (
-            Store::Volume { path: String::new() },
+            WireStore::Volume { path: String::new() },
             Some(StorageMount::Directory(directory)),
         ),
     }

@@ -8,7 +8,7 @@ use legion_api::{
     training::{EnvironmentFacts, ExternalRun, Metric, Omitted, OutputFacts, SourceFacts, StoredSeries},
 };
 use legion_protocol::{
-    message::{PublishHead, PublishOutcome, PublishTail, Stored, Tail},
+    message::{PublishHead, PublishOutcome, PublishTail, Tail, WireStoredFile},
     summary::{MAX_METRICS, MetricSummary, NamedValue},
     task::SourceTask,
     training::SourceKind,
@@ -221,7 +221,7 @@ fn notice(reason: &str, message: &str) -> Notice {
     }
 }
 
-fn stored(stored: &Stored) -> StoredFile {
+fn stored(stored: &WireStoredFile) -> StoredFile {
     StoredFile {
         uri: stored.uri.clone(),
         size_bytes: number(stored.size_bytes),

@@ -4,7 +4,7 @@ use legion_api::{ModelTrainingSpec, training::Goal};
 use legion_protocol::{
     PROTOCOL_VERSION, WIRE_VERSION,
     task::{FetchTask, PublishTask, SourceTask, message_budget},
-    training::{DataFacts, Goal as WireGoal, ModelName, Objective, SourceFacts, TrainingDocument},
+    training::{TrainingDocument, WireData, WireGoal, WireModel, WireObjective, WireSource},
 };
 
 use super::{container::work_dir, inputs::Inputs};
@@ -23,15 +23,15 @@ fn count(number: i64) -> u32 {
     u32::try_from(number.max(0)).unwrap_or(u32::MAX)
 }
 
-fn model(spec: &ModelTrainingSpec) -> ModelName {
-    ModelName {
+fn model(spec: &ModelTrainingSpec) -> WireModel {
+    WireModel {
         name: spec.model.name.to_string(),
         version: spec.model.version.clone(),
     }
 }
 
-fn objective(spec: &ModelTrainingSpec) -> Option<Objective> {
-    spec.objective.as_ref().map(|objective| Objective {
+fn objective(spec: &ModelTrainingSpec) -> Option<WireObjective> {
+    spec.objective.as_ref().map(|objective| WireObjective {
         metric: objective.metric.clone(),
         goal: match objective.goal {
             Goal::Maximize => WireGoal::Maximize,
@@ -40,7 +40,7 @@ fn objective(spec: &ModelTrainingSpec) -> Option<Objective> {
     })
 }
 
-fn source_facts(inputs: &Inputs) -> SourceFacts {
+fn source_facts(inputs: &Inputs) -> WireSource {
     let (reference, commit, digest) = match &inputs.source.task {
         SourceTask::Git { reference, commit, .. } => (reference.clone(), commit.clone(), String::new()),
         SourceTask::ConfigMap { digest, .. } => (String::new(), String::new(), digest.clone()),
@@ -51,7 +51,7 @@ fn source_facts(inputs: &Inputs) -> SourceFacts {
     } else {
         &inputs.source.uri
     };
-    SourceFacts {
+    WireSource {
         kind: inputs.source.task.kind(),
         uri: uri.clone(),
         reference,
@@ -62,11 +62,11 @@ fn source_facts(inputs: &Inputs) -> SourceFacts {
 
 pub(super) fn fetch(attempt: &Attempt<'_>, spec: &ModelTrainingSpec, inputs: &Inputs) -> FetchTask {
     let object = attempt.object;
-    let data_facts = inputs.data.iter().map(|data| DataFacts {
+    let data_facts = inputs.data.iter().map(|data| WireData {
         name: data.task.name.clone(),
         uri: data.task.uri.clone(),
         local_path: data.task.local_path.clone(),
-        ..DataFacts::default()
+        ..WireData::default()
     });
     FetchTask {
         version: WIRE_VERSION,

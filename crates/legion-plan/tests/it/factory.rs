@@ -18,8 +18,8 @@ use legion_plan::{
 use legion_protocol::{
     exit::ExitRecord,
     message::{
-        Artifact, Counts, FetchHead, FetchMessage, FetchOutcome, FetchSource, FetchTail, HeadError, PublishHead,
-        PublishMessage, PublishOutcome, PublishTail, Stored,
+        Counts, FetchHead, FetchMessage, FetchOutcome, FetchTail, FetchedSource, HeadError, PublishHead,
+        PublishMessage, PublishOutcome, PublishTail, WireArtifact, WireStoredFile,
     },
     reason::StepError,
     summary::{MetricSummary, NamedValue},
@@ -238,9 +238,9 @@ pub fn phase(pod: &mut Pod, phase: &str) {
 }
 
 pub fn fetched(commit: &str) -> String {
-    let source = FetchSource {
+    let source = FetchedSource {
         commit: commit.into(),
-        ..FetchSource::default()
+        ..FetchedSource::default()
     };
     FetchMessage {
         head: FetchHead {
@@ -267,7 +267,7 @@ pub fn exit(code: i32) -> ExitRecord {
 
 pub fn publish_message(outcome: PublishOutcome, exit: Option<ExitRecord>, error: Option<StepError>) -> PublishMessage {
     let published = matches!(outcome, PublishOutcome::Published | PublishOutcome::Skipped);
-    let artifact = Artifact {
+    let artifact = WireArtifact {
         digest: format!("sha256:{}", "4b".repeat(32)),
         size_bytes: 20480,
         uri: String::new(),
@@ -308,10 +308,10 @@ pub fn publish_message(outcome: PublishOutcome, exit: Option<ExitRecord>, error:
             format: "gppi/v1".into(),
             model: "model".into(),
             signature: Some(true),
-            log: Some(Stored {
+            log: Some(WireStoredFile {
                 uri: "pvc://models/log.txt".into(),
                 size_bytes: 3121,
-                ..Stored::default()
+                ..WireStoredFile::default()
             }),
             ..PublishTail::default()
         },

@@ -9,8 +9,8 @@ use legion_api::{ModelTraining, ModelTrainingStatus};
 use legion_plan::training::{World, decide};
 use legion_protocol::{
     exit::ExitRecord,
-    message::{PublishOutcome, Stored},
-    result::{External, Notice},
+    message::{PublishOutcome, WireStoredFile},
+    result::{WireExternalRun, WireNotice},
 };
 use serde_json::{Value, json};
 
@@ -57,17 +57,17 @@ fn told() -> [ModelTrainingStatus; 4] {
         set(&mut pod, "fetch", ended(0, "Completed", &fetched("c0ffee"), 2));
         let mut message = publish_message(PublishOutcome::Published, Some(exit(0)), None);
         let stored = |name: &str| {
-            Some(Stored {
+            Some(WireStoredFile {
                 uri: format!("pvc://models/{name}"),
                 size_bytes: 48213,
                 points: Some(6),
-                ..Stored::default()
+                ..WireStoredFile::default()
             })
         };
         let tail = &mut message.tail;
         (tail.series, tail.files) = (stored("series.jsonl"), stored("files.tar"));
-        tail.log = stored("log.txt").map(|log| Stored { truncated: true, ..log });
-        tail.external = Some(External {
+        tail.log = stored("log.txt").map(|log| WireStoredFile { truncated: true, ..log });
+        tail.external = Some(WireExternalRun {
             system: "mlflow".into(),
             version: "3.17.2".into(),
             id: "0bc4".into(),
@@ -79,7 +79,7 @@ fn told() -> [ModelTrainingStatus; 4] {
         tail.environment = [("python", "3.11.7"), ("from", "project"), ("lock", "sha256:77aa")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
-        tail.notices = vec![Notice {
+        tail.notices = vec![WireNotice {
             reason: "NoSignature".into(),
             message: "the model does not say what it takes".into(),
         }];

@@ -21,7 +21,7 @@ pub enum FetchOutcome {
 /// What pins the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct FetchSource {
+pub struct FetchedSource {
     /// The commit that was checked out, in full.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub commit: String,
@@ -44,7 +44,7 @@ pub struct FetchHead {
     pub outcome: FetchOutcome,
     /// What pins the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<FetchSource>,
+    pub source: Option<FetchedSource>,
     /// The error, shortened; the tail has it in full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<HeadError>,
@@ -53,7 +53,7 @@ pub struct FetchHead {
 /// What a data binding turned out to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DataFact {
+pub struct FetchedData {
     /// Name of the binding.
     pub name: String,
     /// Digest of the file, or of the set of files.
@@ -73,7 +73,7 @@ pub struct FetchTail {
     pub error: Option<StepError>,
     /// The data bindings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub data: Vec<DataFact>,
+    pub data: Vec<FetchedData>,
     /// How many data bindings did not fit.
     #[serde(default)]
     pub omitted_data: u64,

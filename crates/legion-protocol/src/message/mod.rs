@@ -11,7 +11,9 @@ mod frame;
 mod publish;
 
 pub use columns::MetricColumns;
-pub use fetch::{DataFact, FetchHead, FetchMessage, FetchOutcome, FetchSource, FetchTail};
+pub use fetch::{FetchHead, FetchMessage, FetchOutcome, FetchTail, FetchedData, FetchedSource};
 pub(crate) use frame::Framed;
 pub use frame::{Decoded, HEAD_LIMIT, MAX_TAIL, MessageError, Tail};
-pub use publish::{Artifact, Counts, HeadError, PublishHead, PublishMessage, PublishOutcome, PublishTail, Stored};
+pub use publish::{
+    Counts, HeadError, PublishHead, PublishMessage, PublishOutcome, PublishTail, WireArtifact, WireStoredFile,
+};

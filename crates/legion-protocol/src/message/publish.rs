@@ -4,8 +4,8 @@ use super::columns::{self, MetricColumns};
 use super::frame::{self, Decoded, HEAD_ROOM, MessageError, json};
 use crate::exit::ExitRecord;
 use crate::reason::{StepError, StepReason};
-use crate::result::{External, Notice, ToolError};
-use crate::summary::{MetricSummary, NamedValue, Omitted, is_system_metric};
+use crate::result::{ToolError, WireExternalRun, WireNotice};
+use crate::summary::{MetricSummary, NamedValue, WireOmitted, is_system_metric};
 use crate::text::bounded;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,8 @@ pub enum PublishOutcome {
 /// The artifact.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Artifact {
+#[schemars(rename = "Artifact")]
+pub struct WireArtifact {
     /// Its digest, which is its identity.
     pub digest: String,
     /// Its bytes.
@@ -107,7 +108,7 @@ pub struct PublishHead {
     pub exit: Option<ExitRecord>,
     /// The artifact, once it is in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub artifact: Option<Artifact>,
+    pub artifact: Option<WireArtifact>,
     /// Last value of the objective's metric; absent when the project never logged it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<String>,
@@ -122,7 +123,8 @@ pub struct PublishHead {
 /// Something that was stored beside the artifact.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Stored {
+#[schemars(rename = "Stored")]
+pub struct WireStoredFile {
     /// Its address.
     pub uri: String,
     /// Its bytes.
@@ -163,13 +165,13 @@ pub struct PublishTail {
     pub signature: Option<bool>,
     /// The stored log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log: Option<Stored>,
+    pub log: Option<WireStoredFile>,
     /// The stored series.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub series: Option<Stored>,
+    pub series: Option<WireStoredFile>,
     /// The stored run files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub files: Option<Stored>,
+    pub files: Option<WireStoredFile>,
     /// The metrics, the objective's first.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "columns")]
     #[schemars(with = "Option<MetricColumns>")]
@@ -184,16 +186,16 @@ pub struct PublishTail {
     pub tags: Vec<NamedValue>,
     /// How many facts are not in this tail.
     #[serde(default)]
-    pub omitted: Omitted,
+    pub omitted: WireOmitted,
     /// The run as an external system knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<External>,
+    pub external: Option<WireExternalRun>,
     /// What the command ran in.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
     /// What users should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notices: Vec<Notice>,
+    pub notices: Vec<WireNotice>,
 }
 
 mod pairs {

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
-use legion_protocol::events::Event;
+use legion_protocol::events::ToolEvent;
 use legion_protocol::exit::{ExitError, ExitRecord};
 use legion_protocol::message::*;
 use legion_protocol::reason::{StepError, StepReason};
-use legion_protocol::result::{External, Notice};
+use legion_protocol::result::{WireExternalRun, WireNotice};
 use legion_protocol::success::SuccessRecord;
 use legion_protocol::summary::{MetricSummary, NamedValue};
 use legion_protocol::{digest, task::message_budget, time};
@@ -67,7 +67,7 @@ fn large() -> PublishMessage {
     let at = time::rfc3339_millis(1_795_453_297_042);
     let uri = "s3://models-of-the-team/production/default/wine-quality/7f3a1c9e/model.tar".to_owned();
     let stored = |name: &str| {
-        Some(Stored {
+        Some(WireStoredFile {
             uri: uri.replace("model.tar", name),
             size_bytes: 48_213,
             truncated: false,
@@ -86,7 +86,7 @@ fn large() -> PublishMessage {
                 max_rss_bytes: Some(1_234_567_890),
                 ..ExitRecord::default()
             }),
-            artifact: Some(Artifact {
+            artifact: Some(WireArtifact {
                 digest: digest::of_bytes(b"model"),
                 size_bytes: 123_456_789,
                 uri: uri.clone(),
@@ -110,13 +110,13 @@ fn large() -> PublishMessage {
             metrics,
             parameters: named("parameter", 40),
             tags: named("tag", 10),
-            external: Some(External {
+            external: Some(WireExternalRun {
                 system: "mlflow".into(),
                 version: "3.17.2".into(),
-                ..External::default()
+                ..WireExternalRun::default()
             }),
             environment: [("python".to_owned(), "3.11.7".to_owned())].into(),
-            notices: vec![Notice {
+            notices: vec![WireNotice {
                 reason: "NoSignature".into(),
                 message: "the model declares no inputs".into(),
             }],
@@ -207,7 +207,7 @@ fn an_error_is_there_in_any_share() {
 
 #[test]
 fn fetch_keeps_its_error_and_counts_the_data_it_leaves_out() {
-    let data = (0..60u64).map(|i| DataFact {
+    let data = (0..60u64).map(|i| FetchedData {
         name: format!("part-{i}"),
         digest: digest::of_bytes(&i.to_be_bytes()),
         files: i,
@@ -216,7 +216,7 @@ fn fetch_keeps_its_error_and_counts_the_data_it_leaves_out() {
     let message = FetchMessage {
         head: FetchHead {
             outcome: FetchOutcome::Ready,
-            source: Some(FetchSource {
+            source: Some(FetchedSource {
                 commit: "0123456789abcdef0123456789abcdef01234567".into(),
                 ..Default::default()
             }),
@@ -316,7 +316,7 @@ fn what_is_written_holds_to_the_published_schemas() {
         r#"{"type":"param","name":"c","value":"0.5","child":"c1"}"#,
         r#"{"type":"child","id":"c1"}"#,
     ] {
-        holds("event", &json(&Event::parse(line.as_bytes()).unwrap()));
+        holds("event", &json(&ToolEvent::parse(line.as_bytes()).unwrap()));
     }
 }
 
@@ -345,7 +345,7 @@ prop_compose! {
                     exec_delay_ms: Some(u32::MAX), max_rss_bytes: Some(size),
                     error: Some(ExitError { reason, message: texts[4].clone() }),
                 }),
-                artifact: Some(Artifact { digest: texts[5].clone(), size_bytes: size, uri: texts[6].clone() }),
+                artifact: Some(WireArtifact { digest: texts[5].clone(), size_bytes: size, uri: texts[6].clone() }),
                 objective: Some(texts[7].clone()),
                 counts: Counts { metrics: size, parameters: size, tags: size },
                 error: with_error.then(|| HeadError::of(&error)),
