@@ -48,11 +48,6 @@ impl Clock for TokioClock {
 }
 
 /// A timestamp as Kubernetes writes `metav1.Time`: RFC 3339, UTC, whole seconds.
-pub fn seconds(time: Timestamp) -> String {
+pub(crate) fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// A timestamp as Kubernetes writes `metav1.MicroTime`: RFC 3339, UTC, six digits of a second.
-pub fn micros(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }

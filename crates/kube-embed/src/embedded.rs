@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::service::ApiService;
-use crate::api::{ApiServer, Options};
+use crate::api::{ApiServer, ServerOptions};
 use crate::clock::{Clock, SystemClock};
 use crate::ids::Ids;
 use crate::listener::{self, Endpoint};
@@ -78,7 +78,7 @@ impl Builder {
         let stopping = CancellationToken::new();
         let server = ApiServer::start(
             store,
-            Options {
+            ServerOptions {
                 clock: self.clock,
                 ids: self.ids,
                 stopping: stopping.clone(),

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// Makes identifiers that are unique within one server.
 #[derive(Debug)]
-pub struct Ids {
+pub(crate) struct Ids {
     seed: Option<u64>,
     next: AtomicU64,
 }
@@ -17,7 +17,7 @@ const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 impl Ids {
     /// Random identifiers.
-    pub fn random() -> Self {
+    pub(crate) fn random() -> Self {
         Self {
             seed: None,
             next: AtomicU64::new(0),
@@ -25,7 +25,7 @@ impl Ids {
     }
 
     /// The same sequence of identifiers for the same seed, so that a test run can be repeated exactly.
-    pub fn seeded(seed: u64) -> Self {
+    pub(crate) fn seeded(seed: u64) -> Self {
         Self {
             seed: Some(seed),
             next: AtomicU64::new(0),
@@ -33,7 +33,7 @@ impl Ids {
     }
 
     /// A new uid.
-    pub fn uid(&self) -> String {
+    pub(crate) fn uid(&self) -> String {
         match self.seed {
             None => Uuid::new_v4(),
             Some(seed) => uuid::Builder::from_random_bytes(self.derived(seed)).into_uuid(),
@@ -42,7 +42,7 @@ impl Ids {
     }
 
     /// Five characters for the end of a generated name.
-    pub fn suffix(&self) -> String {
+    pub(crate) fn suffix(&self) -> String {
         let bytes = match self.seed {
             None => *Uuid::new_v4().as_bytes(),
             Some(seed) => self.derived(seed),

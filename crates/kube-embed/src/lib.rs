@@ -13,23 +13,28 @@
 //! # Ok(()) }
 //! ```
 
-pub mod api;
-pub mod apply;
-pub mod clock;
+mod api;
+mod apply;
+mod clock;
 mod embedded;
 pub mod gc;
-pub mod ids;
+mod ids;
 mod listener;
-pub mod logs;
+mod logs;
 pub mod node;
-pub mod openapi;
-pub mod patch;
-pub mod resource;
-pub mod schema;
-pub mod status;
-pub mod store;
+mod openapi;
+mod patch;
+mod resource;
+mod schema;
+mod status;
+mod store;
 
+pub use api::body::ResponseBody;
 pub use api::service::ApiService;
 pub use clock::{Clock, SystemClock, TokioClock};
 pub use embedded::{BuildError, Builder, Embedded, Storage};
 pub use listener::Endpoint;
+pub use logs::{LogOptions, LogRequest, LogStream, PodLogs};
+pub use schema::CrdSchema;
+pub use status::{ApiError, Cause, Details};
+pub use store::OpenError;

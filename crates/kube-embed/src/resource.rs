@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::schema;
+
 /// A subresource that a kind can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subresource {
@@ -144,12 +146,8 @@ impl ResourceInfo {
     }
 
     /// Group, version and kind as the schema functions take them.
-    pub fn gvk(&self) -> crate::schema::Gvk<'_> {
-        crate::schema::Gvk {
-            group: &self.group,
-            version: &self.version,
-            kind: &self.kind,
-        }
+    pub fn gvk(&self) -> schema::Gvk<'_> {
+        schema::Gvk::new(&self.group, &self.version, &self.kind)
     }
 }
 
@@ -316,7 +314,7 @@ const BUILT_INS: &[BuiltIn] = &[
 ];
 
 /// The built-in kinds.
-pub fn built_ins() -> Vec<ResourceInfo> {
+pub(crate) fn built_ins() -> Vec<ResourceInfo> {
     let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
     BUILT_INS
         .iter()
@@ -343,4 +341,16 @@ pub fn built_ins() -> Vec<ResourceInfo> {
             custom: false,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_served_kind_has_a_schema() {
+        for resource in built_ins() {
+            assert!(schema::builtin::types(resource.gvk()).is_some(), "{}", resource.kind);
+        }
+    }
 }

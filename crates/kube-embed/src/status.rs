@@ -103,32 +103,32 @@ impl ApiError {
     }
 
     /// 400: the request makes no sense.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
 
     /// 404 for an object.
-    pub fn not_found(resource: &ResourceInfo, name: &str) -> Self {
+    pub(crate) fn not_found(resource: &ResourceInfo, name: &str) -> Self {
         Self::new(404, "NotFound", format!("{} {name:?} not found", resource.qualified())).about(resource, name)
     }
 
     /// 404 for a path that nothing serves.
-    pub fn no_such_path() -> Self {
+    pub(crate) fn no_such_path() -> Self {
         Self::general(404, "NotFound", "the server could not find the requested resource")
     }
 
     /// 404 in plain text: nobody is there who speaks of resources, as for a group that is not served.
-    pub fn page_not_found() -> Self {
+    pub(crate) fn page_not_found() -> Self {
         Self::new(404, "", "404 page not found")
     }
 
     /// Whether this is a plain page and no `Status`.
-    pub fn is_page(&self) -> bool {
+    pub(crate) fn is_page(&self) -> bool {
         self.code == 404 && self.reason.is_empty()
     }
 
     /// 409: an object of that name exists.
-    pub fn already_exists(resource: &ResourceInfo, name: &str) -> Self {
+    pub(crate) fn already_exists(resource: &ResourceInfo, name: &str) -> Self {
         Self::new(
             409,
             "AlreadyExists",
@@ -138,7 +138,7 @@ impl ApiError {
     }
 
     /// 409: a precondition does not hold.
-    pub fn conflict(resource: &ResourceInfo, name: &str, why: impl std::fmt::Display) -> Self {
+    pub(crate) fn conflict(resource: &ResourceInfo, name: &str, why: impl std::fmt::Display) -> Self {
         Self::new(
             409,
             "Conflict",
@@ -151,7 +151,7 @@ impl ApiError {
     }
 
     /// 409: the object was changed since it was read.
-    pub fn modified(resource: &ResourceInfo, name: &str) -> Self {
+    pub(crate) fn modified(resource: &ResourceInfo, name: &str) -> Self {
         Self::conflict(
             resource,
             name,
@@ -160,14 +160,14 @@ impl ApiError {
     }
 
     /// 409: fields belong to other managers.
-    pub fn apply_conflict(message: String, causes: Vec<Cause>) -> Self {
+    pub(crate) fn apply_conflict(message: String, causes: Vec<Cause>) -> Self {
         let mut error = Self::new(409, "Conflict", message);
         error.details.causes = causes;
         error
     }
 
     /// 422: fields of the object are wrong.
-    pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
+    pub(crate) fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let listed = aggregate(errors);
         let qualified = if group.is_empty() {
             kind.to_owned()
@@ -183,7 +183,7 @@ impl ApiError {
     }
 
     /// 403: the server understood and will not.
-    pub fn forbidden(resource: &ResourceInfo, name: &str, why: impl std::fmt::Display) -> Self {
+    pub(crate) fn forbidden(resource: &ResourceInfo, name: &str, why: impl std::fmt::Display) -> Self {
         Self::new(
             403,
             "Forbidden",
@@ -193,7 +193,7 @@ impl ApiError {
     }
 
     /// 405: the resource does not support the verb.
-    pub fn method_not_allowed() -> Self {
+    pub(crate) fn method_not_allowed() -> Self {
         Self::general(
             405,
             "MethodNotAllowed",
@@ -202,12 +202,12 @@ impl ApiError {
     }
 
     /// 410: the resource version is no longer in the history.
-    pub fn expired(message: impl Into<String>) -> Self {
+    pub(crate) fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }
 
     /// 406: the client takes nothing that this server gives.
-    pub fn not_acceptable() -> Self {
+    pub(crate) fn not_acceptable() -> Self {
         Self::new(
             406,
             "NotAcceptable",
@@ -216,7 +216,7 @@ impl ApiError {
     }
 
     /// 413: the body is over the limit.
-    pub fn too_large(limit: usize) -> Self {
+    pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(
             413,
             "RequestEntityTooLarge",
@@ -225,7 +225,7 @@ impl ApiError {
     }
 
     /// 415: the body's media type is not understood.
-    pub fn unsupported_media_type(known: &str) -> Self {
+    pub(crate) fn unsupported_media_type(known: &str) -> Self {
         Self::new(
             415,
             "UnsupportedMediaType",
@@ -234,12 +234,12 @@ impl ApiError {
     }
 
     /// 415: a built-in kind takes no such patch.
-    pub fn unsupported_patch() -> Self {
+    pub(crate) fn unsupported_patch() -> Self {
         Self::general(415, "UnsupportedMediaType", "415: Unsupported Media Type")
     }
 
     /// 422: an operation of a JSON patch does not apply.
-    pub fn unprocessable_patch() -> Self {
+    pub(crate) fn unprocessable_patch() -> Self {
         Self::general(
             422,
             "Invalid",
@@ -248,17 +248,17 @@ impl ApiError {
     }
 
     /// 500 without a reason: how Kubernetes tells what its storage or its parsers refuse.
-    pub fn unexplained(message: impl Into<String>) -> Self {
+    pub(crate) fn unexplained(message: impl Into<String>) -> Self {
         Self::new(500, "", message)
     }
 
     /// 406: the client wants one object shown as a list, or a list as one.
-    pub fn wrong_representation(message: impl Into<String>) -> Self {
+    pub(crate) fn wrong_representation(message: impl Into<String>) -> Self {
         Self::new(406, "NotAcceptable", message)
     }
 
     /// 504: the requested resource version lies in the future.
-    pub fn rv_too_large(asked: u64, current: u64) -> Self {
+    pub(crate) fn rv_too_large(asked: u64, current: u64) -> Self {
         let mut error = Self::new(
             504,
             "Timeout",
@@ -274,7 +274,12 @@ impl ApiError {
     }
 
     /// 500: an applied object that does not fit its schema, with which Kubernetes says it without a reason.
-    pub fn untyped_patch(resource: &ResourceInfo, namespace: &str, name: &str, why: impl std::fmt::Display) -> Self {
+    pub(crate) fn untyped_patch(
+        resource: &ResourceInfo,
+        namespace: &str,
+        name: &str,
+        why: impl std::fmt::Display,
+    ) -> Self {
         let ResourceInfo {
             group, version, kind, ..
         } = resource;
@@ -284,19 +289,19 @@ impl ApiError {
     }
 
     /// 500: the fault is ours.
-    pub fn internal(message: impl std::fmt::Display) -> Self {
+    pub(crate) fn internal(message: impl std::fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
     }
 
     /// 503: try again later.
-    pub fn unavailable(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+    pub(crate) fn unavailable(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         let mut error = Self::new(503, "ServiceUnavailable", message);
         error.details.retry_after_seconds = Some(retry_after_seconds);
         error
     }
 
     /// The `metav1.Status` object.
-    pub fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value {
         let mut metadata = json!({});
         if let Some(token) = &self.continue_token {
             metadata["continue"] = json!(token);

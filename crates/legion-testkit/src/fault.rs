@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use kube::client::Body;
-use kube_embed::{ApiService, api::body::ResponseBody};
+use kube_embed::{ApiService, ResponseBody};
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 use tower::Service;

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream};
 use http::Response;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
-use kube_embed::api::body::ResponseBody;
+use kube_embed::ResponseBody;
 use serde_json::json;
 
 use crate::fault::{Chaos, DELAY};

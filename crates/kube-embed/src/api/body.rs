@@ -12,7 +12,7 @@ use crate::status::ApiError;
 pub type ResponseBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// A complete response.
-pub fn full(status: u16, content_type: &'static str, bytes: impl Into<Bytes>) -> Response<ResponseBody> {
+pub(crate) fn full(status: u16, content_type: &'static str, bytes: impl Into<Bytes>) -> Response<ResponseBody> {
     let body = Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -23,12 +23,12 @@ pub fn full(status: u16, content_type: &'static str, bytes: impl Into<Bytes>) ->
 }
 
 /// A JSON response.
-pub fn json(status: u16, value: &Value) -> Response<ResponseBody> {
+pub(crate) fn json(status: u16, value: &Value) -> Response<ResponseBody> {
     full(status, "application/json", value.to_string())
 }
 
 /// A refusal.
-pub fn error(error: &ApiError) -> Response<ResponseBody> {
+pub(crate) fn error(error: &ApiError) -> Response<ResponseBody> {
     let mut response = if error.is_page() {
         full(error.code, "text/plain; charset=utf-8", "404 page not found\n")
     } else {

@@ -11,10 +11,10 @@ use crate::schema::{CrdSchema, FieldError};
 pub(super) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// What the resources of a CRD depend on: when this is equal, nothing has to be compiled again.
-pub(super) type Fingerprint = (i64, bool, bool);
+pub(super) type CrdFingerprint = (i64, bool, bool);
 
 /// One served version of a CRD.
-pub(super) struct Version {
+pub(super) struct CrdVersion {
     pub(super) info: ResourceInfo,
     pub(super) schema: CrdSchema,
     pub(super) raw_schema: Value,
@@ -23,7 +23,7 @@ pub(super) struct Version {
     pub(super) warning: Option<String>,
 }
 
-pub(super) fn fingerprint(crd: &Value) -> Fingerprint {
+pub(super) fn fingerprint(crd: &Value) -> CrdFingerprint {
     (meta::generation(crd), meta::is_deleting(crd), is_established(crd))
 }
 
@@ -356,7 +356,7 @@ fn names(crd: &Value) -> Vec<String> {
 }
 
 /// The served versions of a CRD; none while it is not established.
-pub(super) fn versions(crd: &Value) -> Vec<Version> {
+pub(super) fn versions(crd: &Value) -> Vec<CrdVersion> {
     if !is_established(crd) {
         return Vec::new();
     }
@@ -432,7 +432,7 @@ pub(super) fn versions(crd: &Value) -> Vec<Version> {
                 "" => format!("{group}/{name} {} is deprecated", info.kind),
                 given => given.to_owned(),
             });
-            Some(Version {
+            Some(CrdVersion {
                 stored_api_version: format!("{group}/{}", storage_version(crd)),
                 terminating: meta::is_deleting(crd),
                 warning: deprecated,

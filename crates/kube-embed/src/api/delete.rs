@@ -8,12 +8,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body::{self, ResponseBody};
-use super::call::{Call, Reply};
+use super::request::{ApiResult, ResourceRequest};
 use super::{ApiServer, crd, kinds, meta};
 use crate::clock;
 use crate::schema::FieldError;
 use crate::status::ApiError;
-use crate::store::{Change, CommitError, Expect, Key, ListQuery, Listed, Object};
+use crate::store::{Change, CommitError, ListQuery, Listed, Object, ObjectKey, Precondition};
 
 /// `metav1.DeleteOptions`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -41,8 +41,8 @@ enum Deletion {
     Marked(Arc<Object>),
 }
 
-impl Call {
-    pub(super) async fn delete(&self, body: &Bytes) -> Reply {
+impl ResourceRequest {
+    pub(super) async fn delete(&self, body: &Bytes) -> ApiResult {
         let options = self.delete_options(body)?;
         let deletion = self
             .delete_one(&self.key(), &options)?
@@ -77,7 +77,7 @@ impl Call {
         )
     }
 
-    pub(super) async fn delete_collection(&self, body: &Bytes) -> Reply {
+    pub(super) async fn delete_collection(&self, body: &Bytes) -> ApiResult {
         let options = self.delete_options(body)?;
         let selector = self.selector()?;
         let filter = |object: &Object| self.selects(&selector, object);
@@ -153,7 +153,7 @@ impl Call {
     }
 
     /// Deletes or marks one object; `None` when there is none.
-    fn delete_one(&self, key: &Key, options: &DeleteOptions) -> Result<Option<Deletion>, ApiError> {
+    fn delete_one(&self, key: &ObjectKey, options: &DeleteOptions) -> Result<Option<Deletion>, ApiError> {
         let info = &self.resource.info;
         if kinds::is_namespace(info) && super::NAMESPACES.contains(&key.name.as_str()) {
             return Err(ApiError::forbidden(
@@ -180,7 +180,7 @@ impl Call {
                 return Ok(Some(Deletion::Marked(live)));
             };
             let gone = matches!(change, Change::Remove(_));
-            match self.commit(key, Expect::Version(live.version()), change) {
+            match self.commit(key, Precondition::Version(live.version()), change) {
                 Ok(object) => {
                     if self.resource.is_crd() {
                         return Ok(Some(self.purge(object)));
@@ -191,8 +191,8 @@ impl Call {
                     }
                     return Ok(Some(Deletion::Marked(object)));
                 }
-                Err(CommitError::Changed) => {}
-                Err(CommitError::Missing) => return Ok(None),
+                Err(CommitError::Conflict) => {}
+                Err(CommitError::NotFound) => return Ok(None),
                 Err(error) => return Err(self.refused(&error)),
             }
         }
@@ -278,7 +278,7 @@ impl Call {
                 .list(&resource.collection, &all)
                 .map(|l| l.items)
                 .unwrap_or_default();
-            let call = Call {
+            let call = ResourceRequest {
                 server: Arc::clone(&self.server),
                 resource,
                 namespace: None,
@@ -303,7 +303,7 @@ impl Call {
 
 impl ApiServer {
     /// Removes a CRD that was marked for deletion and has no objects left.
-    pub(super) fn finish_crd(&self, key: &Key, collection: &str) -> Option<Arc<Object>> {
+    pub(super) fn finish_crd(&self, key: &ObjectKey, collection: &str) -> Option<Arc<Object>> {
         loop {
             let live = self.store.get(super::registry::CRDS, key)?;
             if !meta::is_deleting(live.value()) || self.store.count(collection) > 0 {
@@ -317,10 +317,12 @@ impl ApiServer {
             let gone = rest.is_empty();
             meta::set(&mut new, "finalizers", Some(json!(rest)));
             let change = if gone { Change::Remove(new) } else { Change::Put(new) };
-            match self
-                .store
-                .commit(super::registry::CRDS, key, Expect::Version(live.version()), change)
-            {
+            match self.store.commit(
+                super::registry::CRDS,
+                key,
+                Precondition::Version(live.version()),
+                change,
+            ) {
                 Ok(object) => {
                     self.reload_crds();
                     if gone {
@@ -328,7 +330,7 @@ impl ApiServer {
                     }
                     return gone.then_some(object);
                 }
-                Err(CommitError::Changed) => {}
+                Err(CommitError::Conflict) => {}
                 Err(error) => {
                     tracing::warn!(%error, crd = key.name, "the CRD is not removed");
                     return None;

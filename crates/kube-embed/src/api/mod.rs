@@ -1,7 +1,6 @@
 //! The API: paths, verbs and representations over the [store](crate::store).
 
-pub mod body;
-mod call;
+pub(crate) mod body;
 mod crd;
 mod delete;
 mod discovery;
@@ -15,10 +14,11 @@ mod protobuf;
 mod query;
 mod read;
 mod registry;
+mod request;
 mod review;
 mod scale;
 mod selector;
-pub mod service;
+pub(crate) mod service;
 mod table;
 mod watch;
 mod write;
@@ -34,16 +34,16 @@ use tokio::sync::watch as watch_channel;
 use tokio_util::sync::CancellationToken;
 
 use self::body::ResponseBody;
-use self::call::{Call, Reply};
 use self::path::{Route, Target};
 use self::query::Query;
 use self::registry::{CRDS, Registry, Resource};
+use self::request::{ApiResult, ResourceRequest};
 use crate::clock::{self, Clock};
 use crate::ids::Ids;
 use crate::logs::PodLogs;
 use crate::resource::Subresource;
 use crate::status::ApiError;
-use crate::store::{Change, CommitError, Expect, Key, ListQuery, Store};
+use crate::store::{Change, CommitError, ListQuery, ObjectKey, Precondition, Store};
 
 /// The largest body that is read, as in Kubernetes.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -51,16 +51,16 @@ const BODY_LIMIT: usize = 3 * 1024 * 1024;
 /// The namespaces that exist from the start.
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
-pub(crate) struct Options {
+pub(crate) struct ServerOptions {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Ids,
     pub(crate) stopping: CancellationToken,
 }
 
 /// The server behind an [`ApiService`](service::ApiService).
-pub struct ApiServer {
+pub(crate) struct ApiServer {
     store: Arc<Store>,
-    options: Options,
+    options: ServerOptions,
     registry: watch_channel::Sender<Arc<Registry>>,
     /// Held while the registry is built anew, so that an older state of the CRDs never replaces a newer one.
     reloading: Mutex<()>,
@@ -68,7 +68,7 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    pub(crate) async fn start(store: Arc<Store>, options: Options) -> Result<Self, ApiError> {
+    pub(crate) async fn start(store: Arc<Store>, options: ServerOptions) -> Result<Self, ApiError> {
         let registry = Registry::built_in();
         for resource in registry.all() {
             store.add_collection(&resource.collection);
@@ -100,13 +100,15 @@ impl ApiServer {
             "spec": {"finalizers": ["kubernetes"]},
             "status": {"phase": "Active"},
         });
-        let key = Key::new("", name);
-        match self
-            .store
-            .commit(crate::store::NAMESPACES, &key, Expect::Absent, Change::Put(namespace))
-        {
+        let key = ObjectKey::new("", name);
+        match self.store.commit(
+            crate::store::NAMESPACES,
+            &key,
+            Precondition::Absent,
+            Change::Put(namespace),
+        ) {
             // A store on disk has them already.
-            Ok(_) | Err(CommitError::Exists) => Ok(()),
+            Ok(_) | Err(CommitError::AlreadyExists) => Ok(()),
             Err(error) => Err(ApiError::internal(error)),
         }
     }
@@ -164,7 +166,7 @@ impl ApiServer {
     /// Whether the last object of a CRD that is being deleted has gone, the CRD goes too.
     fn after_removal(&self, resource: &Resource) {
         if resource.terminating {
-            self.finish_crd(&Key::new("", resource.info.qualified()), &resource.collection);
+            self.finish_crd(&ObjectKey::new("", resource.info.qualified()), &resource.collection);
         }
     }
 
@@ -187,7 +189,7 @@ impl ApiServer {
         }
     }
 
-    async fn respond<B>(self: &Arc<Self>, request: Request<B>) -> Reply
+    async fn respond<B>(self: &Arc<Self>, request: Request<B>) -> ApiResult
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display + Send,
@@ -238,7 +240,7 @@ impl ApiServer {
             read(body).await?
         };
         let mut response = call.dispatch(&parts.method, bytes).await?;
-        call::warn(&mut response, warning.as_slice());
+        request::warn(&mut response, warning.as_slice());
         Ok(response)
     }
 
@@ -247,7 +249,7 @@ impl ApiServer {
         parts: &http::request::Parts,
         resource: Arc<Resource>,
         target: Target,
-    ) -> Result<Call, ApiError> {
+    ) -> Result<ResourceRequest, ApiError> {
         if target.namespace.is_some() && !resource.info.namespaced {
             return Err(if resource.info.custom {
                 ApiError::page_not_found()
@@ -284,7 +286,7 @@ impl ApiServer {
                 query.set("fieldSelector", &format!("metadata.name={}", std::mem::take(&mut name)));
             }
         }
-        Ok(Call {
+        Ok(ResourceRequest {
             server: Arc::clone(self),
             resource,
             namespace: target.namespace,
@@ -298,8 +300,8 @@ impl ApiServer {
     }
 }
 
-impl Call {
-    async fn dispatch(self, method: &Method, body: Bytes) -> Reply {
+impl ResourceRequest {
+    async fn dispatch(self, method: &Method, body: Bytes) -> ApiResult {
         let reads = *method == Method::GET;
         if !reads {
             self.check_manager(method)?;

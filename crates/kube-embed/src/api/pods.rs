@@ -9,14 +9,14 @@ use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
 
 use super::body;
-use super::call::{Call, Reply};
 use super::meta;
+use super::request::{ApiResult, ResourceRequest};
 use crate::logs::{LogOptions, LogRequest};
 use crate::schema::FieldError;
 use crate::status::ApiError;
 
-impl Call {
-    pub(super) async fn log(&self) -> Reply {
+impl ResourceRequest {
+    pub(super) async fn log(&self) -> ApiResult {
         let pod = self.live()?;
         let value = pod.value();
         let container = self.container(value)?;
@@ -137,7 +137,7 @@ impl Call {
     }
 
     /// Puts the pod on a node, once.
-    pub(super) async fn bind(&self, body: &Bytes) -> Reply {
+    pub(super) async fn bind(&self, body: &Bytes) -> ApiResult {
         let binding = self.decode(body)?;
         let node = meta::text(&binding, &["target", "name"]).to_owned();
         if node.is_empty() {
@@ -182,7 +182,7 @@ impl Call {
     }
 
     /// There are no disruption budgets here, so an eviction is a deletion.
-    pub(super) async fn evict(&self, body: &Bytes) -> Reply {
+    pub(super) async fn evict(&self, body: &Bytes) -> ApiResult {
         let eviction = self.decode(body)?;
         let options = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
         self.delete(&Bytes::from(options.to_string())).await?;

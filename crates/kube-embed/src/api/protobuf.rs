@@ -16,7 +16,7 @@ const MAGIC: &[u8] = b"k8s\0";
 const DEPTH: usize = 8;
 
 #[derive(Clone, Copy)]
-enum Type {
+enum FieldType {
     Text,
     Int,
     Bool,
@@ -30,97 +30,97 @@ enum Type {
 }
 
 /// Number, JSON name, type.
-type Field = (u64, &'static str, Type);
+type Field = (u64, &'static str, FieldType);
 
 const META: &[Field] = &[
-    (1, "name", Type::Text),
-    (2, "generateName", Type::Text),
-    (3, "namespace", Type::Text),
-    (5, "uid", Type::Text),
-    (6, "resourceVersion", Type::Text),
-    (7, "generation", Type::Int),
-    (8, "creationTimestamp", Type::Time),
-    (9, "deletionTimestamp", Type::Time),
-    (10, "deletionGracePeriodSeconds", Type::Int),
-    (11, "labels", Type::TextMap),
-    (12, "annotations", Type::TextMap),
-    (13, "ownerReferences", Type::Messages(OWNER)),
-    (14, "finalizers", Type::Texts),
+    (1, "name", FieldType::Text),
+    (2, "generateName", FieldType::Text),
+    (3, "namespace", FieldType::Text),
+    (5, "uid", FieldType::Text),
+    (6, "resourceVersion", FieldType::Text),
+    (7, "generation", FieldType::Int),
+    (8, "creationTimestamp", FieldType::Time),
+    (9, "deletionTimestamp", FieldType::Time),
+    (10, "deletionGracePeriodSeconds", FieldType::Int),
+    (11, "labels", FieldType::TextMap),
+    (12, "annotations", FieldType::TextMap),
+    (13, "ownerReferences", FieldType::Messages(OWNER)),
+    (14, "finalizers", FieldType::Texts),
 ];
 const OWNER: &[Field] = &[
-    (1, "kind", Type::Text),
-    (3, "name", Type::Text),
-    (4, "uid", Type::Text),
-    (5, "apiVersion", Type::Text),
-    (6, "controller", Type::Bool),
-    (7, "blockOwnerDeletion", Type::Bool),
+    (1, "kind", FieldType::Text),
+    (3, "name", FieldType::Text),
+    (4, "uid", FieldType::Text),
+    (5, "apiVersion", FieldType::Text),
+    (6, "controller", FieldType::Bool),
+    (7, "blockOwnerDeletion", FieldType::Bool),
 ];
 const CONFIG_MAP: &[Field] = &[
-    (1, "metadata", Type::Message(META)),
-    (2, "data", Type::TextMap),
-    (3, "binaryData", Type::BytesMap),
-    (4, "immutable", Type::Bool),
+    (1, "metadata", FieldType::Message(META)),
+    (2, "data", FieldType::TextMap),
+    (3, "binaryData", FieldType::BytesMap),
+    (4, "immutable", FieldType::Bool),
 ];
 const SECRET: &[Field] = &[
-    (1, "metadata", Type::Message(META)),
-    (2, "data", Type::BytesMap),
-    (3, "type", Type::Text),
-    (4, "stringData", Type::TextMap),
-    (5, "immutable", Type::Bool),
+    (1, "metadata", FieldType::Message(META)),
+    (2, "data", FieldType::BytesMap),
+    (3, "type", FieldType::Text),
+    (4, "stringData", FieldType::TextMap),
+    (5, "immutable", FieldType::Bool),
 ];
 const NAMESPACE: &[Field] = &[
-    (1, "metadata", Type::Message(META)),
-    (2, "spec", Type::Message(&[(1, "finalizers", Type::Texts)])),
+    (1, "metadata", FieldType::Message(META)),
+    (2, "spec", FieldType::Message(&[(1, "finalizers", FieldType::Texts)])),
 ];
 const SERVICE_ACCOUNT: &[Field] = &[
-    (1, "metadata", Type::Message(META)),
-    (4, "automountServiceAccountToken", Type::Bool),
+    (1, "metadata", FieldType::Message(META)),
+    (4, "automountServiceAccountToken", FieldType::Bool),
 ];
 const ACCESS_REVIEW: &[Field] = &[
-    (1, "metadata", Type::Message(META)),
-    (2, "spec", Type::Message(ACCESS_SPEC)),
+    (1, "metadata", FieldType::Message(META)),
+    (2, "spec", FieldType::Message(ACCESS_SPEC)),
 ];
 const ACCESS_SPEC: &[Field] = &[
     (
         1,
         "resourceAttributes",
-        Type::Message(&[
-            (1, "namespace", Type::Text),
-            (2, "verb", Type::Text),
-            (3, "group", Type::Text),
-            (4, "version", Type::Text),
-            (5, "resource", Type::Text),
-            (6, "subresource", Type::Text),
-            (7, "name", Type::Text),
+        FieldType::Message(&[
+            (1, "namespace", FieldType::Text),
+            (2, "verb", FieldType::Text),
+            (3, "group", FieldType::Text),
+            (4, "version", FieldType::Text),
+            (5, "resource", FieldType::Text),
+            (6, "subresource", FieldType::Text),
+            (7, "name", FieldType::Text),
         ]),
     ),
     (
         2,
         "nonResourceAttributes",
-        Type::Message(&[(1, "path", Type::Text), (2, "verb", Type::Text)]),
+        FieldType::Message(&[(1, "path", FieldType::Text), (2, "verb", FieldType::Text)]),
     ),
 ];
 const RULES_REVIEW: &[Field] = &[
-    (1, "metadata", Type::Message(META)),
-    (2, "spec", Type::Message(&[(1, "namespace", Type::Text)])),
+    (1, "metadata", FieldType::Message(META)),
+    (2, "spec", FieldType::Message(&[(1, "namespace", FieldType::Text)])),
 ];
-const SUBJECT_REVIEW: &[Field] = &[(1, "metadata", Type::Message(META))];
+const SUBJECT_REVIEW: &[Field] = &[(1, "metadata", FieldType::Message(META))];
 const DELETE_OPTIONS: &[Field] = &[
-    (1, "gracePeriodSeconds", Type::Int),
+    (1, "gracePeriodSeconds", FieldType::Int),
     (
         2,
         "preconditions",
-        Type::Message(&[(1, "uid", Type::Text), (2, "resourceVersion", Type::Text)]),
+        FieldType::Message(&[(1, "uid", FieldType::Text), (2, "resourceVersion", FieldType::Text)]),
     ),
-    (3, "orphanDependents", Type::Bool),
-    (4, "propagationPolicy", Type::Text),
-    (5, "dryRun", Type::Texts),
+    (3, "orphanDependents", FieldType::Bool),
+    (4, "propagationPolicy", FieldType::Text),
+    (5, "dryRun", FieldType::Texts),
 ];
 /// The envelope; its content (2) is read once the kind is known.
 const UNKNOWN: &[Field] = &[(
     1,
     "typeMeta",
-    Type::Message(&[(1, "apiVersion", Type::Text), (2, "kind", Type::Text)]),
+    FieldType::Message(&[(1, "apiVersion", FieldType::Text), (2, "kind", FieldType::Text)]),
 )];
 
 fn fields(kind: &str) -> Option<&'static [Field]> {
@@ -139,7 +139,7 @@ fn fields(kind: &str) -> Option<&'static [Field]> {
 
 /// Why a message is not decoded.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum DecodeError {
     /// It is no protobuf, or not what its kind says.
     Malformed,
     /// It is of a kind that is only read as JSON.
@@ -147,10 +147,10 @@ pub(super) enum Fault {
 }
 
 /// Decodes one object.
-pub(super) fn decode(bytes: &[u8]) -> Result<Value, Fault> {
-    let envelope = bytes.strip_prefix(MAGIC).ok_or(Fault::Malformed)?;
+pub(super) fn decode(bytes: &[u8]) -> Result<Value, DecodeError> {
+    let envelope = bytes.strip_prefix(MAGIC).ok_or(DecodeError::Malformed)?;
     let mut raw: &[u8] = &[];
-    let mut reader = Reader(envelope);
+    let mut reader = WireReader(envelope);
     while let Some((number, wire)) = reader.field()? {
         if let (2, Wire::Bytes(content)) = (number, wire) {
             raw = content;
@@ -164,7 +164,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Value, Fault> {
             .unwrap_or_default()
     };
     let kind = text("kind");
-    let fields = fields(kind).ok_or_else(|| Fault::Kind(kind.to_owned()))?;
+    let fields = fields(kind).ok_or_else(|| DecodeError::Kind(kind.to_owned()))?;
     let mut object = message(raw, fields, 0)?;
     object["kind"] = json!(kind);
     object["apiVersion"] = json!(text("apiVersion"));
@@ -178,30 +178,30 @@ enum Wire<'a> {
     Other,
 }
 
-struct Reader<'a>(&'a [u8]);
+struct WireReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
-    fn varint(&mut self) -> Result<u64, Fault> {
+impl<'a> WireReader<'a> {
+    fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
-            let (first, rest) = self.0.split_first().ok_or(Fault::Malformed)?;
+            let (first, rest) = self.0.split_first().ok_or(DecodeError::Malformed)?;
             self.0 = rest;
             value |= u64::from(first & 0x7f) << shift;
             if first & 0x80 == 0 {
                 return Ok(value);
             }
         }
-        Err(Fault::Malformed)
+        Err(DecodeError::Malformed)
     }
 
-    fn take(&mut self, length: u64) -> Result<&'a [u8], Fault> {
-        let length = usize::try_from(length).map_err(|_| Fault::Malformed)?;
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Fault::Malformed)?;
+    fn take(&mut self, length: u64) -> Result<&'a [u8], DecodeError> {
+        let length = usize::try_from(length).map_err(|_| DecodeError::Malformed)?;
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(DecodeError::Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn field(&mut self) -> Result<Option<(u64, Wire<'a>)>, Fault> {
+    fn field(&mut self) -> Result<Option<(u64, Wire<'a>)>, DecodeError> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -214,37 +214,39 @@ impl<'a> Reader<'a> {
                 Wire::Bytes(self.take(length)?)
             }
             5 => self.take(4).map(|_| Wire::Other)?,
-            _ => return Err(Fault::Malformed),
+            _ => return Err(DecodeError::Malformed),
         };
         Ok(Some((tag >> 3, wire)))
     }
 }
 
-fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Result<Value, Fault> {
+fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Result<Value, DecodeError> {
     if depth > DEPTH {
-        return Err(Fault::Malformed);
+        return Err(DecodeError::Malformed);
     }
     let mut out = Map::new();
-    let mut reader = Reader(bytes);
+    let mut reader = WireReader(bytes);
     while let Some((number, wire)) = reader.field()? {
         let Some((_, name, type_)) = fields.iter().find(|(n, ..)| *n == number) else {
             continue;
         };
         let value = match (type_, wire) {
             // Varints carry signed numbers in two's complement.
-            (Type::Int, Wire::Int(n)) => json!(n.cast_signed()),
-            (Type::Bool, Wire::Int(n)) => json!(n != 0),
+            (FieldType::Int, Wire::Int(n)) => json!(n.cast_signed()),
+            (FieldType::Bool, Wire::Int(n)) => json!(n != 0),
             // Go writes every text, empty ones too; in JSON these are left out.
-            (Type::Text, Wire::Bytes(b"")) => continue,
-            (Type::Text | Type::Texts, Wire::Bytes(b)) => json!(text(b)?),
-            (Type::Time, Wire::Bytes(b)) => match time(b)? {
+            (FieldType::Text, Wire::Bytes(b"")) => continue,
+            (FieldType::Text | FieldType::Texts, Wire::Bytes(b)) => json!(text(b)?),
+            (FieldType::Time, Wire::Bytes(b)) => match time(b)? {
                 Some(time) => json!(time),
                 None => continue,
             },
-            (Type::Message(fields) | Type::Messages(fields), Wire::Bytes(b)) => message(b, fields, depth + 1)?,
-            (Type::TextMap | Type::BytesMap, Wire::Bytes(b)) => {
+            (FieldType::Message(fields) | FieldType::Messages(fields), Wire::Bytes(b)) => {
+                message(b, fields, depth + 1)?
+            }
+            (FieldType::TextMap | FieldType::BytesMap, Wire::Bytes(b)) => {
                 let (key, value) = entry(b)?;
-                let value = if matches!(type_, Type::TextMap) {
+                let value = if matches!(type_, FieldType::TextMap) {
                     text(value)?.to_owned()
                 } else {
                     STANDARD.encode(value)
@@ -253,9 +255,9 @@ fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Result<Value, Fault>
                 map[key] = json!(value);
                 continue;
             }
-            _ => return Err(Fault::Malformed),
+            _ => return Err(DecodeError::Malformed),
         };
-        if matches!(type_, Type::Texts | Type::Messages(_)) {
+        if matches!(type_, FieldType::Texts | FieldType::Messages(_)) {
             if let Value::Array(list) = out.entry(*name).or_insert_with(|| json!([])) {
                 list.push(value);
             }
@@ -266,14 +268,14 @@ fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Result<Value, Fault>
     Ok(Value::Object(out))
 }
 
-fn text(bytes: &[u8]) -> Result<&str, Fault> {
-    std::str::from_utf8(bytes).map_err(|_| Fault::Malformed)
+fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed)
 }
 
 /// A map entry is a message of key (1) and value (2).
-fn entry(bytes: &[u8]) -> Result<(&str, &[u8]), Fault> {
+fn entry(bytes: &[u8]) -> Result<(&str, &[u8]), DecodeError> {
     let (mut key, mut value): (&[u8], &[u8]) = (&[], &[]);
-    let mut reader = Reader(bytes);
+    let mut reader = WireReader(bytes);
     while let Some((number, wire)) = reader.field()? {
         match (number, wire) {
             (1, Wire::Bytes(b)) => key = b,
@@ -285,11 +287,11 @@ fn entry(bytes: &[u8]) -> Result<(&str, &[u8]), Fault> {
 }
 
 /// `None` for Go's zero time, which an unset timestamp is written as.
-fn time(bytes: &[u8]) -> Result<Option<String>, Fault> {
-    let mut reader = Reader(bytes);
+fn time(bytes: &[u8]) -> Result<Option<String>, DecodeError> {
+    let mut reader = WireReader(bytes);
     while let Some((number, wire)) = reader.field()? {
         if let (1, Wire::Int(seconds)) = (number, wire) {
-            let time = Timestamp::from_second(seconds.cast_signed()).map_err(|_| Fault::Malformed)?;
+            let time = Timestamp::from_second(seconds.cast_signed()).map_err(|_| DecodeError::Malformed)?;
             return Ok((time > Timestamp::UNIX_EPOCH).then(|| clock::seconds(time)));
         }
     }
@@ -335,18 +337,18 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_without_harm() {
-        assert_eq!(decode(b"{}"), Err(Fault::Malformed));
-        assert_eq!(decode(&enveloped("Pod", &[])), Err(Fault::Kind("Pod".into())));
+        assert_eq!(decode(b"{}"), Err(DecodeError::Malformed));
+        assert_eq!(decode(&enveloped("Pod", &[])), Err(DecodeError::Kind("Pod".into())));
         let whole = enveloped("ConfigMap", &field(1, &field(1, b"name")));
         for end in 0..whole.len() {
             // Cut at a field's end it is still a message, of no kind or without content; anywhere else it is none.
             match decode(&whole[..end]) {
-                Err(Fault::Malformed | Fault::Kind(_)) => {}
+                Err(DecodeError::Malformed | DecodeError::Kind(_)) => {}
                 Ok(object) => assert_eq!(object.get("metadata"), None, "cut at {end}"),
             }
         }
         let mut long = enveloped("ConfigMap", &[]);
         long.extend([0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
-        assert_eq!(decode(&long), Err(Fault::Malformed));
+        assert_eq!(decode(&long), Err(DecodeError::Malformed));
     }
 }

@@ -7,18 +7,18 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::body;
-use super::call::{Call, Reply};
 use super::negotiate::{self, Representation};
 use super::query::VersionMatch;
+use super::request::{ApiResult, ResourceRequest};
 use super::{meta, table};
 use crate::schema::FieldError;
 use crate::status::ApiError;
-use crate::store::{Key, ListQuery, Listed, Object};
+use crate::store::{ListQuery, Listed, Object, ObjectKey};
 
 /// A position in a list. `version` is `None` when the pages need not be consistent.
 struct Continue {
     version: Option<u64>,
-    after: Key,
+    after: ObjectKey,
 }
 
 impl Continue {
@@ -33,7 +33,7 @@ impl Continue {
             let text = |field: &str| Some(token.get(field)?.as_str()?.to_owned());
             Some(Self {
                 version: token.get("rv")?.as_u64(),
-                after: Key::new(text("ns")?, text("n")?),
+                after: ObjectKey::new(text("ns")?, text("n")?),
             })
         };
         decode().ok_or_else(|| {
@@ -44,8 +44,8 @@ impl Continue {
     }
 }
 
-impl Call {
-    pub(super) async fn get(&self) -> Reply {
+impl ResourceRequest {
+    pub(super) async fn get(&self) -> ApiResult {
         if let Some(asked) = self.query.version()? {
             let current = self.server.store.version();
             if asked > current {
@@ -55,7 +55,7 @@ impl Call {
         self.reply(200, &*self.live()?).await
     }
 
-    pub(super) async fn list(&self) -> Reply {
+    pub(super) async fn list(&self) -> ApiResult {
         let asked = self
             .query
             .version()
@@ -197,7 +197,7 @@ pub(super) fn list_options(field: &str, rule: &str) -> ApiError {
 }
 
 /// The bookmark form of an object: nothing but a version.
-pub(super) fn bookmark(call: &Call, version: u64, initial_end: bool) -> Value {
+pub(super) fn bookmark(call: &ResourceRequest, version: u64, initial_end: bool) -> Value {
     let mut metadata = json!({"resourceVersion": version.to_string()});
     if initial_end {
         metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -216,7 +216,7 @@ pub(super) fn bookmark(call: &Call, version: u64, initial_end: bool) -> Value {
 }
 
 /// An object as a watch event shows it.
-pub(super) fn event_object(call: &Call, object: &Object) -> Value {
+pub(super) fn event_object(call: &ResourceRequest, object: &Object) -> Value {
     let served = call.resource.served(object);
     match call.accept {
         Representation::Object => served.into_owned(),

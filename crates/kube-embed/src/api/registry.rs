@@ -71,8 +71,8 @@ impl Resource {
         }
     }
 
-    pub(super) fn custom(version: crd::Version) -> Self {
-        let crd::Version {
+    pub(super) fn custom(version: crd::CrdVersion) -> Self {
+        let crd::CrdVersion {
             info,
             schema,
             raw_schema,
@@ -211,7 +211,7 @@ pub(super) struct Registry {
     /// In the order of discovery.
     ordered: Vec<Arc<Resource>>,
     /// What each CRD (by uid) was compiled to, and from which state of it.
-    compiled: HashMap<String, (crd::Fingerprint, Vec<Arc<Resource>>)>,
+    compiled: HashMap<String, (crd::CrdFingerprint, Vec<Arc<Resource>>)>,
 }
 
 impl Registry {

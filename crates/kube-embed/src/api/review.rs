@@ -5,7 +5,7 @@ use http::Response;
 use serde_json::json;
 
 use super::body::{self, ResponseBody};
-use super::call;
+use super::request;
 use crate::status::ApiError;
 
 /// Answers a review, or `None` when the path is no review's.
@@ -29,7 +29,7 @@ pub(super) fn answer(
         }
         _ => return None,
     };
-    Some(call::decode(content_type, bytes).map(|mut review| {
+    Some(request::decode(content_type, bytes).map(|mut review| {
         review["status"] = status;
         body::json(201, &review)
     }))

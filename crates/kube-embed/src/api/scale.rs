@@ -5,13 +5,13 @@ use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use super::call::{Call, Reply};
+use super::request::{ApiResult, ResourceRequest};
 use super::{body, meta};
 use crate::patch;
 use crate::status::ApiError;
 
-impl Call {
-    pub(super) async fn scale(self, method: &Method, given: Bytes) -> Reply {
+impl ResourceRequest {
+    pub(super) async fn scale(self, method: &Method, given: Bytes) -> ApiResult {
         if *method == Method::GET {
             let live = self.live()?;
             return Ok(body::json(200, &self.scale_of(&self.resource.served(&live))?));

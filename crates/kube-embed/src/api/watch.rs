@@ -15,14 +15,14 @@ use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 
 use super::body::{self, ResponseBody};
-use super::call::{Call, Reply};
 use super::negotiate::Representation;
 use super::query::VersionMatch;
 use super::read::{bookmark, event_object, list_options};
 use super::registry::Registry;
+use super::request::{ApiResult, ResourceRequest};
 use super::selector::Selector;
 use crate::status::ApiError;
-use crate::store::{Event, EventKind, ListQuery, News, Object, frame};
+use crate::store::{CollectionNews, ListQuery, Object, WatchEvent, WatchEventType, frame};
 
 /// How long a watch lasts when the client does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -32,9 +32,9 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 const BATCH: usize = 256;
 
 struct Watcher {
-    call: Call,
+    call: ResourceRequest,
     selector: Selector,
-    changes: Receiver<News>,
+    changes: Receiver<CollectionNews>,
     registry: Receiver<Arc<Registry>>,
     cursor: u64,
     ready: VecDeque<Bytes>,
@@ -46,8 +46,8 @@ struct Watcher {
     ended: bool,
 }
 
-impl Call {
-    pub(super) async fn watch(self) -> Reply {
+impl ResourceRequest {
+    pub(super) async fn watch(self) -> ApiResult {
         let selector = self.selector()?;
         let asked = self.query.version()?;
         let bookmarks = self.query.flag("allowWatchBookmarks");
@@ -136,8 +136,12 @@ impl Watcher {
         call.server.durable(listed.version).await?;
         self.cursor = listed.version;
         self.told = listed.version;
-        self.ready
-            .extend(listed.items.iter().map(|object| shown(call, EventKind::Added, object)));
+        self.ready.extend(
+            listed
+                .items
+                .iter()
+                .map(|object| shown(call, WatchEventType::Added, object)),
+        );
         if mark_end {
             let mark = bookmark(call, listed.version, true).to_string();
             self.ready.push_back(frame("BOOKMARK", mark.as_bytes()));
@@ -214,7 +218,7 @@ impl Watcher {
     }
 
     /// What the client is to see of an event. An object that begins or ceases to be selected appears or vanishes.
-    fn line(&self, event: &Event) -> Option<Bytes> {
+    fn line(&self, event: &WatchEvent) -> Option<Bytes> {
         if self
             .call
             .namespace
@@ -228,16 +232,16 @@ impl Watcher {
         } else {
             let selected = |object: &Object| self.call.selects(&self.selector, object);
             let before = event.previous.as_ref().is_some_and(|o| selected(o));
-            let after = event.kind != EventKind::Deleted && selected(&event.object);
+            let after = event.kind != WatchEventType::Deleted && selected(&event.object);
             match (before, after) {
                 (false, false) => return None,
-                (false, true) => EventKind::Added,
-                (true, true) => EventKind::Modified,
-                (true, false) => EventKind::Deleted,
+                (false, true) => WatchEventType::Added,
+                (true, true) => WatchEventType::Modified,
+                (true, false) => WatchEventType::Deleted,
             }
         };
         // What is deleted, or not selected any more, is shown as it was last, with the version at which it went.
-        if kind == EventKind::Deleted
+        if kind == WatchEventType::Deleted
             && let Some(previous) = &event.previous
         {
             let last = Object::new(
@@ -256,7 +260,7 @@ impl Watcher {
     }
 }
 
-fn shown(call: &Call, kind: EventKind, object: &Object) -> Bytes {
+fn shown(call: &ResourceRequest, kind: WatchEventType, object: &Object) -> Bytes {
     if call.accept == Representation::Object {
         frame(kind.as_str(), &call.resource.bytes(object))
     } else {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::call::{Call, Reply, warn, write_whole_numbers_as_integers};
 use super::query::FieldValidation;
+use super::request::{ApiResult, ResourceRequest, warn, write_whole_numbers_as_integers};
 use super::{kinds, meta};
 use crate::apply::{self, ApplyError, Conflicts};
 use crate::clock;
@@ -18,7 +18,7 @@ use crate::patch::{self, PatchError};
 use crate::resource::Subresource;
 use crate::schema::FieldError;
 use crate::status::ApiError;
-use crate::store::{Change, CommitError, Expect, Key, Object};
+use crate::store::{Change, CommitError, Object, ObjectKey, Precondition};
 
 /// How often a write is computed again when others change the object.
 const ATTEMPTS: usize = 8;
@@ -50,8 +50,8 @@ impl PatchKind {
     }
 }
 
-impl Call {
-    pub(super) async fn create(mut self, body: Bytes) -> Reply {
+impl ResourceRequest {
+    pub(super) async fn create(mut self, body: Bytes) -> ApiResult {
         let mut object = self.decode(&body)?;
         self.check_type(&mut object)?;
         if !meta::version(&object).is_empty() {
@@ -87,7 +87,7 @@ impl Call {
     }
 
     /// Stores a new object under `self.name`.
-    async fn insert(&self, mut object: Value, track: bool) -> Reply {
+    async fn insert(&self, mut object: Value, track: bool) -> ApiResult {
         if self.resource.terminating {
             return Err(ApiError::forbidden(
                 &self.resource.info,
@@ -138,7 +138,7 @@ impl Call {
             Arc::new(Object::transient(key, stored))
         } else {
             let object = self
-                .commit(&key, Expect::Absent, Change::Put(stored))
+                .commit(&key, Precondition::Absent, Change::Put(stored))
                 .map_err(|e| self.refused(&e))?;
             self.resource.written(&object);
             object
@@ -149,7 +149,12 @@ impl Call {
     }
 
     /// Commits, and lets the registry follow when the object is a CRD.
-    pub(super) fn commit(&self, key: &Key, expect: Expect, change: Change) -> Result<Arc<Object>, CommitError> {
+    pub(super) fn commit(
+        &self,
+        key: &ObjectKey,
+        expect: Precondition,
+        change: Change,
+    ) -> Result<Arc<Object>, CommitError> {
         let object = self
             .server
             .store
@@ -175,7 +180,7 @@ impl Call {
         }
     }
 
-    pub(super) async fn update(&self, body: Bytes) -> Reply {
+    pub(super) async fn update(&self, body: Bytes) -> ApiResult {
         let mut given = self.decode(&body)?;
         self.check_type(&mut given)?;
         self.check_name(&given)?;
@@ -214,7 +219,7 @@ impl Call {
         .await
     }
 
-    pub(super) async fn patch(self, body: Bytes) -> Reply {
+    pub(super) async fn patch(self, body: Bytes) -> ApiResult {
         let custom = self.resource.info.custom;
         let unsupported = || {
             if custom {
@@ -258,7 +263,7 @@ impl Call {
         .await
     }
 
-    async fn apply(&self, body: &Bytes) -> Reply {
+    async fn apply(&self, body: &Bytes) -> ApiResult {
         let mut applied = self.decode(body)?;
         let manager = self
             .query
@@ -370,7 +375,7 @@ impl Call {
     }
 
     /// Replaces the object with what `change` makes of it.
-    pub(super) async fn modify(&self, change: impl Fn(&Value) -> Result<Value, ApiError>, track: bool) -> Reply {
+    pub(super) async fn modify(&self, change: impl Fn(&Value) -> Result<Value, ApiError>, track: bool) -> ApiResult {
         for _ in 0..ATTEMPTS {
             let live = self.live()?;
             let served = self.resource.served(&live);
@@ -408,7 +413,7 @@ impl Call {
                         Change::Remove(value) => Change::Remove(self.resource.stored(value)),
                     };
                     let removed = matches!(change, Change::Remove(_));
-                    match self.commit(&self.key(), Expect::Version(live.version()), change) {
+                    match self.commit(&self.key(), Precondition::Version(live.version()), change) {
                         Ok(object) => {
                             self.resource.written(&object);
                             if removed {
@@ -416,7 +421,7 @@ impl Call {
                             }
                             object
                         }
-                        Err(CommitError::Changed) => continue,
+                        Err(CommitError::Conflict) => continue,
                         Err(error) => return Err(self.refused(&error)),
                     }
                 }

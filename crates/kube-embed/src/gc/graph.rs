@@ -12,7 +12,7 @@ pub(super) const ORPHAN: &str = "orphan";
 
 /// An object's identity.
 #[derive(Clone, Debug)]
-pub(super) struct Reference {
+pub(super) struct ObjectReference {
     pub(super) resource: Arc<ApiResource>,
     pub(super) kind: String,
     pub(super) namespace: Option<String>,
@@ -20,7 +20,7 @@ pub(super) struct Reference {
     pub(super) uid: String,
 }
 
-impl Reference {
+impl ObjectReference {
     pub(super) fn of(resource: &Arc<ApiResource>, object: &DynamicObject) -> Self {
         Self {
             resource: Arc::clone(resource),
@@ -38,14 +38,14 @@ impl Reference {
 
 /// What is known of an object.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) reference: Reference,
+pub(super) struct GraphNode {
+    pub(super) reference: ObjectReference,
     pub(super) owners: Vec<OwnerReference>,
     pub(super) finalizers: Vec<String>,
     pub(super) deleting: bool,
 }
 
-impl Entry {
+impl GraphNode {
     /// Whether it waits for its dependents to be deleted.
     pub(super) fn is_foreground(&self) -> bool {
         self.deleting && self.finalizers.iter().any(|f| f == FOREGROUND)
@@ -58,21 +58,21 @@ impl Entry {
 }
 
 /// An object that left the graph, and who is concerned.
-pub(super) struct Gone {
-    pub(super) reference: Reference,
-    pub(super) touched: Vec<String>,
+pub(super) struct RemovedNode {
+    pub(super) reference: ObjectReference,
+    pub(super) affected: Vec<String>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    objects: BTreeMap<String, Entry>,
+    objects: BTreeMap<String, GraphNode>,
     /// Dependents by the owner's uid; owners may be unknown.
     dependents: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Graph {
     /// Takes in an object as it is now. Returns the owners that this may concern.
-    pub(super) fn apply(&mut self, reference: Reference, metadata: &ObjectMeta) -> Vec<String> {
+    pub(super) fn apply(&mut self, reference: ObjectReference, metadata: &ObjectMeta) -> Vec<String> {
         let uid = reference.uid.clone();
         let owners = metadata.owner_references.clone().unwrap_or_default();
         let before = self
@@ -90,34 +90,34 @@ impl Graph {
                 .insert(uid.clone());
         }
         // An owner that waits for this dependent may wait no longer.
-        let touched = before
+        let affected = before
             .iter()
             .map(|o| o.uid.clone())
-            .filter(|o| self.get(o).is_some_and(Entry::is_foreground));
-        let touched = touched.collect();
-        let entry = Entry {
+            .filter(|o| self.get(o).is_some_and(GraphNode::is_foreground));
+        let affected = affected.collect();
+        let entry = GraphNode {
             reference,
             owners,
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
         };
         self.objects.insert(uid, entry);
-        touched
+        affected
     }
 
     /// Forgets an object.
-    pub(super) fn remove(&mut self, uid: &str) -> Option<Gone> {
+    pub(super) fn remove(&mut self, uid: &str) -> Option<RemovedNode> {
         let entry = self.objects.remove(uid)?;
-        let mut touched: Vec<_> = self.dependents(uid).map(|e| e.reference.uid.clone()).collect();
+        let mut affected: Vec<_> = self.dependents(uid).map(|e| e.reference.uid.clone()).collect();
         for owner in &entry.owners {
             self.unlink(&owner.uid, uid);
-            if self.get(&owner.uid).is_some_and(Entry::is_foreground) {
-                touched.push(owner.uid.clone());
+            if self.get(&owner.uid).is_some_and(GraphNode::is_foreground) {
+                affected.push(owner.uid.clone());
             }
         }
-        Some(Gone {
+        Some(RemovedNode {
             reference: entry.reference,
-            touched,
+            affected,
         })
     }
 
@@ -130,12 +130,12 @@ impl Graph {
         }
     }
 
-    pub(super) fn get(&self, uid: &str) -> Option<&Entry> {
+    pub(super) fn get(&self, uid: &str) -> Option<&GraphNode> {
         self.objects.get(uid)
     }
 
     /// Known dependents of an object.
-    pub(super) fn dependents(&self, uid: &str) -> impl Iterator<Item = &Entry> {
+    pub(super) fn dependents(&self, uid: &str) -> impl Iterator<Item = &GraphNode> {
         self.dependents
             .get(uid)
             .into_iter()

@@ -18,7 +18,7 @@
 mod graph;
 mod namespaces;
 mod owners;
-mod sources;
+mod watches;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -29,8 +29,8 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Preconditions};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use graph::{Graph, Reference};
-use sources::{Change, Sources};
+use graph::{Graph, ObjectReference};
+use watches::{ObjectChange, ResourceWatches};
 
 /// How long Kubernetes keeps events.
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
@@ -67,7 +67,7 @@ impl Drop for GarbageCollector {
 
 /// Something to look at again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Work {
+enum WorkItem {
     /// An object, by uid.
     Object(String),
     /// A namespace, by name.
@@ -78,13 +78,13 @@ struct Collector {
     client: Client,
     clock: Arc<dyn Clock>,
     graph: Graph,
-    queue: VecDeque<Work>,
-    queued: BTreeSet<Work>,
-    failures: BTreeMap<Work, Duration>,
-    later: BTreeSet<(Instant, Work)>,
+    queue: VecDeque<WorkItem>,
+    queued: BTreeSet<WorkItem>,
+    failures: BTreeMap<WorkItem, Duration>,
+    later: BTreeSet<(Instant, WorkItem)>,
     /// Namespaces that are being deleted.
-    ending: BTreeSet<String>,
-    events: BTreeMap<String, (Instant, Reference)>,
+    terminating: BTreeSet<String>,
+    events: BTreeMap<String, (Instant, ObjectReference)>,
     expiry: BTreeSet<(Instant, String)>,
 }
 
@@ -98,33 +98,33 @@ impl Collector {
             queued: BTreeSet::new(),
             failures: BTreeMap::new(),
             later: BTreeSet::new(),
-            ending: BTreeSet::new(),
+            terminating: BTreeSet::new(),
             events: BTreeMap::new(),
             expiry: BTreeSet::new(),
         }
     }
 
     async fn run(mut self) {
-        let mut sources = Sources::new(self.client.clone());
+        let mut watches = ResourceWatches::new(self.client.clone());
         loop {
             // Changes first: what is decided next should know everything that is known.
             let next_later = self.later.first().map(|(at, _)| *at);
             let next_expiry = self.expiry.first().map(|(at, _)| *at);
             tokio::select! {
                 biased;
-                Some(change) = sources.next() => self.change(change),
+                Some(change) = watches.next() => self.change(change),
                 () = until(next_later), if next_later.is_some() => {
                     if let Some((_, work)) = self.later.pop_first() {
                         self.enqueue(work);
                     }
                 }
                 () = until(next_expiry), if next_expiry.is_some() => self.expire().await,
-                () = std::future::ready(()), if sources.settled() && !self.queue.is_empty() => self.step(sources.namespaced()).await,
+                () = std::future::ready(()), if watches.settled() && !self.queue.is_empty() => self.step(watches.namespaced()).await,
             }
         }
     }
 
-    fn enqueue(&mut self, work: Work) {
+    fn enqueue(&mut self, work: WorkItem) {
         if self.queued.insert(work.clone()) {
             self.queue.push_back(work);
         }
@@ -135,8 +135,8 @@ impl Collector {
         let Some(work) = self.queue.pop_front() else { return };
         self.queued.remove(&work);
         let result = match &work {
-            Work::Object(uid) => self.attend(uid).await,
-            Work::Namespace(name) => namespaces::empty(&self.client, &kinds, name).await,
+            WorkItem::Object(uid) => self.process_object(uid).await,
+            WorkItem::Namespace(name) => namespaces::empty(&self.client, &kinds, name).await,
         };
         match result {
             Ok(()) => {
@@ -154,10 +154,10 @@ impl Collector {
         }
     }
 
-    fn change(&mut self, change: Change) {
+    fn change(&mut self, change: ObjectChange) {
         match change {
-            Change::Applied { resource, object, seen } => {
-                let reference = Reference::of(&resource, &object);
+            ObjectChange::Applied { resource, object, seen } => {
+                let reference = ObjectReference::of(&resource, &object);
                 if resource.kind == "Namespace" && resource.group.is_empty() {
                     self.namespace(&object);
                 }
@@ -165,30 +165,30 @@ impl Collector {
                     self.remember_event(&reference, seen);
                 }
                 let namespace = object.metadata.namespace.clone().unwrap_or_default();
-                if self.ending.contains(&namespace) {
-                    self.enqueue(Work::Namespace(namespace));
+                if self.terminating.contains(&namespace) {
+                    self.enqueue(WorkItem::Namespace(namespace));
                 }
                 let uid = reference.uid.clone();
                 for work in self.graph.apply(reference, &object.metadata) {
-                    self.enqueue(Work::Object(work));
+                    self.enqueue(WorkItem::Object(work));
                 }
                 if self.graph.needs_attention(&uid) {
-                    self.enqueue(Work::Object(uid));
+                    self.enqueue(WorkItem::Object(uid));
                 }
             }
-            Change::Deleted { uid } => {
+            ObjectChange::Deleted { uid } => {
                 if let Some(at) = self.events.remove(&uid).map(|(at, _)| at) {
                     self.expiry.remove(&(at, uid.clone()));
                 }
-                self.failures.remove(&Work::Object(uid.clone()));
+                self.failures.remove(&WorkItem::Object(uid.clone()));
                 let Some(gone) = self.graph.remove(&uid) else { return };
-                for work in gone.touched {
-                    self.enqueue(Work::Object(work));
+                for work in gone.affected {
+                    self.enqueue(WorkItem::Object(work));
                 }
                 if gone.reference.kind == "Namespace" && gone.reference.group().is_empty() {
-                    self.ending.remove(&gone.reference.name);
-                } else if let Some(namespace) = gone.reference.namespace.filter(|ns| self.ending.contains(ns)) {
-                    self.enqueue(Work::Namespace(namespace));
+                    self.terminating.remove(&gone.reference.name);
+                } else if let Some(namespace) = gone.reference.namespace.filter(|ns| self.terminating.contains(ns)) {
+                    self.enqueue(WorkItem::Namespace(namespace));
                 }
             }
         }
@@ -197,14 +197,14 @@ impl Collector {
     fn namespace(&mut self, object: &DynamicObject) {
         let name = object.metadata.name.clone().unwrap_or_default();
         if object.metadata.deletion_timestamp.is_some() {
-            self.ending.insert(name.clone());
-            self.enqueue(Work::Namespace(name));
+            self.terminating.insert(name.clone());
+            self.enqueue(WorkItem::Namespace(name));
         } else {
-            self.ending.remove(&name);
+            self.terminating.remove(&name);
         }
     }
 
-    fn remember_event(&mut self, reference: &Reference, seen: Option<jiff::Timestamp>) {
+    fn remember_event(&mut self, reference: &ObjectReference, seen: Option<jiff::Timestamp>) {
         let age = seen.map_or(Duration::ZERO, |seen| {
             Duration::try_from(self.clock.now().duration_since(seen)).unwrap_or(Duration::ZERO)
         });
@@ -239,7 +239,7 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-impl Reference {
+impl ObjectReference {
     fn api(&self, client: &Client) -> Api<DynamicObject> {
         let resource: &ApiResource = &self.resource;
         match &self.namespace {

@@ -4,23 +4,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PropagationPolicy};
 
-use super::graph::{Entry, FOREGROUND, ORPHAN, Reference};
-use super::{Collector, Work};
+use super::graph::{FOREGROUND, GraphNode, ORPHAN, ObjectReference};
+use super::{Collector, WorkItem};
 
 /// How an owner stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum OwnerState {
     /// It is there.
     Solid,
     /// It is gone, or never was.
     Dangling,
     /// It is being deleted and waits for its dependents.
-    Waiting,
+    WaitingForDependents,
 }
 
 impl Collector {
     /// Looks at one object and does what its owners, or its own deletion, ask for.
-    pub(super) async fn attend(&mut self, uid: &str) -> Result<(), kube::Error> {
+    pub(super) async fn process_object(&mut self, uid: &str) -> Result<(), kube::Error> {
         let Some(entry) = self.graph.get(uid).cloned() else {
             return Ok(());
         };
@@ -42,19 +42,19 @@ impl Collector {
             return Ok(());
         }
         let owners = live.metadata.owner_references.clone().unwrap_or_default();
-        let mut standings = Vec::new();
+        let mut states = Vec::new();
         for owner in &owners {
-            standings.push(self.standing(&entry, owner).await?);
+            states.push(self.owner_state(&entry, owner).await?);
         }
-        let has = |standing| standings.contains(&standing);
-        if owners.is_empty() || !has(Standing::Dangling) && !has(Standing::Waiting) {
+        let has = |state| states.contains(&state);
+        if owners.is_empty() || !has(OwnerState::Dangling) && !has(OwnerState::WaitingForDependents) {
             return Ok(());
         }
-        if has(Standing::Solid) {
+        if has(OwnerState::Solid) {
             let keep: Vec<_> = owners
                 .iter()
-                .zip(&standings)
-                .filter(|(_, s)| **s == Standing::Solid)
+                .zip(&states)
+                .filter(|(_, s)| **s == OwnerState::Solid)
                 .map(|(o, _)| o.clone())
                 .collect();
             return set_owners(&self.client, &entry.reference, &live, &keep).await;
@@ -63,7 +63,8 @@ impl Collector {
         let finalizers = live.metadata.finalizers.clone().unwrap_or_default();
         let policy = if finalizers.iter().any(|f| f == ORPHAN) {
             PropagationPolicy::Orphan
-        } else if finalizers.iter().any(|f| f == FOREGROUND) || has(Standing::Waiting) && dependents > 0 {
+        } else if finalizers.iter().any(|f| f == FOREGROUND) || has(OwnerState::WaitingForDependents) && dependents > 0
+        {
             // Its own dependents go first, so that the owner waits for all of them.
             PropagationPolicy::Foreground
         } else {
@@ -73,30 +74,30 @@ impl Collector {
     }
 
     /// How an owner stands: from the graph where it is known, otherwise from the API.
-    async fn standing(&self, dependent: &Entry, owner: &OwnerReference) -> Result<Standing, kube::Error> {
+    async fn owner_state(&self, dependent: &GraphNode, owner: &OwnerReference) -> Result<OwnerState, kube::Error> {
         if let Some(known) = self.graph.get(&owner.uid) {
             // An owner in another namespace is no owner.
             let reachable =
                 known.reference.namespace.is_none() || known.reference.namespace == dependent.reference.namespace;
             return Ok(match (reachable, known.is_foreground()) {
-                (false, _) => Standing::Dangling,
-                (true, true) if owner.block_owner_deletion == Some(true) => Standing::Waiting,
-                (true, _) => Standing::Solid,
+                (false, _) => OwnerState::Dangling,
+                (true, true) if owner.block_owner_deletion == Some(true) => OwnerState::WaitingForDependents,
+                (true, _) => OwnerState::Solid,
             });
         }
         let (group, version) = owner.api_version.rsplit_once('/').unwrap_or(("", &owner.api_version));
         let gvk = GroupVersionKind::gvk(group, version, &owner.kind);
         let Some((resource, namespaced)) = self.resource(&gvk).await? else {
-            return Ok(Standing::Dangling);
+            return Ok(OwnerState::Dangling);
         };
         let api: Api<DynamicObject> = match (&dependent.reference.namespace, namespaced) {
             (Some(namespace), true) => Api::namespaced_with(self.client.clone(), namespace, &resource),
-            (None, true) => return Ok(Standing::Dangling),
+            (None, true) => return Ok(OwnerState::Dangling),
             (_, false) => Api::all_with(self.client.clone(), &resource),
         };
         let found = api.get_opt(&owner.name).await?;
         let same = found.is_some_and(|found| found.metadata.uid.as_deref() == Some(&owner.uid));
-        Ok(if same { Standing::Solid } else { Standing::Dangling })
+        Ok(if same { OwnerState::Solid } else { OwnerState::Dangling })
     }
 
     async fn resource(&self, gvk: &GroupVersionKind) -> Result<Option<(ApiResource, bool)>, kube::Error> {
@@ -112,9 +113,9 @@ impl Collector {
     }
 
     /// An owner that goes after its dependents.
-    async fn foreground(&mut self, entry: &Entry) -> Result<(), kube::Error> {
+    async fn foreground(&mut self, entry: &GraphNode) -> Result<(), kube::Error> {
         let uid = &entry.reference.uid;
-        let blocks = |dependent: &Entry| {
+        let blocks = |dependent: &GraphNode| {
             dependent
                 .owners
                 .iter()
@@ -123,7 +124,7 @@ impl Collector {
         let dependents: Vec<_> = self.graph.dependents(uid).cloned().collect();
         let blocking = dependents.iter().any(blocks);
         for dependent in dependents.iter().filter(|d| !d.deleting) {
-            self.enqueue(Work::Object(dependent.reference.uid.clone()));
+            self.enqueue(WorkItem::Object(dependent.reference.uid.clone()));
         }
         if blocking {
             Ok(())
@@ -133,7 +134,7 @@ impl Collector {
     }
 
     /// An owner that leaves its dependents behind.
-    async fn orphan(&mut self, entry: &Entry) -> Result<(), kube::Error> {
+    async fn orphan(&mut self, entry: &GraphNode) -> Result<(), kube::Error> {
         let uid = &entry.reference.uid;
         for dependent in self.graph.dependents(uid).cloned().collect::<Vec<_>>() {
             let api = dependent.reference.api(&self.client);
@@ -155,7 +156,7 @@ impl Collector {
 
 async fn set_owners(
     client: &Client,
-    reference: &Reference,
+    reference: &ObjectReference,
     live: &DynamicObject,
     keep: &[OwnerReference],
 ) -> Result<(), kube::Error> {
@@ -164,7 +165,7 @@ async fn set_owners(
         "uid": reference.uid, "resourceVersion": live.metadata.resource_version,
         "ownerReferences": if keep.is_empty() { serde_json::Value::Null } else { serde_json::json!(keep) },
     }});
-    tolerate_gone(
+    ignore_not_found(
         reference
             .api(client)
             .patch(&reference.name, &PatchParams::default(), &Patch::Merge(&patch))
@@ -172,7 +173,7 @@ async fn set_owners(
     )
 }
 
-async fn remove_finalizer(client: &Client, reference: &Reference, finalizer: &str) -> Result<(), kube::Error> {
+async fn remove_finalizer(client: &Client, reference: &ObjectReference, finalizer: &str) -> Result<(), kube::Error> {
     let api = reference.api(client);
     let Some(live) = api.get_opt(&reference.name).await? else {
         return Ok(());
@@ -185,13 +186,13 @@ async fn remove_finalizer(client: &Client, reference: &Reference, finalizer: &st
     let patch = serde_json::json!({"metadata": {
         "uid": reference.uid, "resourceVersion": live.metadata.resource_version, "finalizers": keep,
     }});
-    tolerate_gone(
+    ignore_not_found(
         api.patch(&reference.name, &PatchParams::default(), &Patch::Merge(&patch))
             .await,
     )
 }
 
-fn tolerate_gone(result: Result<DynamicObject, kube::Error>) -> Result<(), kube::Error> {
+fn ignore_not_found(result: Result<DynamicObject, kube::Error>) -> Result<(), kube::Error> {
     match result {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

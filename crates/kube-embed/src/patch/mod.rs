@@ -21,13 +21,3 @@ pub enum PatchError {
     #[error("the patch does not apply")]
     Unprocessable,
 }
-
-impl PatchError {
-    /// The HTTP status.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Malformed(_) => 400,
-            Self::Unprocessable => 422,
-        }
-    }
-}

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::Value;
 
-use super::object::{EventKind, Key, Object};
+use super::object::{Object, ObjectKey, WatchEventType};
 
 const FILE: &str = "objects.redb";
 /// (collection, namespace, name) -> the object's JSON.
@@ -121,7 +121,7 @@ fn load(database: &Database) -> Result<Loaded, Box<dyn std::error::Error>> {
             .and_then(Value::as_str)
             .ok_or_else(|| format!("{collection} {namespace}/{name} has no resourceVersion"))?
             .parse()?;
-        objects.push((collection, Object::new(Key::new(namespace, name), version, value)));
+        objects.push((collection, Object::new(ObjectKey::new(namespace, name), version, value)));
     }
     Ok((text("uid")?, version, objects))
 }
@@ -129,7 +129,7 @@ fn load(database: &Database) -> Result<Loaded, Box<dyn std::error::Error>> {
 /// One write on its way to the disk.
 pub(super) struct Write {
     pub(super) collection: Arc<str>,
-    pub(super) kind: EventKind,
+    pub(super) kind: WatchEventType,
     pub(super) object: Arc<Object>,
 }
 
@@ -210,7 +210,7 @@ fn write(database: &Database, group: &[Write]) -> Result<Synced, redb::Error> {
         {
             let key = object.key();
             let id = (&**collection, key.namespace.as_str(), key.name.as_str());
-            if *kind == EventKind::Deleted {
+            if *kind == WatchEventType::Deleted {
                 objects.remove(id)?;
             } else {
                 objects.insert(id, object.bytes().as_ref())?;

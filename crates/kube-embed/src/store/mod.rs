@@ -22,14 +22,14 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 pub use disk::OpenError;
-pub use object::{Event, EventKind, Key, Object, frame};
+pub(crate) use object::{Object, ObjectKey, WatchEvent, WatchEventType, frame};
 
 /// The collection that namespaces themselves live in; creations are checked against it.
-pub const NAMESPACES: &str = "/namespaces";
+pub(crate) const NAMESPACES: &str = "/namespaces";
 
 /// What must hold for a write to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
+pub(crate) enum Precondition {
     /// No object of that key exists, and its namespace (if the key has one) accepts new objects.
     Absent,
     /// The object exists at exactly this version.
@@ -38,7 +38,7 @@ pub enum Expect {
 
 /// What a write does.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// Stores this object; its `metadata.resourceVersion` is filled in.
     Put(Value),
     /// Removes the object; this is its last state, as the DELETED event shows it.
@@ -47,25 +47,25 @@ pub enum Change {
 
 /// Why a write did not happen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
+pub(crate) enum CommitError {
     /// The object exists.
     #[error("the object exists")]
-    Exists,
+    AlreadyExists,
     /// The object does not exist.
     #[error("the object does not exist")]
-    Missing,
+    NotFound,
     /// The object is at another version.
     #[error("the object was changed")]
-    Changed,
+    Conflict,
     /// The namespace does not exist.
     #[error("the namespace does not exist")]
-    NoNamespace,
+    NamespaceNotFound,
     /// The namespace is being deleted.
     #[error("the namespace is being terminated")]
-    Terminating,
+    NamespaceTerminating,
     /// The resource is gone (its CRD was deleted).
     #[error("the resource is gone")]
-    NoCollection,
+    CollectionNotFound,
     /// Earlier writes could not be made durable; nothing more is accepted.
     #[error("the storage failed: {0}")]
     Failed(String),
@@ -73,7 +73,7 @@ pub enum CommitError {
 
 /// A version that the history does not reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooOld {
+pub(crate) struct ResourceExpired {
     /// The version asked for.
     pub asked: u64,
     /// The oldest version that can be served.
@@ -81,11 +81,11 @@ pub struct TooOld {
 }
 
 /// Which objects to list.
-pub struct ListQuery<'a> {
+pub(crate) struct ListQuery<'a> {
     /// Only this namespace.
     pub namespace: Option<&'a str>,
     /// Only objects after this key.
-    pub after: Option<&'a Key>,
+    pub after: Option<&'a ObjectKey>,
     /// As of this version; now when `None`.
     pub at: Option<u64>,
     /// At most so many.
@@ -96,7 +96,7 @@ pub struct ListQuery<'a> {
 
 /// A list, or a page of one.
 #[derive(Debug, Default)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// The objects, in order of their keys.
     pub items: Vec<Arc<Object>>,
     /// The version that the list shows.
@@ -109,32 +109,32 @@ pub struct Listed {
 
 /// Events after a version.
 #[derive(Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// The events in order.
-    pub events: Vec<Arc<Event>>,
+    pub events: Vec<Arc<WatchEvent>>,
     /// Where the next batch starts; everything of this resource up to here has been given.
     pub cursor: u64,
 }
 
 /// How far the writes have become durable.
 #[derive(Clone, Debug, Default)]
-struct Progress {
+struct DurableState {
     version: u64,
     failed: Option<Arc<str>>,
 }
 
 /// The objects and events of a resource.
 #[derive(Debug)]
-pub struct Collection {
-    objects: BTreeMap<Key, Arc<Object>>,
-    events: VecDeque<Arc<Event>>,
+pub(crate) struct Collection {
+    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    events: VecDeque<Arc<WatchEvent>>,
     /// Events up to and including this version are not in the ring.
     floor: u64,
-    changed: watch::Sender<News>,
+    changed: watch::Sender<CollectionNews>,
 }
 
 /// What watches wait for: nothing but the wake-up, until the resource goes away and leaves its last events.
-pub type News = Option<Arc<Collection>>;
+pub(crate) type CollectionNews = Option<Arc<Collection>>;
 
 impl Collection {
     fn new(floor: u64) -> Self {
@@ -146,14 +146,14 @@ impl Collection {
         }
     }
 
-    fn events_after(&self, version: u64) -> impl Iterator<Item = &Arc<Event>> {
+    fn events_after(&self, version: u64) -> impl Iterator<Item = &Arc<WatchEvent>> {
         let start = self.events.partition_point(|e| e.version() <= version);
         self.events.range(start..)
     }
 
     /// The objects as they were at `version`.
-    fn rewound(&self, version: u64) -> Option<BTreeMap<Key, Arc<Object>>> {
-        let mut undone: BTreeMap<&Key, Option<&Arc<Object>>> = BTreeMap::new();
+    fn rewound(&self, version: u64) -> Option<BTreeMap<ObjectKey, Arc<Object>>> {
+        let mut undone: BTreeMap<&ObjectKey, Option<&Arc<Object>>> = BTreeMap::new();
         for event in self.events_after(version) {
             undone.entry(event.object.key()).or_insert(event.previous.as_ref());
         }
@@ -172,16 +172,16 @@ impl Collection {
 }
 
 #[derive(Debug)]
-struct Inner {
+struct StoreState {
     version: u64,
     collections: HashMap<Arc<str>, Collection>,
 }
 
 /// The objects of a server.
 #[derive(Debug)]
-pub struct Store {
-    inner: Mutex<Inner>,
-    progress: watch::Sender<Progress>,
+pub(crate) struct Store {
+    inner: Mutex<StoreState>,
+    progress: watch::Sender<DurableState>,
     disk: Option<disk::Writer>,
     history: usize,
     uid: String,
@@ -189,9 +189,9 @@ pub struct Store {
 
 impl Store {
     /// An empty store in memory that remembers `history` events for each resource.
-    pub fn memory(history: usize) -> Arc<Self> {
+    pub(crate) fn memory(history: usize) -> Arc<Self> {
         Arc::new(Self::new(
-            Inner {
+            StoreState {
                 version: 1,
                 collections: HashMap::new(),
             },
@@ -202,7 +202,7 @@ impl Store {
     }
 
     /// Opens or creates the store in this directory.
-    pub fn disk(directory: &Path, history: usize) -> Result<Arc<Self>, OpenError> {
+    pub(crate) fn disk(directory: &Path, history: usize) -> Result<Arc<Self>, OpenError> {
         let opened = disk::open(directory)?;
         let mut collections: HashMap<Arc<str>, Collection> = HashMap::new();
         for (collection, object) in opened.objects {
@@ -212,7 +212,7 @@ impl Store {
                 .objects
                 .insert(object.key().clone(), Arc::new(object));
         }
-        let inner = Inner {
+        let inner = StoreState {
             version: opened.version,
             collections,
         };
@@ -228,8 +228,8 @@ impl Store {
         Ok(store)
     }
 
-    fn new(inner: Inner, disk: Option<disk::Writer>, history: usize, uid: Option<String>) -> Self {
-        let progress = watch::Sender::new(Progress {
+    fn new(inner: StoreState, disk: Option<disk::Writer>, history: usize, uid: Option<String>) -> Self {
+        let progress = watch::Sender::new(DurableState {
             version: inner.version,
             failed: None,
         });
@@ -244,17 +244,17 @@ impl Store {
     }
 
     /// The identity of this store; on disk it survives restarts.
-    pub fn uid(&self) -> &str {
+    pub(crate) fn uid(&self) -> &str {
         &self.uid
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, StoreState> {
         // No code that can panic runs between two changes that belong together, so a poisoned lock guards whole data.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a resource known. Until then it has no objects and cannot be watched.
-    pub fn add_collection(&self, collection: &str) {
+    pub(crate) fn add_collection(&self, collection: &str) {
         let mut inner = self.lock();
         let version = inner.version;
         inner
@@ -264,7 +264,7 @@ impl Store {
     }
 
     /// Forgets a resource that has no objects any more; its watches end.
-    pub fn remove_collection(&self, collection: &str) {
+    pub(crate) fn remove_collection(&self, collection: &str) {
         let mut inner = self.lock();
         if inner.collections.get(collection).is_some_and(|c| c.objects.is_empty())
             && let Some(mut removed) = inner.collections.remove(collection)
@@ -276,12 +276,12 @@ impl Store {
     }
 
     /// The newest version that was given out (durable or not).
-    pub fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.lock().version
     }
 
     /// Waits until everything up to `version` is durable.
-    pub async fn barrier(&self, version: u64) -> Result<(), CommitError> {
+    pub(crate) async fn barrier(&self, version: u64) -> Result<(), CommitError> {
         if self.disk.is_none() {
             return Ok(());
         }
@@ -295,17 +295,17 @@ impl Store {
     }
 
     /// Reads an object, which may not be durable yet: wait for the [barrier](Self::barrier) of its version.
-    pub fn get(&self, collection: &str, key: &Key) -> Option<Arc<Object>> {
+    pub(crate) fn get(&self, collection: &str, key: &ObjectKey) -> Option<Arc<Object>> {
         self.lock().collections.get(collection)?.objects.get(key).cloned()
     }
 
     /// How many objects a resource has.
-    pub fn count(&self, collection: &str) -> usize {
+    pub(crate) fn count(&self, collection: &str) -> usize {
         self.lock().collections.get(collection).map_or(0, |c| c.objects.len())
     }
 
     /// Lists objects; wait for the [barrier](Self::barrier) of the list's version before showing it.
-    pub fn list(&self, collection: &str, query: &ListQuery<'_>) -> Result<Listed, TooOld> {
+    pub(crate) fn list(&self, collection: &str, query: &ListQuery<'_>) -> Result<Listed, ResourceExpired> {
         let inner = self.lock();
         let now = inner.version;
         let Some(found) = inner.collections.get(collection) else {
@@ -316,7 +316,7 @@ impl Store {
         };
         let version = query.at.unwrap_or(now);
         if version < found.floor {
-            return Err(TooOld {
+            return Err(ResourceExpired {
                 asked: version,
                 oldest: found.floor,
             });
@@ -325,7 +325,7 @@ impl Store {
         let objects = rewound.as_ref().unwrap_or(&found.objects);
         let start = match (query.after, query.namespace) {
             (Some(key), _) => std::ops::Bound::Excluded(key.clone()),
-            (None, Some(namespace)) => std::ops::Bound::Included(Key::new(namespace, "")),
+            (None, Some(namespace)) => std::ops::Bound::Included(ObjectKey::new(namespace, "")),
             (None, None) => std::ops::Bound::Unbounded,
         };
         let mut rest = objects
@@ -353,25 +353,28 @@ impl Store {
 
     /// Changes an object, at once and as a whole, and tells its new (for a removal: its last) state. The write becomes
     /// visible to watches when it is durable; wait for the [barrier](Self::barrier) before answering.
-    pub fn commit(
+    pub(crate) fn commit(
         &self,
         collection: &str,
-        key: &Key,
-        expect: Expect,
+        key: &ObjectKey,
+        expect: Precondition,
         change: Change,
     ) -> Result<Arc<Object>, CommitError> {
         if let Some(failed) = &self.progress.borrow().failed {
             return Err(CommitError::Failed(failed.to_string()));
         }
         let mut inner = self.lock();
-        if expect == Expect::Absent && !key.namespace.is_empty() {
-            let namespaces = inner.collections.get(NAMESPACES).ok_or(CommitError::NoNamespace)?;
+        if expect == Precondition::Absent && !key.namespace.is_empty() {
+            let namespaces = inner
+                .collections
+                .get(NAMESPACES)
+                .ok_or(CommitError::NamespaceNotFound)?;
             let namespace = namespaces
                 .objects
-                .get(&Key::new("", &key.namespace))
-                .ok_or(CommitError::NoNamespace)?;
+                .get(&ObjectKey::new("", &key.namespace))
+                .ok_or(CommitError::NamespaceNotFound)?;
             if namespace.is_terminating() {
-                return Err(CommitError::Terminating);
+                return Err(CommitError::NamespaceTerminating);
             }
         }
         let version = inner.version + 1;
@@ -380,28 +383,28 @@ impl Store {
             .get_key_value(collection)
             .map(|(n, _)| Arc::clone(n))
             .and_then(|n| Some((n, inner.collections.get_mut(collection)?)))
-            .ok_or(CommitError::NoCollection)?;
+            .ok_or(CommitError::CollectionNotFound)?;
         let previous = found.objects.get(key).cloned();
         match (expect, &previous) {
-            (Expect::Absent, Some(_)) => return Err(CommitError::Exists),
-            (Expect::Version(_), None) => return Err(CommitError::Missing),
-            (Expect::Version(v), Some(p)) if p.version() != v => return Err(CommitError::Changed),
+            (Precondition::Absent, Some(_)) => return Err(CommitError::AlreadyExists),
+            (Precondition::Version(_), None) => return Err(CommitError::NotFound),
+            (Precondition::Version(v), Some(p)) if p.version() != v => return Err(CommitError::Conflict),
             _ => {}
         }
         let (kind, value) = match change {
-            Change::Put(value) if previous.is_some() => (EventKind::Modified, value),
-            Change::Put(value) => (EventKind::Added, value),
-            Change::Remove(value) => (EventKind::Deleted, value),
+            Change::Put(value) if previous.is_some() => (WatchEventType::Modified, value),
+            Change::Put(value) => (WatchEventType::Added, value),
+            Change::Remove(value) => (WatchEventType::Deleted, value),
         };
         let object = Arc::new(Object::new(key.clone(), version, value));
-        if kind == EventKind::Deleted {
+        if kind == WatchEventType::Deleted {
             found.objects.remove(key);
         } else {
             found.objects.insert(key.clone(), Arc::clone(&object));
         }
         found
             .events
-            .push_back(Arc::new(Event::new(kind, Arc::clone(&object), previous)));
+            .push_back(Arc::new(WatchEvent::new(kind, Arc::clone(&object), previous)));
         if found.events.len() > self.history
             && let Some(dropped) = found.events.pop_front()
         {
@@ -416,7 +419,7 @@ impl Store {
                 object: Arc::clone(&object),
             }),
             None => {
-                self.progress.send_replace(Progress { version, failed: None });
+                self.progress.send_replace(DurableState { version, failed: None });
                 if let Some(found) = inner.collections.get(collection) {
                     found.changed.send_replace(None);
                 }
@@ -445,18 +448,18 @@ impl Store {
     }
 
     /// A receiver that is woken by each change of a resource; its sender is dropped when the resource goes away.
-    pub fn subscribe(&self, collection: &str) -> Option<watch::Receiver<News>> {
+    pub(crate) fn subscribe(&self, collection: &str) -> Option<watch::Receiver<CollectionNews>> {
         self.lock().collections.get(collection).map(|c| c.changed.subscribe())
     }
 
     /// At most `limit` durable events of a resource after `version`.
-    pub fn events(
+    pub(crate) fn events(
         &self,
         collection: &str,
-        news: &watch::Receiver<News>,
+        news: &watch::Receiver<CollectionNews>,
         version: u64,
         limit: usize,
-    ) -> Result<Batch, TooOld> {
+    ) -> Result<Batch, ResourceExpired> {
         let last = news.borrow().clone();
         let inner = self.lock();
         let durable = self.progress.borrow().version;
@@ -467,7 +470,7 @@ impl Store {
             });
         };
         if version < found.floor {
-            return Err(TooOld {
+            return Err(ResourceExpired {
                 asked: version,
                 oldest: found.floor,
             });
@@ -487,7 +490,7 @@ impl Store {
     }
 
     /// Waits for the writes under way and closes the files. Later writes fail.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         if let Some(writer) = &self.disk {
             let version = self.version();
             if let Err(error) = self.barrier(version).await {

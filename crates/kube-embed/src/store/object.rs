@@ -8,16 +8,16 @@ use serde_json::Value;
 
 /// Namespace (empty for cluster-wide objects) and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
+pub(crate) struct ObjectKey {
     /// Namespace; empty for cluster-wide objects.
     pub namespace: String,
     /// Name.
     pub name: String,
 }
 
-impl Key {
+impl ObjectKey {
     /// A key.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
             name: name.into(),
@@ -27,8 +27,8 @@ impl Key {
 
 /// An object at one version. It never changes; a write makes another.
 #[derive(Debug)]
-pub struct Object {
-    key: Key,
+pub(crate) struct Object {
+    key: ObjectKey,
     version: u64,
     value: Arc<Value>,
     bytes: OnceLock<Bytes>,
@@ -37,7 +37,7 @@ pub struct Object {
 }
 
 impl Object {
-    pub(crate) fn new(key: Key, version: u64, mut value: Value) -> Self {
+    pub(crate) fn new(key: ObjectKey, version: u64, mut value: Value) -> Self {
         if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("resourceVersion".into(), Value::String(version.to_string()));
         }
@@ -51,7 +51,7 @@ impl Object {
     }
 
     /// An object that is shown but not stored: the outcome of a dry run.
-    pub(crate) fn transient(key: Key, value: Value) -> Self {
+    pub(crate) fn transient(key: ObjectKey, value: Value) -> Self {
         Self {
             key,
             version: 0,
@@ -62,22 +62,22 @@ impl Object {
     }
 
     /// Namespace and name.
-    pub fn key(&self) -> &Key {
+    pub(crate) fn key(&self) -> &ObjectKey {
         &self.key
     }
 
     /// The version at which the object came to be as it is.
-    pub fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
     /// The object.
-    pub fn value(&self) -> &Arc<Value> {
+    pub(crate) fn value(&self) -> &Arc<Value> {
         &self.value
     }
 
     /// The object as JSON, serialised once.
-    pub fn bytes(&self) -> &Bytes {
+    pub(crate) fn bytes(&self) -> &Bytes {
         // A `Value` always serialises: its keys are strings and its numbers finite.
         self.bytes
             .get_or_init(|| Bytes::from(serde_json::to_vec(&self.value).unwrap_or_default()))
@@ -94,7 +94,7 @@ impl Object {
     }
 
     /// Whether the object is marked for deletion.
-    pub fn is_terminating(&self) -> bool {
+    pub(crate) fn is_terminating(&self) -> bool {
         self.value
             .pointer("/metadata/deletionTimestamp")
             .is_some_and(|t| !t.is_null())
@@ -103,7 +103,7 @@ impl Object {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
+pub(crate) enum WatchEventType {
     /// The object came into being.
     Added,
     /// The object changed.
@@ -112,9 +112,9 @@ pub enum EventKind {
     Deleted,
 }
 
-impl EventKind {
+impl WatchEventType {
     /// As a watch event calls it.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Added => "ADDED",
             Self::Modified => "MODIFIED",
@@ -125,9 +125,9 @@ impl EventKind {
 
 /// One change of one object.
 #[derive(Debug)]
-pub struct Event {
+pub(crate) struct WatchEvent {
     /// What happened.
-    pub kind: EventKind,
+    pub kind: WatchEventType,
     /// The object after it (for a removal: its last state, with the version of the removal).
     pub object: Arc<Object>,
     /// The object before it.
@@ -135,8 +135,8 @@ pub struct Event {
     frame: OnceLock<Bytes>,
 }
 
-impl Event {
-    pub(crate) fn new(kind: EventKind, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
+impl WatchEvent {
+    pub(crate) fn new(kind: WatchEventType, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
         Self {
             kind,
             object,
@@ -146,19 +146,19 @@ impl Event {
     }
 
     /// The version of the change.
-    pub fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.object.version()
     }
 
     /// The event as a line of a watch, serialised once for all watches.
-    pub fn frame(&self) -> &Bytes {
+    pub(crate) fn frame(&self) -> &Bytes {
         self.frame
             .get_or_init(|| frame(self.kind.as_str(), self.object.bytes()))
     }
 }
 
 /// A line of a watch around an object's JSON.
-pub fn frame(kind: &str, object: &[u8]) -> Bytes {
+pub(crate) fn frame(kind: &str, object: &[u8]) -> Bytes {
     let mut line = Vec::with_capacity(object.len() + kind.len() + 26);
     line.extend_from_slice(b"{\"type\":\"");
     line.extend_from_slice(kind.as_bytes());

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use http::Method;
-use kube_embed::Embedded;
-use kube_embed::logs::{LogOptions, LogRequest, LogStream, PodLogs};
-use kube_embed::status::ApiError;
+use kube_embed::{ApiError, Embedded, LogOptions, LogRequest, LogStream, PodLogs};
 use serde_json::{Value, json};
 
 use crate::support::*;

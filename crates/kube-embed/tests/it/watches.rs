@@ -16,7 +16,7 @@ use crate::support::*;
 
 /// A watch as lines of JSON.
 struct Lines {
-    body: kube_embed::api::body::ResponseBody,
+    body: kube_embed::ResponseBody,
     buffer: Vec<u8>,
 }
 

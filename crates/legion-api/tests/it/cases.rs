@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube_embed::schema::CrdSchema;
+use kube_embed::CrdSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

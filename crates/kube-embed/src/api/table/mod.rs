@@ -13,17 +13,17 @@ use crate::resource::{PrinterColumn, ResourceInfo};
 
 /// How much of each object its row carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Include {
+pub(super) enum IncludeObject {
     None,
     Metadata,
     Object,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
+pub(super) struct TableOptions {
     /// Ages are told at this time.
     pub(super) now: Timestamp,
-    pub(super) include: Include,
+    pub(super) include: IncludeObject,
 }
 
 /// Objects as a table.
@@ -31,7 +31,7 @@ pub(super) fn table<'a>(
     info: &ResourceInfo,
     objects: impl IntoIterator<Item = &'a Value>,
     metadata: Value,
-    options: Options,
+    options: TableOptions,
 ) -> Value {
     let custom;
     let columns: Vec<Value> = if info.custom {
@@ -65,9 +65,9 @@ pub(super) fn table<'a>(
             };
             let mut row = json!({"cells": cells});
             match options.include {
-                Include::None => row["object"] = Value::Null,
-                Include::Metadata => row["object"] = negotiate::partial(object),
-                Include::Object => row["object"] = object.clone(),
+                IncludeObject::None => row["object"] = Value::Null,
+                IncludeObject::Metadata => row["object"] = negotiate::partial(object),
+                IncludeObject::Object => row["object"] = object.clone(),
             }
             row
         })

@@ -15,7 +15,7 @@ use super::error::FieldError;
 use super::typeinfo::TypeInfo;
 use definitions::find;
 
-pub use metadata::{label_key, label_value, validate_name, validate_object_meta};
+pub use metadata::{label_key, label_value, validate_object_meta};
 
 /// Group, version and kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

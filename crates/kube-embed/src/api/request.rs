@@ -15,9 +15,9 @@ use super::{ApiServer, meta, protobuf, table};
 use crate::resource::Subresource;
 use crate::schema::FieldError;
 use crate::status::ApiError;
-use crate::store::{CommitError, Key, Object};
+use crate::store::{CommitError, Object, ObjectKey};
 
-pub(super) struct Call {
+pub(super) struct ResourceRequest {
     pub(super) server: Arc<ApiServer>,
     pub(super) resource: Arc<Resource>,
     /// `None` for cluster-wide resources and for requests across all namespaces.
@@ -32,11 +32,11 @@ pub(super) struct Call {
     pub(super) agent: String,
 }
 
-pub(super) type Reply = Result<Response<ResponseBody>, ApiError>;
+pub(super) type ApiResult = Result<Response<ResponseBody>, ApiError>;
 
-impl Call {
-    pub(super) fn key(&self) -> Key {
-        Key::new(self.namespace.clone().unwrap_or_default(), self.name.clone())
+impl ResourceRequest {
+    pub(super) fn key(&self) -> ObjectKey {
+        ObjectKey::new(self.namespace.clone().unwrap_or_default(), self.name.clone())
     }
 
     pub(super) fn not_found(&self) -> ApiError {
@@ -152,23 +152,23 @@ impl Call {
         let info = &self.resource.info;
         let namespace = self.namespace.as_deref().unwrap_or_default();
         match error {
-            CommitError::Exists => {
+            CommitError::AlreadyExists => {
                 let mut error = ApiError::already_exists(info, &self.name);
                 if self.live().is_ok_and(|live| live.is_terminating()) {
                     error.message = format!("object is being deleted: {}", error.message);
                 }
                 error
             }
-            CommitError::Missing => self.not_found(),
-            CommitError::Changed => ApiError::modified(info, &self.name),
-            CommitError::NoCollection => ApiError::no_such_path(),
-            CommitError::NoNamespace => {
+            CommitError::NotFound => self.not_found(),
+            CommitError::Conflict => ApiError::modified(info, &self.name),
+            CommitError::CollectionNotFound => ApiError::no_such_path(),
+            CommitError::NamespaceNotFound => {
                 let mut error = ApiError::new(404, "NotFound", format!("namespaces {namespace:?} not found"));
                 error.details.name = namespace.to_owned();
                 error.details.kind = "namespaces".into();
                 error
             }
-            CommitError::Terminating => {
+            CommitError::NamespaceTerminating => {
                 let mut error = ApiError::forbidden(
                     info,
                     &self.name,
@@ -186,7 +186,7 @@ impl Call {
     }
 
     /// Answers with an object in the representation asked for, once it is durable.
-    pub(super) async fn reply(&self, status: u16, object: &Object) -> Reply {
+    pub(super) async fn reply(&self, status: u16, object: &Object) -> ApiResult {
         self.server.durable(object.version()).await?;
         let served = self.resource.served(object);
         Ok(match self.accept {
@@ -202,13 +202,13 @@ impl Call {
         })
     }
 
-    pub(super) fn table_options(&self) -> table::Options {
-        table::Options {
+    pub(super) fn table_options(&self) -> table::TableOptions {
+        table::TableOptions {
             now: self.server.clock().now(),
             include: match self.query.get("includeObject") {
-                Some("None") => table::Include::None,
-                Some("Object") => table::Include::Object,
-                _ => table::Include::Metadata,
+                Some("None") => table::IncludeObject::None,
+                Some("Object") => table::IncludeObject::Object,
+                _ => table::IncludeObject::Metadata,
             },
         }
     }
@@ -231,8 +231,8 @@ pub(super) fn decode(content_type: &str, bytes: &Bytes) -> Result<Value, ApiErro
             .and_then(|text| serde_saphyr::from_str(text).map_err(|e| e.to_string()))
             .map_err(|e| ApiError::bad_request(format!("the body is no valid YAML: {e}")))?,
         "application/vnd.kubernetes.protobuf" => protobuf::decode(bytes).map_err(|fault| match fault {
-            protobuf::Fault::Malformed => ApiError::bad_request("the body is no valid protobuf"),
-            protobuf::Fault::Kind(kind) => {
+            protobuf::DecodeError::Malformed => ApiError::bad_request("the body is no valid protobuf"),
+            protobuf::DecodeError::Kind(kind) => {
                 ApiError::unsupported_media_type(&format!("application/json, application/yaml for a {kind}"))
             }
         })?,

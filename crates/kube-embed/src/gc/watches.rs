@@ -14,7 +14,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What happened to an object.
-pub(super) enum Change {
+pub(super) enum ObjectChange {
     Applied {
         resource: Arc<ApiResource>,
         object: Box<DynamicObject>,
@@ -26,9 +26,9 @@ pub(super) enum Change {
     },
 }
 
-type Key = (String, String, String);
+type ResourceKey = (String, String, String);
 
-struct Source {
+struct ResourceWatch {
     resource: Arc<ApiResource>,
     namespaced: bool,
     /// Uids that its watch has reported.
@@ -39,23 +39,23 @@ struct Source {
     _watch: DropGuard,
 }
 
-enum Signal {
-    Watch(Key, Box<Event<DynamicObject>>),
+enum WatchSignal {
+    Watch(ResourceKey, Box<Event<DynamicObject>>),
     /// The set of kinds may have changed.
     Kinds,
 }
 
 /// The watches, one for each kind.
-pub(super) struct Sources {
+pub(super) struct ResourceWatches {
     client: Client,
-    sources: BTreeMap<Key, Source>,
-    streams: SelectAll<BoxStream<'static, Signal>>,
-    pending: std::collections::VecDeque<Change>,
+    watches: BTreeMap<ResourceKey, ResourceWatch>,
+    streams: SelectAll<BoxStream<'static, WatchSignal>>,
+    pending: std::collections::VecDeque<ObjectChange>,
     discovered: bool,
     retry: Option<Duration>,
 }
 
-impl Sources {
+impl ResourceWatches {
     pub(super) fn new(client: Client) -> Self {
         let mut streams = SelectAll::new();
         let definitions = ApiResource {
@@ -68,13 +68,13 @@ impl Sources {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &definitions);
         let kinds = watcher::watcher(api, watcher::Config::default()).default_backoff();
         let kinds = kinds.filter_map(|event| async move {
-            matches!(event, Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone)).then_some(Signal::Kinds)
+            matches!(event, Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone)).then_some(WatchSignal::Kinds)
         });
         streams.push(kinds.boxed());
         let pending = std::collections::VecDeque::new();
         Self {
             client,
-            sources: BTreeMap::new(),
+            watches: BTreeMap::new(),
             streams,
             pending,
             discovered: false,
@@ -84,12 +84,12 @@ impl Sources {
 
     /// Whether every kind has been listed once: before that, an owner that is not known may just not have come yet.
     pub(super) fn settled(&self) -> bool {
-        self.discovered && self.pending.is_empty() && self.sources.values().all(|source| source.listed)
+        self.discovered && self.pending.is_empty() && self.watches.values().all(|watch| watch.listed)
     }
 
     /// Every kind that lives in namespaces.
     pub(super) fn namespaced(&self) -> Vec<Arc<ApiResource>> {
-        self.sources
+        self.watches
             .values()
             .filter(|s| s.namespaced)
             .map(|s| Arc::clone(&s.resource))
@@ -97,7 +97,7 @@ impl Sources {
     }
 
     /// The next change. Safe to drop at any await.
-    pub(super) async fn next(&mut self) -> Option<Change> {
+    pub(super) async fn next(&mut self) -> Option<ObjectChange> {
         loop {
             if let Some(change) = self.pending.pop_front() {
                 return Some(change);
@@ -105,12 +105,12 @@ impl Sources {
             let signal = match self.retry {
                 Some(delay) => tokio::select! {
                     signal = self.streams.next() => signal?,
-                    () = tokio::time::sleep(delay) => Signal::Kinds,
+                    () = tokio::time::sleep(delay) => WatchSignal::Kinds,
                 },
                 None => self.streams.next().await?,
             };
             match signal {
-                Signal::Kinds => {
+                WatchSignal::Kinds => {
                     // Set first: a discovery that is dropped half-way is begun again.
                     self.retry = Some(Duration::from_millis(200));
                     if self.discover().await {
@@ -118,7 +118,7 @@ impl Sources {
                         self.discovered = true;
                     }
                 }
-                Signal::Watch(key, event) => self.take(&key, *event),
+                WatchSignal::Watch(key, event) => self.take(&key, *event),
             }
         }
     }
@@ -147,27 +147,27 @@ impl Sources {
                     resource.plural.clone(),
                 );
                 found.insert(key.clone());
-                if !self.sources.contains_key(&key) {
+                if !self.watches.contains_key(&key) {
                     self.watch(key, resource, capabilities.scope == Scope::Namespaced);
                 }
             }
         }
         let gone: Vec<_> = self
-            .sources
+            .watches
             .keys()
             .filter(|key| !found.contains(*key))
             .cloned()
             .collect();
         for key in gone {
-            if let Some(source) = self.sources.remove(&key) {
+            if let Some(watch) = self.watches.remove(&key) {
                 self.pending
-                    .extend(source.known.into_iter().map(|uid| Change::Deleted { uid }));
+                    .extend(watch.known.into_iter().map(|uid| ObjectChange::Deleted { uid }));
             }
         }
         true
     }
 
-    fn watch(&mut self, key: Key, resource: ApiResource, namespaced: bool) {
+    fn watch(&mut self, key: ResourceKey, resource: ApiResource, namespaced: bool) {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -176,12 +176,12 @@ impl Sources {
             .default_backoff()
             .filter_map(move |event| {
                 let name = name.clone();
-                async move { event.ok().map(|event| Signal::Watch(name, Box::new(event))) }
+                async move { event.ok().map(|event| WatchSignal::Watch(name, Box::new(event))) }
             })
             .take_until(async move { stopped.cancelled().await });
         self.streams.push(stream.boxed());
         let resource = Arc::new(resource);
-        let source = Source {
+        let watch = ResourceWatch {
             resource,
             namespaced,
             known: BTreeSet::new(),
@@ -189,49 +189,49 @@ impl Sources {
             listed: false,
             _watch: stop.drop_guard(),
         };
-        self.sources.insert(key, source);
+        self.watches.insert(key, watch);
     }
 
-    fn take(&mut self, key: &Key, event: Event<DynamicObject>) {
-        let Some(source) = self.sources.get_mut(key) else {
+    fn take(&mut self, key: &ResourceKey, event: Event<DynamicObject>) {
+        let Some(watch) = self.watches.get_mut(key) else {
             return;
         };
-        let mut applied = |source: &mut Source, object: DynamicObject| {
+        let mut applied = |watch: &mut ResourceWatch, object: DynamicObject| {
             let Some(uid) = object.metadata.uid.clone() else { return };
-            source.known.insert(uid.clone());
-            if let Some(listing) = &mut source.listing {
+            watch.known.insert(uid.clone());
+            if let Some(listing) = &mut watch.listing {
                 listing.insert(uid);
             }
-            let seen = seen(&source.resource, &object);
+            let seen = seen(&watch.resource, &object);
             // Only the metadata is used from here on.
             let slim = DynamicObject {
                 types: None,
                 metadata: object.metadata,
                 data: serde_json::Value::Null,
             };
-            let resource = Arc::clone(&source.resource);
-            self.pending.push_back(Change::Applied {
+            let resource = Arc::clone(&watch.resource);
+            self.pending.push_back(ObjectChange::Applied {
                 resource,
                 object: Box::new(slim),
                 seen,
             });
         };
         match event {
-            Event::Init => source.listing = Some(BTreeSet::new()),
-            Event::InitApply(object) | Event::Apply(object) => applied(source, object),
+            Event::Init => watch.listing = Some(BTreeSet::new()),
+            Event::InitApply(object) | Event::Apply(object) => applied(watch, object),
             Event::InitDone => {
-                source.listed = true;
-                let listed = source.listing.take().unwrap_or_default();
-                let gone: Vec<_> = source.known.difference(&listed).cloned().collect();
+                watch.listed = true;
+                let listed = watch.listing.take().unwrap_or_default();
+                let gone: Vec<_> = watch.known.difference(&listed).cloned().collect();
                 for uid in gone {
-                    source.known.remove(&uid);
-                    self.pending.push_back(Change::Deleted { uid });
+                    watch.known.remove(&uid);
+                    self.pending.push_back(ObjectChange::Deleted { uid });
                 }
             }
             Event::Delete(object) => {
                 if let Some(uid) = object.metadata.uid {
-                    source.known.remove(&uid);
-                    self.pending.push_back(Change::Deleted { uid });
+                    watch.known.remove(&uid);
+                    self.pending.push_back(ObjectChange::Deleted { uid });
                 }
             }
         }
