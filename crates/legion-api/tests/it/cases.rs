@@ -1,4 +1,4 @@
-//! One table of accept and reject cases, judged twice: by offline validation and by the embedded API server's schema.
+//! One table of accept and reject cases. Offline validation and the embedded API server check each case.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,7 +37,7 @@ struct Reject {
 }
 
 impl Reject {
-    /// Does an error speak of that field, or of something below or above it, with one of the texts?
+    /// Returns whether an error names the field, or a field below or above it, with one of the texts.
     fn fits(&self, field: &str, message: &str) -> bool {
         field.starts_with(&self.field) && self.message.split('|').any(|part| message.contains(part))
     }
@@ -61,7 +61,7 @@ fn base(kind: &str) -> Value {
     }
 }
 
-/// The parent of a dotted path, and its last key.
+/// Returns the parent of a dotted path, and its last key.
 fn parent<'a, 'p>(object: &'a mut Value, path: &'p str) -> (&'a mut Map<String, Value>, &'p str) {
     let (head, last) = path.rsplit_once('.').unwrap_or(("", path));
     let mut at = object;
@@ -105,7 +105,7 @@ fn build(case: &Case) -> (Value, Option<Value>) {
     (object, old)
 }
 
-fn judge(case: &Case, by: &str, errors: &[(String, String)], failures: &mut Vec<String>) {
+fn compare(case: &Case, by: &str, errors: &[(String, String)], failures: &mut Vec<String>) {
     let ok = match &case.reject {
         None => errors.is_empty(),
         Some(reject) => errors.iter().any(|(field, message)| reject.fits(field, message)),
@@ -123,7 +123,7 @@ fn cases() -> Vec<Case> {
     serde_saphyr::from_str(include_str!("cases.yaml")).unwrap()
 }
 
-/// Every CEL rule of the CRDs refuses something in the table: a rule that nothing breaks may as well not be there.
+/// Every CEL rule of the CRDs refuses a case in the table. A rule that no case breaks may be useless.
 #[test]
 fn every_rule_refuses_a_case() {
     let mut rules = BTreeSet::new();
@@ -152,7 +152,7 @@ fn every_rule_refuses_a_case() {
     let unbroken: Vec<_> = rules
         .iter()
         .filter(|(kind, path, message)| {
-            // `ModelTraining.spec.data[].localPath` is told of as `spec.data[0].localPath`, or by the rule's own field path.
+            // An error names `ModelTraining.spec.data[].localPath` as `spec.data[0].localPath`, or by the rule's field path.
             let field = path
                 .trim_start_matches(kind.as_str())
                 .trim_start_matches('.')
@@ -165,7 +165,7 @@ fn every_rule_refuses_a_case() {
     assert!(unbroken.is_empty(), "nothing in the table breaks {unbroken:#?}");
 }
 
-/// Every field of a spec is given in a case that is accepted: none is there that nobody could set.
+/// An accepted case sets every field of a spec. A field that no object can set would be useless.
 #[test]
 fn every_field_is_accepted_somewhere() {
     let accepted: Vec<Value> = cases()
@@ -187,7 +187,7 @@ fn every_field_is_accepted_somewhere() {
         let spec = &schema["properties"]["spec"];
         for (field, schema) in spec["properties"].as_object().unwrap() {
             of_spec("spec", field);
-            // One level further, where the type is ours.
+            // One level deeper, where the type is Legion's own.
             if field != "affinity" {
                 let item = schema.get("items").map(|item| (format!("spec/{field}/0"), item));
                 let (path, schema) = item.unwrap_or((format!("spec/{field}"), schema));
@@ -202,7 +202,7 @@ fn every_field_is_accepted_somewhere() {
 }
 
 #[test]
-fn both_validators_give_the_verdicts_of_the_table() {
+fn both_validators_give_the_results_of_the_table() {
     let cases = cases();
     assert!(cases.len() >= 60, "only {} cases", cases.len());
     let served_schemas: BTreeMap<String, CrdSchema> = legion_api::crd::all()
@@ -220,7 +220,7 @@ fn both_validators_give_the_verdicts_of_the_table() {
         let (object, old) = build(case);
         let problems = legion_api::validate::object(&object, old.as_ref());
         let errors: Vec<_> = problems.into_iter().map(|p| (p.field, p.message)).collect();
-        judge(case, "offline", &errors, &mut failures);
+        compare(case, "offline", &errors, &mut failures);
 
         let schema = &served_schemas[object["kind"].as_str().unwrap()];
         let mut served = object.clone();
@@ -236,7 +236,7 @@ fn both_validators_give_the_verdicts_of_the_table() {
                 .into_iter()
                 .map(|e| (e.path.to_string(), e.to_string())),
         );
-        judge(case, "embedded API", &errors, &mut failures);
+        compare(case, "embedded API", &errors, &mut failures);
     }
     assert!(
         failures.is_empty(),

@@ -1,4 +1,4 @@
-//! What the API server will accept as a CRD, and what it costs.
+//! The CRDs: what the API server accepts, and their size and cost.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use legion_api::crd;
@@ -64,7 +64,7 @@ fn every_node_is_structural_and_described() {
                     .get("description")
                     .and_then(Value::as_str)
                     .is_some_and(|text| !text.is_empty());
-                // At the root only spec and status are ours to describe.
+                // At the root Legion describes spec and status only.
                 let standard = path == kind && matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
                 if !described && !standard {
                     faults.push(format!("{path}.{name}: no description"));
@@ -89,7 +89,7 @@ fn every_crd_stays_below_200_kib() {
 }
 
 #[test]
-fn status_never_looks_settled_before_it_was_seen_and_conditions_merge_by_type() {
+fn a_new_status_is_not_settled_and_conditions_merge_by_type() {
     for (kind, schema) in schemas() {
         let status = &schema["properties"]["status"];
         assert_eq!(status["default"], json!({"observedGeneration": -1}), "{kind}");
@@ -164,7 +164,7 @@ fn wide_columns_are_as_documented() {
     assert_eq!(found, ["REASON", "REASON", "VERSION TOOLCHAIN RUN MESSAGE"]);
 }
 
-/// The schema node that a simple JSON path leads to; a filter on a list counts as one of its items.
+/// Returns the schema node of a simple JSON path. A filter on a list selects one of its items.
 fn at_path<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {
     let mut node = schema;
     for part in path
@@ -181,12 +181,12 @@ fn at_path<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {
 }
 
 #[test]
-fn columns_and_selectable_fields_lead_to_fields_that_they_can_show() {
+fn columns_and_selectable_fields_have_existing_fields() {
     let mut faults = Vec::new();
     for ((kind, schema), crd) in schemas().into_iter().zip(crd::all()) {
         let version = &crd.spec.versions[0];
         for column in version.additional_printer_columns.iter().flatten() {
-            // `.status.conditions[?(@.type=="Ready")].status`: the dot inside the filter is none of the path's.
+            // `.status.conditions[?(@.type=="Ready")].status`: the dot inside the filter does not separate.
             let path = column.json_path.replace("[?(@.", "[.").replace(")]", "");
             let node = at_path(&schema, &path);
             let is_age = column.json_path == ".metadata.creationTimestamp" && column.type_ == "date";
@@ -206,7 +206,7 @@ fn columns_and_selectable_fields_lead_to_fields_that_they_can_show() {
             .flatten()
             .map(|field| field.json_path.as_str())
             .collect();
-        // More than eight are refused by the API server.
+        // The API server refuses more than eight.
         if selectable.len() > 8 {
             faults.push(format!("{kind}: {} selectable fields", selectable.len()));
         }
@@ -225,7 +225,7 @@ fn every_default_and_every_list_that_merges_is_as_documented() {
     let (mut defaults, mut lists) = (Vec::new(), Vec::new());
     for (kind, schema) in schemas() {
         walk(&schema, &kind, &mut |path, node| {
-            // Those of the status are for objects of older versions.
+            // Defaults of the status are for objects of older versions.
             if let Some(default) = node.get("default").filter(|_| !path.contains(".status.")) {
                 defaults.push(format!("{path} = {default}"));
             }
@@ -270,7 +270,7 @@ fn every_default_and_every_list_that_merges_is_as_documented() {
 }
 
 #[test]
-fn what_the_schema_fills_in_is_what_the_types_fill_in() {
+fn schema_and_types_have_the_same_defaults() {
     let minimal = json!({
         "apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining", "metadata": {"name": "wine"},
         "spec": {"model": {"name": "wine", "version": "1"}, "toolchain": "mlflow", "source": {"configMap": {"name": "s"}}}

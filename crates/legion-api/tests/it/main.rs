@@ -1,4 +1,4 @@
-//! The CRDs and offline validation, from the outside.
+//! Tests of the CRDs and of offline validation.
 
 #![allow(clippy::unwrap_used)]
 

@@ -5,10 +5,9 @@ use legion_api::{ModelTrainingSpec, resources::Resources, training::ConfigMapIte
 use legion_protocol::env;
 use serde_json::json;
 
-use super::{fields, inputs::Inputs, tasks};
+use super::{fields, inputs::Inputs, kind::work_dir, tasks};
 use crate::run::{
     attempt::Attempt,
-    inputs::normal,
     parts::{at, mount, read_only, requirements, restricted, some_list, variable},
     pod::{self, PodParts},
     volumes::CONFIG_SOURCE,
@@ -37,11 +36,6 @@ pub(super) fn shape(attempt: &Attempt<'_>, spec: &ModelTrainingSpec, inputs: &In
         &fields::part(&spec, fields::FieldEffect::NextAttempt),
         &inputs.to_json(),
     )
-}
-
-/// Returns `spec.workDir` in its normal form; empty for the source root.
-pub(super) fn work_dir(spec: &ModelTrainingSpec) -> String {
-    spec.work_dir.as_deref().map(normal).unwrap_or_default()
 }
 
 fn trainer(attempt: &Attempt<'_>, spec: &ModelTrainingSpec, inputs: &Inputs) -> Container {

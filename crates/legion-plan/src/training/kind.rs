@@ -3,7 +3,10 @@
 use legion_api::{ModelTrainingSpec, Reason};
 
 use super::labels;
-use crate::run::kind::{PodSettings, RunKind, RunPolicy};
+use crate::run::{
+    inputs::normal,
+    kind::{PodSettings, RunKind, RunPolicy},
+};
 
 pub(super) static TRAINING: RunKind = RunKind {
     kind: "ModelTraining",
@@ -43,4 +46,9 @@ pub(super) fn pod_settings(spec: &ModelTrainingSpec) -> PodSettings<'_> {
         workspace_size: spec.workspace.as_ref().map(|workspace| &workspace.size),
         shared_memory: spec.shared_memory.as_ref(),
     }
+}
+
+/// Returns `spec.workDir` in its normal form; empty for the source root.
+pub(super) fn work_dir(spec: &ModelTrainingSpec) -> String {
+    spec.work_dir.as_deref().map(normal).unwrap_or_default()
 }

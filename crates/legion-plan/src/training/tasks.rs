@@ -7,7 +7,7 @@ use legion_protocol::{
     training::{TrainingDocument, WireData, WireGoal, WireModel, WireObjective, WireSource},
 };
 
-use super::{container::work_dir, inputs::Inputs};
+use super::{inputs::Inputs, kind::work_dir};
 use crate::run::attempt::Attempt;
 
 /// Containers of the pod as Legion creates it: `fetch`, `trainer`, `publish`. Injected containers share the same 12 KiB.

@@ -1,4 +1,4 @@
-//! The rules of attempts: what is pinned, what is waited for and how long, what is said when, and what a pod's end means.
+//! The rules of attempts: what is pinned, how long an attempt waits, what the status reports, and what a pod's end means.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -29,15 +29,15 @@ use crate::{
     universe::{Universe, merge},
 };
 
-/// One look at a world, and the status as it is then.
-struct Look {
+/// The result of one reconciliation.
+struct Pass {
     plan: Plan<ModelTrainingStatus>,
     written: bool,
     created: Option<Pod>,
 }
 
-/// Looks at the world after so many seconds, as the operator does: pods are created and deleted, the status is stored.
-fn look(world: &mut World, seconds: i64) -> Look {
+/// Reconciles the training at a second, as the operator does: pods are created and deleted, and the status is stored.
+fn reconcile(world: &mut World, seconds: i64) -> Pass {
     let plan = decide(world, &settings(), after(seconds));
     let mut created = None;
     let results = plan.actions.iter().map(|action| match action {
@@ -61,7 +61,7 @@ fn look(world: &mut World, seconds: i64) -> Look {
     if let Some(pod) = &created {
         world.pods.push(Arc::new(pod.clone()));
     }
-    Look {
+    Pass {
         plan,
         written: patch.is_some(),
         created,
@@ -76,7 +76,7 @@ fn status_of(world: &World) -> ModelTrainingStatus {
     world.training.status.clone().unwrap_or_default()
 }
 
-fn told(world: &World) -> String {
+fn reported(world: &World) -> String {
     let status = status_of(world);
     find(&status.conditions, SUCCEEDED).map_or_else(String::new, |condition| condition.reason.clone())
 }
@@ -89,13 +89,13 @@ fn attempt(world: &World) -> i32 {
     status_of(world).run.unwrap().attempt
 }
 
-/// A world whose first attempt trains, and is on record.
-fn at_work(spec: serde_json::Value) -> World {
+/// Returns a world with a first attempt that is training and recorded in the status.
+fn training_started(spec: serde_json::Value) -> World {
     let mut world = world(training(spec));
-    look(&mut world, 0);
+    reconcile(&mut world, 0);
     change(&mut world, train);
-    look(&mut world, 4);
-    assert_eq!(told(&world), "Training");
+    reconcile(&mut world, 4);
+    assert_eq!(reported(&world), "Training");
     world
 }
 
@@ -108,7 +108,7 @@ fn deletions(plan: &Plan<ModelTrainingStatus>) -> Vec<&str> {
 }
 
 #[test]
-fn what_nobody_has_looked_at_counts_as_in_progress() {
+fn an_unreconciled_training_counts_as_in_progress() {
     let object = json!({
         "apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining",
         "metadata": {"name": "wine", "generation": 1},
@@ -122,56 +122,56 @@ fn what_nobody_has_looked_at_counts_as_in_progress() {
     );
 }
 
-/// A pod that moves from one short state to the next, none of which lasts five seconds.
+/// The pod changes its state often, and no state lasts five seconds.
 #[test]
-fn the_first_word_comes_within_five_seconds_however_quickly_states_follow() {
+fn the_first_report_comes_within_five_seconds_despite_quick_changes() {
     let mut world = world(training(json!({})));
-    assert!(!look(&mut world, 0).written);
+    assert!(!reconcile(&mut world, 0).written);
     change(&mut world, |pod| schedule(pod, 3));
-    let first = look(&mut world, 3);
+    let first = reconcile(&mut world, 3);
     assert!(!first.written);
-    assert_eq!(first.plan.requeue_at, Some(after(5)), "it looks again in time");
+    assert_eq!(first.plan.requeue_at, Some(after(5)), "it is requeued in time");
     change(&mut world, |pod| set(pod, "fetch", running(4)));
-    assert!(!look(&mut world, 4).written);
-    assert!(look(&mut world, 5).written);
-    assert_eq!(told(&world), "Fetching");
+    assert!(!reconcile(&mut world, 4).written);
+    assert!(reconcile(&mut world, 5).written);
+    assert_eq!(reported(&world), "Fetching");
     assert_eq!(status_of(&world).observed_generation, Some(1));
 }
 
 #[test]
 fn a_training_that_waits_longer_costs_one_more_write() {
     let mut world = world(training(json!({})));
-    look(&mut world, 0);
+    reconcile(&mut world, 0);
     let mut writes = 0;
     for second in 1..30 {
-        writes += i32::from(look(&mut world, second).written);
+        writes += i32::from(reconcile(&mut world, second).written);
     }
-    assert_eq!((writes, told(&world).as_str()), (1, "PodCreated"));
+    assert_eq!((writes, reported(&world).as_str()), (1, "PodCreated"));
     change(&mut world, train);
-    assert!(look(&mut world, 30).written);
-    assert!(!look(&mut world, 31).written);
+    assert!(reconcile(&mut world, 30).written);
+    assert!(!reconcile(&mut world, 31).written);
 }
 
 #[test]
-fn later_attempts_use_what_the_first_was_pinned_to() {
+fn later_attempts_use_the_pinned_inputs_of_the_first() {
     let source = json!({"git": {"uri": "https://example.com/wine.git", "ref": "main"}});
     let mut world = world(training(json!({"source": source, "retries": 1})));
-    let first = look(&mut world, 0).created.unwrap();
+    let first = reconcile(&mut world, 0).created.unwrap();
     change(&mut world, |pod| {
         train(pod);
         set(pod, "fetch", ended(0, "Completed", &fetched("c0ffee"), 2));
     });
-    look(&mut world, 4);
+    reconcile(&mut world, 4);
     let message = publish_message(PublishOutcome::Failed, Some(exit(3)), None);
     change(&mut world, |pod| end(pod, ended(3, "Error", "", 7), 1, &message, 8));
-    look(&mut world, 9);
+    reconcile(&mut world, 9);
     assert_eq!((attempt(&world), failure(&world).exit_code), (2, Some(3)));
-    // Meanwhile everything that it was resolved from has changed.
+    // In the meantime every referenced object has changed.
     let mut newer = Arc::unwrap_or_clone(factory::toolchain(json!({"image": "other:2", "command": ["other"]})));
     newer.metadata.generation = Some(2);
     world.platform_toolchain = Some(Arc::new(newer));
     world.default_outputs = vec![factory::connection("else", json!({"type": "pvc", "uri": "pvc://else"}))];
-    let second = look(&mut world, 60).created.unwrap();
+    let second = reconcile(&mut world, 60).created.unwrap();
     let parts = |pod: &Pod| {
         let spec = pod.spec.clone().unwrap();
         let fetch = &spec.init_containers.unwrap()[0];
@@ -207,39 +207,39 @@ fn later_attempts_use_what_the_first_was_pinned_to() {
 fn the_own_namespace_comes_before_the_platform() {
     let mut world = world(training(json!({})));
     world.toolchain = Some(factory::toolchain(json!({"image": "lab/own:1"})));
-    let pod = look(&mut world, 0).created.unwrap();
+    let pod = reconcile(&mut world, 0).created.unwrap();
     assert_eq!(pod.spec.unwrap().containers[0].image.as_deref(), Some("lab/own:1"));
-    look(&mut world, 6);
+    reconcile(&mut world, 6);
     assert_eq!(status_of(&world).toolchain.unwrap().namespace, "lab");
 }
 
 #[test]
-fn a_pod_that_vanished_is_looked_for_before_it_counts_as_gone() {
-    let mut world = at_work(json!({}));
+fn a_pod_missing_from_the_watch_is_probed_before_it_counts_as_lost() {
+    let mut world = training_started(json!({}));
     let pod = world.pods.pop().unwrap();
     let name = pod.metadata.name.clone().unwrap();
     let plan = decide(&world, &settings(), after(10));
     assert_eq!(plan.needs, [Need::Pod { name: name.clone() }]);
     assert!(plan.actions.is_empty() && plan.status.is_none());
-    // It is there: only its label went.
+    // It exists: only its label was removed.
     world.probed = BTreeMap::from([(name.clone(), Some(pod))]);
-    assert!(!look(&mut world, 10).written);
+    assert!(!reconcile(&mut world, 10).written);
     assert_eq!(attempt(&world), 1);
-    // It is gone.
+    // It no longer exists.
     world.probed = BTreeMap::from([(name, None)]);
-    look(&mut world, 11);
+    reconcile(&mut world, 11);
     assert_eq!((attempt(&world), failure(&world).reason.as_str()), (2, "PodLost"));
     assert_eq!(status_of(&world).run.unwrap().disruptions, 1);
 }
 
 #[test]
 fn a_pod_whose_publish_ended_first_is_deleted_and_waited_for() {
-    let mut world = at_work(json!({}));
+    let mut world = training_started(json!({}));
     change(&mut world, |pod| set(pod, "publish", ended(1, "Error", "", 9)));
-    look(&mut world, 10);
+    reconcile(&mut world, 10);
     assert_eq!((attempt(&world), status_of(&world).run.unwrap().step_failures), (2, 1));
     let first = world.pods[0].metadata.name.clone().unwrap();
-    let next = look(&mut world, 60);
+    let next = reconcile(&mut world, 60);
     assert_eq!(deletions(&next.plan), [first]);
     assert!(next.created.is_none(), "the trainer may still run");
     change(&mut world, |pod| {
@@ -247,18 +247,21 @@ fn a_pod_whose_publish_ended_first_is_deleted_and_waited_for() {
         set(pod, "trainer", ended(143, "Error", "", 62));
         phase(pod, "Failed");
     });
-    assert!(look(&mut world, 63).created.is_some());
+    assert!(reconcile(&mut world, 63).created.is_some());
 }
 
 #[test]
-fn a_pod_that_no_node_has_counts_as_ended_once_it_is_being_deleted() {
+fn an_unscheduled_pod_counts_as_ended_once_it_is_being_deleted() {
     let mut world = world(training(json!({})));
-    look(&mut world, 0);
-    look(&mut world, 6);
+    reconcile(&mut world, 0);
+    reconcile(&mut world, 6);
     change(&mut world, |pod| pod.metadata.deletion_timestamp = factory::time(80));
-    look(&mut world, 7);
+    reconcile(&mut world, 7);
     assert_eq!((attempt(&world), status_of(&world).run.unwrap().disruptions), (2, 1));
-    assert!(look(&mut world, 60).created.is_some(), "it is not waited for");
+    assert!(
+        reconcile(&mut world, 60).created.is_some(),
+        "there is nothing to wait for"
+    );
 }
 
 #[rstest]
@@ -266,15 +269,15 @@ fn a_pod_that_no_node_has_counts_as_ended_once_it_is_being_deleted() {
 #[case::node_shutdown(|pod: &mut Pod| status(pod).reason = Some("NodeShutdown".into()), "Disrupted")]
 #[case::deleted(|pod: &mut Pod| pod.metadata.deletion_timestamp = factory::time(20), "Disrupted")]
 fn an_interruption_without_a_record_does_not_count(#[case] how: fn(&mut Pod), #[case] word: &str) {
-    let mut world = at_work(json!({}));
+    let mut world = training_started(json!({}));
     change(&mut world, |pod| {
         how(pod);
-        // Not 137: the code alone would say so, too.
+        // Not 137: that exit code alone would have the same meaning.
         set(pod, "trainer", ended(143, "Error", "", 9));
         set(pod, "publish", ended(143, "Error", "", 9));
         phase(pod, "Failed");
     });
-    look(&mut world, 10);
+    reconcile(&mut world, 10);
     let run = status_of(&world).run.unwrap();
     assert_eq!((run.attempt, run.failures, run.disruptions), (2, 0, 1));
     assert_eq!((failure(&world).reason.as_str(), failure(&world).remedy), (word, None));
@@ -282,15 +285,15 @@ fn an_interruption_without_a_record_does_not_count(#[case] how: fn(&mut Pod), #[
 
 #[rstest]
 #[case::the_users(StepReason::GitRefNotFound, Some(RunResult::Failed), 0)]
-#[case::nobody_s(StepReason::SourceUnreachable, None, 1)]
+#[case::transient(StepReason::SourceUnreachable, None, 1)]
 #[case::read_only_output(StepReason::OutputNotWritable, Some(RunResult::Failed), 0)]
-fn a_failed_fetch_is_tried_again_where_that_helps(
+fn a_failed_fetch_is_retried_where_that_helps(
     #[case] reason: StepReason,
     #[case] result: Option<RunResult>,
     #[case] step_failures: i32,
 ) {
     let mut world = world(training(json!({})));
-    look(&mut world, 0);
+    reconcile(&mut world, 0);
     change(&mut world, |pod| {
         schedule(pod, 1);
         let error = StepError::new(reason, "no \"value\"")
@@ -299,7 +302,7 @@ fn a_failed_fetch_is_tried_again_where_that_helps(
         set(pod, "fetch", ended(1, "Error", &fetch_failed(error), 3));
         phase(pod, "Failed");
     });
-    look(&mut world, 4);
+    reconcile(&mut world, 4);
     let run = status_of(&world).run.unwrap();
     assert_eq!((run.result, run.step_failures), (result, step_failures));
     let failure = failure(&world);
@@ -316,20 +319,20 @@ fn a_failed_fetch_is_tried_again_where_that_helps(
 }
 
 #[test]
-fn a_missing_secret_is_waited_for_without_end() {
+fn a_missing_secret_is_retried_without_limit() {
     let mut world = world(training(json!({})));
     let mut at = 0;
     for round in 1..=15 {
-        let look_again = look(&mut world, at);
-        assert!(look_again.created.is_some(), "round {round}: {}", told(&world));
+        let pass = reconcile(&mut world, at);
+        assert!(pass.created.is_some(), "round {round}: {}", reported(&world));
         change(&mut world, |pod| {
             schedule(pod, at + 1);
             let error = StepError::new(StepReason::SecretMissing, "Secret \"git\" has no key \"password\"");
             set(pod, "fetch", ended(1, "Error", &fetch_failed(error), at + 1));
             phase(pod, "Failed");
         });
-        look(&mut world, at + 2);
-        assert_eq!(told(&world), "SecretMissing");
+        reconcile(&mut world, at + 2);
+        assert_eq!(reported(&world), "SecretMissing");
         let again = status_of(&world).run.unwrap().not_before.unwrap().0;
         let delay = again.as_second() - after(at + 1).as_second();
         assert!((9..=750).contains(&delay), "round {round}: {delay}");
@@ -337,7 +340,7 @@ fn a_missing_secret_is_waited_for_without_end() {
     }
 }
 
-/// Faults that should pass, and do not: the run ends after so many, with the last of them.
+/// A transient fault that does not pass ends the run after the maximum number of attempts, with its own reason.
 #[rstest]
 #[case::steps(StepReason::SourceUnreachable, "FetchFailed")]
 #[case::storage(StepReason::UploadFailed, "PublishFailed")]
@@ -347,9 +350,9 @@ fn a_step_that_never_succeeds_ends_the_run(#[case] fault: StepReason, #[case] re
     let mut at = 0;
     for round in 1..=most + 1 {
         assert!(
-            look(&mut world, at).created.is_some(),
+            reconcile(&mut world, at).created.is_some(),
             "round {round}: {}",
-            told(&world)
+            reported(&world)
         );
         change(&mut world, |pod| {
             let error = StepError::new(fault, "no answer");
@@ -363,15 +366,15 @@ fn a_step_that_never_succeeds_ends_the_run(#[case] fault: StepReason, #[case] re
                 phase(pod, "Failed");
             }
         });
-        look(&mut world, at + 5);
+        reconcile(&mut world, at + 5);
         let run = status_of(&world).run.unwrap();
         assert_eq!((run.step_failures, run.failures), (round, 0));
         at = run.not_before.map_or(at, |at| at.0.as_second() - start().as_second());
     }
-    assert_eq!((told(&world).as_str(), attempt(&world)), (reason, most + 1));
+    assert_eq!((reported(&world).as_str(), attempt(&world)), (reason, most + 1));
     let failure = failure(&world);
     assert!(failure.remedy.is_some_and(|remedy| !remedy.is_empty()));
-    assert!(look(&mut world, at + 100_000).created.is_none());
+    assert!(reconcile(&mut world, at + 100_000).created.is_none());
 }
 
 #[test]
@@ -379,39 +382,39 @@ fn back_off_doubles_and_is_counted_from_the_end() {
     let mut world = world(training(json!({"retries": 3})));
     let mut at = 0;
     for least in [10, 20, 40] {
-        assert!(look(&mut world, at).created.is_some());
+        assert!(reconcile(&mut world, at).created.is_some());
         change(&mut world, train);
-        look(&mut world, at + 4);
+        reconcile(&mut world, at + 4);
         let message = publish_message(PublishOutcome::Failed, Some(exit(3)), None);
         change(&mut world, |pod| {
             end(pod, ended(3, "Error", "", at + 7), 1, &message, at + 8)
         });
-        // Seen late: the time until then counts.
-        look(&mut world, at + 12);
+        // The end is seen late. The time since the end counts.
+        reconcile(&mut world, at + 12);
         let not_before = status_of(&world).run.unwrap().not_before.unwrap().0;
         let delay = not_before.as_second() - after(at + 8).as_second();
         assert!((least..=least * 5 / 4).contains(&delay), "{least}: {delay}");
         at = not_before.as_second() - start().as_second();
-        assert!(look(&mut world, at - 1).created.is_none());
+        assert!(reconcile(&mut world, at - 1).created.is_none());
     }
-    assert_eq!((attempt(&world), told(&world).as_str()), (4, "Retrying"));
+    assert_eq!((attempt(&world), reported(&world).as_str()), (4, "Retrying"));
 }
 
 #[test]
 fn a_pod_that_does_not_start_in_time_is_replaced_with_back_off() {
     let mut world = world(training(json!({"startTimeout": "10m"})));
-    look(&mut world, 0);
-    look(&mut world, 6);
-    // Waiting for a node does not count: it holds nothing.
-    look(&mut world, 1000);
+    reconcile(&mut world, 0);
+    reconcile(&mut world, 6);
+    // Waiting for a node does not count: the pod holds no resources.
+    reconcile(&mut world, 1000);
     assert_eq!(attempt(&world), 1);
     change(&mut world, |pod| {
         schedule(pod, 1000);
         set(pod, "fetch", waiting("PodInitializing", ""));
     });
-    assert_eq!(look(&mut world, 1599).plan.requeue_at, Some(after(1600)));
+    assert_eq!(reconcile(&mut world, 1599).plan.requeue_at, Some(after(1600)));
     assert_eq!(attempt(&world), 1);
-    look(&mut world, 1600);
+    reconcile(&mut world, 1600);
     let run = status_of(&world).run.unwrap();
     assert_eq!((run.attempt, run.rejections, run.failures), (2, 1, 0));
     assert!(run.not_before.unwrap().0 >= after(1610));
@@ -421,25 +424,25 @@ fn a_pod_that_does_not_start_in_time_is_replaced_with_back_off() {
         failure(&world).message
     );
     let first = world.pods[0].metadata.name.clone().unwrap();
-    assert_eq!(deletions(&look(&mut world, 1601).plan), [first]);
+    assert_eq!(deletions(&reconcile(&mut world, 1601).plan), [first]);
 }
 
 #[test]
-fn a_pod_whose_image_cannot_be_pulled_is_made_anew_when_the_toolchain_is_mended() {
+fn a_pod_with_an_unavailable_image_is_recreated_when_the_toolchain_is_fixed() {
     let mut world = world(training(json!({})));
     world.platform_toolchain = Some(factory::toolchain(json!({"image": "no/such:1"})));
-    look(&mut world, 0);
+    reconcile(&mut world, 0);
     change(&mut world, |pod| {
         schedule(pod, 1);
         set(pod, "trainer", waiting("ErrImagePull", "not found"));
     });
-    look(&mut world, 10);
-    assert_eq!((told(&world).as_str(), attempt(&world)), ("ImageNotPulled", 1));
+    reconcile(&mut world, 10);
+    assert_eq!((reported(&world).as_str(), attempt(&world)), ("ImageNotPulled", 1));
     let waits = status_of(&world).run.unwrap().waiting.unwrap();
-    let mut mended = Arc::unwrap_or_clone(factory::toolchain(json!({})));
-    mended.metadata.generation = Some(2);
-    world.platform_toolchain = Some(Arc::new(mended));
-    let look_again = look(&mut world, 20);
+    let mut fixed = Arc::unwrap_or_clone(factory::toolchain(json!({})));
+    fixed.metadata.generation = Some(2);
+    world.platform_toolchain = Some(Arc::new(fixed));
+    let pass = reconcile(&mut world, 20);
     let run = status_of(&world).run.unwrap();
     assert_eq!(
         (run.attempt, run.rejections, run.not_before, run.waiting),
@@ -447,50 +450,53 @@ fn a_pod_whose_image_cannot_be_pulled_is_made_anew_when_the_toolchain_is_mended(
     );
     assert_eq!(waits.reason, "ImageNotPulled");
     assert!(
-        look_again.plan.events.iter().all(|event| !event.warning),
-        "it was asked for"
+        pass.plan.events.iter().all(|event| !event.warning),
+        "the change was requested"
     );
-    assert_eq!(deletions(&look(&mut world, 21).plan).len(), 1);
+    assert_eq!(deletions(&reconcile(&mut world, 21).plan).len(), 1);
     change(&mut world, |pod| pod.metadata.deletion_timestamp = factory::time(90));
-    assert!(look(&mut world, 22).created.is_none(), "the node may still have it");
+    assert!(
+        reconcile(&mut world, 22).created.is_none(),
+        "the node may still have it"
+    );
     world.pods.clear();
-    let pod = look(&mut world, 23).created.unwrap();
+    let pod = reconcile(&mut world, 23).created.unwrap();
     let image = pod.spec.unwrap().containers[0].image.clone().unwrap();
     assert_eq!(image, "legion-platform/toolchain-mlflow:0.1.0");
 }
 
 #[test]
-fn what_is_waited_for_is_told_once_and_since_when() {
+fn a_wait_is_reported_once_with_its_start() {
     let mut world = world(training(json!({})));
-    look(&mut world, 0);
+    reconcile(&mut world, 0);
     change(&mut world, |pod| {
         let message = "0/3 nodes are available: 3 Insufficient cpu.";
         status(pod).conditions = Some(vec![condition("PodScheduled", "False", "Unschedulable", message, 1)]);
     });
-    let first = look(&mut world, 7);
+    let first = reconcile(&mut world, 7);
     assert!(first.written && first.plan.events.len() == 1);
     let since = status_of(&world).run.unwrap().waiting.unwrap().since;
     assert_eq!(since.0, after(1));
-    // The cluster grows, the cause stays.
+    // The cluster grows, and the cause stays the same.
     change(&mut world, |pod| {
         let message = "0/9 nodes are available: 9 Insufficient cpu. preemption: none.";
         status(pod).conditions = Some(vec![condition("PodScheduled", "False", "Unschedulable", message, 1)]);
     });
-    let second = look(&mut world, 100);
+    let second = reconcile(&mut world, 100);
     assert!(!second.written && second.plan.events.is_empty());
 }
 
 #[test]
-fn volumes_that_are_not_mounted_are_explained_by_the_events_of_the_pod() {
+fn unmounted_volumes_are_explained_by_the_events_of_the_pod() {
     let mut world = world(training(json!({})));
-    look(&mut world, 0);
+    reconcile(&mut world, 0);
     change(&mut world, |pod| {
         schedule(pod, 1);
         let conditions = status(pod).conditions.as_mut().unwrap();
         conditions.push(condition("PodReadyToStartContainers", "False", "", "", 1));
     });
-    assert_eq!(look(&mut world, 7).plan.needs, [], "disks may take their time");
-    assert_eq!(told(&world), "Starting");
+    assert_eq!(reconcile(&mut world, 7).plan.needs, [], "disks may take their time");
+    assert_eq!(reported(&world), "Starting");
     let uid = world.pods[0].metadata.uid.clone().unwrap();
     let needs = decide(&world, &settings(), after(21)).needs;
     assert!(
@@ -503,7 +509,7 @@ fn volumes_that_are_not_mounted_are_explained_by_the_events_of_the_pod() {
             Some("MountVolume.SetUp failed for volume \"storage-output\" : permission denied"),
             "spec.output: a volume of pod",
         ),
-        // For the kubelet a claim's volume has the name of its PersistentVolume.
+        // The kubelet names a claim's volume by its PersistentVolume.
         (
             Some("MountVolume.SetUp failed for volume \"pvc-6f\" : no such device"),
             "spec.output: a volume of pod",
@@ -511,25 +517,25 @@ fn volumes_that_are_not_mounted_are_explained_by_the_events_of_the_pod() {
         (Some("Unable to attach or mount volumes: timed out"), "a volume of pod"),
     ] {
         world.mounts = BTreeMap::from([(uid.clone(), word.map(str::to_owned))]);
-        look(&mut world, 21);
+        reconcile(&mut world, 21);
         let status = status_of(&world);
-        let told = find(&status.conditions, SUCCEEDED).unwrap();
-        assert_eq!(told.reason, "VolumeNotMounted");
+        let condition = find(&status.conditions, SUCCEEDED).unwrap();
+        assert_eq!(condition.reason, "VolumeNotMounted");
         assert!(
-            told.message.starts_with(shown) && told.message.contains(word.unwrap_or("")),
+            condition.message.starts_with(shown) && condition.message.contains(word.unwrap_or("")),
             "{}",
-            told.message
+            condition.message
         );
     }
 }
 
-/// The scheduler is the one that notices a missing claim: with the field that it comes from.
+/// The scheduler reports a missing claim. The status adds the field of the claim.
 #[rstest]
 #[case::output("models", json!({}), "spec.output: ")]
 #[case::data("train", json!({"data": [{"name": "d", "connection": "nas"}]}), "spec.data[0]: ")]
 #[case::source("code", json!({"source": {"volume": {"claimName": "code"}}}), "spec.source.volume.claimName: ")]
 #[case::someone_elses("injected", json!({}), "pod wine-")]
-fn a_claim_that_is_missing_is_named_with_its_field(
+fn a_missing_claim_is_reported_with_its_field(
     #[case] claim: &str,
     #[case] spec: serde_json::Value,
     #[case] begins: &str,
@@ -537,25 +543,25 @@ fn a_claim_that_is_missing_is_named_with_its_field(
     let mut world = world(training(spec));
     let nas = factory::connection("nas", json!({"type": "pvc", "uri": "pvc://train"}));
     world.connections = BTreeMap::from([("nas".to_owned(), nas)]);
-    look(&mut world, 0);
+    reconcile(&mut world, 0);
     change(&mut world, |pod| {
         let message = format!("persistentvolumeclaim {claim:?} not found");
         status(pod).conditions = Some(vec![condition("PodScheduled", "False", "Unschedulable", &message, 1)]);
     });
-    look(&mut world, 7);
+    reconcile(&mut world, 7);
     let status = status_of(&world);
-    let told = find(&status.conditions, SUCCEEDED).unwrap();
-    assert_eq!(told.reason, "VolumeNotMounted");
+    let condition = find(&status.conditions, SUCCEEDED).unwrap();
+    assert_eq!(condition.reason, "VolumeNotMounted");
     assert!(
-        told.message.starts_with(begins) && told.message.contains(claim),
+        condition.message.starts_with(begins) && condition.message.contains(claim),
         "{}",
-        told.message
+        condition.message
     );
-    assert!(!look(&mut world, 20).written, "once");
+    assert!(!reconcile(&mut world, 20).written, "once");
 }
 
 #[test]
-fn a_refused_pod_is_tried_again_on_a_timer() {
+fn a_refused_pod_is_retried_on_a_timer() {
     let world = world(training(json!({})));
     let plan = decide(&world, &settings(), start());
     let refused = Outcome {
@@ -574,15 +580,15 @@ fn a_refused_pod_is_tried_again_on_a_timer() {
     assert!(matches!(plan.write, Write::NotBefore(_)));
     assert!(
         settle(&world, &plan, &refused, start()).is_some(),
-        "a refusal is told at once"
+        "a refusal is reported immediately"
     );
 }
 
 #[test]
-fn the_removal_of_old_pods_does_not_hold_up_a_new_run() {
-    let mut world = at_work(json!({"ttlAfterFinished": "10s"}));
+fn the_deletion_of_old_pods_does_not_delay_a_new_run() {
+    let mut world = training_started(json!({"ttlAfterFinished": "10s"}));
     change(&mut world, |pod| factory::succeed(pod, 9));
-    look(&mut world, 10);
+    reconcile(&mut world, 10);
     let training = Arc::make_mut(&mut world.training);
     training.spec.trigger = Some("again".into());
     training.metadata.generation = Some(2);
@@ -596,10 +602,10 @@ fn the_removal_of_old_pods_does_not_hold_up_a_new_run() {
 }
 
 #[test]
-fn history_says_how_earlier_runs_ended() {
+fn history_contains_the_results_of_earlier_runs() {
     let mut universe = Universe::new(training(json!({})));
     universe.settle_down();
-    // The second fails, the third is overtaken.
+    // The second run fails, and a newer run replaces the third.
     universe.edit(|spec| spec.trigger = Some("fails".into()));
     for _ in 0..3 {
         universe.pass();
@@ -647,8 +653,8 @@ fn history_says_how_earlier_runs_ended() {
 }
 
 #[test]
-fn a_status_shows_at_most_64_metrics_the_objective_among_them_and_says_how_many_it_omits() {
-    let mut world = at_work(json!({}));
+fn a_status_shows_at_most_64_metrics_with_the_objective_and_counts_the_others() {
+    let mut world = training_started(json!({}));
     let mut message = publish_message(PublishOutcome::Published, Some(exit(0)), None);
     let objective = message.tail.metrics.pop().unwrap();
     message.tail.metrics = (0..64)
@@ -665,7 +671,7 @@ fn a_status_shows_at_most_64_metrics_the_objective_among_them_and_says_how_many_
         set(pod, "publish", ended(0, "Completed", &text, 9));
         phase(pod, "Succeeded");
     });
-    look(&mut world, 10);
+    reconcile(&mut world, 10);
     let status = status_of(&world);
     assert_eq!(status.metrics.len(), 64);
     assert!(status.metrics.iter().any(|metric| metric.name == "val_accuracy"));
@@ -674,17 +680,17 @@ fn a_status_shows_at_most_64_metrics_the_objective_among_them_and_says_how_many_
 }
 
 #[test]
-fn a_report_that_was_cut_on_its_way_still_counts_and_says_so() {
-    let mut world = at_work(json!({}));
+fn a_cut_report_still_counts_and_has_a_notice() {
+    let mut world = training_started(json!({}));
     let whole = publish_message(PublishOutcome::Published, Some(exit(0)), None).encode(4096);
     change(&mut world, |pod| {
         set(pod, "trainer", ended(0, "Completed", "", 8));
         set(pod, "publish", ended(0, "Completed", &whole[..whole.len() - 20], 9));
         phase(pod, "Succeeded");
     });
-    look(&mut world, 10);
+    reconcile(&mut world, 10);
     let status = status_of(&world);
-    assert_eq!(told(&world), "RunSucceeded");
+    assert_eq!(reported(&world), "RunSucceeded");
     let artifact = status.artifact.unwrap();
     assert!(
         artifact.digest.starts_with("sha256:") && artifact.uri.starts_with("pvc://models/"),
@@ -697,12 +703,12 @@ fn a_report_that_was_cut_on_its_way_still_counts_and_says_so() {
 }
 
 #[test]
-fn an_objective_that_was_never_logged_is_noticed() {
-    let mut world = at_work(json!({}));
+fn an_objective_that_was_never_logged_has_a_notice() {
+    let mut world = training_started(json!({}));
     let mut message = publish_message(PublishOutcome::Published, Some(exit(0)), None);
     message.head.objective = None;
     change(&mut world, |pod| end(pod, ended(0, "Completed", "", 8), 0, &message, 9));
-    look(&mut world, 10);
+    reconcile(&mut world, 10);
     let status = status_of(&world);
     assert_eq!(status.score, None);
     assert_eq!(status.notices[0].reason, "ObjectiveMetricMissing");
@@ -710,7 +716,7 @@ fn an_objective_that_was_never_logged_is_noticed() {
 }
 
 #[test]
-fn a_source_that_cannot_be_read_is_told_and_heals() {
+fn an_unreadable_source_is_reported_and_recovers() {
     use legion_plan::training::ConfigMapView;
     for (forbidden, reason) in [(true, "Forbidden"), (false, "ApiUnavailable")] {
         let mut world = world(training(json!({})));
@@ -721,35 +727,35 @@ fn a_source_that_cannot_be_read_is_told_and_heals() {
                 message: "no answer".into(),
             },
         );
-        look(&mut world, 0);
-        assert_eq!(told(&world), reason);
+        reconcile(&mut world, 0);
+        assert_eq!(reported(&world), reason);
         assert_eq!(status_of(&world).observed_generation, Some(1));
         world.config_map = readable;
-        assert!(look(&mut world, 10).created.is_some());
+        assert!(reconcile(&mut world, 10).created.is_some());
     }
 }
 
 #[test]
-fn a_lower_attempt_that_still_runs_is_deleted_on_sight() {
-    let mut world = at_work(json!({"retries": 2}));
+fn a_running_earlier_attempt_is_deleted_immediately() {
+    let mut world = training_started(json!({"retries": 2}));
     let training = Arc::make_mut(&mut world.training);
     let run = training.status.as_mut().unwrap().run.as_mut().unwrap();
     (run.attempt, run.failures, run.pod_uid) = (2, 1, None);
     let first = world.pods[0].metadata.name.clone().unwrap();
-    let next = look(&mut world, 60);
+    let next = reconcile(&mut world, 60);
     assert_eq!(deletions(&next.plan), [first]);
     assert!(next.created.is_none());
 }
 
 #[test]
-fn a_run_that_has_begun_outlives_its_config_map_and_waits_for_it_before_a_retry() {
-    let mut world = at_work(json!({"retries": 1}));
+fn a_started_run_outlives_its_config_map_and_waits_for_it_before_a_retry() {
+    let mut world = training_started(json!({"retries": 1}));
     world.config_map = legion_plan::training::ConfigMapView::Absent;
-    assert!(!look(&mut world, 10).written, "the running attempt has its files");
+    assert!(!reconcile(&mut world, 10).written, "the running attempt has its files");
     let message = publish_message(PublishOutcome::Failed, Some(exit(3)), None);
     change(&mut world, |pod| end(pod, ended(3, "Error", "", 12), 1, &message, 13));
-    look(&mut world, 14);
+    reconcile(&mut world, 14);
     assert_eq!(attempt(&world), 2);
-    assert!(look(&mut world, 60).created.is_none());
-    assert_eq!(told(&world), "SourceNotFound");
+    assert!(reconcile(&mut world, 60).created.is_none());
+    assert_eq!(reported(&world), "SourceNotFound");
 }

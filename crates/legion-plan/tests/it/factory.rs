@@ -1,4 +1,4 @@
-//! Objects for tests, from as little as the test needs to say.
+//! Objects for tests, from short descriptions.
 
 use std::sync::{Arc, LazyLock};
 
@@ -26,7 +26,7 @@ use legion_protocol::{
 };
 use serde_json::{Value, json};
 
-/// The moment at which every test begins.
+/// The start time of every test.
 pub fn start() -> Timestamp {
     "2026-11-23T17:00:00Z".parse().unwrap()
 }
@@ -43,7 +43,7 @@ pub fn settings() -> Settings {
     Settings::new("legion-system", "legion-platform/agent:0.1.0")
 }
 
-/// A training with `spec` merged over the least that one needs, defaults filled in as the API server does.
+/// Returns a training with `spec` merged over a minimal spec, and with the defaults of the API server.
 pub fn training(spec: Value) -> ModelTraining {
     let mut object = json!({
         "apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining",
@@ -111,7 +111,7 @@ pub fn config_map(version: &str, script: &str) -> ConfigMap {
 static TOOLCHAIN: LazyLock<Arc<ToolchainIntegration>> = LazyLock::new(|| toolchain(json!({})));
 static OUTPUT: LazyLock<Arc<Connection>> = LazyLock::new(default_output);
 
-/// A world in which everything that `training` needs is there, and no pod.
+/// Returns a world with everything that `training` needs, and without a pod.
 pub fn world(training: ModelTraining) -> World {
     let config_map_view = training
         .spec
@@ -129,7 +129,7 @@ pub fn world(training: ModelTraining) -> World {
     }
 }
 
-/// The pod that a plan creates, as the API server stores it.
+/// Returns the pod that a plan creates, as the API server stores it.
 #[track_caller]
 pub fn created(world: &World, now: Timestamp) -> Pod {
     let plan = decide(world, &settings(), now);
@@ -166,7 +166,7 @@ pub fn condition(type_: &str, status: &str, reason: &str, message: &str, seconds
     }
 }
 
-/// The pod was given to a node at that second.
+/// Schedules the pod at a second.
 pub fn schedule(pod: &mut Pod, seconds: i64) {
     pod.spec.as_mut().unwrap().node_name = Some("node-1".into());
     status(pod)
@@ -208,7 +208,7 @@ pub fn ended(code: i32, reason: &str, message: &str, seconds: i64) -> ContainerS
     }
 }
 
-/// Sets a container's state; the image comes from the pod.
+/// Sets the state of a container. The image comes from the pod.
 pub fn set(pod: &mut Pod, name: &str, state: ContainerState) {
     let spec = pod.spec.as_ref().unwrap();
     let init = name == "fetch";
@@ -318,7 +318,7 @@ pub fn publish_message(outcome: PublishOutcome, exit: Option<ExitRecord>, error:
     }
 }
 
-/// The pod's whole undisturbed life up to the training code.
+/// Moves the pod to the state in which the training code runs.
 pub fn train(pod: &mut Pod) {
     schedule(pod, 1);
     set(pod, "fetch", ended(0, "Completed", &fetched(""), 2));
@@ -327,7 +327,7 @@ pub fn train(pod: &mut Pod) {
     phase(pod, "Running");
 }
 
-/// The training code ends, and `publish` reports.
+/// Ends the training code and `publish`.
 pub fn end(pod: &mut Pod, trainer: ContainerState, code: i32, message: &PublishMessage, seconds: i64) {
     set(pod, "trainer", trainer);
     set(
@@ -343,14 +343,14 @@ pub fn end(pod: &mut Pod, trainer: ContainerState, code: i32, message: &PublishM
     phase(pod, if code == 0 { "Succeeded" } else { "Failed" });
 }
 
-/// The result is in the store.
+/// Ends the pod with a stored result.
 pub fn succeed(pod: &mut Pod, seconds: i64) {
     let message = publish_message(PublishOutcome::Published, Some(exit(0)), None);
     end(pod, ended(0, "Completed", "", seconds - 1), 0, &message, seconds);
 }
 
-/// What kstatus makes of a custom resource: the order of its looks, as in `sigs.k8s.io/cli-utils/pkg/kstatus/status`
-/// (`checkGenericProperties`, then the condition `Ready`). Flux, Argo CD's checks and `kubectl wait` go by the same fields.
+/// Returns the kstatus of a custom resource. The order of the checks is that of `sigs.k8s.io/cli-utils/pkg/kstatus/status`
+/// (`checkGenericProperties`, then the condition `Ready`). Flux, Argo CD and `kubectl wait` use the same fields.
 pub fn kstatus(generation: Option<i64>, observed: Option<i64>, conditions: &[Condition]) -> &'static str {
     let is = |type_: &str, status: &str| conditions.iter().any(|c| c.type_ == type_ && c.status == status);
     let outdated = observed.is_some_and(|observed| Some(observed) != generation);
@@ -361,7 +361,7 @@ pub fn kstatus(generation: Option<i64>, observed: Option<i64>, conditions: &[Con
     } else if is("Ready", "False") || is("Ready", "Unknown") {
         "InProgress"
     } else {
-        // Also without any condition: what says nothing counts as done.
+        // Also without any condition: such a resource counts as done.
         "Current"
     }
 }

@@ -1,4 +1,4 @@
-//! One World for every reason, and what is decided in it: the whole table as a snapshot to read and to review.
+//! One World for every reason, and its decision. The table is a snapshot for review.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -28,11 +28,11 @@ use crate::{
     universe::merge,
 };
 
-/// A situation, as its test would set it up.
+/// A case: a World, a time and the answer of the API server.
 struct Case {
     world: World,
     settings: Settings,
-    /// What the API server says to the creation of a pod.
+    /// The answer of the API server to the creation of a pod.
     answer: Option<StepResult>,
     at: Timestamp,
 }
@@ -46,7 +46,7 @@ fn case(world: World, seconds: i64) -> Case {
     }
 }
 
-/// The default training with its pod changed as said, looked at after so many seconds.
+/// The default training with a changed pod, reconciled at a second.
 fn with_pod(spec: Value, seconds: i64, change: impl FnOnce(&mut Pod)) -> Case {
     let mut world = world(training(spec));
     let mut pod = created(&world, after(0));
@@ -90,8 +90,8 @@ fn apply(world: &mut World, patch: &StatusPatch) {
     training.status = Some(serde_json::from_value(value).unwrap());
 }
 
-/// The same world after the operator has looked at it at that second.
-fn looked_at(mut world: World, seconds: i64) -> World {
+/// Returns the world after a reconciliation at a second.
+fn reconciled(mut world: World, seconds: i64) -> World {
     let plan = decide(&world, &settings(), after(seconds));
     if let Some(patch) = settle(&world, &plan, &outcome_of(&plan, None), after(seconds)) {
         apply(&mut world, &patch);
@@ -119,16 +119,16 @@ fn ended_with(record: ExitRecord, log: &str) -> Case {
     })
 }
 
-/// A run that was seen at work, has used up its patience, and whose pod then ended as said.
-fn worn_out(
+/// A run with exhausted retries, and a pod with the given end.
+fn retries_exhausted(
     reason: Reason,
-    wear: fn(&mut legion_api::run::RunStatus),
+    exhaust: fn(&mut legion_api::run::RunStatus),
     change: impl FnOnce(&mut Pod),
 ) -> (Reason, Case) {
     let mut case = with_pod(json!({}), 3700, train);
-    case.world = looked_at(case.world, 4);
+    case.world = reconciled(case.world, 4);
     let training = Arc::make_mut(&mut case.world.training);
-    wear(training.status.as_mut().unwrap().run.as_mut().unwrap());
+    exhaust(training.status.as_mut().unwrap().run.as_mut().unwrap());
     change(Arc::make_mut(&mut case.world.pods[0]));
     (reason, case)
 }
@@ -182,7 +182,7 @@ fn cases() -> Vec<(Reason, Case)> {
         }),
         (R::Replacing, {
             let mut case = with_pod(json!({}), 5, train);
-            case.world = looked_at(case.world, 4);
+            case.world = reconciled(case.world, 4);
             let training = Arc::make_mut(&mut case.world.training);
             training.spec.hyper_parameters.insert("c".into(), "1".into());
             training.metadata.generation = Some(2);
@@ -398,7 +398,7 @@ fn cases() -> Vec<(Reason, Case)> {
             publish_error(StepReason::OutputHostile, "the model holds a link: extra/key"),
         ),
     ];
-    cases.push(worn_out(
+    cases.push(retries_exhausted(
         R::TooManyDisruptions,
         |run| run.disruptions = 20,
         |pod| {
@@ -413,7 +413,7 @@ fn cases() -> Vec<(Reason, Case)> {
             end(pod, ended(0, "Completed", "", 7), 1, &message, 8);
         },
     ));
-    cases.push(worn_out(
+    cases.push(retries_exhausted(
         R::PodRejected,
         |run| run.rejections = 10,
         |pod| {
@@ -424,7 +424,7 @@ fn cases() -> Vec<(Reason, Case)> {
             status(pod).message = Some("Node didn't have enough resource: nvidia.com/gpu".into());
         },
     ));
-    cases.push(worn_out(
+    cases.push(retries_exhausted(
         R::StartTimeout,
         |run| run.rejections = 10,
         |pod| {
@@ -436,8 +436,8 @@ fn cases() -> Vec<(Reason, Case)> {
     cases
 }
 
-/// What a reader of the snapshot wants to see of a decision.
-fn view(case: &Case) -> (Option<String>, Value) {
+/// Returns the reason and the parts of a decision for the snapshot.
+fn summary(case: &Case) -> (Option<String>, Value) {
     let plan = decide(&case.world, &case.settings, case.at);
     let outcome = outcome_of(&plan, case.answer.as_ref());
     let patch = settle(&case.world, &plan, &outcome, case.at);
@@ -462,7 +462,7 @@ fn view(case: &Case) -> (Option<String>, Value) {
     let mut world = case.world.clone();
     if let Some(patch) = &patch {
         apply(&mut world, patch);
-        // What was just written is not written again.
+        // A second pass does not write the same status again.
         let again = decide(&world, &case.settings, case.at);
         let repeated = settle(&world, &again, &outcome_of(&again, case.answer.as_ref()), case.at);
         assert_eq!(repeated, None, "{:#?}", world.training.status);
@@ -474,7 +474,7 @@ fn view(case: &Case) -> (Option<String>, Value) {
         .iter()
         .map(|c| (c.type_.as_str(), c.status.as_str()))
         .collect();
-    let told = status.conditions.iter().find(|condition| condition.type_ == SUCCEEDED);
+    let reported = status.conditions.iter().find(|condition| condition.type_ == SUCCEEDED);
     let generation = case.world.training.metadata.generation;
     if patch.is_some() {
         assert_eq!(status.observed_generation, generation);
@@ -486,8 +486,8 @@ fn view(case: &Case) -> (Option<String>, Value) {
         "actions": actions,
         "written": patch.is_some(),
         "deferred": matches!(plan.write, Write::NotBefore(at) if at > case.at),
-        "lookAgainIn": plan.requeue_at.map(|at| at.as_second() - case.at.as_second()),
-        "message": told.map(|told| &told.message),
+        "requeueIn": plan.requeue_at.map(|at| at.as_second() - case.at.as_second()),
+        "message": reported.map(|reported| &reported.message),
         "conditions": conditions,
         "kstatus": kstatus(world.training.metadata.generation, status.observed_generation, &status.conditions),
         "events": patch.iter().flat_map(|patch| &patch.events).map(|event| {
@@ -499,15 +499,15 @@ fn view(case: &Case) -> (Option<String>, Value) {
         },
         "failure": status.failure,
     });
-    (told.map(|told| told.reason.clone()), view)
+    (reported.map(|reported| reported.reason.clone()), view)
 }
 
 #[test]
-fn every_reason_is_reached_and_says_what_it_should() {
+fn every_reason_is_reached_with_its_message() {
     let mut views = BTreeMap::new();
     for (reason, case) in cases() {
-        let (told, view) = view(&case);
-        assert_eq!(told.as_deref(), Some(reason.as_str()), "{view:#}");
+        let (reported, view) = summary(&case);
+        assert_eq!(reported.as_deref(), Some(reason.as_str()), "{view:#}");
         let for_tools = match reason.kind() {
             ReasonKind::Success => "Current",
             ReasonKind::Progress | ReasonKind::Waiting => "InProgress",
@@ -518,7 +518,7 @@ fn every_reason_is_reached_and_says_what_it_should() {
     }
     insta::assert_yaml_snapshot!("decisions", views);
 
-    // Two are told elsewhere: by connections and toolchains, and by the schema.
+    // Two reasons have no World of a training: one is for connections and toolchains, the other for the schema.
     let usable = connection::World {
         connection: factory::default_output(),
     };
@@ -535,7 +535,7 @@ fn every_reason_is_reached_and_says_what_it_should() {
     assert!(missing.is_empty(), "no World reaches {missing:?}");
 }
 
-/// As much of an object as tools that wait look at, with what the port of kstatus says of it.
+/// Returns the parts of an object that waiting tools read, with its kstatus.
 fn state(kind: &str, name: &str, status: &Value) -> Value {
     let conditions: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
     json!({
@@ -549,9 +549,9 @@ fn state(kind: &str, name: &str, status: &Value) -> Value {
     })
 }
 
-/// Every state of every kind. `tests/gitops` shows them to the real kstatus, and to Argo CD's health checks.
+/// Every state of every kind. `tests/gitops` passes them to the real kstatus and to Argo CD's health checks.
 #[test]
-fn every_state_as_tools_that_wait_see_it() {
+fn every_state_as_waiting_tools_see_it() {
     let mut states = Vec::new();
     for (reason, case) in cases() {
         let plan = decide(&case.world, &case.settings, case.at);
@@ -588,14 +588,20 @@ fn every_state_as_tools_that_wait_see_it() {
         assert_eq!(status["conditions"][0]["reason"], name);
         states.push(state("ToolchainIntegration", name, &status));
     }
-    // What an older CRD let in, and the operator cannot read.
-    let told = Explanation::new(Reason::InvalidObject, "cannot be read");
+    // An object that an older CRD accepted and that the operator cannot read.
+    let explanation = Explanation::new(Reason::InvalidObject, "cannot be read");
     for (kind, conditions) in [
-        ("ModelTraining", conditions::for_run(&[], &told, 1, factory::start())),
-        ("Connection", conditions::for_ready(&[], &told, 1, factory::start())),
+        (
+            "ModelTraining",
+            conditions::for_run(&[], &explanation, 1, factory::start()),
+        ),
+        (
+            "Connection",
+            conditions::for_ready(&[], &explanation, 1, factory::start()),
+        ),
         (
             "ToolchainIntegration",
-            conditions::for_ready(&[], &told, 1, factory::start()),
+            conditions::for_ready(&[], &explanation, 1, factory::start()),
         ),
     ] {
         let status = json!({"observedGeneration": 1, "conditions": conditions});
@@ -611,6 +617,6 @@ fn the_status_of_a_success() {
         set(pod, "fetch", ended(0, "Completed", &fetched(""), 2));
         succeed(pod, 11);
     });
-    case.world = looked_at(case.world, 12);
+    case.world = reconciled(case.world, 12);
     insta::assert_yaml_snapshot!("succeeded", case.world.training.status);
 }

@@ -1,7 +1,7 @@
-//! The planner as its driver sees it: Worlds in, Plans out.
+//! The planner from the view of its driver: from Worlds to Plans.
 
-#![allow(clippy::print_stdout, reason = "a test says how much it tried")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#![allow(clippy::print_stdout, reason = "a test prints how many cases it tried")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue must stop")]
 
 mod attempts;
 mod factory;

@@ -1,4 +1,4 @@
-//! The pod of an attempt: the whole of it as a snapshot, and what must hold for any spec.
+//! The pod of an attempt: a snapshot of the whole pod, and rules for every spec.
 
 use std::collections::BTreeMap;
 
@@ -61,12 +61,12 @@ fn rich() -> Pod {
 }
 
 #[test]
-fn the_whole_of_it() {
+fn the_whole_pod() {
     insta::assert_yaml_snapshot!("pod", rich());
 }
 
 #[test]
-fn it_passes_pod_security_restricted_and_a_quota_that_asks_for_everything() {
+fn the_pod_passes_pod_security_restricted_and_a_quota_on_all_resources() {
     let pod = rich();
     let spec = pod.spec.as_ref().unwrap();
     assert_eq!(spec.automount_service_account_token, Some(false));
@@ -108,7 +108,7 @@ fn the_training_code_gets_no_credentials() {
         );
     }
     assert!(variable(trainer, "LEGION_TASK").is_none());
-    // And `publish`, which reads what the code wrote, only those of the output.
+    // `publish` reads the output of the code and gets the credentials of the output only.
     for mount in container(&pod, "publish").volume_mounts.iter().flatten() {
         assert!(
             !mount.name.contains("source") && !mount.name.contains("data"),
@@ -119,7 +119,7 @@ fn the_training_code_gets_no_credentials() {
 }
 
 #[test]
-fn the_later_variable_wins_and_legions_own_always_do() {
+fn the_later_variable_wins_and_legions_own_variables_stay() {
     let pod = rich();
     let trainer = container(&pod, "trainer");
     assert_eq!(variable(trainer, "MLFLOW_DISABLE_TELEMETRY"), Some("false"));
@@ -140,7 +140,7 @@ fn the_later_variable_wins_and_legions_own_always_do() {
 }
 
 #[test]
-fn tasks_read_back() {
+fn tasks_can_be_read() {
     let pod = rich();
     let fetch: FetchTask = serde_json::from_str(variable(container(&pod, "fetch"), "LEGION_TASK").unwrap()).unwrap();
     let publish: PublishTask =
@@ -157,7 +157,7 @@ fn tasks_read_back() {
 }
 
 #[test]
-fn directories_of_the_machine_only_where_allowed() {
+fn local_directories_are_mounted_only_where_allowed() {
     let mut world = world(training(json!({"output": {"connection": "here"}})));
     world.connections = BTreeMap::from([(
         "here".to_owned(),

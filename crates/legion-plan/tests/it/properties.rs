@@ -1,4 +1,4 @@
-//! What holds for every history: random faults and edits, then calm.
+//! Properties of every history: random faults and edits, then an undisturbed end.
 
 use legion_plan::training::decide;
 use proptest::prelude::*;
@@ -56,7 +56,7 @@ fn apply(universe: &mut Universe, step: Step) {
         Step::Advance(seconds) => universe.advance(seconds),
         Step::Fail(index) => universe.fail(index),
         Step::FailFetch(index) => universe.fail_fetch(index),
-        Step::Delete(index) => universe.delete_by_somebody(index),
+        Step::Delete(index) => universe.delete_from_outside(index),
         Step::Lose(index) => universe.lose(index),
         Step::Relabel(index) => universe.relabel(index),
         Step::Conflict => universe.conflict = true,
@@ -87,14 +87,14 @@ fn an_undisturbed_run_costs_three_writes() {
         while universe.pass() {}
     }
     assert!(universe.status().artifact.is_some(), "{:#?}", universe.status());
-    // Create the pod, say that it trains, say how it ended.
+    // One for the created pod, one for the running code, one for the result.
     assert_eq!(universe.writes, 3);
     universe.settle_down();
-    // And one more, ten minutes later: the pod goes.
+    // Ten minutes later the pod is deleted.
     assert_eq!(universe.writes, 4);
 }
 
-/// How many histories are tried: more by `PROPTEST_CASES`.
+/// Number of histories. `PROPTEST_CASES` sets another number.
 fn config() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES")
         .ok()
@@ -130,7 +130,7 @@ proptest! {
         }
         match how {
             0 => universe.lose(0),
-            1 => universe.delete_by_somebody(0),
+            1 => universe.delete_from_outside(0),
             _ => universe.relabel(0),
         }
         universe.settle_down();
@@ -151,7 +151,7 @@ proptest! {
     }
 }
 
-/// Words that a pod may say, true or not, ours or somebody else's.
+/// Texts in a pod's status: of Legion or of others, valid or not.
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![
         prop::sample::select(vec![
@@ -189,7 +189,7 @@ fn moment() -> impl Strategy<Value = i64> {
 }
 
 prop_compose! {
-    /// A pod of the training in any state, sensible or not.
+    /// A pod of the training in any state, valid or not.
     fn any_pod()(
         (run, attempt, sequence) in (prop_oneof![Just(None), "[0-9a-f]{8}".prop_map(Some)], prop_oneof![1i32..4, any::<i32>()], word()),
         owned: bool, deleted in prop::option::of(moment()), node in prop::option::of("[a-z]{0,3}"),

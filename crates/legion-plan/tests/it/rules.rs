@@ -28,8 +28,8 @@ use crate::{
     universe::Universe,
 };
 
-/// How a pod's end is judged: the counter that it raises, or the result.
-fn judged(change: impl FnOnce(&mut Pod)) -> (&'static str, String) {
+/// Returns the class of a pod's end: the name of its counter, or the result.
+fn classify(change: impl FnOnce(&mut Pod)) -> (&'static str, String) {
     let mut world = world(training(json!({"retries": 1})));
     let mut pod = created(&world, start());
     train(&mut pod);
@@ -74,7 +74,7 @@ fn publish(
     );
 }
 
-/// As if the kubelet had not told the end of a container yet.
+/// Makes a container running again: the kubelet has not reported its end yet.
 fn still_runs(pod: &mut Pod, container: &str) {
     let status = status(pod);
     status.phase = Some("Running".into());
@@ -89,39 +89,39 @@ fn still_runs(pod: &mut Pod, container: &str) {
 }
 
 #[test]
-fn ends_are_judged_in_order() {
+fn ends_are_classified_in_order() {
     use PublishOutcome as P;
     let interrupted = || ExitRecord {
         outside_signal: Some(15),
         ..exit(0)
     };
-    // A success that is stored counts whatever else happened to the pod.
+    // A stored success counts, whatever else happened to the pod.
     assert_eq!(
-        judged(|pod| {
+        classify(|pod| {
             publish(pod, (0, "Completed"), P::Published, Some(exit(0)), None);
             status(pod).reason = Some("Evicted".into());
         }),
         ("succeeded", String::new())
     );
     assert_eq!(
-        judged(|pod| publish(pod, (0, "Completed"), P::Skipped, None, None)).0,
+        classify(|pod| publish(pod, (0, "Completed"), P::Skipped, None, None)).0,
         "succeeded"
     );
-    // A trainer that was told to end and ended with 0 has not finished.
+    // A trainer that got TERM and ended with 0 has not finished.
     assert_eq!(
-        judged(|pod| publish(pod, (0, "Completed"), P::Failed, Some(interrupted()), None)),
+        classify(|pod| publish(pod, (0, "Completed"), P::Failed, Some(interrupted()), None)),
         ("disruption", "Interrupted".into())
     );
-    // The pod's own limit is no interruption.
+    // Exceeding the pod's own limit is no interruption.
     assert_eq!(
-        judged(|pod| {
+        classify(|pod| {
             publish(pod, (143, "Error"), P::Failed, Some(interrupted()), None);
             status(pod).reason = Some("Evicted".into());
         }),
         ("failure", "Evicted".into())
     );
     assert_eq!(
-        judged(|pod| {
+        classify(|pod| {
             publish(pod, (143, "Error"), P::Failed, Some(interrupted()), None);
             status(pod).reason = Some("Evicted".into());
             status(pod).conditions.get_or_insert_default().push(condition(
@@ -136,7 +136,7 @@ fn ends_are_judged_in_order() {
         "disruption"
     );
     assert_eq!(
-        judged(|pod| publish(
+        classify(|pod| publish(
             pod,
             (124, "Error"),
             P::Failed,
@@ -150,52 +150,52 @@ fn ends_are_judged_in_order() {
         "final"
     );
     assert_eq!(
-        judged(|pod| publish(pod, (3, "Error"), P::Failed, Some(exit(3)), None)),
+        classify(|pod| publish(pod, (3, "Error"), P::Failed, Some(exit(3)), None)),
         ("failure", "TrainerFailed".into())
     );
-    // The kernel killed a child: the record knows a signal, the container its cause.
+    // The kernel killed a child process: the record shows the signal, the container shows the cause.
     let killed = ExitRecord {
         exit_code: None,
         signal: Some(9),
         ..exit(0)
     };
     assert_eq!(
-        judged(|pod| publish(pod, (137, "OOMKilled"), P::Failed, Some(killed.clone()), None)),
+        classify(|pod| publish(pod, (137, "OOMKilled"), P::Failed, Some(killed.clone()), None)),
         ("failure", "OutOfMemory".into())
     );
-    // That cause is waited for when the code has failed, and nothing is where there is none to come.
+    // The cause follows when the code has failed. Otherwise there is nothing to wait for.
     for (record, verdict) in [
         (Some(killed), "runs"),
         (Some(exit(3)), "runs"),
         (Some(exit(0)), "step"),
         (None, "step"),
     ] {
-        let (seen, _) = judged(|pod| {
+        let (seen, _) = classify(|pod| {
             publish(pod, (137, "OOMKilled"), P::Failed, record.clone(), None);
             still_runs(pod, "trainer");
         });
         assert_eq!(seen, verdict, "{record:?}");
     }
     assert_eq!(
-        judged(|pod| publish(pod, (137, "OOMKilled"), P::Failed, None, None)),
+        classify(|pod| publish(pod, (137, "OOMKilled"), P::Failed, None, None)),
         ("failure", "OutOfMemory".into())
     );
     assert_eq!(
-        judged(|pod| publish(pod, (137, "Error"), P::Failed, None, None)),
+        classify(|pod| publish(pod, (137, "Error"), P::Failed, None, None)),
         ("disruption", "Killed".into())
     );
     assert_eq!(
-        judged(|pod| publish(pod, (255, "Error"), P::Failed, None, None)),
+        classify(|pod| publish(pod, (255, "Error"), P::Failed, None, None)),
         ("disruption", "Killed".into())
     );
     assert_eq!(
-        judged(|pod| publish(pod, (1, "Error"), P::Failed, None, None)),
+        classify(|pod| publish(pod, (1, "Error"), P::Failed, None, None)),
         ("failure", "TrainerFailed".into())
     );
-    // Steps by class.
+    // Legion's own steps, by class.
     let step = |reason| Some(StepError::new(reason, "words"));
     assert_eq!(
-        judged(|pod| publish(
+        classify(|pod| publish(
             pod,
             (0, "Completed"),
             P::Error,
@@ -205,7 +205,7 @@ fn ends_are_judged_in_order() {
         ("step", "UploadFailed".into())
     );
     assert_eq!(
-        judged(|pod| publish(
+        classify(|pod| publish(
             pod,
             (0, "Completed"),
             P::Error,
@@ -216,7 +216,7 @@ fn ends_are_judged_in_order() {
     );
     // The pod's own deadline.
     assert_eq!(
-        judged(|pod| {
+        classify(|pod| {
             publish(pod, (143, "Error"), P::Failed, Some(interrupted()), None);
             status(pod).reason = Some("DeadlineExceeded".into());
         }),
@@ -224,7 +224,7 @@ fn ends_are_judged_in_order() {
     );
     // Refused by the kubelet before anything ran.
     assert_eq!(
-        judged(|pod| {
+        classify(|pod| {
             status(pod).container_statuses = None;
             status(pod).init_container_statuses = None;
             status(pod).reason = Some("OutOfcpu".into());
@@ -232,19 +232,19 @@ fn ends_are_judged_in_order() {
         }),
         ("rejection", "PodRejected".into())
     );
-    // `publish` ended before the trainer, whose work nobody would store.
-    assert_eq!(judged(|pod| set(pod, "publish", ended(1, "Error", "", 5))).0, "step");
-    // The trainer could not be started: `publish` would wait for ever.
+    // `publish` ended before the trainer. Nothing would store the trainer's work.
+    assert_eq!(classify(|pod| set(pod, "publish", ended(1, "Error", "", 5))).0, "step");
+    // The trainer could not be started. `publish` would wait forever.
     assert_eq!(
-        judged(|pod| set(pod, "trainer", ended(128, "StartError", "exec: not found", 5))),
+        classify(|pod| set(pod, "trainer", ended(128, "StartError", "exec: not found", 5))),
         ("rejection", "TrainerNotStarted".into())
     );
     // An injected container says nothing about the end.
-    assert_eq!(judged(|pod| set(pod, "sidecar", ended(1, "Error", "", 5))).0, "runs");
+    assert_eq!(classify(|pod| set(pod, "sidecar", ended(1, "Error", "", 5))).0, "runs");
 }
 
 #[test]
-fn an_injected_container_that_never_ends_is_no_reason_to_wait() {
+fn an_injected_container_that_never_ends_is_not_waited_for() {
     let mut universe_world = world(training(json!({})));
     let mut pod = created(&universe_world, start());
     train(&mut pod);
@@ -253,13 +253,13 @@ fn an_injected_container_that_never_ends_is_no_reason_to_wait() {
     set(&mut pod, "istio-proxy", factory::running(2));
     universe_world.pods = vec![Arc::new(pod)];
     let plan = decide(&universe_world, &settings(), after(12));
-    assert!(plan.actions.is_empty(), "first the facts are stored: {plan:#?}");
+    assert!(plan.actions.is_empty(), "the report is stored first: {plan:#?}");
     Arc::make_mut(&mut universe_world.training).status = plan.status;
     let plan = decide(&universe_world, &settings(), after(13));
     assert_eq!(
         (plan.actions.len(), plan.requeue_at),
         (0, Some(after(16))),
-        "then the other has a moment to end by itself: {plan:#?}"
+        "then the other container has time to end on its own: {plan:#?}"
     );
     let plan = decide(&universe_world, &settings(), after(16));
     assert!(
@@ -270,7 +270,7 @@ fn an_injected_container_that_never_ends_is_no_reason_to_wait() {
 
 /// A kubelet reports the ends of all containers before the pod's last phase.
 #[test]
-fn a_pod_of_which_nothing_runs_is_kept_whatever_its_phase() {
+fn a_pod_without_running_containers_is_kept_in_any_phase() {
     let mut world = world(training(json!({})));
     let mut pod = created(&world, start());
     train(&mut pod);
@@ -296,7 +296,7 @@ fn a_pod_of_which_nothing_runs_is_kept_whatever_its_phase() {
 #[case(true, false, "created")]
 #[case(true, true, "not yet")]
 #[case(false, false, "taken")]
-fn what_a_pod_that_exists_already_means(#[case] ours: bool, #[case] terminating: bool, #[case] expected: &str) {
+fn an_existing_pod_is_classified(#[case] ours: bool, #[case] terminating: bool, #[case] expected: &str) {
     let world = world(training(json!({})));
     let wanted = created(&world, start());
     let mut found = wanted.clone();
@@ -304,13 +304,13 @@ fn what_a_pod_that_exists_already_means(#[case] ours: bool, #[case] terminating:
         found.metadata.owner_references = None;
     }
     found.metadata.deletion_timestamp = factory::time(0).filter(|_| terminating);
-    let judged = match classify_existing(&world, &wanted, &found) {
+    let result = match classify_existing(&world, &wanted, &found) {
         StepResult::Created => "created",
         StepResult::NotYet => "not yet",
         StepResult::NameTaken => "taken",
         other => panic!("{other:?}"),
     };
-    assert_eq!(judged, expected);
+    assert_eq!(result, expected);
 }
 
 fn run_to_the_end(universe: &mut Universe) {
@@ -318,7 +318,7 @@ fn run_to_the_end(universe: &mut Universe) {
 }
 
 #[test]
-fn a_new_run_clears_what_the_last_one_said_and_keeps_its_artifact() {
+fn a_new_run_clears_the_last_status_and_keeps_the_artifact() {
     let mut universe = Universe::new(training(json!({})));
     run_to_the_end(&mut universe);
     let first = universe.status();
@@ -355,7 +355,7 @@ fn going_back_to_an_earlier_spec_is_a_new_run_and_history_keeps_five() {
 }
 
 #[test]
-fn a_changed_file_of_a_config_map_trains_again_and_is_told_at_once() {
+fn a_changed_file_of_a_config_map_starts_a_run_and_is_reported_immediately() {
     let mut universe = Universe::new(training(json!({})));
     universe.settle_down();
     universe.edit_source();
@@ -429,7 +429,7 @@ fn a_retry_waits_is_claimed_first_and_uses_the_pinned_inputs() {
     assert_eq!(universe.creations, 1, "claiming and creating are two passes");
     universe.toolchain = false;
     universe.pass();
-    assert_eq!(universe.creations, 1, "and the back-off lies between");
+    assert_eq!(universe.creations, 1, "the back-off is between them");
     universe.now = universe.now.checked_add(SignedDuration::from_secs(15)).unwrap();
     universe.pass();
     assert_eq!(
@@ -441,7 +441,7 @@ fn a_retry_waits_is_claimed_first_and_uses_the_pinned_inputs() {
 }
 
 #[test]
-fn a_status_of_yesterday_ends_no_pod_of_today() {
+fn an_outdated_status_deletes_no_newer_pod() {
     let mut universe = Universe::new(training(json!({})));
     universe.settle_down();
     let old: World = universe.world();
@@ -461,7 +461,7 @@ fn a_status_of_yesterday_ends_no_pod_of_today() {
 }
 
 #[test]
-fn a_pod_that_cannot_start_is_made_anew_when_its_shape_changes() {
+fn a_pod_that_cannot_start_is_recreated_when_its_shape_changes() {
     let mut world = world(training(json!({"resources": {"requests": {"cpu": "500"}}})));
     let mut pod = created(&world, start());
     let message = "0/3 nodes are available: 3 Insufficient cpu.";
@@ -480,7 +480,7 @@ fn a_pod_that_cannot_start_is_made_anew_when_its_shape_changes() {
 }
 
 #[test]
-fn data_must_not_lie_on_other_data() {
+fn data_paths_must_not_overlap() {
     for (first, second, good) in [
         ("data", "data", false),
         ("data", "data/train", false),
@@ -504,7 +504,7 @@ fn data_must_not_lie_on_other_data() {
     }
 }
 
-/// A few microseconds in a release build; here only that it does not grow into something else altogether.
+/// A release build needs a few microseconds. This bound only finds a large increase.
 #[test]
 fn a_settled_training_costs_next_to_nothing() {
     let mut universe = Universe::new(training(json!({})));

@@ -1,4 +1,4 @@
-//! What comes back: every field that the CRD declares in `status` is filled in by some run.
+//! The status: some run fills in every field that the CRD declares.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use crate::factory::{
     waiting, world,
 };
 
-/// A run whose attempt ended in this way, and another attempt follows.
+/// Returns the status after a failed attempt, when another one follows.
 fn failed(spec: Value, record: ExitRecord) -> ModelTrainingStatus {
     let mut world = world(training(spec));
     let mut pod = created(&world, after(0));
@@ -31,9 +31,9 @@ fn failed(spec: Value, record: ExitRecord) -> ModelTrainingStatus {
     decide(&world, &settings(), after(9)).status.unwrap()
 }
 
-/// Two trainings from a ConfigMap: the code of one failed, the kernel ended the other. And one from git: its second run tells
-/// all that there is to tell, its third waits.
-fn told() -> [ModelTrainingStatus; 4] {
+/// Returns the statuses of two trainings from a ConfigMap and of one from git. The code of the first failed, and the kernel
+/// ended the second. The third has a second run with every field, and a third run that waits.
+fn statuses() -> [ModelTrainingStatus; 4] {
     let code_failed = failed(json!({"retries": 1}), exit(3));
     let git = json!({"source": {"git": {"connection": "code", "ref": "main"}}, "retries": 1});
     let code = connection("code", json!({"type": "git", "uri": "https://example.com/wine.git"}));
@@ -49,7 +49,7 @@ fn told() -> [ModelTrainingStatus; 4] {
     let out_of_memory = failed(json!({"retries": 1}), killed);
     let mut training = training(git);
 
-    // The run before: it succeeded.
+    // The previous run succeeded.
     let succeed = |training: ModelTraining| {
         let mut world = world(training);
         let mut pod = created(&world, after(0));
@@ -92,7 +92,7 @@ fn told() -> [ModelTrainingStatus; 4] {
     training.metadata.generation = Some(2);
     let succeeded = succeed(training.clone());
 
-    // One that waits.
+    // A waiting run.
     let waits = {
         let mut world = world(training);
         let mut pod = created(&world, after(0));
@@ -140,9 +140,9 @@ fn every_field_of_the_status_is_filled_in_by_some_run() {
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
     let (mut declared, mut found) = (BTreeSet::new(), BTreeSet::new());
     fields_in(schema, "status", &mut declared);
-    // Files are stored whole or not at all; only logs are cut.
+    // Files are stored completely or not at all. Only logs are cut.
     assert!(declared.remove("status.files.truncated"));
-    for status in told() {
+    for status in statuses() {
         fields_of(&serde_json::to_value(status).unwrap(), "status", &mut found);
     }
     let missing: Vec<_> = declared.difference(&found).collect();
@@ -150,8 +150,8 @@ fn every_field_of_the_status_is_filled_in_by_some_run() {
 }
 
 #[test]
-fn a_success_tells_all_that_the_manual_shows() {
-    let [_, _, status, _] = told();
+fn a_success_has_every_documented_field() {
+    let [_, _, status, _] = statuses();
     let run = status.run.clone().unwrap();
     let value = serde_json::to_value(&status).unwrap();
     for (path, expected) in [

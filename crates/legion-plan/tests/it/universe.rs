@@ -1,7 +1,7 @@
-//! A small pure model of everything around the planner: an API server that keeps a training and its pods, a kubelet that
-//! moves pods on, a store that keeps success records, a clock.
+//! A small pure model of the planner's environment: an API server with a training and its pods, a kubelet, a store of success
+//! records, and a clock.
 //!
-//! It checks after every step what must hold always; [`Universe::settle_down`] checks what must hold in the end.
+//! It checks its invariants after every step. [`Universe::settle_down`] checks the final state.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::factory::{self, fetched, publish_message, running, set};
 
-/// How far a pod is.
+/// The progress of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Created,
@@ -40,9 +40,9 @@ pub enum Stage {
 struct SimPod {
     pod: Pod,
     stage: Stage,
-    /// Whether somebody took its labels away, so that the watch does not show it.
+    /// Whether its labels were removed, so that the watch does not show it.
     hidden: bool,
-    /// How the training code will have ended.
+    /// How the training code ends.
     exit: ExitRecord,
 }
 
@@ -61,13 +61,13 @@ pub struct Universe {
     pods: BTreeMap<String, SimPod>,
     /// Success records: run id to attempt.
     records: BTreeMap<String, i64>,
-    /// A run whose training code may have failed by itself.
+    /// Runs with training code that has failed on its own.
     failed: Vec<String>,
-    /// How often the training code of a run ran to a published end.
+    /// How often the result of a run was published.
     published: BTreeMap<String, u32>,
     wake: Option<Timestamp>,
-    /// When the present generation was first looked at without the status speaking of it yet. A pod that somebody takes
-    /// away before the first word takes this with it: nothing is left that could tell.
+    /// When the current generation was first reconciled before the status reports it. Losing the pod before the first report
+    /// resets this time, because nothing records it.
     unspoken: Option<(Option<i64>, Timestamp)>,
     pub writes: u32,
     pub creations: u32,
@@ -136,7 +136,7 @@ impl Universe {
         self.training.metadata.resource_version = Some(self.version.to_string());
     }
 
-    /// A change of the spec by its user.
+    /// Changes the spec, as a user does.
     pub fn edit(&mut self, change: impl FnOnce(&mut legion_api::ModelTrainingSpec)) {
         let before = self.training.spec.clone();
         change(&mut self.training.spec);
@@ -146,7 +146,7 @@ impl Universe {
         }
     }
 
-    /// Another content of the ConfigMap.
+    /// Changes the content of the ConfigMap.
     pub fn edit_source(&mut self) {
         self.script += 1;
         self.unspoken = None;
@@ -156,7 +156,7 @@ impl Universe {
         self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
     }
 
-    /// One pass of the operator. Returns whether it changed anything.
+    /// Runs one pass of the operator. Returns whether it changed anything.
     pub fn pass(&mut self) -> bool {
         let mut world = self.world();
         let mut plan = decide(&world, &self.settings, self.now);
@@ -166,7 +166,7 @@ impl Universe {
             "equal worlds give equal plans"
         );
         for round in 0.. {
-            assert!(round < 4, "the planner keeps asking: {:?}", plan.needs);
+            assert!(round < 4, "the planner still needs: {:?}", plan.needs);
             if plan.needs.is_empty() {
                 break;
             }
@@ -211,7 +211,7 @@ impl Universe {
         let lost = patch.is_some() && self.conflict;
         let wrote = patch.is_some_and(|patch| self.write(&patch));
         if !lost {
-            self.check_that_it_speaks();
+            self.check_reporting();
         }
         self.check();
         acted || wrote
@@ -314,8 +314,8 @@ impl Universe {
         true
     }
 
-    /// The status speaks of a generation within five seconds of the first look at it.
-    fn check_that_it_speaks(&mut self) {
+    /// Checks that the status reports a generation within five seconds of its first reconciliation.
+    fn check_reporting(&mut self) {
         let generation = self.training.metadata.generation;
         if self.status().observed_generation == generation {
             self.unspoken = None;
@@ -329,17 +329,17 @@ impl Universe {
         let limit = first.checked_add(SignedDuration::from_secs(5)).unwrap();
         assert!(
             self.now < limit,
-            "it was seen at {first} and is not spoken of at {}",
+            "it was reconciled at {first} and is not reported at {}",
             self.now
         );
         assert!(
             self.wake.is_some_and(|at| at <= limit),
-            "it is looked at again at {:?}, later than {limit}",
+            "it is requeued at {:?}, later than {limit}",
             self.wake
         );
     }
 
-    /// What must hold at every moment.
+    /// Checks the invariants.
     fn check(&self) {
         let mut running: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for (name, sim) in &self.pods {
@@ -368,7 +368,7 @@ impl Universe {
         self.now.as_second() - factory::start().as_second()
     }
 
-    /// Moves one pod on by one stage.
+    /// Moves one pod to its next stage.
     pub fn progress(&mut self, index: usize) {
         let Some(name) = self.pick(index) else { return };
         let at = self.seconds();
@@ -441,7 +441,7 @@ impl Universe {
         }
     }
 
-    /// The training code fails by itself.
+    /// The training code fails on its own.
     pub fn fail(&mut self, index: usize) {
         if let Some(sim) = self
             .pick(index)
@@ -464,7 +464,7 @@ impl Universe {
             set(&mut sim.pod, "fetch", factory::ended(1, "Error", &message, at));
             factory::phase(&mut sim.pod, "Failed");
             sim.stage = Stage::Over;
-            // What has ended and is being deleted goes at once; nobody may have seen its end.
+            // An ended pod that is being deleted disappears immediately. The operator may never see its end.
             let before = self.pods.len();
             self.pods
                 .retain(|_, sim| sim.stage != Stage::Over || sim.pod.metadata.deletion_timestamp.is_none());
@@ -474,7 +474,7 @@ impl Universe {
         }
     }
 
-    /// Somebody, or the operator, deletes a pod: it ends with grace.
+    /// Deletes a pod with its grace period.
     fn delete(&mut self, name: &str) {
         let now = self.now;
         let Some(sim) = self.pods.get_mut(name) else { return };
@@ -485,14 +485,14 @@ impl Universe {
         }
     }
 
-    pub fn delete_by_somebody(&mut self, index: usize) {
+    pub fn delete_from_outside(&mut self, index: usize) {
         if let Some(name) = self.pick(index) {
             self.unspoken = None;
             self.delete(&name);
         }
     }
 
-    /// The pod goes without a trace.
+    /// Removes the pod without any record.
     pub fn lose(&mut self, index: usize) {
         if let Some(name) = self.pick(index) {
             self.pods.remove(&name);
@@ -500,11 +500,11 @@ impl Universe {
         }
     }
 
-    /// Somebody takes its labels away: the watch no longer shows it.
+    /// Removes the labels of a pod, so that the watch no longer shows it.
     pub fn relabel(&mut self, index: usize) {
         let run = self.training.status.as_ref().and_then(|status| status.run.clone());
         if let Some(name) = self.pick(index) {
-            // Only of the current attempt: of others nobody remembers the name.
+            // The current attempt only: the names of other pods are not recorded.
             if let Some(sim) = self
                 .pods
                 .get_mut(&name)
@@ -515,7 +515,7 @@ impl Universe {
         }
     }
 
-    /// Heals the world and lets everything run its course. Then checks what must hold in the end.
+    /// Ends all faults and lets everything finish. Then checks the final state.
     pub fn settle_down(&mut self) {
         self.quota = false;
         self.toolchain = true;
@@ -558,14 +558,14 @@ impl Universe {
         for (run, times) in &self.published {
             assert_eq!(*times, 1, "run {run} was published {times} times");
         }
-        // A pod that somebody took the labels from is theirs, once it is no longer needed.
+        // A pod without labels is left alone once it is no longer needed.
         let left: Vec<_> = self
             .pods
             .iter()
             .filter(|(_, sim)| !sim.hidden)
             .map(|(name, _)| name)
             .collect();
-        assert!(left.is_empty(), "pods stay behind: {left:?}");
+        assert!(left.is_empty(), "pods are left: {left:?}");
         let writes = self.writes;
         for _ in 0..3 {
             self.advance(3600);
