@@ -8,7 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use serde_json::Value;
 
-use super::{File, NOTE, cell};
+use super::{File, NOTE, cell, paragraph, wrap};
 
 /// Fields whose types are Kubernetes' own: named, not unfolded.
 const FOREIGN: [(&str, &str); 5] = [
@@ -36,9 +36,8 @@ fn page(crd: &CustomResourceDefinition) -> anyhow::Result<File> {
         .as_ref()
         .and_then(|schema| schema.open_api_v3_schema.as_ref());
     let schema = serde_json::to_value(schema)?;
-    let mut text = format!(
-        "<!-- {NOTE} -->\n# {kind}\n\n{}\n\n`apiVersion: {}/{}`, `kind: {kind}`; {}; `kubectl get {}`{}.\n",
-        schema["description"].as_str().unwrap_or_default(),
+    let names = format!(
+        "`apiVersion: {}/{}`, `kind: {kind}`, {}, `kubectl get {}`{}.",
         crd.spec.group,
         version.name,
         crd.spec.scope.to_lowercase(),
@@ -49,6 +48,11 @@ fn page(crd: &CustomResourceDefinition) -> anyhow::Result<File> {
             .flatten()
             .map(|name| format!(", `kubectl get {name}`"))
             .collect::<String>(),
+    );
+    let mut text = format!(
+        "<!-- {NOTE} -->\n# {kind}\n\n{}\n\n{}\n",
+        paragraph(schema["description"].as_str().unwrap_or_default()),
+        paragraph(&names)
     );
     columns(&mut text, version);
     for (part, about) in [
@@ -89,7 +93,8 @@ fn columns(text: &mut String, version: &CustomResourceDefinitionVersion) {
         .map(|field| format!("`{}`", field.json_path.trim_start_matches('.')))
         .collect();
     if !selectable.is_empty() {
-        let _ = write!(text, "\nField selectors: {}.\n", selectable.join(", "));
+        let selectors = format!("Field selectors: {}.", selectable.join(", "));
+        let _ = write!(text, "\n{}\n", paragraph(&selectors));
     }
 }
 
@@ -163,7 +168,7 @@ fn type_of(property: &Value, foreign: Option<&str>) -> String {
     }
 }
 
-/// Rules that speak of the object or the spec as a whole stand at no field of the table.
+/// Lists the rules of the whole object or spec. They belong to no field of the table.
 fn rules(text: &mut String, schema: &Value) {
     let messages: Vec<&str> = [schema, &schema["properties"]["spec"]]
         .into_iter()
@@ -175,6 +180,6 @@ fn rules(text: &mut String, schema: &Value) {
     }
     text.push_str("\n## Rules over several fields\n\n");
     for message in messages {
-        let _ = writeln!(text, "- {message}");
+        let _ = writeln!(text, "- {}", wrap(message, 118).join("\n  "));
     }
 }

@@ -140,6 +140,43 @@ fn left_over(root: &Path, files: &[File]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// A paragraph of a page.
+fn paragraph(text: &str) -> String {
+    wrap(text, 120).join("\n")
+}
+
+/// Breaks a text into lines of at most `width` columns. Code between backticks stays on one line.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut unit = String::new();
+    for word in text.split_whitespace() {
+        if !unit.is_empty() {
+            unit.push(' ');
+        }
+        unit.push_str(word);
+        if unit.matches('`').count() % 2 == 1 {
+            continue;
+        }
+        let is_full = lines
+            .last()
+            .is_some_and(|line| !line.is_empty() && line.chars().count() + 1 + unit.chars().count() > width);
+        if is_full {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(&unit);
+        }
+        unit.clear();
+    }
+    if let Some(line) = lines.last_mut() {
+        line.push_str(&unit);
+    }
+    lines
+}
+
 /// A cell of a Markdown table: one line, without what would end the cell.
 fn cell(text: &str) -> String {
     text.split_whitespace()

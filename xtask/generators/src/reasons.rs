@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use legion_api::{Reason, ReasonKind};
 
-use super::{File, NOTE, cell};
+use super::{File, NOTE, cell, paragraph};
 
 const KINDS: [(ReasonKind, &str, &str); 5] = [
     (
@@ -43,7 +43,8 @@ pub(super) fn file() -> File {
     for (kind, title, meaning) in KINDS {
         let _ = write!(
             text,
-            "\n## {title}\n\n{meaning}\n\n| reason | meaning | remedy |\n|---|---|---|\n"
+            "\n## {title}\n\n{}\n\n| reason | meaning | remedy |\n|---|---|---|\n",
+            paragraph(meaning)
         );
         for reason in Reason::ALL.iter().filter(|reason| reason.kind() == kind) {
             let remedy = match reason.remedy() {

@@ -1,5 +1,5 @@
-//! `charts/*/values.yaml` and `docs/reference/chart-values.md`, from `charts/*/values.schema.json`: what a value means, what it
-//! may be, and what it is when nobody sets it is said once.
+//! `charts/*/values.yaml` and `docs/reference/chart-values.md`, from `charts/*/values.schema.json`. Meaning, type and default
+//! of a value are written once.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{File, NOTE, cell};
+use super::{File, NOTE, cell, paragraph, wrap};
 
 /// As much of a JSON Schema as the charts use.
 #[derive(Debug, Deserialize)]
@@ -37,8 +37,11 @@ struct Schema {
 
 pub(super) fn files(root: &Path, charts: &[&str]) -> anyhow::Result<Vec<File>> {
     let mut reference = format!(
-        "<!-- {NOTE} -->\n# Values of the charts\n\nHelm refuses an unknown or invalid value, with its name. The most important ones are in \
-         [the installation guide](../guides/install.md).\n"
+        "<!-- {NOTE} -->\n# Values of the charts\n\n{}\n",
+        paragraph(
+            "Helm refuses an unknown or invalid value, with its name. The most important ones are in \
+             [the installation guide](../guides/install.md)."
+        )
     );
     let mut files = Vec::new();
     for chart in charts {
@@ -135,23 +138,4 @@ fn kind(schema: &Schema) -> String {
         (_, _, Some(pattern)) => format!("{kind} `{pattern}`"),
         _ => kind.to_owned(),
     }
-}
-
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let begin_new = lines
-            .last()
-            .is_some_and(|line| !line.is_empty() && line.len() + 1 + word.len() > width);
-        if begin_new {
-            lines.push(String::new());
-        }
-        if let Some(line) = lines.last_mut() {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines
 }
