@@ -171,8 +171,9 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
         }
         unit.clear();
     }
-    if let Some(line) = lines.last_mut() {
-        line.push_str(&unit);
+    // A backtick without its pair: the rest stays together.
+    if !unit.is_empty() {
+        lines.push(unit);
     }
     lines
 }
@@ -183,4 +184,19 @@ fn cell(text: &str) -> String {
         .collect::<Vec<_>>()
         .join(" ")
         .replace('|', "\\|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_between_words_and_never_inside_code() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(
+            wrap("see `kubectl get mt` here", 12),
+            ["see", "`kubectl get mt`", "here"]
+        );
+        assert_eq!(wrap("an unclosed ` tick", 100), ["an unclosed", "` tick"]);
+    }
 }
