@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use jiff::Timestamp;
-use legion_tests::{audit::Request, cluster::process};
+use legion_tests::{audit::Request, cluster::process, sample};
 use rustix::process::Signal;
 
 use crate::{replica::Replica, world::World};
@@ -29,7 +29,7 @@ async fn a_terminated_leader_hands_over_within_a_second() -> anyhow::Result<()> 
     let mut standby = Replica::start(&world, "b").await?;
     let mut times = Vec::new();
     let mut trainings = 0;
-    for _ in 0..5 {
+    for _ in 0..sample::count(5, 2) {
         ensure!(leader.metric("legion_operator_leader")? == 1.0);
         ensure!(standby.metric("legion_operator_leader")? == 0.0);
         // Some trainings are running during the signal.

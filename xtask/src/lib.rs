@@ -1,11 +1,12 @@
 //! The developer commands of this repository: `cargo xtask`.
 //!
-//! This crate is quick to compile. It runs the tests, prepares the machine for them, checks the text of the repository and
-//! measures it. The generators and the test cluster need much more code. They are crates of their own, and
+//! This crate is quick to compile. It runs the tests and prepares the machine for them. It checks and measures the
+//! text of the repository. The generators and the test cluster need much more code. They are crates of their own, and
 //! `cargo xtask gen`, `image` and `cluster` run them.
 
 pub mod edges;
 pub mod measure;
+pub mod setup;
 pub mod suites;
 pub mod tidy;
 

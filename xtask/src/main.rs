@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use xtask::suites::Choice;
+use xtask::suites::{Choice, Options, is_ci};
 
 /// The developer commands of this repository.
 #[derive(Parser)]
@@ -40,6 +40,18 @@ enum Command {
         /// The tiers in real clusters only: conformance, charts, acceptance, failures, high availability.
         #[arg(long, group = "tiers")]
         kubernetes: bool,
+        /// Runs exhaustive tests whole: every fault, every version, every moment. Otherwise they run a sample.
+        #[arg(long)]
+        exhaustive: bool,
+        /// Fails when a tier cannot run or takes far longer than its budget. The default if CI=true.
+        #[arg(long)]
+        require_all: bool,
+    },
+    /// Checks what the tests need besides Rust, and installs what is missing on Debian and Ubuntu.
+    Setup {
+        /// Fails when something is missing. The default if CI=true.
+        #[arg(long)]
+        require_all: bool,
     },
     /// Prints figures about the code and the pages, to compare two states of the repository.
     Measure {
@@ -79,10 +91,13 @@ fn run() -> anyhow::Result<ExitCode> {
             xtask::measure::run(&other.unwrap_or(root))?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Setup { require_all } => xtask::setup::act(require_all || is_ci()),
         Command::Test {
             fast,
             embedded,
             kubernetes,
+            exhaustive,
+            require_all,
         } => {
             let choice = match (fast, embedded, kubernetes) {
                 (true, _, _) => Choice::Fast,
@@ -90,7 +105,12 @@ fn run() -> anyhow::Result<ExitCode> {
                 (_, _, true) => Choice::Kubernetes,
                 _ => Choice::All,
             };
-            xtask::suites::run(&root, choice)
+            let options = Options {
+                choice,
+                exhaustive,
+                strict: require_all || is_ci(),
+            };
+            xtask::suites::run(&root, options)
         }
     }
 }

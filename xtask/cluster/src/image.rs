@@ -1,7 +1,7 @@
-//! `cargo xtask image`: builds the images with Buildah, without an engine or a daemon, prints their sizes and holds them to
-//! their bounds.
+//! `cargo xtask image`: builds the images with Buildah, without an engine or a daemon. It prints their sizes and holds
+//! them to their bounds.
 //!
-//! The recipes are plain Containerfiles with one argument, the base. Here the base is made with debootstrap from the machine's
+//! The recipes are plain Containerfiles with one argument, the base. Here debootstrap makes the base from the machine's
 //! own Debian mirror, so that no registry is needed.
 
 #![allow(
@@ -258,7 +258,7 @@ impl Image {
     }
 }
 
-/// The authorities that this machine trusts, and where a build finds them: not at their own place, which a package owns.
+/// The authorities that this machine trusts, and where a build finds them. Their usual place belongs to a package.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CERTIFICATES_INSIDE: &str = "/run/legion-build/ca-certificates.crt";
 

@@ -1,4 +1,5 @@
-//! `examples/*/training.yaml` and `training-git.yaml`, from `example.yaml` and `project/` (format: `examples/README.md`).
+//! `examples/*/training.yaml` and `training-git.yaml`, from `example.yaml` and `project/`.
+//! `examples/README.md` has the format.
 
 use std::{
     fmt::Write as _,

@@ -1,5 +1,5 @@
-//! `charts/*/values.yaml` and `docs/reference/chart-values.md`, from `charts/*/values.schema.json`. Meaning, type and default
-//! of a value are written once.
+//! `charts/*/values.yaml` and `docs/reference/chart-values.md`, from `charts/*/values.schema.json`.
+//! Meaning, type and default of a value are written once.
 
 use std::{fmt::Write as _, fs, path::Path};
 

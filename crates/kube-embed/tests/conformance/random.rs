@@ -4,6 +4,8 @@
 //! answer that differs is told with the shortest history that was found to lead there. `SEED=number` begins with other histories,
 //! `HISTORIES=number` says how many there are.
 
+use std::io::Write as _;
+
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::strategy::ValueTree;
@@ -15,6 +17,8 @@ use crate::transcript::Case;
 
 /// How many histories are made unless `HISTORIES` says otherwise.
 const HISTORIES: usize = 100;
+/// How many of them run for a sample: with `LEGION_SEED` and without `HISTORIES`.
+const SAMPLE: usize = 40;
 const SEED: u64 = 20_261_126;
 /// So many shorter histories are tried where one is answered differently: each takes a second or two.
 const SHRINKING: usize = 100;
@@ -363,8 +367,16 @@ pub(crate) async fn histories(real: &kube::Client, embed: &kube::Client) {
             .ok()
             .map(|text| text.parse::<u64>().expect("a number"))
     };
-    let seed = number("SEED").unwrap_or(SEED);
-    let count = number("HISTORIES").map_or(HISTORIES, |count| usize::try_from(count).expect("a small number"));
+    let sample = number("LEGION_SEED");
+    let seed = number("SEED").or(sample).unwrap_or(SEED);
+    let all = if sample.is_some() { SAMPLE } else { HISTORIES };
+    let count = number("HISTORIES").map_or(all, |count| usize::try_from(count).expect("a small number"));
+    // Written directly: the test harness would capture `println!`.
+    let left_out = HISTORIES.saturating_sub(count);
+    let _ = writeln!(
+        std::io::stderr(),
+        "{count} histories run (seed {seed}), {left_out} are left out"
+    );
     let config = Config {
         rng_seed: RngSeed::Fixed(seed),
         ..Config::default()

@@ -103,6 +103,33 @@ pub fn sample(plans: &[Plan]) -> Vec<Plan> {
     plans.iter().step_by(19).cloned().collect()
 }
 
+/// How many shares the plans are divided into.
+const SHARES: u64 = 4;
+
+/// Returns the share of the plans that `LEGION_SEED` chooses, or all of them without it.
+///
+/// Each plan belongs to one share, so the seeds 0 to 3 visit all of them.
+pub fn share(plans: &[Plan]) -> Vec<Plan> {
+    let Some(seed) = std::env::var("LEGION_SEED").ok() else {
+        return plans.to_vec();
+    };
+    let seed: u64 = seed.parse().expect("LEGION_SEED is a number");
+    let numbered = (0_u64..).zip(plans);
+    // Scattered, so that each share has all kinds of plans.
+    let scattered = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let share: Vec<Plan> = numbered
+        .filter(|(index, _)| scattered(*index) % SHARES == seed % SHARES)
+        .map(|(_, plan)| plan.clone())
+        .collect();
+    eprintln!(
+        "LEGION_SEED={seed} chooses {} of {} plans and leaves out {}",
+        share.len(),
+        plans.len(),
+        plans.len() - share.len()
+    );
+    share
+}
+
 /// Verifies every plan, on every core; prints what was done, and how each failing plan is replayed.
 #[track_caller]
 pub fn all(plans: &[Plan], verify: impl Fn(&Plan) + Sync) {

@@ -116,7 +116,7 @@ fn one_fault_in_nineteen_ends_the_same() {
 #[test]
 #[ignore = "takes minutes: a tier of its own in cargo xtask test"]
 fn every_single_fault_ends_the_same() {
-    explore(|plans| plans);
+    explore(|plans| explore::share(&plans));
 }
 
 /// One fault from `LEGION_PLAN`.

@@ -1,5 +1,5 @@
-//! The cluster's processes: started in its network namespace, known by pid and start time, so that a number that the system
-//! gave to somebody else since is never signalled.
+//! The cluster's processes. They start in its network namespace and are known by pid and start time. A pid that the
+//! system has reused since is never signaled.
 
 use std::{
     fs::{self, File},
@@ -106,7 +106,8 @@ impl Daemon {
             .spawn()
             .with_context(|| format!("{} cannot be started", self.name))?;
         let pid = i32::try_from(child.id()).context("a pid beyond i32")?;
-        let started = start_time(pid).with_context(|| format!("{} ended at once: see {}", self.name, log.display()))?;
+        let started =
+            start_time(pid).with_context(|| format!("{} ended immediately: see {}", self.name, log.display()))?;
         self.process = Some(Process { pid, started });
         layout.write(&format!("run/{}.json", self.name), serde_json::to_vec_pretty(self)?)?;
         Ok(())
@@ -224,7 +225,7 @@ pub(super) fn until(
     Ok(())
 }
 
-/// A command in the cluster's network namespace whose output nobody needs.
+/// Runs a command whose output is not needed.
 pub(super) fn quietly(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())

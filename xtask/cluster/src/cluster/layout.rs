@@ -1,6 +1,6 @@
 //! Where the parts of a cluster keep their files, and at which addresses they answer.
 //!
-//! Every cluster has a network namespace of its own, so the addresses are the same in each of them and free on any machine.
+//! Every cluster has a network namespace of its own. The addresses are the same in each, and free on any machine.
 
 use std::{
     fs,
@@ -41,7 +41,7 @@ pub struct Layout {
 /// What a later command must know of a cluster that is up.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct State {
+pub struct ClusterState {
     /// Whether there is a node.
     pub node: bool,
     /// Whether `up` came to its end.
@@ -52,7 +52,7 @@ impl Layout {
     /// The layout of a cluster in this directory, which need not exist.
     ///
     /// # Errors
-    /// When the directory cannot be looked at, or its name has characters that the tools' configuration files would
+    /// When the directory cannot be read, or its name has characters that the tools' configuration files would
     /// have to escape.
     pub fn new(directory: &Path) -> anyhow::Result<Self> {
         let root = match fs::canonicalize(directory) {
@@ -135,7 +135,7 @@ impl Layout {
     ///
     /// # Errors
     /// When the file is there and cannot be understood.
-    pub fn state(&self) -> anyhow::Result<Option<State>> {
+    pub fn state(&self) -> anyhow::Result<Option<ClusterState>> {
         let path = self.join("state.json");
         match fs::read(&path) {
             Ok(content) => serde_json::from_slice(&content)
@@ -150,7 +150,7 @@ impl Layout {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_state(&self, state: &State) -> anyhow::Result<()> {
+    pub fn set_state(&self, state: &ClusterState) -> anyhow::Result<()> {
         self.write("state.json", serde_json::to_vec_pretty(state)?).map(drop)
     }
 }

@@ -1,8 +1,8 @@
 //! `cargo xtask cluster`: a complete Kubernetes on this machine, from Go modules, for tests.
 //!
-//! etcd, API server, controller manager, scheduler, kubelet, containerd with runc, kube-proxy and CoreDNS, an OCI registry, an S3
-//! server and a default StorageClass, everything in one network namespace; nothing of it is reachable from outside, and
-//! `down` leaves nothing behind, whatever became of the processes.
+//! It has etcd, API server, controller manager, scheduler, kubelet, containerd with runc, kube-proxy and CoreDNS. It also
+//! has an OCI registry, an S3 server and a default StorageClass. Everything runs in one network namespace, and nothing is
+//! reachable from outside. `down` leaves nothing behind, also when processes have failed.
 
 #![allow(
     clippy::print_stdout,
@@ -34,7 +34,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use rustix::process::{Pid, Signal, kill_process};
 
 use daemon::Daemon;
-use layout::{ADDRESS, Layout, REGISTRY_PORT, S3_KEYS, S3_PORT, State};
+use layout::{ADDRESS, ClusterState, Layout, REGISTRY_PORT, S3_KEYS, S3_PORT};
 use tools::Programs;
 
 /// What to do with the cluster.
@@ -91,7 +91,7 @@ pub enum Action {
 /// What becomes of a process.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Change {
-    /// It is told to end, and waited for.
+    /// Asks it to end, and waits for it.
     Stop,
     /// It is killed, as a crash does it.
     Kill,
@@ -169,7 +169,7 @@ fn up(repository: &Path, place: &Place, control_plane: bool) -> anyhow::Result<E
         );
         let reached = Command::new("kubectl").arg("version").status();
         if !reached.is_ok_and(|status| status.success()) {
-            bail!("`kubectl version` fails with this KUBECONFIG: mend it, or unset it to have a cluster made");
+            bail!("`kubectl version` fails with this KUBECONFIG: fix it, or unset it to get a new cluster");
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -192,7 +192,7 @@ fn up(repository: &Path, place: &Place, control_plane: bool) -> anyhow::Result<E
     let programs = tools::provide(repository, control_plane)?;
     down(&layout)?;
     let began = Instant::now();
-    layout.set_state(&State {
+    layout.set_state(&ClusterState {
         node: !control_plane,
         ready: false,
     })?;
@@ -200,7 +200,7 @@ fn up(repository: &Path, place: &Place, control_plane: bool) -> anyhow::Result<E
         let kept = layout.directory("logs")?;
         return Err(error.context(format!("the cluster did not start; its logs are in {}", kept.display())));
     }
-    layout.set_state(&State {
+    layout.set_state(&ClusterState {
         node: !control_plane,
         ready: true,
     })?;
@@ -297,7 +297,8 @@ fn run(layout: &Layout, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// A program in the cluster's network, with KUBECONFIG set and the cluster's programs first on PATH. LEGION_CLUSTER is the
+/// Returns a command in the cluster's network, with KUBECONFIG set and the cluster's programs first on PATH.
+/// LEGION_CLUSTER is the
 /// cluster's directory, for tests that change more than the API can.
 pub fn enter(layout: &Layout, program: &std::ffi::OsStr) -> Command {
     let mut search = layout.programs().into_os_string();

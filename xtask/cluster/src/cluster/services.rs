@@ -101,7 +101,7 @@ fn dns(layout: &Layout, programs: &Programs) -> anyhow::Result<Daemon> {
         format!("        kubeconfig {}", layout.join("pki/coredns.kubeconfig").display()),
         "    }".to_owned(),
         "}".to_owned(),
-        // There is no other network: a name outside of the cluster does not exist, and is told so at once.
+        // There is no other network, so a name outside of the cluster does not exist. The answer is immediate.
         ".:53 {".to_owned(),
         format!("    bind {ADDRESS}"),
         "    template ANY ANY . {".to_owned(),

@@ -1,8 +1,9 @@
-//! The programs of the cluster: built from pinned Go modules (`tests/kubernetes/tools/go.mod`), each once per set of versions.
+//! The programs of the cluster. They are built from pinned Go modules (`tests/kubernetes/tools/go.mod`), once per set of
+//! versions.
 //!
 //! One go.mod for all of them: what two of them have in common has one version, and is compiled once.
 //!
-//! They lie in a cache outside the checkout, `$LEGION_TOOLS` or the user's cache directory, under a name made of the version
+//! They lie in a cache outside the checkout, `$LEGION_TOOLS` or the user's cache directory. The name is made of the version
 //! and of everything that decides what the build yields. `$KUBEBUILDER_ASSETS` comes first where it has the program.
 
 #![allow(
@@ -32,7 +33,7 @@ use sha2::{Digest as _, Sha256};
 /// How often a running build says how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Where the programs' modules are pinned, and where those programs lie that are ours around somebody's library.
+/// Where the programs' modules are pinned. It also has our own programs around the libraries of others.
 const SOURCE: &str = "tests/kubernetes/tools";
 
 /// Programs that are built together.
