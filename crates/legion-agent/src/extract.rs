@@ -1,15 +1,16 @@
-//! Unpacking an archive that somebody else made: no traversal, no link out, no bomb, nothing special.
+//! Extracting untrusted archives: no path traversal, no link out of the tree, no decompression bomb, no special file.
 
-use crate::beneath::{Root, shown};
-use crate::store::carried;
-use crate::tree::{self, Collector, Facts, Limits};
-use crate::{Result, node_fault, places};
+use crate::confined::{ConfinedDir, shown};
+use crate::error::carried;
+use crate::error::{Result, node_fault};
+use crate::paths;
+use crate::tree::{self, Collector, Limits, TreeSummary};
 use legion_protocol::reason::{StepError, StepReason};
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 /// Unpacks a tar archive into an empty directory.
-pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<Facts> {
+pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<TreeSummary> {
     let mut archive = tar::Archive::new(archive);
     let mut facts = Collector::default();
     let (mut bytes, mut count) = (0u64, 0u64);
@@ -34,10 +35,10 @@ pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<Facts
         }
         let target = to.join(&path);
         match entry.header().entry_type() {
-            tar::EntryType::Directory => places::make(&target)?,
+            tar::EntryType::Directory => paths::make(&target)?,
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
                 if let Some(parent) = target.parent() {
-                    places::make(parent)?;
+                    paths::make(parent)?;
                 }
                 let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
                 let (digest, size) = tree::copy_file(&mut entry, &target, limits.bytes - bytes, executable)?;
@@ -68,12 +69,12 @@ pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<Facts
     for (path, link) in &links {
         let target = to.join(path);
         if let Some(parent) = target.parent() {
-            places::make(parent)?;
+            paths::make(parent)?;
         }
         std::os::unix::fs::symlink(link, &target)
             .map_err(|e| node_fault(format_args!("cannot make the link {:?}", shown(path)), &e))?;
     }
-    let root = Root::open(to).map_err(|e| StepError::new(StepReason::NodeFault, e.to_string()))?;
+    let root = ConfinedDir::open(to).map_err(|e| StepError::new(StepReason::NodeFault, e.to_string()))?;
     if let Some((path, _)) = links.iter().find(|(path, _)| root.leads_out(path, to)) {
         return Err(StepError::new(
             StepReason::PathEscapes,

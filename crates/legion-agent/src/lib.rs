@@ -1,15 +1,16 @@
-//! What runs beside the trainer in its pod.
+//! The containers that Legion adds to a training pod: `fetch` and `publish`.
 //!
-//! `fetch`, an init container, brings source and data in and installs `legion-entry`; `publish`, a main container, waits
-//! for the trainer's end without polling, checks what it left as hostile input, and stores it. Both answer through their
-//! termination message. The code is synchronous: an async runtime and TLS come into being only for the first request
-//! to a network store, so that a waiting `publish` stays small and a local run starts at once.
+//! `fetch` is an init container. It downloads the source and the data, and it installs `legion-entry`. `publish` is a
+//! main container. It waits for the end of the trainer without polling, checks the output as hostile input, and uploads
+//! it. Both report through their termination message. The code is synchronous. The async runtime and TLS start with the
+//! first request to a network store. So a waiting `publish` stays small, and a local run starts immediately.
 
-mod beneath;
+mod confined;
+mod error;
 mod extract;
 mod fetch;
 mod pack;
-mod places;
+mod paths;
 mod publish;
 mod record;
 mod report;
@@ -20,12 +21,8 @@ mod terminate;
 mod tls;
 mod tree;
 
-use legion_protocol::reason::{StepError, StepReason};
 use std::ffi::OsString;
 use std::process::ExitCode;
-
-/// What a step of the agent gives back.
-type Result<T> = std::result::Result<T, StepError>;
 
 /// The program: one word chooses the step.
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -45,13 +42,4 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// A fault of the node or of its file system, told apart from a full disk, which has a remedy.
-fn node_fault(what: impl std::fmt::Display, error: &std::io::Error) -> StepError {
-    let reason = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StepReason::WorkspaceFull,
-        _ => StepReason::NodeFault,
-    };
-    StepError::new(reason, format!("{what}: {error}"))
 }

@@ -1,7 +1,8 @@
 //! Deterministic archives of what the trainer left: the same files give the same bytes and so the same digest.
 
-use crate::beneath::{Refused, Root, shown};
-use crate::{Result, terminate};
+use crate::confined::{ConfinedDir, OpenRefusal, shown};
+use crate::error::Result;
+use crate::terminate;
 use legion_protocol::reason::{StepError, StepReason};
 use rustix::fs::{Dir, FileType, Stat};
 use std::collections::HashMap;
@@ -10,9 +11,9 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// Limits on an archive.
+/// PackLimits on an archive.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct PackLimits {
     /// Bytes of all files.
     pub(crate) bytes: u64,
     /// Files and directories.
@@ -22,7 +23,7 @@ pub(crate) struct Limits {
 /// What goes into an archive. Made in full before the first byte is written, so that nothing unacceptable is uploaded.
 #[derive(Debug)]
 pub(crate) struct Packing {
-    root: Root,
+    root: ConfinedDir,
     entries: Vec<Packed>,
     bytes: u64,
 }
@@ -61,9 +62,9 @@ impl<R: Read> Read for Exactly<R> {
 
 impl Packing {
     /// Lists what lies at `paths` below `root`, each under a name in the archive (empty for the archive's root).
-    pub(crate) fn of(root: &Path, paths: &[(&Path, &Path)], limits: Limits) -> Result<Self> {
+    pub(crate) fn of(root: &Path, paths: &[(&Path, &Path)], limits: PackLimits) -> Result<Self> {
         // The trainer owns the directory above, so it may have put a link to the credentials in its place.
-        let opened = Root::open_untrusted(root).map_err(|e| hostile(Path::new("."), e))?;
+        let opened = ConfinedDir::open_untrusted(root).map_err(|e| hostile(Path::new("."), e))?;
         let mut this = Self {
             root: opened,
             entries: Vec::new(),
@@ -128,7 +129,7 @@ impl Packing {
         Ok(this)
     }
 
-    fn push(&mut self, entry: Packed, limits: Limits) -> Result<()> {
+    fn push(&mut self, entry: Packed, limits: PackLimits) -> Result<()> {
         self.bytes = self.bytes.saturating_add(entry.size.unwrap_or(0));
         if self.bytes > limits.bytes {
             let (size, most) = (entry.size.unwrap_or(0), limits.bytes);
@@ -190,9 +191,9 @@ impl Packing {
                     )
                 }
             };
-            added.map_err(|e| crate::store::sink_error(&e))?;
+            added.map_err(|e| crate::error::sink_error(&e))?;
         }
-        tar.finish().map_err(|e| crate::store::sink_error(&e))
+        tar.finish().map_err(|e| crate::error::sink_error(&e))
     }
 }
 
@@ -217,19 +218,21 @@ fn link_count(stat: &Stat) -> u64 {
     stat.st_nlink as u64
 }
 
-fn too_many(limits: Limits) -> StepError {
+fn too_many(limits: PackLimits) -> StepError {
     StepError::new(
         StepReason::TooLarge,
         format!("more than {} files and directories", limits.entries),
     )
 }
 
-fn hostile(path: &Path, why: Refused) -> StepError {
+fn hostile(path: &Path, why: OpenRefusal) -> StepError {
     let reason = match why {
-        Refused::Missing => StepReason::ModelMissing,
-        Refused::TooLarge | Refused::TooLong => StepReason::TooLarge,
-        Refused::Io(_) => StepReason::NodeFault,
-        Refused::Link | Refused::Special | Refused::Outside | Refused::Denied => StepReason::OutputHostile,
+        OpenRefusal::Missing => StepReason::ModelMissing,
+        OpenRefusal::TooLarge | OpenRefusal::TooLong => StepReason::TooLarge,
+        OpenRefusal::Io(_) => StepReason::NodeFault,
+        OpenRefusal::Link | OpenRefusal::Special | OpenRefusal::Outside | OpenRefusal::Denied => {
+            StepReason::OutputHostile
+        }
     };
     StepError::new(reason, format!("{:?} in the trainer's output {why}", shown(path)))
 }

@@ -1,6 +1,6 @@
 //! Finding the success record of a run.
 
-use crate::Result;
+use crate::error::Result;
 use crate::store::Output;
 use legion_protocol::env::objects;
 use legion_protocol::success::{self, SuccessRecord};

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 /// Whether the message has been written; the first one counts.
 static WRITTEN: Mutex<bool> = Mutex::new(false);
 
-/// A line for people. When even stderr cannot be written there is nobody left to tell.
+/// Writes a line for people. An error is ignored: there is no other place to report it.
 pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

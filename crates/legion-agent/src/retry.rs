@@ -1,6 +1,7 @@
 //! Trying again what the network broke: few times, with growing pauses.
 
-use crate::{Result, report, terminate};
+use crate::error::Result;
+use crate::{report, terminate};
 use legion_protocol::reason::StepClass;
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,7 @@
 //! Keys of mounted Secrets. A value is read where it is used and never put into an argument, an address or a message.
 
-use crate::{Result, places};
+use crate::error::Result;
+use crate::paths;
 use legion_protocol::env;
 use legion_protocol::reason::{StepError, StepReason};
 use std::path::PathBuf;
@@ -12,8 +13,8 @@ static READ: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// Shortest value that is looked for in texts: anything shorter would hide words that happen to contain it.
 const MIN_BYTES: usize = 6;
 
-/// A text of somebody else's without any value that this process has read from a Secret: servers and programs quote what
-/// they are sent.
+/// Removes from a text every value that this process has read from a Secret. Servers and programs quote what they
+/// receive.
 pub(crate) fn hide(text: &str) -> String {
     let read = READ.lock().unwrap_or_else(PoisonError::into_inner);
     read.iter()
@@ -45,7 +46,7 @@ impl Secret {
         if name.is_empty() {
             return Ok(None);
         }
-        let directory = places::directory(env::SECRETS)?.join(slot);
+        let directory = paths::directory(env::SECRETS)?.join(slot);
         Ok(Some(Self {
             name: name.to_owned(),
             directory,

@@ -1,17 +1,18 @@
-//! Being told to stop.
+//! Handling of TERM and INT.
 //!
-//! TERM comes when the pod is deleted or its node goes away. As PID 1 a process that installs nothing would never notice
-//! it. A thread of its own waits for the signal, so that no other code has to be interruptible: it raises a flag that the
-//! long loops look at, and ends the process itself when that was not heeded in time.
+//! TERM arrives when the pod is deleted or its node shuts down. A process with PID 1 ignores it unless it handles it. A
+//! separate thread waits for the signal, so that no other code has to be interruptible. The thread sets a flag that long
+//! loops check, and ends the process if they do not react in time.
 
-use crate::{Result, report};
+use crate::error::Result;
+use crate::report;
 use legion_protocol::reason::{StepError, StepReason};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 static ABANDON: AtomicBool = AtomicBool::new(false);
-static MAY_STOP_AT_ONCE: AtomicBool = AtomicBool::new(true);
+static MAY_STOP_IMMEDIATELY: AtomicBool = AtomicBool::new(true);
 
 /// Handles TERM and INT from now on. Called before any other thread exists, so that every thread inherits the mask.
 /// `message` makes the termination message of a process that is ended early. `grace` is what the pod allows.
@@ -29,15 +30,15 @@ pub(crate) fn handle(grace: Duration, message: impl Fn(&StepError) -> String + S
         let mut signal = 0;
         // SAFETY: both pointers are to live locals; the set is initialised.
         unsafe { libc::sigwait(&raw const set, &raw mut signal) };
-        if !MAY_STOP_AT_ONCE.load(Ordering::Acquire) {
-            report::line("told to stop: finishing what is under way");
+        if !MAY_STOP_IMMEDIATELY.load(Ordering::Acquire) {
+            report::line("received a signal to stop: finishing the current upload");
             std::thread::sleep(grace.mul_f64(0.8));
             ABANDON.store(true, Ordering::Release);
             std::thread::sleep(grace.mul_f64(0.15));
         }
         let error = StepError::new(
             StepReason::Interrupted,
-            "the pod was told to stop before this step was done",
+            "the pod was stopped before this step was complete",
         );
         report::error(&error);
         report::message(&message(&error));
@@ -52,7 +53,7 @@ pub(crate) fn handle(grace: Duration, message: impl Fn(&StepError) -> String + S
 
 /// From now on work is under way that is better finished than dropped.
 pub(crate) fn prefer_finishing() {
-    MAY_STOP_AT_ONCE.store(false, Ordering::Release);
+    MAY_STOP_IMMEDIATELY.store(false, Ordering::Release);
 }
 
 /// An error once the time for finishing is over.
@@ -60,7 +61,7 @@ pub(crate) fn check() -> Result<()> {
     if ABANDON.load(Ordering::Acquire) {
         return Err(StepError::new(
             StepReason::Interrupted,
-            "the pod was told to stop before the upload was done",
+            "the pod was stopped before the upload was complete",
         ));
     }
     Ok(())

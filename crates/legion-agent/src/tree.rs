@@ -1,8 +1,8 @@
 //! Trees of files: listing them in one order, bounded, and copying them in.
 
-use crate::beneath::{Root, shown};
-use crate::store::carried;
-use crate::{Result, node_fault};
+use crate::confined::{ConfinedDir, shown};
+use crate::error::carried;
+use crate::error::{Result, node_fault};
 use legion_protocol::digest;
 use legion_protocol::reason::{StepError, StepReason};
 use sha2::{Digest as _, Sha256};
@@ -26,7 +26,7 @@ pub(crate) struct Limits {
 
 /// What an entry of a tree is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EntryKind {
     /// A directory.
     Directory,
     /// A regular file.
@@ -44,16 +44,16 @@ pub(crate) enum Kind {
 
 /// An entry of a tree.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct TreeEntry {
     /// Its path below the root.
     pub(crate) path: PathBuf,
     /// What it is.
-    pub(crate) kind: Kind,
+    pub(crate) kind: EntryKind,
 }
 
-/// The entries of a tree, sorted by the bytes of their paths. Links are not followed; a tree beyond the limits ends the
-/// listing at once.
-pub(crate) fn list(root: &Path, limits: Limits) -> Result<Vec<Entry>> {
+/// The entries of a tree, sorted by the bytes of their paths. Links are not followed. A tree that
+/// exceeds the limits ends the listing immediately.
+pub(crate) fn list(root: &Path, limits: Limits) -> Result<Vec<TreeEntry>> {
     let mut entries = Vec::new();
     let mut bytes = 0u64;
     let mut open = vec![(PathBuf::new(), 0)];
@@ -73,19 +73,19 @@ pub(crate) fn list(root: &Path, limits: Limits) -> Result<Vec<Entry>> {
             let meta = entry.metadata().map_err(|e| failed(&e))?;
             let kind = if meta.is_dir() {
                 open.push((path.clone(), depth + 1));
-                Kind::Directory
+                EntryKind::Directory
             } else if meta.is_file() {
                 bytes = bytes.saturating_add(meta.len());
-                Kind::File {
+                EntryKind::File {
                     size: meta.len(),
                     executable: meta.permissions().mode() & 0o100 != 0,
                 }
             } else if meta.is_symlink() {
-                Kind::Link
+                EntryKind::Link
             } else {
-                Kind::Special
+                EntryKind::Special
             };
-            entries.push(Entry { path, kind });
+            entries.push(TreeEntry { path, kind });
             if entries.len() as u64 > limits.entries {
                 let what = format!("more than {} files and directories", limits.entries);
                 return Err(StepError::new(StepReason::TooLarge, what));
@@ -104,7 +104,7 @@ pub(crate) fn list(root: &Path, limits: Limits) -> Result<Vec<Entry>> {
 
 /// What was brought in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub(crate) struct TreeSummary {
     /// Digest of the one file, or of the list of paths and file digests.
     pub(crate) digest: String,
     /// Number of files.
@@ -128,13 +128,13 @@ impl Collector {
     }
 
     /// The facts. The digest is [`digest::of_files`] over the paths and the digests of their contents.
-    pub(crate) fn finish(self) -> Facts {
+    pub(crate) fn finish(self) -> TreeSummary {
         let digest = digest::of_files(
             self.files
                 .iter()
                 .map(|(path, digest)| (path.as_str(), digest.as_bytes())),
         );
-        Facts {
+        TreeSummary {
             digest,
             files: self.files.len() as u64,
             bytes: self.bytes,
@@ -180,51 +180,51 @@ pub(crate) fn copy_file(
 
 /// Copies a tree. Links inside of it stay links; links out of it and special files are refused. `keep` chooses entries
 /// of the top.
-pub(crate) fn copy(from: &Path, to: &Path, limits: Limits, keep: impl Fn(&Path) -> bool) -> Result<Facts> {
-    let root =
-        Root::open(from).map_err(|e| StepError::new(StepReason::NodeFault, format!("{}: {e}", from.display())))?;
+pub(crate) fn copy(from: &Path, to: &Path, limits: Limits, keep: impl Fn(&Path) -> bool) -> Result<TreeSummary> {
+    let root = ConfinedDir::open(from)
+        .map_err(|e| StepError::new(StepReason::NodeFault, format!("{}: {e}", from.display())))?;
     let mut facts = Collector::default();
     for entry in list(from, limits)?.into_iter().filter(|e| keep(&e.path)) {
         let target = to.join(&entry.path);
         let failed = |e: &std::io::Error| node_fault(format_args!("cannot copy {:?}", shown(&entry.path)), e);
         match entry.kind {
-            Kind::Directory => crate::places::make(&target)?,
-            Kind::File { size, executable } => {
+            EntryKind::Directory => crate::paths::make(&target)?,
+            EntryKind::File { size, executable } => {
                 let (mut file, _) = root.file(&entry.path, size).map_err(|e| changed(&entry.path, e))?;
                 let (digest, bytes) = copy_file(&mut file, &target, size, executable)?;
                 facts.add(&entry.path, digest, bytes);
             }
-            Kind::Link if root.leads_out(&entry.path, from) => return Err(leads_out(&entry.path)),
-            Kind::Link => {
+            EntryKind::Link if root.leads_out(&entry.path, from) => return Err(leads_out(&entry.path)),
+            EntryKind::Link => {
                 let link = std::fs::read_link(from.join(&entry.path)).map_err(|e| failed(&e))?;
                 std::os::unix::fs::symlink(link, &target).map_err(|e| failed(&e))?;
             }
-            Kind::Special => return Err(special(&entry.path)),
+            EntryKind::Special => return Err(special(&entry.path)),
         }
     }
     Ok(facts.finish())
 }
 
 /// Checks a tree that another program has written: no link out of it, nothing special.
-pub(crate) fn check(root: &Path, limits: Limits) -> Result<Facts> {
-    let opened =
-        Root::open(root).map_err(|e| StepError::new(StepReason::NodeFault, format!("{}: {e}", root.display())))?;
-    let mut facts = Facts::default();
+pub(crate) fn check(root: &Path, limits: Limits) -> Result<TreeSummary> {
+    let opened = ConfinedDir::open(root)
+        .map_err(|e| StepError::new(StepReason::NodeFault, format!("{}: {e}", root.display())))?;
+    let mut facts = TreeSummary::default();
     for entry in list(root, limits)? {
         match entry.kind {
-            Kind::Link if opened.leads_out(&entry.path, root) => return Err(leads_out(&entry.path)),
-            Kind::Special => return Err(special(&entry.path)),
-            Kind::File { size, .. } => {
+            EntryKind::Link if opened.leads_out(&entry.path, root) => return Err(leads_out(&entry.path)),
+            EntryKind::Special => return Err(special(&entry.path)),
+            EntryKind::File { size, .. } => {
                 facts.files += 1;
                 facts.bytes += size;
             }
-            Kind::Link | Kind::Directory => {}
+            EntryKind::Link | EntryKind::Directory => {}
         }
     }
     Ok(facts)
 }
 
-fn changed(path: &Path, why: crate::beneath::Refused) -> StepError {
+fn changed(path: &Path, why: crate::confined::OpenRefusal) -> StepError {
     StepError::new(
         StepReason::NodeFault,
         format!("{:?} changed while it was copied: it {why}", shown(path)),

@@ -1,9 +1,9 @@
 //! PID 1 of the trainer's container.
 //!
-//! Runs the toolchain's command as an argument vector, never through a shell; holds a lock for its whole life, so that
-//! `publish` knows the end at once; forwards signals and reaps every orphan; copies the output and keeps a bounded copy
-//! of it; enforces the timeout; and leaves a record of how it ended. It uses no async runtime and no TLS, allocates
-//! little, and sleeps in one `poll` whenever there is nothing to do.
+//! It runs the toolchain's command as an argument vector, never through a shell. It holds a lock while it runs, so that
+//! `publish` notices the end immediately. It forwards signals and reaps every orphan. It passes the output on and keeps a
+//! bounded copy. It enforces the timeout and writes an exit record. It uses no async runtime and no TLS, allocates
+//! little, and sleeps in one `poll` while there is nothing to do.
 
 mod control;
 mod log;
@@ -98,7 +98,7 @@ fn broken(message: &str) -> u8 {
     BROKEN
 }
 
-/// A line for people, on the container's stderr. When even that cannot be written there is nobody left to tell.
+/// Writes a line for people to the container's stderr. An error is ignored: there is no other place to report it.
 fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "legion-entry: {message}");
 }

@@ -5,10 +5,10 @@ use rustix::io::Errno;
 use std::io::{PipeReader, Stderr, Stdout};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Bytes that are read at once: a pipe's usual capacity.
+/// Bytes of one read: the usual capacity of a pipe.
 const CHUNK: usize = 64 * 1024;
 /// Bytes that can be written to a pipe which polls as writable without blocking (PIPE_BUF). The descriptor itself is
-/// left in blocking mode: that mode belongs to whoever else has it open.
+/// left in blocking mode: that mode is shared with all other processes that have it open.
 const WRITABLE: usize = 4096;
 
 /// One output stream.
@@ -98,7 +98,7 @@ impl Stream {
         match rustix::io::write(target, &self.buffer[self.start..end]) {
             Ok(n) => self.start += n,
             Err(Errno::AGAIN | Errno::INTR) => {}
-            // Nobody reads any more (EPIPE): the command is not disturbed by that.
+            // No reader is left (EPIPE). This does not disturb the command.
             Err(_) => {
                 self.target = None;
                 self.start = self.end;

@@ -1,4 +1,4 @@
-//! Running the command: one loop that waits for signals, output and deadlines at once.
+//! Running the command, in one loop that waits for signals, output and deadlines together.
 
 use crate::control::Control;
 use crate::log::BoundedLog;
@@ -257,9 +257,9 @@ impl Supervised {
         }
     }
 
-    /// Passes a signal on. What asks for an end goes to the whole group, as from a terminal, so that a wrapper does not
-    /// leave its children running; what has a meaning of its own to a program goes to the command alone, because its
-    /// default is to kill whoever does not expect it.
+    /// Forwards a signal. A signal that asks for an end goes to the whole process group, as from a terminal, so that a
+    /// wrapper does not leave its children running. Any other signal goes to the command alone, because its default
+    /// action kills a process that does not handle it.
     fn forward(&mut self, signal: i32) {
         // Only signals of `sys::HANDLED` arrive, and all of them have a name.
         let Some(named) = Signal::from_named_raw(signal) else {

@@ -66,9 +66,9 @@ impl AsFd for Signals {
     }
 }
 
-/// Gives the command an empty signal mask and the usual effect of the handled signals, whatever whoever started us ignores
-/// (a shell cannot even trap what was ignored before it began); and has the kernel end it when this process ends before it:
-/// whoever waits for the lock would otherwise read files that are still being written.
+/// Gives the command an empty signal mask and the default action of the handled signals. Our parent may have ignored
+/// them, and a shell cannot trap a signal that was ignored at its start. The kernel also kills the command when this
+/// process ends first. Otherwise `publish`, which waits for the lock, would read files that are still being written.
 pub(crate) fn prepare_child(command: &mut Command) {
     let prepare = || {
         // SAFETY: `sigemptyset` initialises the set before it is read; both calls are async-signal-safe.
@@ -97,7 +97,7 @@ pub(crate) fn prepare_child(command: &mut Command) {
 pub(crate) struct Ended {
     /// Which one.
     pub(crate) pid: Pid,
-    /// Exit code, when it ended by itself.
+    /// Exit code, when it exited on its own.
     pub(crate) code: Option<i32>,
     /// Signal that ended it.
     pub(crate) signal: Option<i32>,

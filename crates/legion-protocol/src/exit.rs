@@ -13,7 +13,7 @@ pub const MAX_MESSAGE: usize = 512;
 pub struct ExitRecord {
     /// Version of this document.
     pub version: u32,
-    /// Exit code of the command, when it ended by itself.
+    /// Exit code of the command, when it exited on its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Signal that ended the command.
@@ -53,7 +53,7 @@ pub struct ExitError {
 }
 
 impl ExitRecord {
-    /// Whether the command did what it was asked: ended by itself with 0, in time and undisturbed.
+    /// Returns whether the command succeeded: it exited with 0, in time, without an outside signal.
     pub fn succeeded(&self) -> bool {
         self.exit_code == Some(0) && self.outside_signal.is_none() && !self.timed_out && self.error.is_none()
     }

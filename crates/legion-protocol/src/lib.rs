@@ -10,6 +10,7 @@ pub mod digest;
 pub mod env;
 pub mod events;
 pub mod exit;
+pub mod git_address;
 pub mod log;
 pub mod message;
 pub mod reason;

@@ -1,17 +1,17 @@
-//! Why a step of Legion's own failed: a closed list, each with its class and a remedy.
+//! Reasons for the failure of one of Legion's own steps: a closed list, each with a class and a remedy.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Who can do something about a failed step, and therefore whether trying again helps.
+/// Class of a failure. It decides whether a retry can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum StepClass {
-    /// The manifest, the secret or the project must change; trying again gives the same answer.
+    /// The manifest, the Secret or the project must change. A retry fails the same way.
     User,
-    /// The network or a service was not there; trying again may help.
+    /// The network or a service was not available. A retry may help.
     Transient,
-    /// The output store refused or lost what was written; trying again may help.
+    /// The output store rejected or lost a write. A retry may help.
     Storage,
 }
 
@@ -30,17 +30,17 @@ macro_rules! reasons {
                 match self { $( StepReason::$name => stringify!($name), )+ }
             }
 
-            /// Who can do something about it.
+            /// Returns its class.
             pub fn class(self) -> StepClass {
                 match self { $( StepReason::$name => StepClass::$class, )+ }
             }
 
-            /// What to do about it when the place of failure knows nothing better.
+            /// Returns the default remedy. The place of the failure may know a better one.
             pub fn remedy(self) -> &'static str {
                 match self { $( StepReason::$name => $remedy, )+ }
             }
 
-            /// What it means, for the reference documentation.
+            /// Returns its meaning, for the reference documentation.
             pub fn meaning(self) -> &'static str {
                 match self { $( StepReason::$name => concat!($($doc),+), )+ }
             }
@@ -49,72 +49,72 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The source could not be reached over the network.
+    /// The source cannot be reached over the network.
     SourceUnreachable, Transient, "check the address in spec.source and that the cluster can reach it";
-    /// The server of the source refused the credentials, or asked for some.
-    SourceAccessDenied, User, "check the keys of the Secret that the connection names, and its rights on the repository";
+    /// The server of the source rejected the credentials, or requires credentials.
+    SourceAccessDenied, User, "check the keys of the Secret that the connection names, and its access to the repository";
     /// The repository has no such branch, tag or commit.
     GitRefNotFound, User, "set spec.source.git.ref to a branch, a tag or a commit that exists";
-    /// The source holds nothing at the given place.
+    /// The source has no files at the given path.
     SourceNotFound, User, "check the path in spec.source";
-    /// The content of the ConfigMap is no longer what this run was planned with.
-    SourceChanged, Transient, "nothing: the changed content starts a run of its own";
-    /// The ssh host key of the server is not known, or is not the known one.
+    /// The content of the ConfigMap changed after this run was planned.
+    SourceChanged, Transient, "no action is needed: the new content starts a new run";
+    /// The ssh host key of the server is unknown or differs from the known key.
     HostKeyUnverified, User, "put the server's host key into the key known_hosts of the Secret, or into spec.knownHosts of the connection";
-    /// The certificate of a server cannot be verified: nobody that this machine trusts has signed it, or it is not for this server.
-    CertificateUnverified, User, "add the certificate of the authority that signed the server's to the trust store of the agent's image (with legionctl local: of this machine), or correct the address";
-    /// A Secret, or a key of it, is not there.
-    SecretMissing, User, "create the Secret with the key that is named";
-    /// A Secret holds a value that cannot be used.
-    SecretInvalid, User, "correct the value of the key that is named";
-    /// A data binding points at nothing.
+    /// The certificate of a server cannot be verified: its issuer is not trusted, or it was issued for another server.
+    CertificateUnverified, User, "add the certificate of the server's issuer to the trust store of the agent's image (with legionctl local: of this machine), or correct the address";
+    /// A Secret, or a key of a Secret, does not exist.
+    SecretMissing, User, "create the Secret with the key that the message names";
+    /// A Secret contains a value that cannot be used.
+    SecretInvalid, User, "correct the value of the key that the message names";
+    /// A data binding refers to data that does not exist.
     DataNotFound, User, "check remotePath of the data binding and the address of its connection";
-    /// The store of a data binding refused the credentials, or asked for some.
-    DataAccessDenied, User, "check the keys of the Secret that the connection names, and its rights";
-    /// The store of a data binding could not be reached.
+    /// The store of a data binding rejected the credentials, or requires credentials.
+    DataAccessDenied, User, "check the keys of the Secret that the connection names, and its access to the data";
+    /// The store of a data binding cannot be reached.
     DataUnreachable, Transient, "check the address of the connection and that the cluster can reach it";
-    /// What was downloaded does not have the digest that the manifest names.
-    DigestMismatch, User, "correct the digest, or restore the data it was computed from";
-    /// A path leaves the directory it must stay in.
-    PathEscapes, User, "use a relative path without '..' and without links that lead out of the tree";
+    /// The downloaded data does not have the digest from the manifest.
+    DigestMismatch, User, "correct the digest, or restore the original data";
+    /// A path leads out of its directory.
+    PathEscapes, User, "use a relative path without '..' and without links out of the tree";
     /// The source has no directory `spec.workDir`.
     WorkDirMissing, User, "set spec.workDir to a directory of the source";
-    /// An archive or a tree holds something that is not accepted: a device, a FIFO, a link out of the tree.
-    ContentRefused, User, "leave out the entry that is named";
-    /// Something is larger, or has more entries, than its limit.
-    TooLarge, User, "make it smaller, or raise the limit that is named";
-    /// The output location does not accept writes.
-    OutputNotWritable, User, "check the connection of spec.output, its Secret and its rights";
-    /// The output location could not be reached.
+    /// An archive or a tree contains an entry that is not accepted: a device, a FIFO, or a link out of the tree.
+    ContentRefused, User, "remove the entry that the message names";
+    /// A file or a tree exceeds its limit of bytes or entries.
+    TooLarge, User, "reduce it, or raise the limit that the message names";
+    /// The output location rejects writes.
+    OutputNotWritable, User, "check the connection of spec.output, its Secret and its access";
+    /// The output location cannot be reached.
     OutputUnreachable, Storage, "check the address of the output connection and that the cluster can reach it";
-    /// An upload did not complete.
-    UploadFailed, Storage, "check the output store; the attempt is repeated";
-    /// The trainer left no model where the result document says it is.
+    /// An upload failed.
+    UploadFailed, Storage, "check the output store; Legion retries the attempt";
+    /// The model path of the result document does not exist.
     ModelMissing, User, "write the model below LEGION_OUTPUT and name its path in the result document";
-    /// The output of the trainer holds an entry that is not accepted.
-    OutputHostile, User, "leave only regular files and directories below the model's path";
-    /// The toolchain did not keep the toolchain protocol.
-    ProtocolViolation, User, "correct the toolchain; `legionctl toolchain test` shows what it does wrong";
+    /// The output of the trainer contains an entry that is not accepted.
+    OutputHostile, User, "write only regular files and directories to the path of the model";
+    /// The toolchain violated the toolchain protocol.
+    ProtocolViolation, User, "fix the toolchain; `legionctl toolchain test` shows the violations";
     /// The toolchain itself reported an error.
-    ToolchainError, User, "follow the toolchain's message";
-    /// The trainer's container ended without starting its command.
-    TrainerNotStarted, Transient, "see the trainer container's state";
+    ToolchainError, User, "see the message of the toolchain";
+    /// The trainer container ended before it started the command.
+    TrainerNotStarted, Transient, "check the state of the trainer container";
     /// The command of the toolchain was not found in the image.
-    CommandNotFound, User, "set spec.command of the toolchain to a program that the image has";
+    CommandNotFound, User, "set spec.command of the toolchain to a program in the image";
     /// The command of the toolchain is not executable.
     CommandNotExecutable, User, "make the program of spec.command of the toolchain executable";
-    /// The command could not be started for another reason.
+    /// The command did not start for another reason.
     CommandNotStarted, Transient, "see the message";
-    /// The step was told to stop before it was done.
-    Interrupted, Transient, "nothing: the attempt is repeated";
-    /// The pod was not set up as the agent expects; a defect of Legion or of what changed the pod.
-    TaskInvalid, User, "check that operator and agent have the same version and that nothing rewrote the pod";
-    /// A program that the agent needs is not there: git, or ssh for repositories that are reached by it.
+    /// The step was stopped before it was complete.
+    Interrupted, Transient, "no action is needed: Legion retries the attempt";
+    /// The pod does not have the form that the agent expects. This is a defect of Legion, or of a program that changed the pod.
+    TaskInvalid, User, "check that operator and agent have the same version, and that no admission webhook changed the pod";
+    /// A program that the agent needs is missing: git, or ssh for repositories with an ssh address.
     ProgramMissing, User, "install git and an ssh client in the agent's image (with legionctl local: on this machine)";
     /// The disk of the workspace is full.
     WorkspaceFull, User, "raise spec.workspace.size";
-    /// Reading or writing on the node failed.
-    NodeFault, Transient, "see the message; the attempt is repeated";
+    /// Reading or writing a file on the node failed.
+    NodeFault, Transient, "see the message; Legion retries the attempt";
 }
 
 impl std::fmt::Display for StepReason {
@@ -123,7 +123,7 @@ impl std::fmt::Display for StepReason {
     }
 }
 
-/// A failed step in the words its user reads.
+/// The failure of a step, as users read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "camelCase")]
 #[error("{reason}: {message}")]
@@ -165,7 +165,7 @@ impl StepError {
         self
     }
 
-    /// Who can do something about it.
+    /// Returns its class.
     pub fn class(&self) -> StepClass {
         self.reason.class()
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 /// Directory of the Secret; its presence says that this process was started by git.
 pub(super) const DIRECTORY: &str = "LEGION_ASKPASS_SECRET";
-/// The host that may be told.
+/// The authority that may receive the password.
 pub(super) const HOST: &str = "LEGION_ASKPASS_HOST";
 
 /// Whether git started this process.
@@ -36,12 +36,12 @@ pub(crate) fn answer(question: Option<&OsString>) -> ExitCode {
     }
 }
 
-/// The key that a question asks for: `Username for 'https://host': ` or `Password for 'https://user@host': `. Any
-/// other host, such as a submodule's, is told nothing.
+/// Returns the key that a question asks for: `Username for 'https://host': ` or `Password for 'https://user@host': `.
+/// Any other host, such as the host of a submodule, gets no answer.
 fn key(question: &str, host: &str) -> Option<&'static str> {
     let (what, rest) = question.split_once(" for '")?;
     let address = url::Url::parse(rest.split_once('\'')?.0).ok()?;
-    let asked = super::git::authority(&address);
+    let asked = super::address::authority(&address);
     if host.is_empty() || asked.as_deref() != Some(host) {
         return None;
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::key;
 
     #[test]
-    fn only_the_connections_own_host_is_told() {
+    fn only_the_host_of_the_connection_gets_an_answer() {
         for (question, expected) in [
             ("Username for 'https://git.example.org': ", Some("username")),
             ("Password for 'https://me@git.example.org': ", Some("password")),

@@ -1,9 +1,10 @@
-//! Whether every Secret of a task is mounted with the keys it needs: looked at before anything is transferred, because
-//! the volumes of Secrets are optional and hours may pass before the last one is used.
+//! Checks that every Secret of a task is mounted with the keys it needs. The check runs before any transfer, because the
+//! volumes of Secrets are optional and hours may pass before the last one is used.
 
 use super::git;
+use crate::error::Result;
 use crate::secrets::Secret;
-use crate::{Result, store};
+use crate::store;
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::{FetchTask, SourceTask, WireStore};
 

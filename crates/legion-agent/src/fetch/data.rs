@@ -1,11 +1,12 @@
 //! Data bindings: downloaded into `$LEGION_DATA`, and moved below the project where the binding asks for that.
 
 use super::{http, source};
-use crate::beneath::Root;
+use crate::confined::ConfinedDir;
+use crate::error::{Result, node_fault};
+use crate::paths;
 use crate::secrets::Secret;
-use crate::store::s3::{Bucket, Use};
-use crate::tree::{self, Facts, Limits};
-use crate::{Result, node_fault, places};
+use crate::store::s3::{Bucket, Purpose};
+use crate::tree::{self, Limits, TreeSummary};
 use legion_protocol::message::FetchedData;
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::{DataTask, WireStore};
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// Brings one binding in.
 pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits) -> Result<(FetchedData, WireData)> {
     let field = format!("spec.data[{}]", task.name);
-    let name = places::relative(&task.name, &field)?;
+    let name = paths::relative(&task.name, &field)?;
     if name.components().count() != 1 {
         return Err(StepError::new(
             StepReason::PathEscapes,
@@ -59,7 +60,7 @@ pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits
     ))
 }
 
-fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<Facts> {
+fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<TreeSummary> {
     let nothing = || {
         let message = format!("there is nothing at {:?} ({})", task.remote_path, task.uri);
         StepError::new(StepReason::DataNotFound, message)
@@ -71,35 +72,35 @@ fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<Facts> {
         }
         WireStore::S3 { secret, .. } => {
             let secret = Secret::of(secret, &task.slot, "spec.data")?;
-            let bucket = Bucket::open(&task.store, secret.as_ref(), Use::Data)?;
+            let bucket = Bucket::open(&task.store, secret.as_ref(), Purpose::Data)?;
             let path = task.remote_path.trim_end_matches('/');
             // One object when the name is one; everything below it otherwise.
             if !path.is_empty() && !task.remote_path.ends_with('/') && bucket.head(path)?.is_some() {
                 let (digest, bytes) = source::object(&bucket, path, to, limits.bytes)?;
-                return Ok(Facts {
+                return Ok(TreeSummary {
                     digest,
                     files: 1,
                     bytes,
                 });
             }
-            places::make(to)?;
+            paths::make(to)?;
             source::prefix(&bucket, path, to, limits)?.ok_or_else(nothing)
         }
         WireStore::Volume { path } => {
-            let mount = places::storage(&task.slot)?;
-            let below = places::relative(path, "spec.data")?.join(places::relative(&task.remote_path, "spec.data")?);
+            let mount = paths::storage(&task.slot)?;
+            let below = paths::relative(path, "spec.data")?.join(paths::relative(&task.remote_path, "spec.data")?);
             let from = mount.join(&below);
             let Ok(meta) = std::fs::metadata(&from) else {
                 return Err(nothing());
             };
-            let root =
-                Root::open(&mount).map_err(|e| StepError::new(StepReason::NodeFault, format!("the volume {e}")))?;
+            let root = ConfinedDir::open(&mount)
+                .map_err(|e| StepError::new(StepReason::NodeFault, format!("the volume {e}")))?;
             if !below.as_os_str().is_empty() && root.leads_out(&below, &mount) {
                 let message = format!("{:?} leads out of its volume", task.remote_path);
                 return Err(StepError::new(StepReason::PathEscapes, message));
             }
             if meta.is_dir() {
-                places::make(to)?;
+                paths::make(to)?;
                 return tree::copy(&from, to, limits, |p| !p.starts_with("lost+found"));
             }
             if !meta.is_file() {
@@ -110,7 +111,7 @@ fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<Facts> {
             }
             let mut file = std::fs::File::open(&from).map_err(|e| node_fault("cannot open the data", &e))?;
             let (digest, bytes) = tree::copy_file(&mut file, to, limits.bytes, false)?;
-            Ok(Facts {
+            Ok(TreeSummary {
                 digest,
                 files: 1,
                 bytes,
@@ -121,7 +122,7 @@ fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<Facts> {
 
 /// Moves the data to its place below the project, through no link that the source may hold there.
 fn place(task: &DataTask, from: &Path, project: &Path, field: &str) -> Result<PathBuf> {
-    let wanted = places::relative(&task.local_path, field)?;
+    let wanted = paths::relative(&task.local_path, field)?;
     let into = task.local_path.ends_with('/') && from.is_file();
     let wanted = if into {
         wanted.join(base_name(task))
@@ -138,7 +139,7 @@ fn place(task: &DataTask, from: &Path, project: &Path, field: &str) -> Result<Pa
                 return Err(StepError::new(StepReason::PathEscapes, message).field(field));
             }
             Ok(_) => {}
-            Err(_) if parts.peek().is_some() => places::make(&at)?,
+            Err(_) if parts.peek().is_some() => paths::make(&at)?,
             Err(_) => {}
         }
     }

@@ -4,10 +4,13 @@
 //! file system monitors, credential helpers and remote helpers are off; only the transport of the address itself (and
 //! https and ssh for submodules) is allowed; links out of the tree are refused after the checkout.
 
+use super::address::{self, authority};
 use super::askpass;
+use crate::error::{Result, node_fault};
 use crate::secrets::{Secret, hide};
 use crate::tree::{self, Limits};
-use crate::{Result, node_fault, places, retry};
+use crate::{paths, retry};
+use legion_protocol::git_address::Transport;
 use legion_protocol::message::FetchedSource;
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::text::bounded;
@@ -34,7 +37,7 @@ pub(super) struct Repository<'a> {
 struct Git {
     directory: PathBuf,
     uri: String,
-    schemes: Vec<&'static str>,
+    transports: Vec<Transport>,
     /// Whether the connection names a Secret.
     has_secret: bool,
     /// Certificates to trust instead of the system's.
@@ -95,7 +98,7 @@ pub(super) fn fetch(
 
 impl Git {
     fn prepare(repository: &Repository<'_>, secret: Option<&Secret>, to: &Path) -> Result<Self> {
-        let (uri, scheme) = address(repository.uri)?;
+        let transport = address::check(repository.uri)?;
         let private = Private(std::env::temp_dir().join(format!("legion-git-{}", std::process::id())));
         let make = |e: std::io::Error| node_fault("cannot make a private directory", &e);
         std::fs::create_dir_all(&private.0).map_err(make)?;
@@ -105,28 +108,31 @@ impl Git {
         environment.push(("HOME", private.0.clone().into()));
         // Read by git as the user's configuration: a repository of a mounted volume may belong to another user.
         let config = private.0.join("config");
-        places::write(&config, b"[safe]\n\tdirectory = *\n")?;
+        paths::write(&config, b"[safe]\n\tdirectory = *\n")?;
         environment.push(("GIT_CONFIG_GLOBAL", config.into()));
-        if scheme == "ssh" {
+        if transport == Transport::Ssh {
             environment.push(("GIT_SSH_COMMAND", ssh(repository, secret, &private.0)?.into()));
-        } else if let (Some(secret), "https") = (secret, scheme) {
+        } else if let (Some(secret), Transport::Https) = (secret, transport) {
             secret.require("password")?;
-            let host = Url::parse(&uri).ok().and_then(|u| authority(&u)).unwrap_or_default();
+            let host = Url::parse(repository.uri)
+                .ok()
+                .and_then(|u| authority(&u))
+                .unwrap_or_default();
             environment.push(("GIT_ASKPASS", askpass::program()));
             environment.push((askpass::DIRECTORY, secret.directory().into()));
             environment.push((askpass::HOST, host.into()));
         }
-        let mut schemes = vec!["https", "ssh"];
-        if !schemes.contains(&scheme) {
-            schemes.push(scheme);
+        let mut transports = vec![Transport::Https, Transport::Ssh];
+        if !transports.contains(&transport) {
+            transports.push(transport);
         }
         Ok(Self {
             directory: to.to_owned(),
-            uri,
-            schemes,
+            uri: repository.uri.to_owned(),
+            transports,
             has_secret: secret.is_some(),
             // The variable that OpenSSL, Go and the agent's own TLS read; git has one of its own for it.
-            authorities: places::optional("SSL_CERT_FILE"),
+            authorities: paths::optional("SSL_CERT_FILE"),
             environment,
             _private: private,
         })
@@ -159,8 +165,8 @@ impl Git {
         if let Some(file) = &self.authorities {
             command.arg("-c").arg(format!("http.sslCAInfo={}", file.display()));
         }
-        for scheme in &self.schemes {
-            command.args(["-c", &format!("protocol.{scheme}.allow=always")]);
+        for transport in &self.transports {
+            command.args(["-c", &format!("protocol.{}.allow=always", transport.as_str())]);
         }
         command.args(args).current_dir(&self.directory).stdin(Stdio::null());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GIT_")) {
@@ -256,7 +262,7 @@ impl Git {
         .remedy(format!("set {REF_FIELD} to one that exists: {known}")))
     }
 
-    /// Brings a full or short commit in: by itself where the server allows that, else with all history.
+    /// Fetches a full or short commit: alone if the server allows that, otherwise with all history.
     fn bring_commit(&self, commit: &str) -> Result<String> {
         let full = matches!(commit.len(), 40 | 64) && commit.bytes().all(|b| b.is_ascii_hexdigit());
         if full
@@ -363,9 +369,9 @@ impl Git {
 
 /// The keys of a Secret without which a repository's transport does not work.
 pub(super) fn keys(uri: &str) -> &'static [&'static str] {
-    match address(uri) {
-        Ok((_, "https")) => &["password"],
-        Ok((_, "ssh")) => &["ssh-privatekey"],
+    match address::check(uri) {
+        Ok(Transport::Https) => &["password"],
+        Ok(Transport::Ssh) => &["ssh-privatekey"],
         _ => &[],
     }
 }
@@ -393,7 +399,7 @@ fn ssh(repository: &Repository<'_>, secret: Option<&Secret>, private: &Path) -> 
             .remedy("give the connection a secretRef to a Secret of type kubernetes.io/ssh-auth"));
     };
     let (hosts, key) = (private.join("known_hosts"), private.join("key"));
-    places::write(&hosts, (known + "\n").as_bytes())?;
+    paths::write(&hosts, (known + "\n").as_bytes())?;
     // ssh refuses a key that others may read, as mounted Secrets with an fsGroup are, and one without a last line feed.
     private_file(&key, &(secret.require("ssh-privatekey")? + "\n"))?;
     let quoted = |path: &Path| format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"));
@@ -416,81 +422,4 @@ fn private_file(path: &Path, text: &str) -> Result<()> {
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(|e| node_fault("cannot write a private file", &e))
-}
-
-/// The address in the form git gets, and its transport. Credentials in it would show in processes, messages and status.
-fn address(uri: &str) -> Result<(String, &'static str)> {
-    let about = |what: String| {
-        StepError::new(StepReason::SourceNotFound, what)
-            .field("spec.source.git.uri")
-            .remedy("use https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH or file:///PATH")
-    };
-    let refused = |why: &str| about(format!("the address {:?} of the repository {why}", bounded(uri, 200)));
-    if uri.starts_with('-') || uri.contains(['\n', '\0']) {
-        return Err(refused("is not one"));
-    }
-    match Url::parse(uri) {
-        Ok(url) => {
-            if url.password().is_some() || (url.scheme() != "ssh" && !url.username().is_empty()) {
-                // It is not shown.
-                let what = "the address of the repository holds credentials; put them into the Secret of a connection";
-                return Err(about(what.to_owned()));
-            }
-            let scheme = ["https", "ssh", "file"].into_iter().find(|s| *s == url.scheme());
-            scheme.map(|scheme| (uri.to_owned(), scheme)).ok_or_else(|| {
-                refused("has a transport that is not allowed: nothing may run, and nothing may be changed on its way")
-            })
-        }
-        // USER@HOST:PATH, which is no URL.
-        Err(_)
-            if uri
-                .split_once(':')
-                .is_some_and(|(host, path)| !host.contains('/') && !path.starts_with(':')) =>
-        {
-            Ok((uri.to_owned(), "ssh"))
-        }
-        Err(_) => Err(refused("is not one")),
-    }
-}
-
-/// Scheme, host and port: who is told a password.
-pub(super) fn authority(url: &Url) -> Option<String> {
-    Some(format!(
-        "{}://{}:{}",
-        url.scheme(),
-        url.host_str()?,
-        url.port_or_known_default()?
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::address;
-
-    #[test]
-    fn addresses() {
-        for (uri, scheme) in [
-            ("https://e.org/x.git", Some("https")),
-            ("ssh://git@e.org:2222/x.git", Some("ssh")),
-            ("git@e.org:x.git", Some("ssh")),
-            ("file:///srv/x.git", Some("file")),
-            ("https://me:secret@e.org/x.git", None),
-            ("https://token@e.org/x.git", None),
-            ("ext::sh -c true", None),
-            ("git://e.org/x.git", None),
-            ("http://e.org/x.git", None),
-            ("--upload-pack=x", None),
-            ("/srv/x.git", None),
-        ] {
-            let result = address(uri);
-            assert_eq!(
-                result.as_ref().ok().map(|(_, scheme)| *scheme),
-                scheme,
-                "{uri}: {result:?}"
-            );
-            if let Err(e) = result {
-                assert!(!e.message.contains("secret"), "{e}");
-            }
-        }
-    }
 }

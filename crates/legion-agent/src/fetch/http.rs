@@ -1,9 +1,10 @@
 //! Data from web servers.
 
+use crate::error::{Result, node_fault};
+use crate::retry;
 use crate::secrets::{Secret, hide};
 use crate::store::runtime::block_on;
-use crate::tree::{Facts, Limits};
-use crate::{Result, node_fault, retry};
+use crate::tree::{Limits, TreeSummary};
 use legion_protocol::digest;
 use legion_protocol::reason::{StepError, StepReason};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
@@ -35,7 +36,7 @@ pub(super) fn address(base: &str, path: &str) -> Result<Url> {
         ));
     }
     if !path.is_empty() {
-        crate::places::relative(path, "spec.data")?;
+        crate::paths::relative(path, "spec.data")?;
         url.path_segments_mut()
             .map_err(|()| wrong("the connection's address takes no path".into()))?
             .pop_if_empty()
@@ -45,7 +46,7 @@ pub(super) fn address(base: &str, path: &str) -> Result<Url> {
 }
 
 /// Downloads one object.
-pub(super) fn download(url: &Url, secret: Option<&Secret>, to: &Path, limits: Limits) -> Result<Facts> {
+pub(super) fn download(url: &Url, secret: Option<&Secret>, to: &Path, limits: Limits) -> Result<TreeSummary> {
     let client = client(url)?;
     let failed = |e: &std::io::Error| node_fault(format_args!("cannot write {}", to.display()), e);
     let file = std::fs::File::create(to).map_err(|e| failed(&e))?;
@@ -56,7 +57,7 @@ pub(super) fn download(url: &Url, secret: Option<&Secret>, to: &Path, limits: Li
         validator: None,
     };
     retry::transient(|| block_on(attempt(&client, url, secret, &mut partial, limits))?)?;
-    Ok(Facts {
+    Ok(TreeSummary {
         digest: digest::render(partial.hash),
         files: 1,
         bytes: partial.bytes,

@@ -1,5 +1,6 @@
 //! The init container `fetch`.
 
+mod address;
 pub(crate) mod askpass;
 mod credentials;
 mod data;
@@ -7,10 +8,11 @@ mod git;
 mod http;
 mod source;
 
+use crate::error::{Result, node_fault};
 use crate::record::{self, Found};
 use crate::store::Output;
 use crate::tree::Limits;
-use crate::{Result, node_fault, places, report, terminate};
+use crate::{paths, report, terminate};
 use legion_protocol::WIRE_VERSION;
 use legion_protocol::env::{self, files};
 use legion_protocol::message::{FetchHead, FetchMessage, FetchOutcome, FetchTail};
@@ -25,7 +27,7 @@ use std::time::{Duration, Instant};
 pub(crate) fn main() -> ExitCode {
     let begun = Instant::now();
     let elapsed = move || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let task = places::task::<FetchTask>();
+    let task = paths::task::<FetchTask>();
     let budget = task.as_ref().map_or(MESSAGE_BYTES_MAX, |t| t.message_budget as usize);
     terminate::handle(Duration::ZERO, move |error| {
         FetchMessage::failed(error.clone(), elapsed()).encode(budget)
@@ -60,18 +62,18 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
         return Err(StepError::new(StepReason::TaskInvalid, message));
     }
     install_entry()?;
-    let run = places::run()?;
-    places::make(&run)?;
-    places::write(&run.join(files::LOCK), b"")?;
-    let work = places::directory(env::WORK)?;
+    let run = paths::run()?;
+    paths::make(&run)?;
+    paths::write(&run.join(files::LOCK), b"")?;
+    let work = paths::directory(env::WORK)?;
     let [source, data, output] = ["source", "data", "output"].map(|name| work.join(name));
     for directory in [&source, &data, &output, &work.join("home"), &work.join("tmp")] {
-        places::make(directory)?;
+        paths::make(directory)?;
     }
     let missing = credentials::missing(task)?;
     let store = Output::open(&task.output).map_err(|error| missing.clone().unwrap_or(error))?;
     if already_published(task, &store)? {
-        places::write(&run.join(files::SKIP), b"")?;
+        paths::write(&run.join(files::SKIP), b"")?;
         report::line("this run has already published its result: nothing is fetched");
         return Ok((
             FetchHead {
@@ -89,8 +91,8 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
     let probe = format!("{}/.probe-{}", task.output.path, task.training.attempt);
     store.probe(&probe)?;
 
-    empty(&source)?;
-    empty(&data)?;
+    paths::empty(&source)?;
+    paths::empty(&data)?;
     let limits = Limits {
         bytes: task.limits.max_bytes,
         entries: task.limits.max_files,
@@ -114,7 +116,7 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
             format!("cannot write the training document: {e}"),
         )
     })?;
-    places::write(&run.join(files::TRAINING), &document)?;
+    paths::write(&run.join(files::TRAINING), &document)?;
     Ok((
         FetchHead {
             outcome: FetchOutcome::Ready,
@@ -127,9 +129,9 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
 
 /// Puts `legion-entry` where the trainer's image finds it.
 fn install_entry() -> Result<()> {
-    let bin = places::directory(env::BIN)?;
-    places::make(&bin)?;
-    let from = match places::optional(env::ENTRY_BINARY) {
+    let bin = paths::directory(env::BIN)?;
+    paths::make(&bin)?;
+    let from = match paths::optional(env::ENTRY_BINARY) {
         Some(path) => path,
         None => std::env::current_exe()
             .map(|agent| agent.with_file_name("legion-entry"))
@@ -160,26 +162,10 @@ fn already_published(task: &FetchTask, store: &Output) -> Result<bool> {
     }
 }
 
-/// Empties a directory: an init container may run again after its node restarted.
-fn empty(directory: &Path) -> Result<()> {
-    let failed = |e: std::io::Error| node_fault(format_args!("cannot empty {}", directory.display()), &e);
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let is_directory = entry.file_type().map_err(failed)?.is_dir();
-        let removed = if is_directory {
-            std::fs::remove_dir_all(entry.path())
-        } else {
-            std::fs::remove_file(entry.path())
-        };
-        removed.map_err(failed)?;
-    }
-    Ok(())
-}
-
 /// The directory `spec.workDir` of the source.
 fn project_directory(source: &Path, work_dir: &str) -> Result<PathBuf> {
     const FIELD: &str = "spec.workDir";
-    let project = source.join(places::relative(work_dir, FIELD)?);
+    let project = source.join(paths::relative(work_dir, FIELD)?);
     let (Ok(real), Ok(root)) = (project.canonicalize(), source.canonicalize()) else {
         return Err(missing(work_dir, source));
     };

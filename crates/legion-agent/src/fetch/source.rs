@@ -1,10 +1,11 @@
-//! Sources that are not in git.
+//! Fetching the source: git has its own module, all other kinds are here.
 
 use super::git::{self, Repository};
+use crate::error::Result;
 use crate::secrets::Secret;
-use crate::store::s3::{Bucket, Use};
-use crate::tree::{self, Facts, Limits};
-use crate::{Result, extract, places, retry};
+use crate::store::s3::{Bucket, Purpose};
+use crate::tree::{self, Limits, TreeSummary};
+use crate::{extract, paths, retry};
 use legion_protocol::message::FetchedSource;
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::SourceTask;
@@ -42,7 +43,7 @@ pub(super) fn fetch(task: &SourceTask, to: &Path, limits: Limits) -> Result<Fetc
     }
 }
 
-fn pinned(facts: Facts) -> FetchedSource {
+fn pinned(facts: TreeSummary) -> FetchedSource {
     FetchedSource {
         commit: String::new(),
         digest: facts.digest,
@@ -52,23 +53,23 @@ fn pinned(facts: Facts) -> FetchedSource {
 }
 
 /// A mounted ConfigMap. The kubelet's links are its own affair: the files are copied as files.
-fn config_map(name: &str, expected: &str, to: &Path) -> Result<Facts> {
+fn config_map(name: &str, expected: &str, to: &Path) -> Result<TreeSummary> {
     const FIELD: &str = "spec.source.configMap";
     // The API server's limit is 1 MiB for everything.
     const MAX: Limits = Limits {
         bytes: 8 << 20,
         entries: 10_000,
     };
-    let mount = places::directory(env::SOURCE_CONFIG)?;
+    let mount = paths::directory(env::SOURCE_CONFIG)?;
     // Everything of one version lies below `..data`, so that a change in between cannot mix two.
     let data = mount.join("..data");
     let from = data.canonicalize().unwrap_or(mount);
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     if from.is_dir() {
         for entry in tree::list(&from, MAX)? {
-            if let tree::Kind::File { .. } = entry.kind {
+            if let tree::EntryKind::File { .. } = entry.kind {
                 let content = std::fs::read(from.join(&entry.path))
-                    .map_err(|e| crate::node_fault(format_args!("cannot read {}", entry.path.display()), &e))?;
+                    .map_err(|e| crate::error::node_fault(format_args!("cannot read {}", entry.path.display()), &e))?;
                 files.push((entry.path.to_string_lossy().into_owned(), content));
             }
         }
@@ -90,21 +91,22 @@ fn config_map(name: &str, expected: &str, to: &Path) -> Result<Facts> {
     }
     let mut bytes = 0;
     for (path, content) in &files {
-        let target = to.join(places::relative(path, FIELD)?);
+        let target = to.join(paths::relative(path, FIELD)?);
         if let Some(parent) = target.parent() {
-            places::make(parent)?;
+            paths::make(parent)?;
         }
-        std::fs::write(&target, content).map_err(|e| crate::node_fault(format_args!("cannot write {path:?}"), &e))?;
+        std::fs::write(&target, content)
+            .map_err(|e| crate::error::node_fault(format_args!("cannot write {path:?}"), &e))?;
         bytes += content.len() as u64;
     }
-    Ok(Facts {
+    Ok(TreeSummary {
         digest: found,
         files: files.len() as u64,
         bytes,
     })
 }
 
-fn object_store(store: &WireStore, path: &str, to: &Path, limits: Limits) -> Result<Facts> {
+fn object_store(store: &WireStore, path: &str, to: &Path, limits: Limits) -> Result<TreeSummary> {
     const FIELD: &str = "spec.source.objectStore";
     let WireStore::S3 { secret, .. } = store else {
         return Err(StepError::new(
@@ -114,11 +116,11 @@ fn object_store(store: &WireStore, path: &str, to: &Path, limits: Limits) -> Res
         .field(FIELD));
     };
     let secret = Secret::of(secret, SLOT, FIELD)?;
-    let bucket = Bucket::open(store, secret.as_ref(), Use::Source)?;
+    let bucket = Bucket::open(store, secret.as_ref(), Purpose::Source)?;
     let gzip = path.ends_with(".tar.gz") || path.ends_with(".tgz");
     if gzip || path.ends_with(".tar") {
         return retry::transient(|| {
-            super::empty(to)?;
+            paths::empty(to)?;
             let (_, reader) = bucket.get(path)?;
             if gzip {
                 extract::tar(flate2::read::GzDecoder::new(reader), to, limits)
@@ -142,7 +144,7 @@ pub(super) fn object(bucket: &Bucket, key: &str, to: &Path, limit: u64) -> Resul
 }
 
 /// Downloads every object below a prefix; nothing when there is none.
-pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: Limits) -> Result<Option<Facts>> {
+pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: Limits) -> Result<Option<TreeSummary>> {
     let objects = bucket.list(path, limits)?;
     if objects.is_empty() {
         return Ok(None);
@@ -150,10 +152,10 @@ pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: Limits) -> 
     let mut facts = tree::Collector::default();
     let base = path.trim_end_matches('/');
     for (name, size) in objects {
-        let relative = places::relative(&name, "the name of an object")?;
+        let relative = paths::relative(&name, "the name of an object")?;
         let target = to.join(relative);
         if let Some(parent) = target.parent() {
-            places::make(parent)?;
+            paths::make(parent)?;
         }
         let key = if base.is_empty() {
             name.clone()
@@ -166,9 +168,9 @@ pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: Limits) -> 
     Ok(Some(facts.finish()))
 }
 
-fn volume(path: &str, to: &Path, limits: Limits) -> Result<Facts> {
+fn volume(path: &str, to: &Path, limits: Limits) -> Result<TreeSummary> {
     const FIELD: &str = "spec.source.volume";
-    let from = places::storage(SLOT)?.join(places::relative(path, FIELD)?);
+    let from = paths::storage(SLOT)?.join(paths::relative(path, FIELD)?);
     if !from.is_dir() {
         let message = format!("the volume has no directory {path:?}");
         return Err(StepError::new(StepReason::SourceNotFound, message).field(FIELD));

@@ -1,7 +1,8 @@
 //! Reading what the trainer left in the control directory. The trainer may write there, so every file is hostile.
 
-use crate::beneath::{Refused, Root};
-use crate::{Result, terminate};
+use crate::confined::{ConfinedDir, OpenRefusal};
+use crate::error::Result;
+use crate::terminate;
 use legion_protocol::env::files;
 use legion_protocol::events::{MAX_LINE, ToolEvent};
 use legion_protocol::exit::ExitRecord;
@@ -22,7 +23,7 @@ const MAX_LOG: u64 = 1 << 30;
 const LOG_TAIL: u64 = 1200;
 
 /// The exit record; nothing when none was left or what lies there is not one.
-pub(super) fn exit(run: &Root) -> Option<ExitRecord> {
+pub(super) fn exit(run: &ConfinedDir) -> Option<ExitRecord> {
     let bytes = run.read(Path::new(files::EXIT), MAX_EXIT).ok()?;
     serde_json::from_slice::<ExitRecord>(&bytes)
         .ok()
@@ -30,7 +31,7 @@ pub(super) fn exit(run: &Root) -> Option<ExitRecord> {
 }
 
 /// The result document; nothing when the toolchain wrote none.
-pub(super) fn result(run: &Root) -> Result<Option<ResultDocument>> {
+pub(super) fn result(run: &ConfinedDir) -> Result<Option<ResultDocument>> {
     let broken = |why: String| {
         StepError::new(
             StepReason::ProtocolViolation,
@@ -39,19 +40,19 @@ pub(super) fn result(run: &Root) -> Result<Option<ResultDocument>> {
     };
     match run.read(Path::new(files::RESULT), result::MAX_BYTES as u64) {
         Ok(bytes) => ResultDocument::parse(&bytes).map(|d| Some(d.bounded())).map_err(broken),
-        Err(Refused::Missing) => Ok(None),
+        Err(OpenRefusal::Missing) => Ok(None),
         Err(why) => Err(broken(why.to_string())),
     }
 }
 
 /// Reads the event stream: every event goes to `sink` as a line, in the form this version of Legion writes, and into the
 /// summary. The second value is the first line that breaks the protocol; what came before it counts.
-pub(super) fn events(run: &Root, limit: u64, sink: &mut dyn Write) -> Result<(Summarizer, Option<StepError>)> {
+pub(super) fn events(run: &ConfinedDir, limit: u64, sink: &mut dyn Write) -> Result<(Summarizer, Option<StepError>)> {
     let mut summary = Summarizer::default();
     let violation = |why: String| StepError::new(StepReason::ProtocolViolation, why);
     let file = match run.file(Path::new(files::EVENTS), limit) {
         Ok((file, _)) => file,
-        Err(Refused::Missing) => return Ok((summary, None)),
+        Err(OpenRefusal::Missing) => return Ok((summary, None)),
         Err(why) => {
             return Ok((
                 summary,
@@ -74,7 +75,7 @@ pub(super) fn events(run: &Root, limit: u64, sink: &mut dyn Write) -> Result<(Su
         match read {
             Ok(0) => return Ok((summary, None)),
             Ok(_) => {}
-            Err(e) => return Err(crate::node_fault("cannot read the event stream", &e)),
+            Err(e) => return Err(crate::error::node_fault("cannot read the event stream", &e)),
         }
         let complete = line.last() == Some(&b'\n');
         let text = if complete { &line[..line.len() - 1] } else { &line[..] };
@@ -94,7 +95,7 @@ fn write(event: &ToolEvent, sink: &mut dyn Write) -> Result<()> {
         )
     })?;
     line.push(b'\n');
-    sink.write_all(&line).map_err(|e| crate::store::sink_error(&e))
+    sink.write_all(&line).map_err(|e| crate::error::sink_error(&e))
 }
 
 /// The log, put together from its pieces if `legion-entry` was killed before it could do that.
@@ -110,7 +111,7 @@ enum Piece {
 
 impl Log {
     /// Opens the pieces.
-    pub(super) fn open(run: &Root) -> Self {
+    pub(super) fn open(run: &ConfinedDir) -> Self {
         let piece = |name: &str| {
             let (file, stat) = run.file(Path::new(name), MAX_LOG).ok()?;
             Some((file, u64::try_from(stat.st_size).unwrap_or(0)))
@@ -124,7 +125,7 @@ impl Log {
             log.pieces.push(Piece::File(head, size));
         }
         if let Some((old, size)) = piece(log::TAIL_OLD) {
-            // How much went before it is known to nobody any more.
+            // The number of bytes before it is no longer known.
             log.truncated = true;
             log.pieces.push(Piece::Text(log::marker(None)));
             log.pieces.push(Piece::File(old, size));
@@ -158,7 +159,7 @@ impl Log {
                     .and_then(|()| std::io::copy(&mut file.take(*size), sink))
                     .map(drop),
             }
-            .map_err(|e| crate::store::sink_error(&e))?;
+            .map_err(|e| crate::error::sink_error(&e))?;
         }
         Ok(())
     }

@@ -4,8 +4,9 @@ mod collect;
 mod upload;
 mod wait;
 
+use crate::error::Result;
 use crate::record::{self, Found};
-use crate::{Result, places, report, retry, terminate};
+use crate::{paths, report, retry, terminate};
 use legion_protocol::env::files;
 use legion_protocol::exit::ExitRecord;
 use legion_protocol::message::{
@@ -24,7 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The program.
 pub(crate) fn main() -> ExitCode {
-    let task = places::task::<PublishTask>();
+    let task = paths::task::<PublishTask>();
     let budget = task.as_ref().map_or(MESSAGE_BYTES_MAX, |t| t.message_budget as usize);
     let grace = task
         .as_ref()
@@ -78,7 +79,7 @@ fn publish(task: &PublishTask) -> Result<PublishMessage> {
         );
         return Err(StepError::new(StepReason::TaskInvalid, message));
     }
-    let run = places::run()?;
+    let run = paths::run()?;
     if run.join(files::SKIP).exists() {
         return repeat(task);
     }
@@ -116,9 +117,9 @@ fn repeated(record: SuccessRecord) -> PublishMessage {
     }
 }
 
-/// What is known of a run before its artifact is looked at.
+/// What is known about a run before its artifact is packed.
 #[derive(Debug, Default)]
-struct Facts {
+struct RunRecord {
     exit: Option<ExitRecord>,
     summary: Summary,
     document: Option<ResultDocument>,
@@ -127,7 +128,7 @@ struct Facts {
     files: Option<WireStoredFile>,
 }
 
-impl Facts {
+impl RunRecord {
     /// The message about the run. What status shows comes from one place for success and failure alike.
     fn message(self, task: &PublishTask, outcome: PublishOutcome, artifact: Option<WireArtifact>) -> PublishMessage {
         let Self {

@@ -1,12 +1,14 @@
 //! From what the trainer left to what is stored.
 
 use super::collect::{self, Log};
-use super::{EXIT, Facts, MODEL, failed, object, repeat, repeated, stored, success_record};
-use crate::beneath::Root;
-use crate::pack::{Limits, Packing};
+use super::{EXIT, MODEL, RunRecord, failed, object, repeat, repeated, stored, success_record};
+use crate::confined::ConfinedDir;
+use crate::error::Result;
+use crate::error::sink_error;
+use crate::pack::{PackLimits, Packing};
 use crate::record::{self, Found};
-use crate::store::{Created, Output, StoredObject, sink_error};
-use crate::{Result, places, retry};
+use crate::store::{Created, Output, StoredObject};
+use crate::{paths, retry};
 use legion_protocol::env::{self, objects};
 use legion_protocol::message::{HeadError, PublishMessage, PublishOutcome, WireArtifact, WireStoredFile};
 use legion_protocol::reason::{StepError, StepReason};
@@ -18,8 +20,8 @@ use std::sync::PoisonError;
 
 /// Judges and stores the run.
 pub(super) fn publish(task: &PublishTask, run: &Path) -> Result<PublishMessage> {
-    let run =
-        Root::open(run).map_err(|e| StepError::new(StepReason::NodeFault, format!("the control directory {e}")))?;
+    let run = ConfinedDir::open(run)
+        .map_err(|e| StepError::new(StepReason::NodeFault, format!("the control directory {e}")))?;
     let exit = collect::exit(&run);
     EXIT.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&exit);
     match store(task, &run, exit.clone()) {
@@ -29,7 +31,11 @@ pub(super) fn publish(task: &PublishTask, run: &Path) -> Result<PublishMessage> 
     }
 }
 
-fn store(task: &PublishTask, run: &Root, exit: Option<legion_protocol::exit::ExitRecord>) -> Result<PublishMessage> {
+fn store(
+    task: &PublishTask,
+    run: &ConfinedDir,
+    exit: Option<legion_protocol::exit::ExitRecord>,
+) -> Result<PublishMessage> {
     let store = Output::open(&task.output)?;
     // This step may run twice, and an attempt that was believed lost may have got to its end: what it published is not
     // overwritten.
@@ -37,9 +43,9 @@ fn store(task: &PublishTask, run: &Root, exit: Option<legion_protocol::exit::Exi
     if let Found::Published(record) = found {
         return Ok(repeated(*record));
     }
-    let mut facts = Facts {
+    let mut facts = RunRecord {
         exit,
-        ..Facts::default()
+        ..RunRecord::default()
     };
     let mut log = Log::open(run);
     facts.log = log_object(task, &store, &mut log)?;
@@ -142,7 +148,7 @@ fn log_object(task: &PublishTask, store: &Output, log: &mut Log) -> Result<Optio
 fn series(
     task: &PublishTask,
     store: &Output,
-    run: &Root,
+    run: &ConfinedDir,
     series: &mut Option<WireStoredFile>,
 ) -> Result<(legion_protocol::summary::Summary, Option<StepError>)> {
     let mut found = None;
@@ -161,8 +167,8 @@ fn series(
 }
 
 /// Packs and stores the model and the other files of the run. Nothing when the toolchain says that there is no model.
-fn artifact(task: &PublishTask, store: &Output, facts: &mut Facts) -> Result<Option<WireArtifact>> {
-    let output = places::in_work(env::OUTPUT, "output")?;
+fn artifact(task: &PublishTask, store: &Output, facts: &mut RunRecord) -> Result<Option<WireArtifact>> {
+    let output = paths::in_work(env::OUTPUT, "output")?;
     let document = facts.document.clone();
     facts.files = match document.as_ref().filter(|d| !d.files.is_empty()) {
         Some(document) => Some(run_files(task, store, &output, document)?),
@@ -174,7 +180,7 @@ fn artifact(task: &PublishTask, store: &Output, facts: &mut Facts) -> Result<Opt
         Some(ResultDocument { model: None, .. }) => return Ok(None),
         Some(ResultDocument { model: Some(model), .. }) => below(&model.path, "model.path")?,
     };
-    let limits = Limits {
+    let limits = PackLimits {
         bytes: task.limits.model_bytes,
         entries: task.limits.entries,
     };
@@ -182,7 +188,7 @@ fn artifact(task: &PublishTask, store: &Output, facts: &mut Facts) -> Result<Opt
     if packing.files() == 0 {
         let message = format!(
             "the trainer left no file in LEGION_OUTPUT/{}",
-            crate::beneath::shown(&path)
+            crate::confined::shown(&path)
         );
         return Err(StepError::new(StepReason::ModelMissing, message));
     }
@@ -209,7 +215,7 @@ fn run_files(task: &PublishTask, store: &Output, output: &Path, document: &Resul
         .iter()
         .map(|(path, name)| (path.as_path(), name.as_path()))
         .collect();
-    let limits = Limits {
+    let limits = PackLimits {
         bytes: task.limits.files_bytes,
         entries: task.limits.entries,
     };
@@ -222,7 +228,7 @@ fn run_files(task: &PublishTask, store: &Output, output: &Path, document: &Resul
 
 /// A path of the result document, relative to LEGION_OUTPUT.
 fn below(path: &str, field: &str) -> Result<PathBuf> {
-    let path = places::relative(path, field).map_err(|e| {
+    let path = paths::relative(path, field).map_err(|e| {
         StepError {
             reason: StepReason::ProtocolViolation,
             ..e

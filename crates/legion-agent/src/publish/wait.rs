@@ -1,7 +1,7 @@
 //! Waiting for the trainer's end: for its start by inotify, for its end by its lock. Neither polls, and neither keeps
 //! anything in memory.
 
-use crate::{Result, node_fault};
+use crate::error::{Result, node_fault};
 use legion_protocol::env::files;
 use legion_protocol::reason::{StepError, StepReason};
 use rustix::fd::OwnedFd;

@@ -1,7 +1,7 @@
 //! Results in a directory: complete files only, on disk before they have their name.
 
 use super::{Created, FIELD};
-use crate::Result;
+use crate::error::Result;
 use legion_protocol::reason::{StepError, StepReason};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -19,7 +19,7 @@ pub(crate) struct Directory {
 
 /// A file that has not got its name yet.
 #[derive(Debug)]
-pub(crate) struct Pending {
+pub(crate) struct PendingFile {
     file: File,
     partial: PathBuf,
     path: PathBuf,
@@ -45,7 +45,7 @@ impl Directory {
         pending.write(b"?")
     }
 
-    pub(super) fn start(&self, path: &str) -> Result<Pending> {
+    pub(super) fn start(&self, path: &str) -> Result<PendingFile> {
         let address = self.address(path);
         let path = self.root.join(path);
         let parent = path.parent().unwrap_or(&self.root).to_owned();
@@ -53,7 +53,7 @@ impl Directory {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
         let file = File::create(&partial).map_err(|e| failed("cannot write", &address, &e))?;
-        Ok(Pending {
+        Ok(PendingFile {
             file,
             partial,
             path,
@@ -95,7 +95,7 @@ impl Directory {
     }
 }
 
-impl Pending {
+impl PendingFile {
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file
             .write_all(bytes)
@@ -144,7 +144,7 @@ fn sync_parent(path: &Path, address: &str) -> Result<()> {
         .map_err(|e| failed("cannot write", address, &e))
 }
 
-impl Drop for Pending {
+impl Drop for PendingFile {
     fn drop(&mut self) {
         if !self.done {
             // What cannot be removed is a hidden file with a telling name.

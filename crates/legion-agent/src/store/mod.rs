@@ -4,8 +4,9 @@ pub(crate) mod directory;
 pub(crate) mod runtime;
 pub(crate) mod s3;
 
+use crate::error::Result;
+use crate::paths;
 use crate::secrets::Secret;
-use crate::{Result, places};
 use directory::Directory;
 use legion_protocol::digest;
 use legion_protocol::reason::{StepError, StepReason};
@@ -52,8 +53,8 @@ pub(crate) struct Upload<'a> {
 }
 
 enum Sink<'a> {
-    File(directory::Pending),
-    Object(s3::Pending<'a>),
+    File(directory::PendingFile),
+    Object(s3::PendingObject<'a>),
 }
 
 /// What was stored.
@@ -70,10 +71,10 @@ impl Output {
             WireStore::S3 { secret, .. } => Place::Bucket(Bucket::open(
                 &task.store,
                 Secret::of(secret, SLOT, FIELD)?.as_ref(),
-                s3::Use::Output,
+                s3::Purpose::Output,
             )?),
             WireStore::Volume { path } => Place::Directory(Directory::new(
-                places::storage(SLOT)?.join(places::relative(path, FIELD)?),
+                paths::storage(SLOT)?.join(paths::relative(path, FIELD)?),
                 &task.uri,
             )),
             WireStore::Http { .. } => {
@@ -104,7 +105,7 @@ impl Output {
 
     /// Checks that objects can be written, by writing one.
     pub(crate) fn probe(&self, path: &str) -> Result<()> {
-        places::relative(path, FIELD)?;
+        paths::relative(path, FIELD)?;
         match &self.place {
             Place::Directory(directory) => directory.probe(path),
             Place::Bucket(bucket) => bucket.probe(path),
@@ -114,7 +115,7 @@ impl Output {
 
     /// Starts an object, replacing one of the same name at its end. `estimate` is about how long it will be.
     pub(crate) fn upload(&self, path: &str, estimate: u64) -> Result<Upload<'_>> {
-        places::relative(path, FIELD)?;
+        paths::relative(path, FIELD)?;
         let sink = match &self.place {
             Place::Directory(directory) => Sink::File(directory.start(path).map_err(|e| self.named(e))?),
             Place::Bucket(bucket) => Sink::Object(bucket.start(path, estimate)),
@@ -138,7 +139,7 @@ impl Output {
 
     /// Stores a small object unless one of that name exists.
     pub(crate) fn create(&self, path: &str, bytes: &[u8]) -> Result<Created> {
-        places::relative(path, FIELD)?;
+        paths::relative(path, FIELD)?;
         match &self.place {
             Place::Directory(directory) => directory.create(path, bytes),
             Place::Bucket(bucket) => bucket.create(path, bytes),
@@ -148,7 +149,7 @@ impl Output {
 
     /// A small object; nothing when there is none.
     pub(crate) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        places::relative(path, FIELD)?;
+        paths::relative(path, FIELD)?;
         match &self.place {
             Place::Directory(directory) => directory.read(path, limit),
             Place::Bucket(bucket) => bucket.read(path, limit),
@@ -158,7 +159,7 @@ impl Output {
 
     /// The size of an object; nothing when there is none.
     pub(crate) fn size(&self, path: &str) -> Result<Option<u64>> {
-        places::relative(path, FIELD)?;
+        paths::relative(path, FIELD)?;
         match &self.place {
             Place::Directory(directory) => directory.size(path),
             Place::Bucket(bucket) => bucket.size(path),
@@ -198,25 +199,4 @@ impl Write for Upload<'_> {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
-}
-
-/// The error that travelled through an [`std::io::Error`], or one about reading what is packed.
-pub(crate) fn sink_error(error: &std::io::Error) -> StepError {
-    carried(error).unwrap_or_else(|| crate::node_fault("cannot pack", error))
-}
-
-/// The error that travelled through an [`std::io::Error`], if one did. Whoever passed it on may have wrapped it in an
-/// error of its own.
-pub(crate) fn carried(error: &std::io::Error) -> Option<StepError> {
-    let mut link: Option<&(dyn std::error::Error + 'static)> = error.get_ref().map(|e| e as _);
-    while let Some(cause) = link {
-        if let Some(error) = cause.downcast_ref::<StepError>() {
-            return Some(error.clone());
-        }
-        link = match cause.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref()) {
-            Some(inner) => Some(inner as _),
-            None => cause.source(),
-        };
-    }
-    None
 }

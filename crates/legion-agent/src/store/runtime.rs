@@ -1,6 +1,6 @@
 //! The async runtime, made by the first request to a network store and by nothing else.
 
-use crate::Result;
+use crate::error::Result;
 use legion_protocol::reason::{StepError, StepReason};
 use std::future::Future;
 use std::sync::OnceLock;

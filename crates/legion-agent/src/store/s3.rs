@@ -2,8 +2,9 @@
 
 use super::Created;
 use super::runtime::block_on;
+use crate::error::Result;
 use crate::secrets::{Secret, hide};
-use crate::{Result, tls, tree};
+use crate::{tls, tree};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use legion_protocol::reason::{StepError, StepReason};
@@ -20,12 +21,12 @@ use std::time::Duration;
 const PART: u64 = 8 << 20;
 /// Most parts that S3 accepts, with a reserve for an estimate that was too low.
 const MAX_PARTS: u64 = 9_000;
-/// Parts that are on their way at once: what bounds the memory of an upload.
+/// Parts in flight. They bound the memory of an upload.
 const IN_FLIGHT: usize = 2;
 
 /// What a bucket is used for: the same refusal has another reason and remedy for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum Purpose {
     /// `spec.output`.
     Output,
     /// `spec.source`.
@@ -45,7 +46,7 @@ enum Trouble {
     Refused,
     /// The server's certificate cannot be verified.
     Certificate,
-    /// Anything that may go away by itself.
+    /// Anything that may end without a change by the user.
     Unreachable,
 }
 
@@ -68,17 +69,17 @@ impl Trouble {
     }
 
     /// The reason for users.
-    fn reason(self, usage: Use) -> StepReason {
+    fn reason(self, usage: Purpose) -> StepReason {
         match (self, usage) {
             (Self::Certificate, _) => StepReason::CertificateUnverified,
-            (Self::Unreachable, Use::Output) => StepReason::OutputUnreachable,
-            (Self::Unreachable, Use::Source) => StepReason::SourceUnreachable,
-            (Self::Unreachable, Use::Data) => StepReason::DataUnreachable,
-            (_, Use::Output) => StepReason::OutputNotWritable,
-            (Self::Denied, Use::Source) => StepReason::SourceAccessDenied,
-            (Self::Denied, Use::Data) => StepReason::DataAccessDenied,
-            (Self::Missing | Self::Refused, Use::Source) => StepReason::SourceNotFound,
-            (Self::Missing | Self::Refused, Use::Data) => StepReason::DataNotFound,
+            (Self::Unreachable, Purpose::Output) => StepReason::OutputUnreachable,
+            (Self::Unreachable, Purpose::Source) => StepReason::SourceUnreachable,
+            (Self::Unreachable, Purpose::Data) => StepReason::DataUnreachable,
+            (_, Purpose::Output) => StepReason::OutputNotWritable,
+            (Self::Denied, Purpose::Source) => StepReason::SourceAccessDenied,
+            (Self::Denied, Purpose::Data) => StepReason::DataAccessDenied,
+            (Self::Missing | Self::Refused, Purpose::Source) => StepReason::SourceNotFound,
+            (Self::Missing | Self::Refused, Purpose::Data) => StepReason::DataNotFound,
         }
     }
 }
@@ -89,12 +90,12 @@ pub(crate) struct Bucket {
     store: AmazonS3,
     prefix: String,
     name: String,
-    usage: Use,
+    usage: Purpose,
 }
 
 impl Bucket {
     /// The bucket of a task.
-    pub(crate) fn open(store: &WireStore, secret: Option<&Secret>, usage: Use) -> Result<Self> {
+    pub(crate) fn open(store: &WireStore, secret: Option<&Secret>, usage: Purpose) -> Result<Self> {
         let WireStore::S3 {
             bucket,
             prefix,
@@ -171,15 +172,15 @@ impl Bucket {
         let (trouble, said) = Trouble::of(error);
         let place = format!("s3://{}/{key}", self.name);
         let what = match trouble {
-            Trouble::Missing if self.usage == Use::Output => "does not accept objects",
+            Trouble::Missing if self.usage == Purpose::Output => "does not accept objects",
             Trouble::Missing => "does not exist",
             Trouble::Denied => "refuses the credentials",
             Trouble::Refused | Trouble::Certificate | Trouble::Unreachable => "cannot be used",
         };
         let field = match self.usage {
-            Use::Output => super::FIELD,
-            Use::Source => "spec.source.objectStore",
-            Use::Data => "spec.data",
+            Purpose::Output => super::FIELD,
+            Purpose::Source => "spec.source.objectStore",
+            Purpose::Data => "spec.data",
         };
         let reason = trouble.reason(self.usage);
         let error = StepError::new(reason, hide(&format!("{place} {what}: {said}"))).field(field);
@@ -187,7 +188,7 @@ impl Bucket {
             text if trouble == Trouble::Refused && text.contains("region") => {
                 error.remedy("set spec.region of the connection to the bucket's region")
             }
-            text if text.starts_with("NotImplemented") && self.usage == Use::Output => {
+            text if text.starts_with("NotImplemented") && self.usage == Purpose::Output => {
                 error.remedy("use a store that knows conditional writes (If-None-Match), as S3, MinIO and Ceph do")
             }
             _ => error,
@@ -303,10 +304,10 @@ impl Bucket {
         Ok(objects)
     }
 
-    pub(super) fn start(&self, path: &str, estimate: u64) -> Pending<'_> {
+    pub(super) fn start(&self, path: &str, estimate: u64) -> PendingObject<'_> {
         let part = PART.max(estimate.div_ceil(MAX_PARTS));
         let part = usize::try_from(part).unwrap_or(usize::MAX);
-        Pending {
+        PendingObject {
             bucket: self,
             path: path.to_owned(),
             part,
@@ -377,7 +378,7 @@ impl std::io::Read for Reader<'_> {
 }
 
 /// An object on its way: one request while it is small, parts from then on.
-pub(super) struct Pending<'a> {
+pub(super) struct PendingObject<'a> {
     bucket: &'a Bucket,
     path: String,
     part: usize,
@@ -385,7 +386,7 @@ pub(super) struct Pending<'a> {
     upload: Option<WriteMultipart>,
 }
 
-impl Pending<'_> {
+impl PendingObject<'_> {
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let room = (self.part - self.buffer.len()).min(bytes.len());
@@ -438,11 +439,11 @@ impl Pending<'_> {
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for PendingObject<'_> {
     fn drop(&mut self) {
         if let Some(upload) = self.upload.take() {
-            // Parts of an abandoned upload cost money until somebody removes them. That they cannot be removed now has
-            // no other remedy than the bucket's own rule for them.
+            // Parts of an abandoned upload cost money until they are removed. If removing fails now, only a lifecycle
+            // rule of the bucket can do it.
             let _ = block_on(upload.abort());
         }
     }

@@ -209,7 +209,7 @@ fn a_token_is_sent_and_never_shown() {
 }
 
 #[test]
-fn another_host_is_not_told_the_token() {
+fn another_host_does_not_receive_the_token() {
     let pod = Pod::new();
     pod.secret("data-0", "token", "t0ken-of-the-first");
     let (other, asked) = serve(vec![answer("200 OK", "Content-Length: 3\r\n", "a,b")]);
@@ -218,6 +218,6 @@ fn another_host_is_not_told_the_token() {
     pod.fetch_ok(&with(&pod, vec![http(&uri, "web")]));
     assert_eq!(pod.read("work/data/d"), "a,b");
     assert!(requests.recv().unwrap().contains("t0ken-of-the-first"));
-    let told = asked.recv().unwrap();
-    assert!(told.starts_with("get /elsewhere") && !told.contains("t0ken"), "{told}");
+    let seen = asked.recv().unwrap();
+    assert!(seen.starts_with("get /elsewhere") && !seen.contains("t0ken"), "{seen}");
 }

@@ -325,7 +325,7 @@ pub fn serve(
                 .and_then(|rest| rest.lines().next()?.parse().ok());
             std::io::copy(&mut reader.take(length.unwrap_or(0)), &mut std::io::sink()).unwrap();
             let _ = send.send(head);
-            // Whoever hung up has seen enough.
+            // A client that closed the connection has read enough.
             let _ = (&stream).write_all(&answer);
         }
     });

@@ -172,12 +172,12 @@ fn a_private_repository_is_opened_by_its_secret_which_shows_nowhere() {
     assert_eq!(fetched.message.head.source.expect(&fetched.stderr).commit, second);
     assert!(
         pod.read(&server.log).contains("me:s3cr3t"),
-        "the server was told, or this test shows nothing"
+        "the server must receive the password, or this test proves nothing"
     );
     let (calls, config) = (pod.read("calls"), pod.read("work/source/.git/config"));
     assert!(calls.contains("ls-remote") && config.contains(&uri));
-    for told in [&calls, &config, &fetched.stderr, &pod.read("termination-log")] {
-        assert!(!told.contains("s3cr3t") && !told.contains("wr0ng"), "{told}");
+    for seen in [&calls, &config, &fetched.stderr, &pod.read("termination-log")] {
+        assert!(!seen.contains("s3cr3t") && !seen.contains("wr0ng"), "{seen}");
     }
     assert_eq!(std::fs::read_dir(pod.at("scratch")).unwrap().count(), 0);
 }

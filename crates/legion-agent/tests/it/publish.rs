@@ -181,7 +181,7 @@ fn an_output_that_refuses_is_final_and_named() {
         "{error}"
     );
     assert!(error.remedy.contains("spec.output"), "{}", error.remedy);
-    // How the command ended is told all the same.
+    // The end of the command is reported nevertheless.
     assert_eq!(published.message.head.exit, Some(exit_code(0)));
 
     // What lies in the way of the record is found only at the very end.
@@ -411,7 +411,11 @@ fn told_to_stop_while_the_store_does_not_answer_it_says_how_far_it_got() {
     let published = pod.published(child);
     assert_eq!(published.code, Some(143));
     assert_eq!(published.message.error().unwrap().reason, StepReason::Interrupted);
-    assert_eq!(published.message.head.exit, Some(exit_code(0)), "what is known is told");
+    assert_eq!(
+        published.message.head.exit,
+        Some(exit_code(0)),
+        "known results are reported"
+    );
     drop(connection);
 }
 

@@ -265,7 +265,7 @@ fn error(status: &str, code: &str, message: &str, rest: &str) -> Vec<u8> {
 #[test]
 fn a_store_that_is_away_for_a_while_costs_no_result() {
     let mut pod = Pod::new();
-    // More failures than the client for S3 tries by itself.
+    // More failures than the S3 client retries on its own.
     let (address, requests) = serve(|n, head| {
         Some(match head {
             _ if (1..=7).contains(&n) => answer("503 Slow Down", "Content-Length: 0\r\n", ""),
@@ -380,8 +380,8 @@ fn what_a_store_answers_is_told_without_what_it_repeats() {
             sent.contains(&TOKEN.to_lowercase()),
             "it was sent, or this shows nothing: {sent}"
         );
-        for told in [&fetched.stderr, &pod.read("termination-log"), &text] {
-            assert!(!told.contains(TOKEN) && !told.contains("wJalrXUtnFEMI"), "{told}");
+        for seen in [&fetched.stderr, &pod.read("termination-log"), &text] {
+            assert!(!seen.contains(TOKEN) && !seen.contains("wJalrXUtnFEMI"), "{seen}");
         }
     }
 }

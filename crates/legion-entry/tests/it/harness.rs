@@ -76,7 +76,7 @@ impl Entry {
         Some(self.run_by(unshare, program.as_ref()))
     }
 
-    /// The same call in a root directory that holds nothing but `legion-entry` and the directories it is told;
+    /// The same call in a root directory that holds nothing but `legion-entry` and the directories it is given;
     /// nothing where that is not allowed.
     pub fn run_alone(mut self) -> Option<Run> {
         let root = self.dir.path().to_str().unwrap().to_owned();
@@ -95,7 +95,7 @@ impl Entry {
         Some(self.run_by(unshare, Path::new("/legion-entry")))
     }
 
-    /// The same call by somebody who ignores these signals, as `nohup` does.
+    /// The same call by a process that ignores these signals, as `nohup` does.
     pub fn by_one_who_ignores(self, signals: &str) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("trap '' {signals}; exec \"$@\""), "sh"]);
@@ -298,12 +298,12 @@ fn descendants(pid: u32) -> String {
     let lines = status
         .lines()
         .filter(|line| wanted.iter().any(|name| line.starts_with(name)));
-    let mut told = lines.collect::<Vec<_>>().join("; ") + "\n";
+    let mut found = lines.collect::<Vec<_>>().join("; ") + "\n";
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     for child in children.split_whitespace() {
-        told += &descendants(child.parse().unwrap());
+        found += &descendants(child.parse().unwrap());
     }
-    told
+    found
 }
 
 /// Whether a process exists and is no zombie.

@@ -234,7 +234,7 @@ fn the_lock_is_held_for_as_long_as_the_command_runs_and_is_not_inherited() {
     assert_eq!((second.code, second.out.as_str()), (Some(125), ""));
     assert!(second.err.contains("another legion-entry"));
     // The kernel's way out of memory: no handler runs and no record is left. The lock is free all the same, although a
-    // stray process survives, and the command itself does not go on behind the back of whoever waits for the lock.
+    // stray process survives, and the command itself does not outlive the lock that `publish` waits for.
     entry.signal(libc::SIGKILL);
     entry.wait_for_lock();
     assert!(!entry.dir.path().join("run/exit.json").exists());
@@ -266,7 +266,7 @@ fn a_reader_that_goes_away_or_sleeps_does_not_disturb_the_command() {
     assert_eq!(run.code, Some(4));
     assert_eq!(run.log().len(), 300_006);
 
-    // What fits into the pipes is all that the command waits for; its end is recorded although nobody reads.
+    // What fits into the pipes is all that the command waits for; its end is recorded although there is no reader.
     let entry = sh("yes | head -c 100000; exit 4").start();
     assert_eq!(entry.end_unread().code, Some(4));
 }

@@ -73,7 +73,7 @@ pub(super) fn serialize<S: Serializer>(metrics: &[MetricSummary], serializer: S)
         },
         time,
         after: match time {
-            // A difference that does not fit into 64 bits is a time that nobody measured: it is left out.
+            // A difference that does not fit into 64 bits is not a measured time, so it is omitted.
             Some(time) => metrics
                 .iter()
                 .map(|m| m.timestamp.and_then(|t| t.checked_sub(time)))

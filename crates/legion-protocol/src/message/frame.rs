@@ -191,7 +191,7 @@ fn unpack<T: DeserializeOwned>(text: &str) -> Option<T> {
     };
     let packed = STANDARD.decode(packed).ok()?;
     let mut plain = Vec::new();
-    // One byte more than is allowed, so that a tail of exactly the limit is told from a longer one.
+    // One byte more than the limit, to distinguish a tail of exactly the limit from a longer one.
     DeflateDecoder::new(packed.as_slice())
         .take(MAX_TAIL + 1)
         .read_to_end(&mut plain)

@@ -1,4 +1,5 @@
-//! Opening what somebody else wrote: beneath one directory, through no link, and never waiting for a device.
+//! Opening files that other programs wrote. Every path stays inside one directory, no link is followed, and no open
+//! call waits for a device.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2};
@@ -7,9 +8,9 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path};
 
-/// Why something beneath a directory was not opened. It carries no content and no name.
+/// Why a path inside a directory was not opened. It contains neither content nor a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum OpenRefusal {
     /// Nothing is there.
     #[error("does not exist")]
     Missing,
@@ -36,7 +37,7 @@ pub(crate) enum Refused {
     Io(Errno),
 }
 
-impl From<Errno> for Refused {
+impl From<Errno> for OpenRefusal {
     fn from(e: Errno) -> Self {
         match e {
             // A file where the path wants a directory is nothing to be found either.
@@ -57,31 +58,31 @@ const FLAGS: OFlags = OFlags::CLOEXEC
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY);
 
-/// A directory; what lies in it is not trusted.
+/// A directory with untrusted content.
 #[derive(Debug)]
-pub(crate) struct Root {
+pub(crate) struct ConfinedDir {
     fd: OwnedFd,
     device: u64,
-    /// Whether the kernel resolves paths beneath a directory by itself (Linux 5.6; some sandboxes forbid the call).
+    /// Whether `openat2` confines paths to a directory (Linux 5.6). Some sandboxes forbid the call.
     by_kernel: bool,
 }
 
-impl Root {
-    /// Opens a directory whose name nobody can have given to something else, such as a mount.
-    pub(crate) fn open(path: &Path) -> Result<Self, Refused> {
+impl ConfinedDir {
+    /// Opens a directory whose path no other program can have replaced, such as a mount.
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenRefusal> {
         Self::with(path, OFlags::empty())
     }
 
-    /// Opens a directory that somebody else may have replaced by a link.
-    pub(crate) fn open_untrusted(path: &Path) -> Result<Self, Refused> {
+    /// Opens a directory that another program may have replaced by a link.
+    pub(crate) fn open_untrusted(path: &Path) -> Result<Self, OpenRefusal> {
         Self::with(path, OFlags::NOFOLLOW).map_err(|why| match std::fs::symlink_metadata(path) {
             // With both flags a link counts as no directory, which is "missing" for anything else.
-            Ok(meta) if meta.is_symlink() => Refused::Link,
+            Ok(meta) if meta.is_symlink() => OpenRefusal::Link,
             _ => why,
         })
     }
 
-    fn with(path: &Path, flags: OFlags) -> Result<Self, Refused> {
+    fn with(path: &Path, flags: OFlags) -> Result<Self, OpenRefusal> {
         let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
         let fd = open(path, flags, Mode::empty())?;
         let device = fstat(&fd)?.st_dev;
@@ -106,12 +107,12 @@ impl Root {
     }
 
     /// Opens anything below, following no link. An empty path is the directory itself.
-    fn any(&self, path: &Path) -> Result<(OwnedFd, Stat), Refused> {
+    fn any(&self, path: &Path) -> Result<(OwnedFd, Stat), OpenRefusal> {
         if path
             .components()
             .any(|c| !matches!(c, Component::Normal(_) | Component::CurDir))
         {
-            return Err(Refused::Outside);
+            return Err(OpenRefusal::Outside);
         }
         let path = if path.as_os_str().is_empty() {
             Path::new(".")
@@ -127,13 +128,13 @@ impl Root {
         let stat = fstat(&fd)?;
         // A mount below the directory is not what the trainer wrote.
         if stat.st_dev != self.device {
-            return Err(Refused::Outside);
+            return Err(OpenRefusal::Outside);
         }
         Ok((fd, stat))
     }
 
     /// Component by component, each opened without following a link.
-    fn walk(&self, path: &Path) -> Result<OwnedFd, Refused> {
+    fn walk(&self, path: &Path) -> Result<OwnedFd, OpenRefusal> {
         let mut at = openat(&self.fd, ".", FLAGS | OFlags::DIRECTORY, Mode::empty())?;
         for component in path.components() {
             let Component::Normal(name) = component else { continue };
@@ -143,38 +144,38 @@ impl Root {
     }
 
     /// Opens a regular file of at most `limit` bytes.
-    pub(crate) fn file(&self, path: &Path, limit: u64) -> Result<(File, Stat), Refused> {
+    pub(crate) fn file(&self, path: &Path, limit: u64) -> Result<(File, Stat), OpenRefusal> {
         let (fd, stat) = self.any(path)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Refused::Special);
+            return Err(OpenRefusal::Special);
         }
         // The size that is stated counts, not the blocks: a sparse file is as long to read as a full one.
         if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > limit {
-            return Err(Refused::TooLarge);
+            return Err(OpenRefusal::TooLarge);
         }
         Ok((File::from(fd), stat))
     }
 
     /// Opens a regular file, and a directory too.
-    pub(crate) fn entry(&self, path: &Path) -> Result<(OwnedFd, Stat), Refused> {
+    pub(crate) fn entry(&self, path: &Path) -> Result<(OwnedFd, Stat), OpenRefusal> {
         let (fd, stat) = self.any(path)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile | FileType::Directory => Ok((fd, stat)),
-            _ => Err(Refused::Special),
+            _ => Err(OpenRefusal::Special),
         }
     }
 
     /// The content of a small regular file.
-    pub(crate) fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, Refused> {
+    pub(crate) fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, OpenRefusal> {
         use std::io::Read as _;
         let (file, _) = self.file(path, limit)?;
         let mut bytes = Vec::new();
         // Bounded again: the file may grow while it is read.
         file.take(limit + 1)
             .read_to_end(&mut bytes)
-            .map_err(|e| Refused::Io(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+            .map_err(|e| OpenRefusal::Io(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
         if bytes.len() as u64 > limit {
-            Err(Refused::TooLarge)
+            Err(OpenRefusal::TooLarge)
         } else {
             Ok(bytes)
         }
@@ -225,8 +226,11 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    fn roots(dir: &Path) -> [Root; 2] {
-        [Root::open(dir).unwrap(), Root::open(dir).unwrap().by_component()]
+    fn roots(dir: &Path) -> [ConfinedDir; 2] {
+        [
+            ConfinedDir::open(dir).unwrap(),
+            ConfinedDir::open(dir).unwrap().by_component(),
+        ]
     }
 
     #[test]
@@ -246,22 +250,22 @@ mod tests {
         for root in roots(&root) {
             let read = |path: &str| root.read(Path::new(path), 100);
             assert_eq!(read("sub/file").unwrap(), b"content");
-            assert_eq!(root.read(Path::new("sub/file"), 6).unwrap_err(), Refused::TooLarge);
+            assert_eq!(root.read(Path::new("sub/file"), 6).unwrap_err(), OpenRefusal::TooLarge);
             for (path, why) in [
-                ("nothing", Refused::Missing),
-                ("sub/file/below", Refused::Missing),
-                ("out", Refused::Link),
-                ("in", Refused::Link),
-                ("way/file", Refused::Link),
-                ("slash/etc/passwd", Refused::Link),
-                ("../secret", Refused::Outside),
-                ("sub/../../secret", Refused::Outside),
-                ("/etc/passwd", Refused::Outside),
-                ("fifo", Refused::Special),
-                ("socket", Refused::Special),
-                ("sub", Refused::Special),
-                ("", Refused::Special),
-                ("endless", Refused::TooLarge),
+                ("nothing", OpenRefusal::Missing),
+                ("sub/file/below", OpenRefusal::Missing),
+                ("out", OpenRefusal::Link),
+                ("in", OpenRefusal::Link),
+                ("way/file", OpenRefusal::Link),
+                ("slash/etc/passwd", OpenRefusal::Link),
+                ("../secret", OpenRefusal::Outside),
+                ("sub/../../secret", OpenRefusal::Outside),
+                ("/etc/passwd", OpenRefusal::Outside),
+                ("fifo", OpenRefusal::Special),
+                ("socket", OpenRefusal::Special),
+                ("sub", OpenRefusal::Special),
+                ("", OpenRefusal::Special),
+                ("endless", OpenRefusal::TooLarge),
             ] {
                 assert_eq!(read(path).unwrap_err(), why, "{path} ({root:?})");
             }
@@ -286,7 +290,7 @@ mod tests {
             ("chain", "here/../x", true),
         ] {
             symlink(target, root.join(link)).unwrap();
-            let opened = Root::open(&root).unwrap();
+            let opened = ConfinedDir::open(&root).unwrap();
             assert_eq!(opened.leads_out(Path::new(link), &root), out, "{link} -> {target}");
         }
     }

@@ -1,6 +1,6 @@
 //! The directories of the pod, from the environment.
 
-use crate::{Result, node_fault};
+use crate::error::{Result, node_fault};
 use legion_protocol::env;
 use legion_protocol::reason::{StepError, StepReason};
 use serde::de::DeserializeOwned;
@@ -79,4 +79,20 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(&partial, bytes)
         .and_then(|()| std::fs::rename(&partial, path))
         .map_err(|e| node_fault(format_args!("cannot write {}", path.display()), &e))
+}
+
+/// Empties a directory. An init container may run again after its node restarted.
+pub(crate) fn empty(directory: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| node_fault(format_args!("cannot empty {}", directory.display()), &e);
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_directory = entry.file_type().map_err(failed)?.is_dir();
+        let removed = if is_directory {
+            std::fs::remove_dir_all(entry.path())
+        } else {
+            std::fs::remove_file(entry.path())
+        };
+        removed.map_err(failed)?;
+    }
+    Ok(())
 }

@@ -1,0 +1,36 @@
+//! Errors of a step, and how they travel through [`std::io::Error`].
+
+use legion_protocol::reason::{StepError, StepReason};
+
+/// Result of a step.
+pub(crate) type Result<T> = std::result::Result<T, StepError>;
+
+/// Returns the error for a fault of the node or of its file system. A full disk has a reason of its own, because it has
+/// a remedy.
+pub(crate) fn node_fault(what: impl std::fmt::Display, error: &std::io::Error) -> StepError {
+    let reason = match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StepReason::WorkspaceFull,
+        _ => StepReason::NodeFault,
+    };
+    StepError::new(reason, format!("{what}: {error}"))
+}
+
+/// Returns the step error inside an I/O error, if there is one. A library may have wrapped it in errors of its own.
+pub(crate) fn carried(error: &std::io::Error) -> Option<StepError> {
+    let mut link: Option<&(dyn std::error::Error + 'static)> = error.get_ref().map(|e| e as _);
+    while let Some(cause) = link {
+        if let Some(error) = cause.downcast_ref::<StepError>() {
+            return Some(error.clone());
+        }
+        link = match cause.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref()) {
+            Some(inner) => Some(inner as _),
+            None => cause.source(),
+        };
+    }
+    None
+}
+
+/// Returns the step error inside an I/O error, or an error about reading the packed files.
+pub(crate) fn sink_error(error: &std::io::Error) -> StepError {
+    carried(error).unwrap_or_else(|| node_fault("cannot pack", error))
+}
