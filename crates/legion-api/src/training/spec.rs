@@ -18,9 +18,6 @@ use crate::{
     resources::Resources,
 };
 
-/// Placeholders of `spec.output.pathTemplate`.
-pub const PLACEHOLDERS: [&str; 5] = ["namespace", "training", "model", "version", "runId"];
-
 /// The training of a model from source code, data and hyperparameters.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[kube(

@@ -125,7 +125,7 @@ impl Checker<'_> {
     fn string(&mut self, schema: &Value, value: &Value, text: &str, path: &str) {
         self.bounds(schema, text.chars().count(), "Length", "characters", path, value);
         if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
-            // The patterns are our own; a test compiles every one of them.
+            // The patterns are Legion's own. A test compiles every one of them.
             if Regex::new(pattern).is_ok_and(|regex| !regex.is_match(text)) {
                 self.invalid(path, value, &format!("must match {pattern}"));
             }

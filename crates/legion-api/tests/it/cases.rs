@@ -159,7 +159,7 @@ fn every_rule_refuses_a_case() {
                 .replace("[]", "[0]");
             !refused
                 .iter()
-                .any(|(of, at, told)| of == kind && at.starts_with(&field) && told.contains(message))
+                .any(|(of, at, reported)| of == kind && at.starts_with(&field) && reported.contains(message))
         })
         .collect();
     assert!(unbroken.is_empty(), "nothing in the table breaks {unbroken:#?}");

@@ -6,8 +6,8 @@ use crate::{Settings, hash};
 
 /// Returns the delay before the next attempt, after `ended` attempts have ended.
 ///
-/// The delay is the base, doubled for each attempt and cut at the maximum. A hash of the run's id adds up to a quarter, so
-/// that many runs that failed together do not retry together. Nothing is random.
+/// The delay is the base, doubled for each attempt and cut at the maximum. A hash of the run's id adds up to a quarter.
+/// Runs with simultaneous failures therefore retry at different times. Nothing is random.
 pub(super) fn delay(settings: &Settings, run_id: &str, ended: i32) -> Duration {
     let doublings = u32::try_from(ended.saturating_sub(1)).unwrap_or(0).min(20);
     let delay = settings

@@ -188,7 +188,7 @@ impl<'a> RunDecision<'a> {
             })
     }
 
-    /// Returns the message of a run that has failed. It follows from the status alone, so that it can be repeated.
+    /// Returns the message of a failed run. It follows from the status alone, and can therefore be repeated.
     pub(crate) fn failure_message(&self) -> String {
         self.failure
             .as_ref()

@@ -31,7 +31,7 @@ pub(crate) struct RunKind {
     pub(crate) not_started: &'static str,
 }
 
-/// The object that runs, without what is particular to its kind.
+/// An object with runs: the parts that all kinds share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunObject<'a> {
     pub(crate) kind: &'static RunKind,

@@ -24,7 +24,7 @@ pub(crate) fn classify_existing(name: &str, uid: &str, wanted: &Pod, found: &Pod
     }
 }
 
-/// What became of the pod that a plan creates.
+/// The result of a pod's creation.
 pub(crate) enum Creation {
     /// It was created, or the plan creates none.
     Done,
@@ -34,7 +34,7 @@ pub(crate) enum Creation {
     Refused(Explanation),
 }
 
-/// Returns what became of the pod that `actions` create.
+/// Returns the result of the pod's creation among `actions`.
 pub(crate) fn creation(actions: &[Action], outcome: &Outcome) -> Creation {
     let created = actions
         .iter()

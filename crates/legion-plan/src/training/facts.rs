@@ -129,7 +129,7 @@ const REPORT_WAS_CUT: &str = "the report of publish was cut on its way. Metrics,
 
 /// Shows metrics, parameters and tags.
 fn show_logged(status: &mut ModelTrainingStatus, tail: &PublishTail, objective: Option<&str>) {
-    // `publish` has the same bound, but another version of it may not. The objective is shown wherever it stands.
+    // `publish` has the same bound, but another version of it may not. The objective is always shown.
     let is_objective = |summary: &&MetricSummary| Some(summary.name.as_str()) == objective;
     let others = tail.metrics.iter().filter(|summary| !is_objective(summary));
     let shown = tail.metrics.iter().filter(is_objective).chain(others).take(MAX_METRICS);
