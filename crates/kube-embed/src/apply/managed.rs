@@ -1,13 +1,13 @@
-//! `metadata.managedFields`: who set what.
+//! `metadata.managedFields`: which manager set which fields.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::set::FieldSet;
 
-/// Which verb changed an object, as `managedFields[].operation` tells it.
+/// The kind of write that changed an object, for `managedFields[].operation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// Server-side apply.
     Apply,
     /// Any other write.
@@ -35,7 +35,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether both stand for the same writer. Appliers keep their identity across API versions.
+    /// Returns whether two entries have the same writer. Appliers keep their identity across API versions.
     pub(super) fn same_writer(&self, other: &Self) -> bool {
         self.manager == other.manager
             && self.operation == other.operation
@@ -43,7 +43,7 @@ impl Entry {
             && (self.operation == Operation::Apply || self.api_version == other.api_version)
     }
 
-    /// How conflict messages call the writer.
+    /// Returns the writer's name in conflict messages.
     pub(super) fn shown(&self) -> String {
         let mut out = format!("{:?}", self.manager);
         if !self.subresource.is_empty() {
@@ -56,12 +56,12 @@ impl Entry {
     }
 }
 
-/// The time of an entry.
+/// Returns the time of an entry.
 pub(super) fn stamp(now: Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// The entries of an object.
+/// Returns the entries of an object.
 pub(super) fn decode(object: &Value) -> Vec<Entry> {
     let text = |entry: &Value, name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     object
@@ -87,7 +87,7 @@ pub(super) fn decode(object: &Value) -> Vec<Entry> {
         .collect()
 }
 
-/// Whether a client asks for all entries to be dropped, by a single empty one.
+/// Returns whether a client asks to drop all entries. It does so with a single empty entry.
 pub(super) fn is_reset(object: &Value) -> bool {
     object
         .pointer("/metadata/managedFields")
@@ -99,7 +99,7 @@ pub(super) fn is_reset(object: &Value) -> bool {
         })
 }
 
-/// Takes the entries out of an object.
+/// Removes the entries from an object.
 pub(super) fn strip(object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
@@ -149,7 +149,7 @@ pub(super) fn encode(object: &mut Value, mut entries: Vec<Entry>) {
     }
 }
 
-/// Fields that nobody owns: the object's identity and what the server writes.
+/// Returns the fields without an owner: the object's identity and the fields that the server writes.
 pub(super) fn unowned() -> FieldSet {
     FieldSet::decode(&json!({
         "f:apiVersion": {}, "f:kind": {},
@@ -160,11 +160,11 @@ pub(super) fn unowned() -> FieldSet {
     }))
 }
 
-/// Most writers of the kind `Update` that an object remembers.
+/// Maximum number of `Update` writers per object.
 const MAX_UPDATERS: usize = 10;
 
-/// Folds the oldest updaters into one entry per API version, so that an object cannot grow without
-/// bound by ever new manager names.
+/// Merges the oldest updaters into one entry per API version, so an object cannot grow without limit as new manager
+/// names appear.
 pub(super) fn cap(entries: &mut Vec<Entry>) {
     loop {
         let mut updaters: Vec<usize> = (0..entries.len())
@@ -190,7 +190,7 @@ pub(super) fn cap(entries: &mut Vec<Entry>) {
             }
             None => {
                 entries.push(entry);
-                // Renaming alone frees no place; the next round folds another one into it.
+                // Renaming an entry alone frees no space. The next round merges another one into it.
             }
         }
     }

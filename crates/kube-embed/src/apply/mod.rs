@@ -1,8 +1,8 @@
 //! Server-side apply and managedFields, with the semantics of structured-merge-diff.
 //!
-//! The caller has already removed from `applied` (or from the new object) what the request may not
-//! touch: `status` on the main endpoint of a kind with a status subresource, and everything but
-//! `status` on that subresource.
+//! The caller must first remove the fields from `applied` (or from the new object) that the request must not change.
+//! On the main endpoint of a kind with a status subresource this is `status`. On that subresource it is everything
+//! except `status`.
 
 mod managed;
 mod set;
@@ -11,7 +11,7 @@ mod tests;
 mod typed;
 mod walk;
 
-pub use typed::mistyped;
+pub(crate) use typed::mistyped;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -21,27 +21,27 @@ use crate::status::Cause;
 use managed::Entry;
 use set::FieldSet;
 
-pub use crate::schema::TypeInfo;
-pub use managed::Operation;
+pub(crate) use crate::schema::TypeInfo;
+pub(crate) use managed::Operation;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Fields that the applied object sets and other managers own.
+/// Fields that the applied object sets and that other managers own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflicts {
+pub(crate) struct Conflicts {
     /// The message of the Status.
-    pub message: String,
+    pub(crate) message: String,
     /// One cause for each field.
-    pub causes: Vec<Cause>,
+    pub(crate) causes: Vec<Cause>,
 }
 
-/// Why an apply failed.
+/// The error of a server-side apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ApplyError {
-    /// Other managers own fields with other values: 409 with reason `Conflict`.
+pub(crate) enum ApplyError {
+    /// Other managers own fields with other values. The answer is 409 with reason `Conflict`.
     Conflict(Conflicts),
-    /// The applied object sets what an applier may not set: 400.
+    /// The applied object sets a field that an applier must not set. The answer is 400.
     Reserved(String),
     /// The applied object does not fit the schema.
     Malformed(String),
@@ -80,7 +80,7 @@ impl<'a> Merge<'a> {
         entries.iter().position(|e| e.same_writer(&self.writer))
     }
 
-    /// What this writer may own of a set.
+    /// Returns the fields of a set that this writer may own.
     fn ownable(&self, set: &FieldSet) -> FieldSet {
         let mut set = set.difference(&managed::unowned());
         match self.writer.subresource.as_str() {
@@ -91,7 +91,7 @@ impl<'a> Merge<'a> {
         set
     }
 
-    /// What other entries own of the changed fields.
+    /// Returns the changed fields that other entries own.
     fn conflicts(&self, entries: &[Entry], changed: &FieldSet) -> Vec<(usize, FieldSet)> {
         entries
             .iter()
@@ -102,7 +102,7 @@ impl<'a> Merge<'a> {
             .collect()
     }
 
-    /// Takes fields that changed or went away from all other owners.
+    /// Removes changed and removed fields from all other owners.
     fn disown(&self, entries: &mut Vec<Entry>, comparison: &walk::Comparison) {
         let changed = comparison.changed();
         for entry in entries.iter_mut().filter(|e| !e.same_writer(&self.writer)) {
@@ -111,8 +111,9 @@ impl<'a> Merge<'a> {
         entries.retain(|e| !e.fields.is_empty() || e.same_writer(&self.writer));
     }
 
-    /// Removes what the writer applied last time and does not apply now, unless somebody else owns it. `applied` is
-    /// everything that it applies now, also what nobody can own: an object keeps its name when its last label goes.
+    /// Removes the fields that the writer applied last time and does not apply now, unless another manager owns them.
+    /// `applied` has all fields that it applies now, including fields without an owner. An object therefore keeps its
+    /// name when its last label is removed.
     fn prune(&self, merged: Value, entries: &[Entry], last: &FieldSet, applied: &FieldSet) -> Value {
         if last.is_empty() {
             return merged;
@@ -121,19 +122,19 @@ impl<'a> Merge<'a> {
         let all = named(&walk::fields_of(&merged, self.node));
         let last = named(last);
         let pruned = walk::without(&merged, &last, self.node);
-        // What went with a removed struct or item although others own parts of it comes back.
+        // Restores fields of other owners that were removed together with a struct or item.
         let owned = entries.iter().fold(applied.clone(), |sum, e| sum.union(&e.fields));
         let kept = named(&walk::fields_of(&pruned, self.node)).union(&named(&owned));
         let pruned = walk::without(&merged, &all.difference(&kept), self.node);
-        // What nobody owns was not this writer's to remove.
+        // Fields without an owner were not this writer's, so they stay.
         let kept = named(&walk::fields_of(&pruned, self.node));
         walk::without(&merged, &all.difference(&kept).intersection(&last), self.node)
     }
 }
 
-/// Merges `applied` into `live` for `manager` and returns the new object with its managedFields.
-/// Applying the same again changes nothing, not even a time.
-pub fn server_side_apply(
+/// Merges `applied` into `live` for `manager` and returns the new object with its managedFields. Applying the same
+/// object again changes nothing, not even a time.
+pub(crate) fn server_side_apply(
     live: Option<&Value>,
     applied: &Value,
     manager: &str,
@@ -161,8 +162,8 @@ pub fn server_side_apply(
     }
     let apply = |force| apply_once(&merge, &before, &applied, entries.clone(), force);
     let outcome = match apply(force) {
-        // kubectl moves from client-side apply to this: what its annotation says it set before, and
-        // what still is so, is its own.
+        // kubectl migrates from client-side apply. It owns the fields in its annotation that still have the same
+        // value.
         Err(Failure::Conflicts(conflicts)) if manager == "kubectl" => {
             let own = last_applied_fields(&before, merge.node);
             let foreign: Vec<(Entry, FieldSet)> = conflicts
@@ -193,7 +194,7 @@ pub fn server_side_apply(
     let mine = |list: &[Entry]| merge.position(list).map(|i| list[i].clone());
     if let Some(i) = merge.position(&entries) {
         let old = mine(&former);
-        // Who comes to own what was so already has no time of its own.
+        // A manager that becomes the owner of unchanged fields gets no new time.
         entries[i].time = if live.is_some() && merged == before {
             old.and_then(|o| o.time)
         } else {
@@ -248,7 +249,7 @@ fn apply_once(
     Ok((merged, entries))
 }
 
-/// An object from before managedFields: all that it has belongs to nobody in particular.
+/// Returns the entry for an object from before managedFields. Its fields belong to no particular manager.
 fn before_first_apply(live: &Value, stripped: &Value, types: &TypeInfo, now: Timestamp) -> Option<Entry> {
     let merge = Merge::new(live, "before-first-apply", Operation::Update, "", types);
     let comparison = walk::compare(&json!({}), stripped, merge.node);
@@ -277,7 +278,7 @@ fn last_applied_fields(live: &Value, node: Option<&Node>) -> FieldSet {
         .difference(&comparison.removed)
 }
 
-/// Keeps the annotation of client-side apply current, so that a user may go back to it.
+/// Updates the annotation of client-side apply, so that a user can switch back to it.
 fn remember_applied(merged: &mut Value, applied: &Value) {
     let mut applied = applied.clone();
     if let Some(annotations) = applied
@@ -327,9 +328,9 @@ fn report(conflicts: &[(Entry, FieldSet)]) -> Conflicts {
 
 /// Records in `new.metadata.managedFields` what a create, update or patch changed.
 ///
-/// A client that sends managedFields of its own replaces them; one that sends none keeps the stored
-/// ones; `[{}]` clears them.
-pub fn track_update(
+/// A client that sends managedFields replaces the stored ones. A client that sends none keeps them. `[{}]` clears
+/// them.
+pub(crate) fn track_update(
     old: Option<&Value>,
     new: &mut Value,
     manager: &str,
@@ -343,7 +344,7 @@ pub fn track_update(
     }
     let stored = old.map(managed::decode).unwrap_or_default();
     let sent = managed::decode(new);
-    // A subresource is no way to rewrite who owns the object.
+    // A write to a subresource cannot change the owners of the object.
     let mut entries = if sent.is_empty() || !subresource.is_empty() {
         stored
     } else {
@@ -371,7 +372,7 @@ pub fn track_update(
                 .difference(&comparison.removed)
                 .union(&comparison.changed()),
         );
-        // What the server itself writes (resourceVersion and the like) is no change by the writer.
+        // Fields that the server itself writes (such as resourceVersion) are not changes by the writer.
         if fields != entry.fields || !merge.ownable(&comparison.changed()).is_empty() {
             entry.fields = fields;
             entry.time = Some(managed::stamp(now));

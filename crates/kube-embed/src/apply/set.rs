@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::schema::node::Node;
 
-/// A set of paths as a trie. Elements are kept in their `FieldsV1` spelling (`f:name`,
-/// `k:{"name":"a"}`, `v:"x"`, `i:0`), which is canonical: keys are sorted, so equal paths are equal text.
+/// A set of paths as a trie. Elements have their `FieldsV1` form (`f:name`, `k:{"name":"a"}`, `v:"x"`, `i:0`). This
+/// form is canonical: keys are sorted, so equal paths have equal text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FieldSet {
     member: bool,
@@ -17,24 +17,24 @@ pub(super) struct FieldSet {
 /// A path under construction.
 pub(super) type Path = Vec<String>;
 
-/// The element of a named field.
+/// Returns the element of a named field.
 pub(super) fn field(name: &str) -> String {
     format!("f:{name}")
 }
 
-/// The element of a list item that is its own key.
+/// Returns the element of a list item that is its own key.
 pub(super) fn scalar(value: &Value) -> String {
     format!("v:{value}")
 }
 
-/// The element of a list item with key fields, which must come sorted.
+/// Returns the element of a list item with key fields. The keys must be sorted.
 pub(super) fn keyed(keys: &BTreeMap<&str, &Value>) -> String {
     let inner: Vec<String> = keys.iter().map(|(k, v)| format!("{}:{v}", Value::from(*k))).collect();
     format!("k:{{{}}}", inner.join(","))
 }
 
 impl FieldSet {
-    /// From `FieldsV1`. Elements that make no sense are dropped, as by upstream's lenient decoder.
+    /// Decodes `FieldsV1`. Invalid elements are dropped, as in upstream's lenient decoder.
     pub(super) fn decode(fields: &Value) -> Self {
         let mut set = Self::default();
         for (key, below) in fields.as_object().into_iter().flatten() {
@@ -50,7 +50,7 @@ impl FieldSet {
         set
     }
 
-    /// As `FieldsV1`.
+    /// Encodes the set as `FieldsV1`.
     pub(super) fn encode(&self) -> Value {
         let mut out = Map::new();
         if self.member && !self.children.is_empty() {
@@ -69,12 +69,12 @@ impl FieldSet {
         }
     }
 
-    /// Whether a child of this node is in the set.
+    /// Returns whether a child of this node is in the set.
     pub(super) fn has(&self, element: &str) -> bool {
         self.children.get(element).is_some_and(|c| c.member)
     }
 
-    /// The set below an element, unless nothing is there.
+    /// Returns the set below an element, or `None` if it is empty.
     pub(super) fn below(&self, element: &str) -> Option<&FieldSet> {
         self.children.get(element).filter(|c| !c.children.is_empty())
     }
@@ -117,13 +117,13 @@ impl FieldSet {
         self.combine(other, |a, b| a && !b)
     }
 
-    /// Keeps only paths whose first element passes.
+    /// Keeps only paths whose first element satisfies the predicate.
     pub(super) fn retain_roots(&mut self, keep: impl Fn(&str) -> bool) {
         self.children.retain(|element, _| keep(element));
     }
 
-    /// Named fields of structs count as owned when something below them is: a struct has no life of
-    /// its own, while entries of maps and lists do.
+    /// Adds named fields of structs that have an owned descendant. A struct has no existence of its own, but entries
+    /// of maps and lists do.
     pub(super) fn with_named_fields(&self, node: Option<&Node>) -> Self {
         let mut out = Self {
             member: self.member,
@@ -143,7 +143,7 @@ impl FieldSet {
         out
     }
 
-    /// All paths, rendered as messages show them: `.spec.containers[name="a"].image`.
+    /// Returns all paths as messages show them: `.spec.containers[name="a"].image`.
     pub(super) fn paths(&self) -> Vec<String> {
         let mut out = Vec::new();
         self.collect(&mut String::new(), &mut out);
@@ -163,7 +163,7 @@ impl FieldSet {
     }
 }
 
-/// The canonical spelling of an element that came from outside.
+/// Returns the canonical form of an external element.
 fn canonical(element: &str) -> Option<String> {
     let (kind, rest) = element.split_once(':')?;
     match kind {

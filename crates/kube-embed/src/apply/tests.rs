@@ -1,4 +1,4 @@
-//! Apply and update tracking as structured-merge-diff's own tests describe them.
+//! Apply and update tracking behave as in structured-merge-diff's own tests.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ fn types() -> TypeInfo {
     .types()
 }
 
-/// `null` stands for no spec at all; an empty spec would be a field of its own.
+/// `null` means no spec at all. An empty spec would be a field of its own.
 fn object(spec: Value) -> Value {
     let mut object = json!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "x"}, "spec": spec});
     if object["spec"].is_null() {
@@ -320,7 +320,7 @@ fn malformed_lists_are_refused() {
     );
 }
 
-/// Also in what the request may not write and is therefore not merged.
+/// This also applies to fields that the request must not write and that are therefore not merged.
 #[test]
 fn malformed_lists_are_found_before_anything_is_merged() {
     let types = builtin::types(Gvk::new("", "v1", "Pod")).unwrap();
@@ -357,7 +357,7 @@ fn subresources_have_entries_of_their_own() {
     assert_eq!(entries.len(), 2);
     assert_eq!(entries[1]["subresource"], "status");
     assert_eq!(entries[1]["fieldsV1"], json!({"f:status": {".": {}, "f:phase": {}}}));
-    // Applying the main resource again does not take the status away.
+    // Applying the main resource again does not remove the status.
     assert_eq!(
         apply(Some(&new), json!({"a": "2"}), "m")["status"],
         json!({"phase": "Done"})
@@ -383,7 +383,7 @@ fn managed_fields_can_be_cleared_and_survive_clients_that_drop_them() {
     let mut dropped = object(json!({"a": "1"}));
     track_update(Some(&live), &mut dropped, "e", "", &types(), at(1));
     assert_eq!(dropped, live);
-    // The first apply to an untracked object gives what is there to nobody in particular.
+    // The first apply to an untracked object assigns existing fields to no particular manager.
     let applied = apply(Some(&cleared), json!({"a": "1", "b": "2"}), "m");
     assert_eq!(
         owned(&applied, "before-first-apply"),
@@ -400,7 +400,7 @@ fn kubectl_migrates_from_client_side_apply() {
     let mut applied = object(json!({"a": "2", "b": "1"}));
     applied["metadata"]["annotations"] = json!({});
     let migrate = |manager| server_side_apply(Some(&live), &applied, manager, false, "", &types(), at(1));
-    assert!(matches!(migrate("somebody"), Err(ApplyError::Conflict(_))));
+    assert!(matches!(migrate("someone"), Err(ApplyError::Conflict(_))));
     let merged = migrate("kubectl").unwrap();
     assert_eq!(merged["spec"]["a"], "2");
     let remembered = merged["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap();
@@ -476,7 +476,7 @@ proptest! {
         prop_assert_eq!(again, merged);
     }
 
-    /// What remains after a manager gave everything up is what the other one applied.
+    /// After a manager gives up all fields, the fields of the other manager remain.
     #[test]
     fn giving_up_removes_exactly_what_one_alone_owned(one in spec(), two in spec()) {
         let alone = apply(None, two.clone(), "two");

@@ -1,4 +1,4 @@
-//! Whether an applied configuration has the types of its schema: what has not cannot be merged.
+//! Checks that an applied configuration has the types of its schema. Other values cannot be merged.
 
 use serde_json::Value;
 
@@ -6,9 +6,9 @@ use super::walk::well_formed;
 use crate::schema::TypeInfo;
 use crate::schema::node::{JsonType, Node};
 
-/// Every value of another type than the schema wants, as structured-merge-diff words it: a path with what was expected
-/// and what is there, and items of keyed lists that their keys do not tell apart. A null is of any type.
-pub fn mistyped(applied: &Value, types: &TypeInfo) -> Vec<String> {
+/// Returns every value of a wrong type with structured-merge-diff's message: the path, the expected type and the
+/// actual one. Also returns items of keyed lists with duplicate keys. A null has any type.
+pub(crate) fn mistyped(applied: &Value, types: &TypeInfo) -> Vec<String> {
     let mut found = Vec::new();
     walk(applied, types.root(), "", &mut found);
     if found.is_empty() {
@@ -56,7 +56,7 @@ fn walk(value: &Value, node: &Node, path: &str, found: &mut Vec<String>) {
     }
 }
 
-/// A value as Go prints one of structured-merge-diff.
+/// Formats a value as Go prints a value of structured-merge-diff.
 fn in_go(value: &Value) -> String {
     match value {
         Value::String(text) => format!("&{{{text}}}"),

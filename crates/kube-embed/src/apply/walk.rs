@@ -1,5 +1,4 @@
-//! Walks over typed values: which fields a value has, how two values differ, how they merge, and
-//! what remains when fields are taken out.
+//! Walks over typed values: their fields, the difference of two values, their merge, and the removal of fields.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -8,9 +7,9 @@ use serde_json::{Map, Value};
 use super::set::{FieldSet, Path, field, keyed, scalar};
 use crate::schema::node::{ListKind, Node};
 
-/// How a value is taken apart.
+/// How a value is divided into fields.
 enum Shape<'a> {
-    /// As one: scalars, atomic lists and maps.
+    /// As a single value: scalars, atomic lists and maps.
     Leaf,
     Map(&'a Map<String, Value>),
     List(&'a [Value]),
@@ -32,7 +31,7 @@ fn items(node: Option<&Node>) -> Option<&Node> {
     node.and_then(|n| n.items.as_deref())
 }
 
-/// The path element of a list item; `Err` names what is missing.
+/// Returns the path element of a list item. The error names the missing key.
 fn element(item: &Value, node: Option<&Node>) -> Result<String, String> {
     let ListKind::Map(keys) = node.map_or(&ListKind::Atomic, |n| &n.list) else {
         if item.is_object() || item.is_array() || item.is_null() {
@@ -42,7 +41,7 @@ fn element(item: &Value, node: Option<&Node>) -> Result<String, String> {
     };
     let mut found: BTreeMap<&str, &Value> = BTreeMap::new();
     for key in keys {
-        // A key with a default may be left out.
+        // A key with a default may be missing.
         let value = item
             .get(key)
             .or_else(|| child(items(node), key).and_then(|n| n.default.as_ref()));
@@ -60,7 +59,7 @@ fn element(item: &Value, node: Option<&Node>) -> Result<String, String> {
     Ok(keyed(&found))
 }
 
-/// The fields that a value sets.
+/// Returns the fields that a value sets.
 pub(super) fn fields_of(value: &Value, node: Option<&Node>) -> FieldSet {
     let mut set = FieldSet::default();
     collect(value, node, &mut Vec::new(), &mut set);
@@ -82,8 +81,8 @@ fn collect(value: &Value, node: Option<&Node>, path: &mut Path, set: &mut FieldS
                 path.pop();
             }
         }
-        // Upstream forgets an empty list here, and then removes the struct around it as empty; as a
-        // leaf, like an empty map, it is kept for whoever set it.
+        // Upstream forgets an empty list here and then removes the surrounding struct as empty. Here it is kept for
+        // its owner as a leaf, like an empty map.
         Shape::List([]) => set.insert(path),
         Shape::List(list) => {
             for item in list {
@@ -97,7 +96,7 @@ fn collect(value: &Value, node: Option<&Node>, path: &mut Path, set: &mut FieldS
     }
 }
 
-/// What changed between two values.
+/// The difference between two values.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub(super) added: FieldSet,
@@ -110,7 +109,7 @@ impl Comparison {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
 
-    /// What `new` sets that `old` did not have so.
+    /// Fields that `new` sets and that are absent or different in `old`.
     pub(super) fn changed(&self) -> FieldSet {
         self.added.union(&self.modified)
     }
@@ -208,7 +207,7 @@ fn diff_lists(left: &[Value], right: &[Value], node: Option<&Node>, path: &mut P
     }
 }
 
-/// Merges an applied value into a live one; `Err` says which list of the applied value is malformed.
+/// Merges an applied value into a live one. The error names the malformed list of the applied value.
 pub(super) fn merge(live: &Value, applied: &Value, node: Option<&Node>, at: &str) -> Result<Value, String> {
     match (shape(live, node), shape(applied, node)) {
         (Shape::Map(live), Shape::Map(applied)) => {
@@ -228,13 +227,13 @@ pub(super) fn merge(live: &Value, applied: &Value, node: Option<&Node>, at: &str
     }
 }
 
-/// A value that nothing was merged into still has to be well-formed.
+/// A value into which nothing was merged must still be well-formed.
 fn fresh(value: &Value, node: Option<&Node>, at: &str) -> Result<Value, String> {
     well_formed(value, node, at).map(|()| value.clone())
 }
 
-/// Are the items of every keyed list told apart by their keys?
-pub fn well_formed(value: &Value, node: Option<&Node>, at: &str) -> Result<(), String> {
+/// Checks that the items of every keyed list have distinct keys.
+pub(crate) fn well_formed(value: &Value, node: Option<&Node>, at: &str) -> Result<(), String> {
     match shape(value, node) {
         Shape::Leaf => {}
         Shape::Map(map) => {
@@ -264,11 +263,11 @@ fn keyed_items<'a>(list: &'a [Value], node: Option<&Node>, at: &str) -> Result<V
     Ok(out)
 }
 
-/// Applied items come in applied order, live-only items keep their place relative to the items that
-/// both lists have.
+/// Applied items keep the applied order. Items that are only in the live list keep their position relative to the
+/// items in both lists.
 fn merge_lists(live: &[Value], applied: &[Value], node: Option<&Node>, at: &str) -> Result<Vec<Value>, String> {
     let right = keyed_items(applied, node, at)?;
-    // Live items without a key (from before a list became keyed) match nothing and are kept.
+    // Live items without a key (from before a list became keyed) match no item and are kept.
     let left: Vec<(Option<String>, &Value)> = live.iter().map(|item| (element(item, node).ok(), item)).collect();
     let is_applied: HashSet<&str> = right.iter().map(|(element, _)| element.as_str()).collect();
     let mut live_items: HashMap<&str, &Value> = HashMap::new();
@@ -304,7 +303,7 @@ fn merge_lists(live: &[Value], applied: &[Value], node: Option<&Node>, at: &str)
                 continue;
             }
             if next_both.is_some_and(|next| next != element) {
-                // In both lists, but its turn comes later (or has been).
+                // The item is in both lists, but its position is later (or it was already added).
                 l += 1;
                 continue;
             }
@@ -330,8 +329,8 @@ fn merge_lists(live: &[Value], applied: &[Value], node: Option<&Node>, at: &str)
     Ok(out)
 }
 
-/// The value without the fields of a set. A container that loses its last entry stays, empty, unless
-/// it is in the set itself: somebody else keeps it.
+/// Returns the value without the fields of a set. A container that loses its last entry stays as an empty container,
+/// unless it is in the set itself. Another manager then keeps it.
 pub(super) fn without(value: &Value, gone: &FieldSet, node: Option<&Node>) -> Value {
     match shape(value, node) {
         Shape::Leaf => value.clone(),

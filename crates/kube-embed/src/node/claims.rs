@@ -1,7 +1,7 @@
-//! A provisioner: every PersistentVolumeClaim becomes a directory of the node.
+//! The volume provisioner: every PersistentVolumeClaim becomes a directory on the node.
 //!
-//! There are no StorageClasses and no PersistentVolumes to choose from on one machine, so every claim is bound as soon
-//! as it is seen, with the capacity it asks for (which is not enforced).
+//! One machine has no StorageClasses and no PersistentVolumes to choose from. Every claim is therefore bound
+//! immediately, with the capacity that it requests. The capacity is not enforced.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 
 use super::Context;
-use super::events::{About, Kind};
+use super::events::{EventType, InvolvedObject};
 
 /// Binds claims until cancelled.
 pub(crate) async fn run(ctx: Arc<Context>) {
@@ -43,10 +43,10 @@ async fn bind(ctx: &Context, claim: &PersistentVolumeClaim) {
         return;
     };
     let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
-    let about = About::claim(&namespace, &name, &uid);
+    let about = InvolvedObject::claim(&namespace, &name, &uid);
     let record = |kind, reason: &str, message| ctx.recorder.record("provisioner", about.clone(), kind, reason, message);
     if let Err(message) = ctx.runtime.provision(&uid).await {
-        record(Kind::Warning, "ProvisioningFailed", message);
+        record(EventType::Warning, "ProvisioningFailed", message);
         return;
     }
     let spec = claim.spec.clone().unwrap_or_default();
@@ -64,11 +64,11 @@ async fn bind(ctx: &Context, claim: &PersistentVolumeClaim) {
     };
     match written.await {
         Ok(_) => record(
-            Kind::Normal,
+            EventType::Normal,
             "ProvisioningSucceeded",
             format!("Successfully provisioned volume {volume}"),
         ),
-        // A claim that was deleted meanwhile; any other error shows as a pod that waits for its claim.
+        // The claim may have been deleted. Any other error is visible as a pod that waits for its claim.
         Err(error) => tracing::warn!(%error, namespace, claim = name, "claim not bound"),
     }
 }

@@ -9,7 +9,7 @@ use kube::{Client, ResourceExt};
 use super::fields;
 use super::images::ImageEnvironment;
 
-/// The environment in order, values not yet expanded. The error is the message of `CreateContainerConfigError`.
+/// Returns the environment in order, before expansion. The error is the message of `CreateContainerConfigError`.
 pub(crate) async fn build(
     client: &Client,
     pod: &Pod,
@@ -73,7 +73,7 @@ pub(crate) async fn build(
     Ok(env)
 }
 
-/// Only a plain `value` is expanded; what comes from elsewhere must survive the expansion unchanged.
+/// Only a plain `value` is expanded. Values from other sources must pass the expansion unchanged.
 fn literal(value: &str) -> String {
     value.replace('$', "$$")
 }

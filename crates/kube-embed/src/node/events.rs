@@ -1,7 +1,7 @@
 //! Events, as `kubectl describe` shows them.
 //!
-//! Recording never waits and never fails its caller: events go through a queue to a task of their own. The same event
-//! again (a back-off, say) is counted on the first one instead of written anew.
+//! Recording never waits and never fails. Events go through a queue to a separate task. A repeated event (such as a
+//! back-off) increases the count of the first one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,28 +15,28 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 
-/// How many distinct events are remembered for counting.
+/// Number of distinct events that are remembered for counting.
 const REMEMBERED: usize = 4096;
 
-/// Normal or Warning.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum EventType {
     Normal,
     Warning,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Record {
-    about: About,
-    kind: Kind,
+    involved: InvolvedObject,
+    event_type: EventType,
     component: &'static str,
     reason: String,
     message: String,
 }
 
-/// What an event is about.
+/// The object of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct About {
+pub(crate) struct InvolvedObject {
     kind: &'static str,
     namespace: String,
     name: String,
@@ -44,7 +44,7 @@ pub(crate) struct About {
     field_path: Option<String>,
 }
 
-impl About {
+impl InvolvedObject {
     pub(crate) fn pod(pod: &Pod) -> Self {
         Self {
             kind: "Pod",
@@ -74,7 +74,7 @@ impl About {
     }
 }
 
-/// Records events. Cheap to clone; the writing task ends with the last clone.
+/// Records events. It is cheap to clone. The writing task ends when the last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     queue: mpsc::UnboundedSender<(Record, Timestamp)>,
@@ -82,7 +82,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder and the task that writes, to be run by the caller.
+    /// Creates a recorder and the task that writes the events. The caller runs the task.
     pub(crate) fn new(client: Client, node: String, clock: Arc<dyn Clock>) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, records) = mpsc::unbounded_channel();
         (Self { queue, clock }, write(client, node, records))
@@ -91,28 +91,28 @@ impl Recorder {
     pub(crate) fn record(
         &self,
         component: &'static str,
-        about: About,
-        kind: Kind,
+        involved: InvolvedObject,
+        event_type: EventType,
         reason: &str,
         message: impl Into<String>,
     ) {
         let record = Record {
-            about,
-            kind,
+            involved,
+            event_type,
             component,
             reason: reason.into(),
             message: message.into(),
         };
-        // The queue is closed only when the node is shutting down, and then nobody reads events.
+        // The queue is closed only during shutdown of the node, when events have no reader.
         let _ = self.queue.send((record, self.clock.now()));
     }
 
-    pub(crate) fn normal(&self, about: About, reason: &str, message: impl Into<String>) {
-        self.record("kubelet", about, Kind::Normal, reason, message);
+    pub(crate) fn normal(&self, involved: InvolvedObject, reason: &str, message: impl Into<String>) {
+        self.record("kubelet", involved, EventType::Normal, reason, message);
     }
 
-    pub(crate) fn warning(&self, about: About, reason: &str, message: impl Into<String>) {
-        self.record("kubelet", about, Kind::Warning, reason, message);
+    pub(crate) fn warning(&self, involved: InvolvedObject, reason: &str, message: impl Into<String>) {
+        self.record("kubelet", involved, EventType::Warning, reason, message);
     }
 }
 
@@ -120,7 +120,7 @@ async fn write(client: Client, node: String, mut records: mpsc::UnboundedReceive
     let mut seen: HashMap<Record, (String, i32)> = HashMap::new();
     let mut serial = 0_u64;
     while let Some((record, time)) = records.recv().await {
-        let api: Api<Event> = Api::namespaced(client.clone(), &record.about.namespace);
+        let api: Api<Event> = Api::namespaced(client.clone(), &record.involved.namespace);
         if let Some((name, count)) = seen.get_mut(&record) {
             *count += 1;
             let patch = serde_json::json!({"count": *count, "lastTimestamp": Time(time)});
@@ -131,17 +131,17 @@ async fn write(client: Client, node: String, mut records: mpsc::UnboundedReceive
             {
                 continue;
             }
-            // Expired or deleted: begin again.
+            // The event has expired or was deleted, so a new one is created.
             seen.remove(&record);
         }
         serial += 1;
-        let name = format!("{}.{:x}{serial:04x}", record.about.name, time.as_nanosecond());
+        let name = format!("{}.{:x}{serial:04x}", record.involved.name, time.as_nanosecond());
         if let Err(error) = api
             .create(&PostParams::default(), &event(&record, &name, &node, time))
             .await
         {
-            // A namespace that is being deleted refuses events; nothing is lost that anybody could still read.
-            tracing::debug!(%error, reason = record.reason, pod = record.about.name, "event not written");
+            // A namespace that is being deleted refuses events. No one could read them later anyway.
+            tracing::debug!(%error, reason = record.reason, pod = record.involved.name, "event not written");
             continue;
         }
         if seen.len() >= REMEMBERED {
@@ -156,21 +156,21 @@ fn event(record: &Record, name: &str, node: &str, time: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
-            namespace: Some(record.about.namespace.clone()),
+            namespace: Some(record.involved.namespace.clone()),
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
             api_version: Some("v1".into()),
-            kind: Some(record.about.kind.into()),
-            namespace: Some(record.about.namespace.clone()),
-            name: Some(record.about.name.clone()),
-            uid: Some(record.about.uid.clone()),
-            field_path: record.about.field_path.clone(),
+            kind: Some(record.involved.kind.into()),
+            namespace: Some(record.involved.namespace.clone()),
+            name: Some(record.involved.name.clone()),
+            uid: Some(record.involved.uid.clone()),
+            field_path: record.involved.field_path.clone(),
             resource_version: None,
         },
-        type_: Some(match record.kind {
-            Kind::Normal => "Normal".into(),
-            Kind::Warning => "Warning".into(),
+        type_: Some(match record.event_type {
+            EventType::Normal => "Normal".into(),
+            EventType::Warning => "Warning".into(),
         }),
         reason: Some(record.reason.clone()),
         message: Some(record.message.clone()),

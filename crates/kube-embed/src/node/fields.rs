@@ -5,7 +5,7 @@ use kube::ResourceExt;
 
 use super::quantity;
 
-/// The value of a `fieldPath`.
+/// Returns the value of a `fieldPath`.
 pub(crate) fn field(pod: &Pod, path: &str) -> Result<String, String> {
     if let Some((map, key)) = path.strip_suffix("']").and_then(|p| p.split_once("['")) {
         let map = match map {
@@ -43,7 +43,7 @@ fn unsupported(path: &str) -> String {
     )
 }
 
-/// The value of a `resourceFieldRef`: of the named container, or of `container` where the reference names none.
+/// Returns the value of a `resourceFieldRef` for the named container. The default is `container`.
 pub(crate) fn resource(pod: &Pod, container: Option<&str>, selector: &ResourceFieldSelector) -> Result<String, String> {
     let name = selector.container_name.as_deref().or(container).unwrap_or_default();
     let spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
@@ -73,7 +73,7 @@ pub(crate) fn resource(pod: &Pod, container: Option<&str>, selector: &ResourceFi
             quantity::milli(quantity).ok_or_else(|| format!("quantity {:?} cannot be read", quantity.0))?
         }
         None if list == "requests" => 0,
-        // As on a cluster, what is not limited is limited by the node.
+        // As on a cluster, the node's capacity is the default limit.
         None => match resource {
             "cpu" => i128::from(super::machine_cpu_milli()),
             "memory" => i128::from(super::machine_memory()) * 1000,

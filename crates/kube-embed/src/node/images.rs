@@ -1,9 +1,9 @@
-//! The image table: what a container image means on a node that runs plain processes.
+//! The image table: the meaning of a container image on a node that runs plain processes.
 //!
-//! A process node pulls nothing. Its host says, for each image reference, which environment stands in for the image:
-//! where programs are found, what the entrypoint is, and, when the environment has to be made first (a Python
-//! environment, say), how. An image that is not in the table ends as a kubelet says it (`ErrImagePull`, then
-//! `ImagePullBackOff`), with the remedy in the message.
+//! A process node pulls no images. Its host defines an environment for each image reference: the program directories,
+//! the entrypoint and, if the environment must be created first (such as a Python environment), how to create it. An
+//! image without an entry is reported as a kubelet does (`ErrImagePull`, then `ImagePullBackOff`), with the remedy in
+//! the message.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-/// What stands in for an image.
+/// The environment that replaces an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageEnvironment {
-    /// Identity for `imageID`; empty means the reference itself.
+    /// Identity for `imageID`. If empty, the reference is used.
     pub id: String,
     /// Replaces the image's `ENTRYPOINT`.
     pub entrypoint: Vec<String>,
@@ -22,14 +22,14 @@ pub struct ImageEnvironment {
     pub cmd: Vec<String>,
     /// Replaces the image's `ENV`.
     pub env: Vec<(String, String)>,
-    /// Directories for `PATH`, before any `PATH` in `env`.
+    /// Directories for `PATH`. They precede any `PATH` in `env`.
     pub path: Vec<PathBuf>,
-    /// Replaces the image's `WORKDIR`; without one a container starts in an empty directory of its own.
+    /// Replaces the image's `WORKDIR`. Without it, a container starts in an empty directory of its own.
     pub working_dir: Option<PathBuf>,
 }
 
 impl ImageEnvironment {
-    /// An environment of the machine's own programs in the usual directories.
+    /// Returns an environment with the machine's own programs in the usual directories.
     pub fn system() -> Self {
         Self {
             path: [
@@ -47,41 +47,42 @@ impl ImageEnvironment {
     }
 }
 
-/// Progress of a preparation, one sentence at a time; each becomes an event of the pod that waits.
+/// Progress of a preparation, one sentence per message. Each becomes an event of the waiting pod.
 pub type Progress = tokio::sync::mpsc::UnboundedSender<String>;
 
 /// A prepared environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepared {
-    /// What stands in for the image.
+    /// The environment that replaces the image.
     pub environment: ImageEnvironment,
-    /// What it takes on disk, for the `Pulled` event.
+    /// Size on disk in bytes, for the `Pulled` event.
     pub size_bytes: u64,
 }
 
-/// An image whose environment must be made before its first use.
+/// An image whose environment must be created before its first use.
 pub trait PrepareImage: Send + Sync + 'static {
-    /// Makes the environment, or says in one sentence what is wrong and what to do. Called for every container that
-    /// is started while [`ImageTable::find`] answers [`Image::Prepare`]: concurrent calls must share the work, and a
-    /// call is cancelled by dropping it when its pod is deleted.
+    /// Creates the environment. The error is one sentence with the problem and the fix. Called for every container
+    /// that starts while [`ImageTable::find`] returns [`Image::Prepare`], so concurrent calls must share the work. A
+    /// call is canceled by dropping it when its pod is deleted.
     fn prepare(&self, progress: Progress) -> BoxFuture<'static, Result<Prepared, String>>;
 }
 
 /// An entry of the table.
 #[derive(Clone)]
 pub enum Image {
-    /// Usable at once.
+    /// Ready to use.
     Ready(ImageEnvironment),
-    /// To be made first.
+    /// Must be created first.
     Prepare(Arc<dyn PrepareImage>),
 }
 
 /// Maps image references to environments.
 pub trait ImageTable: Send + Sync + 'static {
-    /// The entry for a reference. Asked again for each container, so that an entry may appear or change at any time.
+    /// Returns the entry for a reference. It is called for each container, so an entry may appear or change at any
+    /// time.
     fn find(&self, reference: &str) -> Option<Image>;
 
-    /// What a user can do about a reference that is not in the table.
+    /// Returns the remedy for a reference without an entry.
     fn remedy(&self, reference: &str) -> String {
         format!("add {reference:?} to this node's image table, or run the pod on a cluster")
     }
@@ -95,26 +96,26 @@ pub struct StaticImages {
 }
 
 impl StaticImages {
-    /// An empty table.
+    /// Creates an empty table.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds an environment that is usable at once.
+    /// Adds an environment that is ready to use.
     #[must_use]
     pub fn with(mut self, reference: impl Into<String>, environment: ImageEnvironment) -> Self {
         self.entries.insert(reference.into(), Image::Ready(environment));
         self
     }
 
-    /// Adds an environment that has to be made first.
+    /// Adds an environment that must be created first.
     #[must_use]
     pub fn with_preparation(mut self, reference: impl Into<String>, prepare: Arc<dyn PrepareImage>) -> Self {
         self.entries.insert(reference.into(), Image::Prepare(prepare));
         self
     }
 
-    /// Uses this environment for every reference that has no entry of its own.
+    /// Uses this environment for every reference without an entry.
     #[must_use]
     pub fn otherwise(mut self, environment: ImageEnvironment) -> Self {
         self.fallback = Some(environment);
@@ -131,7 +132,7 @@ impl ImageTable for StaticImages {
     }
 }
 
-/// A size as `Pulled` events say it.
+/// Formats a size as in `Pulled` events.
 pub(crate) fn human_size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
     let mut value = bytes as f64;

@@ -1,4 +1,4 @@
-//! The kubelet's outer loop: which pods are this node's, and which task looks after each.
+//! The kubelet's outer loop: it selects this node's pods and runs one task for each.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -109,7 +109,7 @@ pub(crate) async fn watch_configuration(ctx: Arc<Context>) {
     }
 }
 
-/// The part of the node life cycle controller that concerns a lost node.
+/// Handles a lost node, like the node lifecycle controller.
 pub(crate) async fn evict_when_lost(ctx: Arc<Context>, pods: watch::Receiver<PodTable>) {
     let mut connected = ctx.connected.subscribe();
     loop {
@@ -173,11 +173,12 @@ struct Kubelet {
     ctx: Arc<Context>,
     pods: watch::Sender<PodTable>,
     workers: HashMap<String, mpsc::UnboundedSender<Command>>,
-    /// Tasks end with the uid of their pod.
+    /// Tasks of pods. Each returns the uid of its pod.
     tasks: JoinSet<String>,
-    /// Objects that are gone while their task still ends containers.
+    /// Deleted objects whose task is still stopping containers.
     leaving: BTreeSet<String>,
-    /// Pods that have ended here: the watch may still tell of them as they were just before, and none runs again.
+    /// Pods that have ended on this node. The watch may still deliver an older state of them, and they must not run
+    /// again.
     done: BTreeSet<String>,
     listing: Option<BTreeSet<String>>,
     started: bool,
@@ -258,7 +259,7 @@ impl Kubelet {
                     self.gone(&uid).await;
                 }
                 if !std::mem::replace(&mut self.started, true) {
-                    // What a run before this one left behind, of pods that no longer exist.
+                    // Pods that no longer exist may have left something behind in an earlier run.
                     for uid in self.ctx.runtime.pods().await {
                         if !listed.contains(&uid) {
                             self.ctx.runtime.remove(&uid).await;
@@ -282,7 +283,7 @@ impl Kubelet {
             return;
         }
         if let Some(worker) = self.workers.get(&uid) {
-            // A closed inbox means that the task has just ended, which `ended` sees to.
+            // A closed channel means that the task has just ended. `ended` handles that.
             let _ = worker.send(Command::Update(pod));
         } else if is_terminal(&pod) {
             if pod.metadata.deletion_timestamp.is_some() {
@@ -337,7 +338,7 @@ impl Kubelet {
             name: pod.name_any(),
         };
         if let Err(error) = writer::remove(&self.ctx, &key).await {
-            // Any later event of the pod, or the next list, brings it here again.
+            // A later event of the pod or the next list leads here again.
             tracing::warn!(%error, namespace = key.namespace, pod = key.name, "pod object not removed");
         }
     }

@@ -1,16 +1,16 @@
-//! From a container's declaration to a command line: `$(VAR)` expansion and, on a node without mount namespaces, the
-//! translation of mount paths.
+//! Translation of a container's declaration to a command line: `$(VAR)` expansion and, on a node without mount
+//! namespaces, the translation of mount paths.
 //!
-//! A container sees its volumes at mount paths. A process that shares the machine's file system cannot, so every
-//! mount path that begins an environment value, an element of `command` or `args`, the working directory or the
-//! termination message path is replaced by the directory that holds the volume. Only whole leading path components
-//! are replaced: `/data` matches `/data` and `/data/x`, never `/database`, and never the middle of a text. A value that is
-//! exactly the parent directory of mount paths (`/mnt/stores` above `/mnt/stores/a` and `/mnt/stores/b`) is replaced by
-//! a directory that holds a link for each of them.
+//! A container sees its volumes at mount paths. A process that shares the machine's file system does not. A mount
+//! path is therefore replaced by the volume's directory if it begins an environment value, an element of `command` or
+//! `args`, the working directory or the termination message path. Only whole leading path components are replaced:
+//! `/data` matches `/data` and `/data/x`, but not `/database`, and never the middle of a text. A value may also be
+//! exactly the parent directory of mount paths (`/mnt/stores` above `/mnt/stores/a` and `/mnt/stores/b`). It is
+//! replaced by a directory with a link for each of them.
 
 use std::collections::BTreeMap;
 
-/// Expands `$(NAME)` as Kubernetes does: unknown names stay as they are, `$$` is a literal `$`.
+/// Expands `$(NAME)` as Kubernetes does. Unknown names stay unchanged, and `$$` is a literal `$`.
 pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -39,17 +39,17 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     out
 }
 
-/// Replaces leading mount paths by real directories.
+/// Replaces leading mount paths with real directories.
 #[derive(Clone, Debug, Default)]
 pub struct Translator {
-    /// Longest mount path first, so that `/data/sub` wins over `/data`.
+    /// Mount paths and directories, longest mount path first, so that `/data/sub` takes precedence over `/data`.
     mounts: Vec<(String, String)>,
-    /// Parents of mount paths, which are matched as a whole only: below them there is nothing but mounts.
+    /// Parents of mount paths. They match only as a whole, because they contain nothing except mounts.
     parents: BTreeMap<String, String>,
 }
 
 impl Translator {
-    /// A translator for these pairs of mount path and real directory.
+    /// Creates a translator for these pairs of mount path and real directory.
     pub fn new(mounts: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut mounts: Vec<_> = mounts
             .into_iter()
@@ -63,17 +63,17 @@ impl Translator {
         }
     }
 
-    /// The same translator, which also knows directories that stand for the parents of mount paths.
+    /// Adds directories that replace the parents of mount paths.
     #[must_use]
     pub fn with_parents(mut self, parents: impl IntoIterator<Item = (String, String)>) -> Self {
         self.parents.extend(parents);
         self
     }
 
-    /// The text with its leading mount path replaced, if it has one.
+    /// Returns the text with its leading mount path replaced, if it has one.
     pub fn apply(&self, text: &str) -> String {
-        // A value that already holds a real directory (expanded from another variable) must not be translated again:
-        // with a volume mounted at /tmp and real directories below /tmp it would be.
+        // A value that already contains a real directory (expanded from another variable) must not be translated
+        // again. That would happen with a volume mounted at /tmp and real directories below /tmp.
         if self.mounts.iter().any(|(_, real)| begins_with(text, real)) {
             return text.to_owned();
         }
@@ -92,10 +92,10 @@ fn begins_with(text: &str, path: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// A container's declaration, not yet expanded.
+/// A container's declaration before expansion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declaration {
-    /// Environment in order; later entries win and may refer to earlier ones.
+    /// Environment in order. Later entries take precedence and may refer to earlier ones.
     pub env: Vec<(String, String)>,
     /// `command`, or the image's entrypoint.
     pub command: Vec<String>,
@@ -103,11 +103,11 @@ pub struct Declaration {
     pub args: Vec<String>,
     /// Working directory.
     pub working_dir: Option<String>,
-    /// Where the container leaves its termination message.
+    /// Path of the container's termination message.
     pub termination_message_path: String,
 }
 
-/// What is executed.
+/// The expanded command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandLine {
     /// Program and arguments.

@@ -23,7 +23,7 @@ impl NodeLogs {
     }
 }
 
-/// How often, and with which pauses, the log of a container that runs is looked for.
+/// Number of attempts to find the log of a running container, and the pauses between them.
 const LOG_TRIES: u32 = 100;
 const LOG_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -35,7 +35,7 @@ impl PodLogs for NodeLogs {
             let status = container_status(&request);
             let current = status.map_or(0, |s| s["restartCount"].as_u64().unwrap_or(0));
             let running = status.is_some_and(|s| s["state"].get("waiting").is_none());
-            // While a restarted container waits, its log is that of the instance before.
+            // While a container waits for its restart, its log is that of the previous instance.
             let attempt = match (request.options.previous, running) {
                 (false, true) => Some(current),
                 _ => current.checked_sub(1),
@@ -51,7 +51,7 @@ impl PodLogs for NodeLogs {
                 attempt,
             };
             let mut items = ctx.runtime.log(&key, request.options.follow).await;
-            // The status may say that a container runs a moment before its supervisor has made the log.
+            // The status may report a running container shortly before its supervisor has created the log.
             for _ in 0..LOG_TRIES {
                 if items.is_some() || !running || status.is_none() {
                     break;
@@ -86,14 +86,14 @@ fn container_status(request: &LogRequest) -> Option<&serde_json::Value> {
 struct Rendering {
     items: BoxStream<'static, std::io::Result<LogItem>>,
     options: LogOptions,
-    /// The last lines before the log was caught up with, while `tailLines` is being counted.
+    /// The last lines before the reader reached the end of the log, while `tailLines` is being counted.
     tail: Option<VecDeque<(Timestamp, Bytes)>>,
-    /// Whether the next piece begins a line.
+    /// Whether the next chunk begins a line.
     fresh: bool,
     left: Option<u64>,
 }
 
-/// Chooses lines and puts timestamps before them.
+/// Selects lines and adds timestamps.
 fn render(items: BoxStream<'static, std::io::Result<LogItem>>, options: LogOptions) -> LogStream {
     let left = options.limit_bytes;
     let tail = options.tail_lines.map(|_| VecDeque::new());

@@ -1,8 +1,9 @@
 //! One node: a scheduler that binds pods to it, and a kubelet that runs them.
 //!
-//! The node is an ordinary client of the API server: it watches pods, binds them, runs their containers through a
+//! The node is an ordinary client of the API server. It watches pods, binds them, runs their containers through a
 //! [`PodRuntime`](runtime::PodRuntime) and writes their status. [`runtime::process`] runs containers as local
-//! processes; [`runtime::scripted`] runs nothing and does what a test says, under tokio's paused time.
+//! processes. [`runtime::scripted`] runs nothing and simulates containers from a test's script, under tokio's paused
+//! time.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,11 +28,11 @@
 //! * There is no container isolation with the process runtime: see [`runtime::process`].
 //! * Containers share the machine's network: `podIP` and `hostIP` are 127.0.0.1, and ports may collide.
 //! * Probes, lifecycle hooks, ephemeral containers, `exec`, `attach` and `port-forward` do not exist. A running
-//!   container is a ready one.
-//! * The node writes no heartbeats: it lives and dies with the API server, in the same process. [`Node::lose`] plays a
+//!   container is ready.
+//! * The node writes no heartbeats, because it runs in the same process as the API server. [`Node::lose`] simulates a
 //!   node that stops reporting.
-//! * PersistentVolumeClaims are directories of the node, bound at once whatever their class; there are no
-//!   PersistentVolumes behind them.
+//! * PersistentVolumeClaims are directories on the node. They are bound immediately, whatever their class. They have
+//!   no PersistentVolumes.
 //!
 //! What is the same: phases, conditions, init containers and native sidecars, restart policies with their back-off,
 //! termination messages with their limits, `activeDeadlineSeconds`, deletion with a grace period, eviction by
@@ -82,16 +83,16 @@ pub struct NodeOptions {
     pub cpu_milli: u64,
     /// Bytes of memory that pods may request together.
     pub memory: u64,
-    /// How many pods may run together.
+    /// Maximum number of pods.
     pub pods: u32,
-    /// Where timestamps come from: the API server's clock.
+    /// Source of timestamps: the API server's clock.
     pub clock: Arc<dyn Clock>,
-    /// How long after [`Node::lose`] pods are marked for deletion (Kubernetes' default toleration: 5 minutes).
+    /// Time from [`Node::lose`] until pods are marked for deletion (Kubernetes' default toleration: 5 minutes).
     pub eviction_after: Duration,
 }
 
 impl NodeOptions {
-    /// A node named `local` with this machine's capacity.
+    /// Returns options for a node named `local` with this machine's capacity.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             name: "local".into(),
@@ -105,12 +106,12 @@ impl NodeOptions {
     }
 }
 
-/// This machine's cores, in thousandths.
+/// Returns this machine's cores, in thousandths.
 pub(crate) fn machine_cpu_milli() -> u64 {
     std::thread::available_parallelism().map_or(1000, |n| n.get() as u64 * 1000)
 }
 
-/// This machine's memory in bytes.
+/// Returns this machine's memory in bytes.
 pub(crate) fn machine_memory() -> u64 {
     let info = rustix::system::sysinfo();
     // The field types differ between architectures.
@@ -118,15 +119,15 @@ pub(crate) fn machine_memory() -> u64 {
     u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
 }
 
-/// Why a node could not start.
+/// The error of a node that could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// The API server refused something that the node needs.
+    /// The API server refused a request that the node needs.
     #[error("the node cannot register itself: {0}")]
     Register(#[from] kube::Error),
 }
 
-/// What all parts of a node share.
+/// Data that all parts of a node use.
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) options: NodeOptions,
@@ -134,11 +135,11 @@ pub(crate) struct Context {
     pub(crate) images: Arc<dyn ImageTable>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) recorder: Recorder,
-    /// Whether the node reports at all ([`Node::lose`]).
+    /// Whether the node reports to the API server (see [`Node::lose`]).
     connected: watch::Sender<bool>,
-    /// Counts changes of ConfigMaps, Secrets and claims, for those who wait for one.
+    /// Number of changes of ConfigMaps, Secrets and claims, for tasks that wait for a change.
     changes: watch::Sender<u64>,
-    /// Woken when the scheduler should look again.
+    /// Notified when the scheduler must run again.
     pub(crate) reschedule: Notify,
 }
 
@@ -158,7 +159,7 @@ impl Context {
     pub(crate) fn changed_or_after(&self, limit: Duration) -> BoxFuture<'static, ()> {
         let mut changes = self.changes.subscribe();
         async move {
-            // Neither outcome carries anything: in both cases it is time to look again.
+            // Both outcomes mean the same: it is time to check again.
             let _ = tokio::time::timeout(limit, changes.changed()).await;
         }
         .boxed()
@@ -180,7 +181,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Registers the node, takes up what still runs from before, and starts to schedule and run pods.
+    /// Registers the node, adopts containers that still run, and starts to schedule and run pods.
     pub async fn start(
         client: Client,
         options: NodeOptions,
@@ -220,25 +221,26 @@ impl Node {
         })
     }
 
-    /// The name of the node.
+    /// Returns the name of the node.
     pub fn name(&self) -> &str {
         &self.ctx.options.name
     }
 
-    /// Answers `pods/log`; hand it to [`Embedded::set_pod_logs`](crate::Embedded::set_pod_logs).
+    /// Returns the source of `pods/log` answers for [`Embedded::set_pod_logs`](crate::Embedded::set_pod_logs).
     pub fn logs(&self) -> Arc<dyn PodLogs> {
         Arc::new(logs::NodeLogs::new(Arc::clone(&self.ctx)))
     }
 
-    /// Plays a node that is cut off: containers go on, nothing is reported, and orders do not arrive. The node becomes
-    /// `NotReady`; after [`NodeOptions::eviction_after`] its pods are marked for deletion and stay.
+    /// Simulates a node without a connection. Containers keep running, nothing is reported, and changes do not
+    /// arrive. The node becomes `NotReady`. After [`NodeOptions::eviction_after`], its pods are marked for deletion
+    /// and stay.
     pub async fn lose(&self) -> Result<(), NodeError> {
         self.ctx.connected.send_replace(false);
         kubelet::register(&self.ctx, false).await?;
         Ok(())
     }
 
-    /// Ends [`Node::lose`]: the node reports what happened meanwhile and follows the orders that have piled up.
+    /// Ends [`Node::lose`]. The node reports what has happened since then and handles all changes that it missed.
     pub async fn recover(&self) -> Result<(), NodeError> {
         kubelet::register(&self.ctx, true).await?;
         self.ctx.connected.send_replace(true);
@@ -246,19 +248,21 @@ impl Node {
         Ok(())
     }
 
-    /// A graceful shutdown of the node: every pod is ended (with its own grace period, at most `grace`) and reported
-    /// as `Failed` with reason `Terminated` and condition `DisruptionTarget`, as a kubelet does before a reboot.
+    /// Shuts the node down gracefully. Every pod is stopped, with its own grace period but at most `grace`. It is
+    /// reported as `Failed` with reason `Terminated` and condition `DisruptionTarget`, as a kubelet does before a
+    /// reboot.
     pub async fn shutdown(mut self, grace: Duration) {
         self.draining.send_replace(Some(grace));
         if let Some(kubelet) = self.kubelet.take() {
-            // An error means that the task was cancelled with its runtime; then nothing is left to wait for.
+            // An error means that the task was canceled with its tokio runtime, and then there is nothing to wait
+            // for.
             let _ = kubelet.await;
         }
         self.tasks.shutdown().await;
     }
 
-    /// Stops the node and leaves the containers alone, as stopping a kubelet does: a node that is started later on
-    /// the same runtime and API server takes them up again.
+    /// Stops the node but not the containers, like stopping a kubelet. A node that is started later with the same
+    /// runtime and API server adopts them.
     pub async fn detach(mut self) {
         self.stopping.cancel();
         if let Some(kubelet) = self.kubelet.take() {

@@ -1,8 +1,8 @@
-//! The life of one pod on this node: a task that starts what can be started, waits for what happens next, and reports.
+//! The task of one pod on this node. It starts containers, waits for the next event and reports the status.
 //!
-//! Everything that takes time (reading volumes, preparing an image, starting, running, backing off) is a future in one
-//! set; each hands back a [`Done`]. Between two of them the state is consistent, and the status that follows from it
-//! goes to the [writer](super::writer), which may lag behind but always ends at the last one.
+//! Every slow operation (reading volumes, preparing an image, starting, running, backing off) is a future in one set.
+//! Each returns a [`WorkResult`]. Between two results the data is consistent. The status that follows from it goes to
+//! the [writer](super::writer), which may lag behind but always writes the last one.
 
 mod ending;
 
@@ -18,13 +18,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Context;
-use super::events::About;
+use super::events::InvolvedObject;
 use super::prepare::{self, Blocked};
 use super::runtime::{ContainerKey, ContainerSpec, Exit, Outgrown, PodKey, Recovered, Running, StartFailure, Volume};
-use super::status::{self, ContainerRecord, PodFacts, State, Terminated};
+use super::status::{self, ContainerRecord, PodRecord, RecordedState, Terminated};
 use super::termination;
 use super::volumes::{self, Problem};
-use super::writer::{Goal, StatusWriter};
+use super::writer::{DesiredPod, StatusWriter};
 
 /// The kubelet's back-off for containers and images: 10 s, doubling to 5 min.
 const BACKOFF_FIRST: Duration = Duration::from_secs(10);
@@ -32,26 +32,26 @@ const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// The kubelet's back-off for volumes.
 const MOUNT_FIRST: Duration = Duration::from_millis(500);
 const MOUNT_MAX: Duration = Duration::from_secs(122);
-/// A container that ran this long begins again with the first back-off.
+/// Seconds after which a running container's back-off is reset.
 const BACKOFF_RESET: i64 = 600;
-/// What an evicted pod's containers get to end.
+/// Grace period of an evicted pod's containers.
 const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
-/// What the node tells a pod's task.
+/// A command from the node to a pod's task.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// The pod as it is now.
+    /// The current pod.
     Update(Arc<Pod>),
-    /// The object is gone: end everything at once and write nothing.
+    /// The object no longer exists: stop everything immediately and write nothing.
     Gone,
     /// The node shuts down.
     Shutdown {
-        /// The longest grace period it allows.
+        /// The longest allowed grace period.
         grace: Duration,
     },
 }
 
-enum Done {
+enum WorkResult {
     Volumes(Result<Vec<Volume>, Problem>),
     Ready(usize, Box<Result<prepare::Launch, Blocked>>),
     Started(usize, Result<Running, StartFailure>),
@@ -63,7 +63,7 @@ enum Done {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum ContainerStep {
     Idle,
     Preparing,
     Starting,
@@ -72,74 +72,74 @@ enum Step {
     Ended,
 }
 
-struct Slot {
+struct ContainerSlot {
     container: Container,
     record: ContainerRecord,
-    step: Step,
+    step: ContainerStep,
     attempt: u32,
     failures: u32,
     stopping: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+enum TerminationCause {
     Deleted,
     Gone,
     Deadline,
     Evicted,
     Shutdown,
-    /// The main containers have ended and only sidecars are left.
-    Natural,
+    /// The main containers have ended, and only sidecars are left.
+    Completed,
 }
 
-struct Ending {
-    why: Why,
+struct Termination {
+    cause: TerminationCause,
     kill_at: Instant,
     killed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mounts {
+enum MountState {
     None,
     Working,
     Ready,
 }
 
-struct Life {
+struct PodWorker {
     ctx: Arc<Context>,
     pod: Arc<Pod>,
     key: PodKey,
-    slots: Vec<Slot>,
-    mounts: Mounts,
+    slots: Vec<ContainerSlot>,
+    mounts: MountState,
     mount_backoff: Duration,
-    work: FuturesUnordered<BoxFuture<'static, Done>>,
-    ending: Option<Ending>,
-    facts: PodFacts,
+    work: FuturesUnordered<BoxFuture<'static, WorkResult>>,
+    ending: Option<Termination>,
+    pod_record: PodRecord,
     status: k8s_openapi::api::core::v1::PodStatus,
     writer: Option<StatusWriter>,
 }
 
 /// Runs a pod until it has ended and its last status is written.
 pub(crate) async fn run(ctx: Arc<Context>, pod: Arc<Pod>, mut inbox: mpsc::UnboundedReceiver<Command>) {
-    let mut life = Life::new(ctx, pod);
-    life.recover().await;
-    life.consider_deletion();
+    let mut worker = PodWorker::new(ctx, pod);
+    worker.recover().await;
+    worker.consider_deletion();
     loop {
-        if life.advance() {
+        if worker.advance() {
             break;
         }
-        life.report();
-        let deadline = life.deadline();
-        let kill_at = life.ending.as_ref().filter(|e| !e.killed).map(|e| e.kill_at);
+        worker.report();
+        let deadline = worker.deadline();
+        let kill_at = worker.ending.as_ref().filter(|e| !e.killed).map(|e| e.kill_at);
         tokio::select! {
             biased;
-            command = inbox.recv() => life.command(command.unwrap_or(Command::Gone)),
-            Some(done) = life.work.next() => life.done(done),
-            () = until(kill_at) => life.kill(),
-            () = until(deadline), if life.ending.is_none() => life.exceed_deadline(),
+            command = inbox.recv() => worker.command(command.unwrap_or(Command::Gone)),
+            Some(done) = worker.work.next() => worker.done(done),
+            () = until(kill_at) => worker.kill(),
+            () = until(deadline), if worker.ending.is_none() => worker.exceed_deadline(),
         }
     }
-    life.finish(&mut inbox).await;
+    worker.finish(&mut inbox).await;
 }
 
 async fn until(time: Option<Instant>) {
@@ -149,7 +149,7 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-impl Life {
+impl PodWorker {
     fn new(ctx: Arc<Context>, pod: Arc<Pod>) -> Self {
         let key = PodKey {
             uid: pod.uid().unwrap_or_default(),
@@ -166,19 +166,19 @@ impl Life {
         };
         let slots = init
             .chain(spec.containers.into_iter().map(|c| (c, false)))
-            .map(|(container, init)| Slot {
+            .map(|(container, init)| ContainerSlot {
                 record: ContainerRecord {
                     name: container.name.clone(),
                     image: container.image.clone().unwrap_or_default(),
                     image_id: String::new(),
                     init,
                     sidecar: init && container.restart_policy.as_deref() == Some("Always"),
-                    state: State::waiting(waiting),
+                    state: RecordedState::waiting(waiting),
                     last: None,
                     restarts: 0,
                 },
                 container,
-                step: Step::Idle,
+                step: ContainerStep::Idle,
                 attempt: 0,
                 failures: 0,
                 stopping: false,
@@ -186,10 +186,10 @@ impl Life {
             .collect();
         let old = pod.status.clone().unwrap_or_default();
         let now = ctx.clock.now();
-        let facts = PodFacts {
+        let pod_record = PodRecord {
             start_time: Some(old.start_time.as_ref().map_or(now, |t| t.0)),
             container_prefix: ctx.runtime.name(),
-            ..PodFacts::default()
+            ..PodRecord::default()
         };
         let writer = StatusWriter::spawn(&ctx, &key);
         Self {
@@ -197,18 +197,18 @@ impl Life {
             pod,
             key,
             slots,
-            mounts: Mounts::None,
+            mounts: MountState::None,
             mount_backoff: MOUNT_FIRST,
             work: FuturesUnordered::new(),
             ending: None,
-            facts,
+            pod_record,
             status: old,
             writer: Some(writer),
         }
     }
 
-    /// Takes up what is left from before a restart of the node: running containers are adopted, ended ones counted,
-    /// and nothing is started twice.
+    /// Recovers from a restart of the node. Running containers are adopted, ended ones are counted, and nothing is
+    /// started twice.
     async fn recover(&mut self) {
         let old = self.status.clone();
         let known = |name: &str| {
@@ -237,7 +237,8 @@ impl Life {
                     let state = before.and_then(|s| s.state);
                     let ran = state.is_some_and(|s| s.running.is_some() || s.terminated.is_some());
                     if ran {
-                        // It ran, and the runtime has forgotten it: the end is unknown, and it must not run again.
+                        // The container ran, but the runtime no longer knows it. Its end is unknown, and it must not
+                        // run again.
                         let now = self.ctx.clock.now();
                         let exit = Exit {
                             code: 137,
@@ -269,9 +270,9 @@ impl Life {
             .unwrap_or("Always")
     }
 
-    /// Starts everything that may start now. True when the pod has ended.
+    /// Starts everything that can start now. Returns true if the pod has ended.
     fn advance(&mut self) -> bool {
-        let busy = |slot: &Slot| matches!(slot.step, Step::Starting | Step::Running);
+        let busy = |slot: &ContainerSlot| matches!(slot.step, ContainerStep::Starting | ContainerStep::Running);
         if self.ending.is_some() {
             self.terminate();
             return !self.slots.iter().any(busy);
@@ -279,27 +280,27 @@ impl Life {
         let init_failed = self
             .slots
             .iter()
-            .any(|s| s.record.init && !s.record.sidecar && s.step == Step::Ended && !s.record.init_passed());
+            .any(|s| s.record.init && !s.record.sidecar && s.step == ContainerStep::Ended && !s.record.init_passed());
         let main_ended = self
             .slots
             .iter()
             .filter(|s| !s.record.init)
-            .all(|s| s.step == Step::Ended);
+            .all(|s| s.step == ContainerStep::Ended);
         if init_failed || main_ended {
             if !self.slots.iter().any(busy) {
                 return true;
             }
             let kill_at = Instant::now() + self.grace();
-            self.ending = Some(Ending {
-                why: Why::Natural,
+            self.ending = Some(Termination {
+                cause: TerminationCause::Completed,
                 kill_at,
                 killed: false,
             });
             self.terminate();
             return false;
         }
-        if self.mounts == Mounts::None {
-            self.mounts = Mounts::Working;
+        if self.mounts == MountState::None {
+            self.mounts = MountState::Working;
             let (ctx, pod, key) = (Arc::clone(&self.ctx), Arc::clone(&self.pod), self.key.clone());
             self.work.push(
                 async move {
@@ -315,16 +316,16 @@ impl Life {
                             }),
                         Err(problem) => Err(problem),
                     };
-                    Done::Volumes(resolved)
+                    WorkResult::Volumes(resolved)
                 }
                 .boxed(),
             );
         }
-        if self.mounts != Mounts::Ready {
+        if self.mounts != MountState::Ready {
             return false;
         }
         for index in 0..self.slots.len() {
-            if self.slots[index].step == Step::Idle {
+            if self.slots[index].step == ContainerStep::Idle {
                 self.begin(index);
             }
             if self.slots[index].record.init && !self.slots[index].record.init_passed() {
@@ -336,43 +337,48 @@ impl Life {
 
     fn begin(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        slot.step = Step::Preparing;
+        slot.step = ContainerStep::Preparing;
         let (ctx, pod) = (Arc::clone(&self.ctx), Arc::clone(&self.pod));
         let (container, init) = (slot.container.clone(), slot.record.init);
         self.work.push(
-            async move { Done::Ready(index, Box::new(prepare::launch(&ctx, &pod, &container, init).await)) }.boxed(),
+            async move { WorkResult::Ready(index, Box::new(prepare::launch(&ctx, &pod, &container, init).await)) }
+                .boxed(),
         );
     }
 
-    fn done(&mut self, done: Done) {
+    fn done(&mut self, done: WorkResult) {
         match done {
-            Done::Volumes(Ok(volumes)) => {
-                self.mounts = Mounts::Ready;
-                self.facts.ready_to_start = true;
+            WorkResult::Volumes(Ok(volumes)) => {
+                self.mounts = MountState::Ready;
+                self.pod_record.ready_to_start = true;
                 let outgrown = self.ctx.runtime.outgrown(&self.key, &volumes);
-                self.work.push(outgrown.map(Done::Outgrown).boxed());
+                self.work.push(outgrown.map(WorkResult::Outgrown).boxed());
             }
-            Done::Volumes(Err(problem)) => self.mount_failed(&problem),
-            Done::RetryVolumes if self.mounts == Mounts::Working => self.mounts = Mounts::None,
-            Done::RetryVolumes => {}
-            Done::Ready(index, _) if self.ending.is_some() => self.slots[index].step = Step::Idle,
-            Done::Ready(index, result) => match *result {
+            WorkResult::Volumes(Err(problem)) => self.mount_failed(&problem),
+            WorkResult::RetryVolumes if self.mounts == MountState::Working => self.mounts = MountState::None,
+            WorkResult::RetryVolumes => {}
+            WorkResult::Ready(index, _) if self.ending.is_some() => self.slots[index].step = ContainerStep::Idle,
+            WorkResult::Ready(index, result) => match *result {
                 Ok(launch) => self.start(index, launch),
                 Err(blocked) => self.blocked(index, blocked),
             },
-            Done::Started(index, result) => self.started(index, result),
-            Done::Exited(index, exit, message) => {
+            WorkResult::Started(index, result) => self.started(index, result),
+            WorkResult::Exited(index, exit, message) => {
                 let id = match &self.slots[index].record.state {
-                    State::Running { id, .. } => id.clone(),
+                    RecordedState::Running { id, .. } => id.clone(),
                     _ => String::new(),
                 };
                 self.exited(index, &id, &exit, message);
             }
-            Done::BackedOff(index) if self.slots[index].step == Step::Backoff => self.image_back_off(index),
-            Done::BackedOff(_) => {}
-            Done::Retry(index) if self.slots[index].step == Step::Backoff => self.slots[index].step = Step::Idle,
-            Done::Retry(_) => {}
-            Done::Outgrown(outgrown) => self.evict(&outgrown),
+            WorkResult::BackedOff(index) if self.slots[index].step == ContainerStep::Backoff => {
+                self.image_back_off(index)
+            }
+            WorkResult::BackedOff(_) => {}
+            WorkResult::Retry(index) if self.slots[index].step == ContainerStep::Backoff => {
+                self.slots[index].step = ContainerStep::Idle
+            }
+            WorkResult::Retry(_) => {}
+            WorkResult::Outgrown(outgrown) => self.evict(&outgrown),
         }
     }
 
@@ -385,25 +391,27 @@ impl Life {
                 problem.volume, problem.message
             )
         };
-        self.ctx.recorder.warning(About::pod(&self.pod), "FailedMount", message);
+        self.ctx
+            .recorder
+            .warning(InvolvedObject::pod(&self.pod), "FailedMount", message);
         self.work.push(
             self.ctx
                 .changed_or_after(self.mount_backoff)
-                .map(|()| Done::RetryVolumes)
+                .map(|()| WorkResult::RetryVolumes)
                 .boxed(),
         );
         self.mount_backoff = (self.mount_backoff * 2).min(MOUNT_MAX);
     }
 
-    fn about(&self, index: usize) -> About {
+    fn about(&self, index: usize) -> InvolvedObject {
         let record = &self.slots[index].record;
-        About::container(&self.pod, &record.name, record.init)
+        InvolvedObject::container(&self.pod, &record.name, record.init)
     }
 
     fn blocked(&mut self, index: usize, blocked: Blocked) {
         let about = self.about(index);
         let slot = &mut self.slots[index];
-        slot.step = Step::Backoff;
+        slot.step = ContainerStep::Backoff;
         let retry = match &blocked {
             Blocked::Image { message } => {
                 let image = slot.record.image.clone();
@@ -413,7 +421,7 @@ impl Life {
                     format!("Failed to pull image {image:?}: {message}"),
                 );
                 self.ctx.recorder.warning(about, "Failed", "Error: ErrImagePull");
-                slot.record.state = State::Waiting {
+                slot.record.state = RecordedState::Waiting {
                     reason: "ErrImagePull".into(),
                     message: Some(message.clone()),
                 };
@@ -421,27 +429,27 @@ impl Life {
                 let after = backoff(slot.failures);
                 self.work.push(
                     tokio::time::sleep(Duration::from_secs(1))
-                        .map(move |()| Done::BackedOff(index))
+                        .map(move |()| WorkResult::BackedOff(index))
                         .boxed(),
                 );
                 tokio::time::sleep(after).boxed()
             }
             Blocked::Config { message } => {
                 self.ctx.recorder.warning(about, "Failed", format!("Error: {message}"));
-                slot.record.state = State::Waiting {
+                slot.record.state = RecordedState::Waiting {
                     reason: "CreateContainerConfigError".into(),
                     message: Some(message.clone()),
                 };
                 self.ctx.changed_or_after(BACKOFF_FIRST)
             }
         };
-        self.work.push(retry.map(move |()| Done::Retry(index)).boxed());
+        self.work.push(retry.map(move |()| WorkResult::Retry(index)).boxed());
     }
 
     fn image_back_off(&mut self, index: usize) {
         let about = self.about(index);
         let record = &mut self.slots[index].record;
-        let State::Waiting { reason, message } = &mut record.state else {
+        let RecordedState::Waiting { reason, message } = &mut record.state else {
             return;
         };
         if reason != "ErrImagePull" {
@@ -470,7 +478,7 @@ impl Life {
         let about = self.about(index);
         let key = self.container_key(index);
         let slot = &mut self.slots[index];
-        slot.step = Step::Starting;
+        slot.step = ContainerStep::Starting;
         slot.record.image_id = launch.image_id;
         self.ctx
             .recorder
@@ -485,7 +493,7 @@ impl Life {
         };
         let start = self.ctx.runtime.start(spec);
         self.work
-            .push(start.map(move |result| Done::Started(index, result)).boxed());
+            .push(start.map(move |result| WorkResult::Started(index, result)).boxed());
     }
 
     fn started(&mut self, index: usize, result: Result<Running, StartFailure>) {
@@ -501,7 +509,7 @@ impl Life {
             Err(failure) => {
                 self.ctx.recorder.warning(about, "Failed", format!("Error: {failure}"));
                 let now = self.ctx.clock.now();
-                // What containerd reports of a container that its runtime could not start.
+                // This is what containerd reports for a container that its runtime could not start.
                 let end = Terminated {
                     id: String::new(),
                     code: 128,
@@ -522,9 +530,9 @@ impl Life {
 
     fn adopt(&mut self, index: usize, running: Running) {
         let slot = &mut self.slots[index];
-        slot.step = Step::Running;
+        slot.step = ContainerStep::Running;
         slot.stopping = false;
-        slot.record.state = State::Running {
+        slot.record.state = RecordedState::Running {
             id: running.id,
             started_at: running.started_at,
         };
@@ -538,7 +546,7 @@ impl Life {
             async move {
                 let exit = running.exit.await;
                 let message = message(&ctx, &key, &exit, fallback, total).await;
-                Done::Exited(index, exit, message)
+                WorkResult::Exited(index, exit, message)
             }
             .boxed(),
         );
@@ -548,7 +556,7 @@ impl Life {
         self.slots[index].container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError")
     }
 
-    /// What a container left behind; the future borrows nothing, so that `self` stays free.
+    /// Reads a container's termination message. The future borrows nothing, so `self` stays usable.
     fn message_of(&self, index: usize, exit: Exit) -> impl Future<Output = Option<String>> + Send + use<> {
         let (ctx, key, fallback, total) = (
             Arc::clone(&self.ctx),
@@ -596,9 +604,9 @@ impl Life {
                 "OnFailure" => end.code != 0,
                 _ => !slot.record.init || end.code != 0,
             };
-        slot.record.state = State::Terminated(end.clone());
+        slot.record.state = RecordedState::Terminated(end.clone());
         if !again {
-            slot.step = Step::Ended;
+            slot.step = ContainerStep::Ended;
             return;
         }
         slot.failures = if reset { 0 } else { slot.failures };
@@ -611,11 +619,11 @@ impl Life {
         slot.attempt += 1;
         slot.record.restarts += 1;
         slot.record.last = Some(end);
-        slot.step = Step::Backoff;
+        slot.step = ContainerStep::Backoff;
         if !wait.is_zero() {
             let place = format!("{}_{}({})", self.key.name, self.key.namespace, self.key.uid);
             let name = &slot.record.name;
-            slot.record.state = State::Waiting {
+            slot.record.state = RecordedState::Waiting {
                 reason: "CrashLoopBackOff".into(),
                 message: Some(format!(
                     "back-off {}s restarting failed container={name} pod={place}",
@@ -626,7 +634,7 @@ impl Life {
             self.ctx.recorder.warning(about, "BackOff", text);
         }
         self.work
-            .push(tokio::time::sleep(wait).map(move |()| Done::Retry(index)).boxed());
+            .push(tokio::time::sleep(wait).map(move |()| WorkResult::Retry(index)).boxed());
     }
 
     fn report(&mut self) {
@@ -640,9 +648,9 @@ impl Life {
                 conditions.push(condition.clone());
             }
         }
-        let new = status::build(&self.pod, &records, &self.facts, &old, self.ctx.clock.now());
+        let new = status::build(&self.pod, &records, &self.pod_record, &old, self.ctx.clock.now());
         if new != self.status {
-            writer.write(Goal {
+            writer.write(DesiredPod {
                 status: new.clone(),
                 remove: false,
             });
@@ -651,16 +659,22 @@ impl Life {
     }
 
     async fn finish(mut self, inbox: &mut mpsc::UnboundedReceiver<Command>) {
-        self.facts.finished = true;
-        let initialized = self.slots.iter().any(|s| !s.record.init && s.step == Step::Ended);
-        let cut_short = self.ending.as_ref().is_some_and(|e| e.why != Why::Natural);
+        self.pod_record.finished = true;
+        let initialized = self
+            .slots
+            .iter()
+            .any(|s| !s.record.init && s.step == ContainerStep::Ended);
+        let cut_short = self
+            .ending
+            .as_ref()
+            .is_some_and(|e| e.cause != TerminationCause::Completed);
         let now = self.ctx.clock.now();
         for slot in self
             .slots
             .iter_mut()
-            .filter(|s| initialized && cut_short && s.step != Step::Ended)
+            .filter(|s| initialized && cut_short && s.step != ContainerStep::Ended)
         {
-            slot.record.state = State::Terminated(Terminated {
+            slot.record.state = RecordedState::Terminated(Terminated {
                 id: String::new(),
                 code: 137,
                 signal: None,
@@ -674,7 +688,7 @@ impl Life {
         if self.pod.metadata.deletion_timestamp.is_some()
             && let Some(writer) = &self.writer
         {
-            writer.write(Goal {
+            writer.write(DesiredPod {
                 status: self.status.clone(),
                 remove: true,
             });

@@ -1,26 +1,26 @@
-//! What happens between "this container is next" and its start: the image's environment and the configuration.
+//! Preparation of a container's start: the image's environment and the configuration.
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::Context;
 use super::environment;
-use super::events::About;
+use super::events::InvolvedObject;
 use super::images::{Image, ImageEnvironment, human_size};
 use super::launch::{Declaration, expand};
 use super::quantity;
 use super::runtime::Mount;
 
-/// Why a container cannot be started now.
+/// The reason why a container cannot be started now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked {
-    /// There is no environment for its image.
+    /// No environment exists for its image.
     Image { message: String },
-    /// Something that its configuration refers to is missing.
+    /// An object that its configuration refers to is missing.
     Config { message: String },
 }
 
-/// Everything for a start but its identity.
+/// All input of a start except for the container's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Launch {
     pub(crate) image_id: String,
@@ -30,7 +30,7 @@ pub(crate) struct Launch {
     pub(crate) cpu_limit_milli: Option<u64>,
 }
 
-/// Finds the image's environment, making it if need be, and reads the container's configuration.
+/// Finds the image's environment, creates it if necessary, and reads the container's configuration.
 pub(crate) async fn launch(ctx: &Context, pod: &Pod, container: &Container, init: bool) -> Result<Launch, Blocked> {
     let reference = container.image.clone().unwrap_or_default();
     let environment = image(ctx, pod, container, init, &reference).await?;
@@ -105,7 +105,7 @@ async fn image(
     init: bool,
     reference: &str,
 ) -> Result<ImageEnvironment, Blocked> {
-    let about = || About::container(pod, &container.name, init);
+    let about = || InvolvedObject::container(pod, &container.name, init);
     let preparation = match ctx.images.find(reference) {
         Some(Image::Ready(environment)) => {
             ctx.recorder.normal(

@@ -1,8 +1,8 @@
-//! `resource.Quantity`: what `500m`, `1Gi` and `2e3` are worth.
+//! Values of `resource.Quantity`, such as `500m`, `1Gi` and `2e3`.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-/// The value in thousandths, rounded up as Kubernetes rounds; `None` when the text is not a quantity.
+/// Returns the value in thousandths, rounded up as in Kubernetes, or `None` if the text is not a quantity.
 pub fn milli(quantity: &Quantity) -> Option<i128> {
     let text = quantity.0.trim();
     let digits = text
@@ -30,7 +30,7 @@ pub fn milli(quantity: &Quantity) -> Option<i128> {
     Some(if negative { -rounded } else { rounded })
 }
 
-/// The value in whole units (bytes, cores), rounded up; negative values count as zero.
+/// Returns the value in whole units (bytes, cores), rounded up. Negative values count as zero.
 pub fn units(quantity: &Quantity) -> Option<u64> {
     let milli = milli(quantity)?.max(0);
     u64::try_from((milli + 999) / 1000).ok()

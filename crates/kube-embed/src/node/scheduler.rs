@@ -1,4 +1,4 @@
-//! The scheduler: does the pod fit on the one node, and if not, what would a kube-scheduler say.
+//! The scheduler. It checks whether a pod fits on the one node and reports like kube-scheduler if it does not.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use tokio::sync::watch;
 
 use super::Context;
-use super::events::{About, Kind};
+use super::events::{EventType, InvolvedObject};
 use super::kubelet::{PodTable, is_terminal};
 use super::quantity;
 
 const SCHEDULER: &str = "default-scheduler";
 
-/// Binds pods until cancelled.
+/// Binds pods until canceled.
 pub(crate) async fn run(ctx: Arc<Context>, mut pods: watch::Receiver<PodTable>) {
-    // What was last said about each pod, so that a pod that cannot be placed is told once, not at every change.
-    let mut told: HashMap<String, String> = HashMap::new();
+    // The last message about each pod, so that an unschedulable pod is reported once and not at every change.
+    let mut reported: HashMap<String, String> = HashMap::new();
     loop {
         tokio::select! {
             changed = pods.changed() => if changed.is_err() { return },
@@ -32,7 +32,7 @@ pub(crate) async fn run(ctx: Arc<Context>, mut pods: watch::Receiver<PodTable>) 
             continue;
         }
         let table = pods.borrow_and_update().clone();
-        told.retain(|uid, _| table.contains_key(uid));
+        reported.retain(|uid, _| table.contains_key(uid));
         let mut waiting: Vec<_> = table.values().filter(|pod| is_waiting(pod)).cloned().collect();
         if waiting.is_empty() {
             continue;
@@ -49,7 +49,7 @@ pub(crate) async fn run(ctx: Arc<Context>, mut pods: watch::Receiver<PodTable>) 
         let node = match Api::<NodeObject>::all(ctx.client.clone()).get(&ctx.options.name).await {
             Ok(node) => node,
             Err(error) => {
-                tracing::warn!(%error, "the node object cannot be read; no pod is scheduled");
+                tracing::warn!(%error, "the node object cannot be read, so no pod is scheduled");
                 continue;
             }
         };
@@ -62,22 +62,22 @@ pub(crate) async fn run(ctx: Arc<Context>, mut pods: watch::Receiver<PodTable>) 
         }
         for pod in waiting {
             let uid = pod.uid().unwrap_or_default();
-            let verdict = match claims(&ctx, &pod).await {
+            let result = match claims(&ctx, &pod).await {
                 Some(problem) => Err(problem),
                 None => fits(&pod, &node, &used),
             };
-            match verdict {
+            match result {
                 Ok(()) => {
                     if bind(&ctx, &pod).await {
-                        told.remove(&uid);
+                        reported.remove(&uid);
                         used.add(&requests(&pod));
                     }
                 }
                 Err(problem) => {
                     let message = format!("0/1 nodes are available: {problem}.");
-                    if told.get(&uid) != Some(&message) {
+                    if reported.get(&uid) != Some(&message) {
                         refuse(&ctx, &pod, &message).await;
-                        told.insert(uid, message);
+                        reported.insert(uid, message);
                     }
                 }
             }
@@ -114,11 +114,16 @@ async fn bind(ctx: &Context, pod: &Pod) -> bool {
     match sent {
         Ok(_) => {
             let text = format!("Successfully assigned {namespace}/{name} to {node}");
-            ctx.recorder
-                .record(SCHEDULER, About::pod(pod), Kind::Normal, "Scheduled", text);
+            ctx.recorder.record(
+                SCHEDULER,
+                InvolvedObject::pod(pod),
+                EventType::Normal,
+                "Scheduled",
+                text,
+            );
             true
         }
-        // Deleted, replaced or bound by somebody else meanwhile: the watch says what it is now.
+        // The pod was deleted, replaced or bound by another client. The watch delivers its new state.
         Err(error) => {
             tracing::debug!(%error, namespace, pod = name, "pod not bound");
             false
@@ -127,8 +132,13 @@ async fn bind(ctx: &Context, pod: &Pod) -> bool {
 }
 
 async fn refuse(ctx: &Context, pod: &Pod, message: &str) {
-    ctx.recorder
-        .record(SCHEDULER, About::pod(pod), Kind::Warning, "FailedScheduling", message);
+    ctx.recorder.record(
+        SCHEDULER,
+        InvolvedObject::pod(pod),
+        EventType::Warning,
+        "FailedScheduling",
+        message,
+    );
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &pod.namespace().unwrap_or_default());
     let patch = serde_json::json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [{
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
@@ -165,7 +175,7 @@ async fn claims(ctx: &Context, pod: &Pod) -> Option<String> {
     None
 }
 
-/// Thousandths by resource name; `pods` counts pods.
+/// Thousandths by resource name. `pods` counts pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Used(BTreeMap<String, i128>);
 
@@ -192,11 +202,11 @@ impl Used {
     }
 }
 
-/// What a pod occupies: the sum over its main containers and sidecars, or the largest init container (beside the
-/// sidecars that were started before it) where that is more; and its overhead.
+/// Returns the resources of a pod: the sum over its main containers and sidecars, or the largest init container if
+/// that is more (with the sidecars that were started before it). The pod's overhead is added.
 fn requests(pod: &Pod) -> Used {
     let Some(spec) = &pod.spec else { return Used::default() };
-    // As the API server defaults them, a limit without a request is a request.
+    // As in the API server's defaults, a limit without a request is a request.
     let of = |c: &k8s_openapi::api::core::v1::Container| {
         let resources = c.resources.as_ref();
         let mut used = Used::of(resources.and_then(|r| r.limits.as_ref()));
@@ -242,7 +252,7 @@ fn fits(pod: &Pod, node: &NodeObject, used: &Used) -> Result<(), String> {
         for (name, wanted) in &requests(pod).0 {
             let free = room.0.get(name).copied().unwrap_or(0) - used.0.get(name).copied().unwrap_or(0);
             if *wanted > 0 && *wanted > free {
-                // Local disk is the machine's own and is not counted.
+                // Local disk space belongs to the machine and is not counted.
                 match name.as_str() {
                     "ephemeral-storage" => {}
                     "pods" => problems.push("1 Too many pods".to_owned()),
@@ -276,7 +286,7 @@ fn selected(spec: &PodSpec, node: &NodeObject) -> bool {
 fn matches(term: &NodeSelectorTerm, node: &NodeObject) -> bool {
     let (expressions, fields) = (term.match_expressions.as_deref(), term.match_fields.as_deref());
     let (expressions, fields) = (expressions.unwrap_or_default(), fields.unwrap_or_default());
-    // An empty term selects nothing.
+    // An empty term matches no node.
     !(expressions.is_empty() && fields.is_empty())
         && expressions
             .iter()

@@ -1,4 +1,4 @@
-//! From what is known about a pod's containers to its `PodStatus`: pure, and the rules of the kubelet.
+//! Computes the `PodStatus` from what is known about a pod's containers. It is pure and follows the kubelet's rules.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -15,17 +15,17 @@ pub(crate) struct ContainerRecord {
     pub(crate) name: String,
     pub(crate) image: String,
     pub(crate) image_id: String,
-    /// Whether it is an init container (sidecars are, too).
+    /// Whether it is an init container. Sidecars are init containers too.
     pub(crate) init: bool,
-    /// An init container that is restarted always: it runs beside the main containers.
+    /// Whether it is a sidecar: an init container that always restarts and runs beside the main containers.
     pub(crate) sidecar: bool,
-    pub(crate) state: State,
+    pub(crate) state: RecordedState,
     pub(crate) last: Option<Terminated>,
     pub(crate) restarts: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum State {
+pub(crate) enum RecordedState {
     Waiting { reason: String, message: Option<String> },
     Running { id: String, started_at: Timestamp },
     Terminated(Terminated),
@@ -42,7 +42,7 @@ pub(crate) struct Terminated {
     pub(crate) finished_at: Timestamp,
 }
 
-impl State {
+impl RecordedState {
     pub(crate) fn waiting(reason: &str) -> Self {
         Self::Waiting {
             reason: reason.into(),
@@ -53,17 +53,17 @@ impl State {
 
 impl ContainerRecord {
     pub(crate) fn is_running(&self) -> bool {
-        matches!(self.state, State::Running { .. })
+        matches!(self.state, RecordedState::Running { .. })
     }
 
     pub(crate) fn exit(&self) -> Option<&Terminated> {
         match &self.state {
-            State::Terminated(t) => Some(t),
+            RecordedState::Terminated(t) => Some(t),
             _ => None,
         }
     }
 
-    /// Whether an init container lets the next one begin.
+    /// Returns whether the next init container may start.
     pub(crate) fn init_passed(&self) -> bool {
         if self.sidecar {
             self.is_running() || self.exit().is_some()
@@ -73,32 +73,32 @@ impl ContainerRecord {
     }
 }
 
-/// The parts of a pod's state that no container holds.
+/// The parts of a pod's state that do not belong to a container.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct PodFacts {
-    /// Volumes are there and containers may start.
+pub(crate) struct PodRecord {
+    /// Whether volumes are ready and containers may start.
     pub(crate) ready_to_start: bool,
-    /// No container runs any more and none will be started.
+    /// Whether no container runs and none will be started.
     pub(crate) finished: bool,
-    /// Reason and message of a pod that the node itself ended (`DeadlineExceeded`, `Evicted`, `Terminated`).
-    pub(crate) verdict: Option<(String, String)>,
+    /// Reason and message of a pod that the node terminated (`DeadlineExceeded`, `Evicted`, `Terminated`).
+    pub(crate) failure: Option<(String, String)>,
     /// Conditions that the node adds (`DisruptionTarget`).
     pub(crate) extra: Vec<(String, String, String)>,
     pub(crate) start_time: Option<Timestamp>,
     pub(crate) container_prefix: &'static str,
 }
 
-/// Whether a pod of this phase never gets another.
+/// Returns whether a phase is final.
 pub(crate) fn is_terminal(phase: &str) -> bool {
     matches!(phase, "Succeeded" | "Failed")
 }
 
-/// The pod's phase.
-pub(crate) fn phase(records: &[ContainerRecord], facts: &PodFacts) -> &'static str {
+/// Returns the pod's phase.
+pub(crate) fn phase(records: &[ContainerRecord], pod_record: &PodRecord) -> &'static str {
     let main = || records.iter().filter(|r| !r.init);
-    if facts.finished {
+    if pod_record.finished {
         let all_succeeded = main().all(|r| r.exit().is_some_and(|t| t.code == 0));
-        return if all_succeeded && facts.verdict.is_none() {
+        return if all_succeeded && pod_record.failure.is_none() {
             "Succeeded"
         } else {
             "Failed"
@@ -107,29 +107,29 @@ pub(crate) fn phase(records: &[ContainerRecord], facts: &PodFacts) -> &'static s
     if records.iter().any(|r| r.init && !r.init_passed()) && main().all(|r| !r.is_running() && r.exit().is_none()) {
         return "Pending";
     }
-    if main().any(|r| matches!(r.state, State::Waiting { .. }) && r.last.is_none()) {
+    if main().any(|r| matches!(r.state, RecordedState::Waiting { .. }) && r.last.is_none()) {
         return "Pending";
     }
     if main().any(ContainerRecord::is_running) {
         return "Running";
     }
-    // Every main container has ended, and the node has not yet said that the pod has: sidecars are being stopped, a restart
-    // is due, or the node cleans up.
+    // Every main container has ended, but the node has not yet reported the end of the pod: sidecars are being
+    // stopped, a restart is due, or the node cleans up.
     "Running"
 }
 
-/// The whole status. `old` is the status as it was last known; conditions keep their transition times, and conditions
-/// of others stay.
+/// Returns the whole status. `old` is the last known status. Conditions keep their transition times, and conditions
+/// of other clients stay.
 pub(crate) fn build(
     pod: &Pod,
     records: &[ContainerRecord],
-    facts: &PodFacts,
+    pod_record: &PodRecord,
     old: &PodStatus,
     now: Timestamp,
 ) -> PodStatus {
-    let phase = phase(records, facts);
+    let phase = phase(records, pod_record);
     let ended = is_terminal(phase);
-    let status_of = |r: &ContainerRecord| container_status(r, facts.container_prefix, ended);
+    let status_of = |r: &ContainerRecord| container_status(r, pod_record.container_prefix, ended);
     let statuses = |init: bool| {
         let list: Vec<_> = records.iter().filter(|r| r.init == init).map(status_of).collect();
         (!list.is_empty()).then_some(list)
@@ -142,7 +142,7 @@ pub(crate) fn build(
     };
     conditions.set(
         "PodReadyToStartContainers",
-        facts.ready_to_start && !ended,
+        pod_record.ready_to_start && !ended,
         "",
         String::new(),
     );
@@ -177,11 +177,11 @@ pub(crate) fn build(
     conditions.set("Ready", ready, reason, message.clone());
     conditions.set("ContainersReady", ready, reason, message);
     conditions.set("PodScheduled", true, "", String::new());
-    for (type_, reason, message) in &facts.extra {
+    for (type_, reason, message) in &pod_record.extra {
         conditions.set(type_, true, reason, message.clone());
     }
 
-    let (reason, message) = match &facts.verdict {
+    let (reason, message) = match &pod_record.failure {
         Some((reason, message)) if ended => (Some(reason.clone()), Some(message.clone())),
         _ => (None, None),
     };
@@ -195,10 +195,10 @@ pub(crate) fn build(
         container_statuses: statuses(false),
         host_ip: Some(ip.clone()),
         host_ips: Some(vec![HostIP { ip: ip.clone() }]),
-        pod_ip: facts.ready_to_start.then(|| ip.clone()),
-        pod_ips: facts.ready_to_start.then(|| vec![PodIP { ip }]),
+        pod_ip: pod_record.ready_to_start.then(|| ip.clone()),
+        pod_ips: pod_record.ready_to_start.then(|| vec![PodIP { ip }]),
         qos_class: Some(qos_class(pod).to_owned()),
-        start_time: facts.start_time.map(Time),
+        start_time: pod_record.start_time.map(Time),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
     }
@@ -241,7 +241,7 @@ fn container_status(record: &ContainerRecord, prefix: &str, ended: bool) -> Cont
     let terminated = |t: &Terminated| ContainerStateTerminated {
         container_id: id(&t.id),
         exit_code: t.code,
-        // The kubelet leaves `signal` to the runtime, and containerd reports 128 + signal alone; both are kept here.
+        // The kubelet leaves `signal` to the runtime, and containerd reports only 128 + signal. This status has both.
         signal: t.signal,
         reason: Some(t.reason.clone()),
         message: t.message.clone(),
@@ -249,28 +249,28 @@ fn container_status(record: &ContainerRecord, prefix: &str, ended: bool) -> Cont
         finished_at: Some(Time(t.finished_at)),
     };
     let state = match &record.state {
-        State::Waiting { reason, message } => ContainerState {
+        RecordedState::Waiting { reason, message } => ContainerState {
             waiting: Some(ContainerStateWaiting {
                 reason: Some(reason.clone()),
                 message: message.clone(),
             }),
             ..ContainerState::default()
         },
-        State::Running { started_at, .. } => ContainerState {
+        RecordedState::Running { started_at, .. } => ContainerState {
             running: Some(ContainerStateRunning {
                 started_at: Some(Time(*started_at)),
             }),
             ..ContainerState::default()
         },
-        State::Terminated(t) => ContainerState {
+        RecordedState::Terminated(t) => ContainerState {
             terminated: Some(terminated(t)),
             ..ContainerState::default()
         },
     };
     let current = match &record.state {
-        State::Running { id, .. } => id.as_str(),
-        State::Terminated(t) => t.id.as_str(),
-        State::Waiting { .. } => record.last.as_ref().map_or("", |t| t.id.as_str()),
+        RecordedState::Running { id, .. } => id.as_str(),
+        RecordedState::Terminated(t) => t.id.as_str(),
+        RecordedState::Waiting { .. } => record.last.as_ref().map_or("", |t| t.id.as_str()),
     };
     ContainerStatus {
         name: record.name.clone(),
@@ -293,7 +293,7 @@ fn container_status(record: &ContainerRecord, prefix: &str, ended: bool) -> Cont
     }
 }
 
-/// The pod's quality of service class.
+/// Returns the pod's quality of service class.
 pub(crate) fn qos_class(pod: &Pod) -> &'static str {
     let Some(spec) = &pod.spec else { return "BestEffort" };
     let (mut any, mut guaranteed) = (false, true);
@@ -329,7 +329,7 @@ mod tests {
         .unwrap()
     }
 
-    fn record(name: &str, init: bool, state: State) -> ContainerRecord {
+    fn record(name: &str, init: bool, state: RecordedState) -> ContainerRecord {
         ContainerRecord {
             name: name.into(),
             image: "i".into(),
@@ -342,8 +342,8 @@ mod tests {
         }
     }
 
-    fn done(code: i32) -> State {
-        State::Terminated(Terminated {
+    fn done(code: i32) -> RecordedState {
+        RecordedState::Terminated(Terminated {
             id: "x".into(),
             code,
             signal: None,
@@ -354,8 +354,8 @@ mod tests {
         })
     }
 
-    fn running() -> State {
-        State::Running {
+    fn running() -> RecordedState {
+        RecordedState::Running {
             id: "x".into(),
             started_at: Timestamp::UNIX_EPOCH,
         }
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn phases_of_a_pod_that_never_restarts() {
-        let waiting = || State::waiting("PodInitializing");
+        let waiting = || RecordedState::waiting("PodInitializing");
         let cases: Vec<(&str, Vec<ContainerRecord>, bool, &str)> = vec![
             (
                 "init runs",
@@ -415,20 +415,20 @@ mod tests {
             ),
         ];
         for (name, records, finished, expected) in cases {
-            let facts = PodFacts {
+            let pod_record = PodRecord {
                 finished,
-                ..PodFacts::default()
+                ..PodRecord::default()
             };
-            assert_eq!(phase(&records, &facts), expected, "{name}");
+            assert_eq!(phase(&records, &pod_record), expected, "{name}");
         }
     }
 
     #[test]
     fn conditions_keep_their_times_and_those_of_others() {
         let records = [record("a", false, running())];
-        let facts = PodFacts {
+        let pod_record = PodRecord {
             ready_to_start: true,
-            ..PodFacts::default()
+            ..PodRecord::default()
         };
         let foreign = PodCondition {
             type_: "Other".into(),
@@ -439,17 +439,17 @@ mod tests {
             conditions: Some(vec![foreign]),
             ..PodStatus::default()
         };
-        let first = build(&pod("Never"), &records, &facts, &old, Timestamp::UNIX_EPOCH);
+        let first = build(&pod("Never"), &records, &pod_record, &old, Timestamp::UNIX_EPOCH);
         let later = Timestamp::from_second(60).unwrap();
-        let second = build(&pod("Never"), &records, &facts, &first, later);
+        let second = build(&pod("Never"), &records, &pod_record, &first, later);
         assert_eq!(first, second, "nothing changed, so nothing may differ");
         assert!(second.conditions.as_ref().unwrap().iter().any(|c| c.type_ == "Other"));
         let third = build(
             &pod("Never"),
             &[record("a", false, done(0))],
-            &PodFacts {
+            &PodRecord {
                 finished: true,
-                ..facts
+                ..pod_record
             },
             &second,
             later,
@@ -468,17 +468,17 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_fails_a_pod_whose_containers_ended_well() {
-        let verdict = Some(("DeadlineExceeded".to_owned(), "too long".to_owned()));
-        let facts = PodFacts {
+    fn a_failure_reason_fails_a_pod_whose_containers_ended_well() {
+        let failure = Some(("DeadlineExceeded".to_owned(), "too long".to_owned()));
+        let pod_record = PodRecord {
             finished: true,
-            verdict,
-            ..PodFacts::default()
+            failure,
+            ..PodRecord::default()
         };
         let status = build(
             &pod("Never"),
             &[record("a", false, done(0))],
-            &facts,
+            &pod_record,
             &PodStatus::default(),
             Timestamp::UNIX_EPOCH,
         );

@@ -1,24 +1,25 @@
-//! Termination messages: how much of what a container left behind reaches its status.
+//! Termination messages: which part of a container's message appears in its status.
 //!
-//! The kubelet reads at most the *last* 4 KiB of the file, and then lets each container keep the *first* `12 KiB / n`
-//! of it, where n counts all containers of the pod, init containers too. Where the policy is `FallbackToLogsOnError`,
-//! the file is empty and the container failed, the last 80 lines of the log, at most 2 KiB, take its place.
+//! The kubelet reads at most the *last* 4 KiB of the file. Each container then keeps the *first* `12 KiB / n` of it,
+//! where n is the number of all containers of the pod, including init containers. The end of the log replaces the
+//! message (at most 80 lines and 2 KiB) if the policy is `FallbackToLogsOnError`, the file is empty and the container
+//! failed.
 
-/// What the kubelet reads of a termination message file.
+/// Bytes that the kubelet reads of a termination message file.
 pub const FILE_LIMIT: usize = 4096;
-/// What all containers of a pod share.
+/// Bytes that all containers share.
 pub const POD_LIMIT: usize = 12 * 1024;
-/// What the fallback to logs takes.
+/// Bytes that the fallback to logs reads.
 pub const LOG_LIMIT: usize = 2048;
-/// How many lines the fallback to logs takes.
+/// Lines that the fallback to logs reads.
 pub const LOG_LINES: usize = 80;
 
-/// The bytes each container may keep in the status.
+/// Returns how many bytes each container may keep in the status.
 pub fn share(containers: usize) -> usize {
     POD_LIMIT / containers.max(1)
 }
 
-/// The message for the status: `file` is what the container wrote, `log` the end of its log if the fallback applies.
+/// Returns the message for the status. `file` is the container's message, and `log` is the end of its log.
 pub fn message(file: &[u8], log: Option<&[u8]>, containers: usize) -> Option<String> {
     let bytes = match (file.is_empty(), log) {
         (true, Some(log)) => last_lines(log, LOG_LINES, LOG_LIMIT),
@@ -33,12 +34,12 @@ pub fn message(file: &[u8], log: Option<&[u8]>, containers: usize) -> Option<Str
     (!text.is_empty()).then_some(text)
 }
 
-/// The end of a log: at most this many lines and bytes.
+/// Returns the end of a log, limited to this many lines and bytes.
 pub fn last_lines(log: &[u8], lines: usize, limit: usize) -> &[u8] {
     let log = &log[log.len().saturating_sub(limit)..];
     let mut seen = 0;
     for (at, byte) in log.iter().enumerate().rev() {
-        // The newline that ends the last line begins no further one.
+        // The newline at the end of the last line does not begin another line.
         if *byte == b'\n' && at + 1 < log.len() {
             seen += 1;
             if seen == lines {

@@ -1,4 +1,4 @@
-//! From a pod's `volumes` to what a runtime has to put on disk.
+//! Converts a pod's `volumes` to the contents that a runtime writes to disk.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use super::fields;
 use super::quantity;
 use super::runtime::{Volume, VolumeContent, VolumeFile};
 
-/// Why a volume cannot be set up now.
+/// The reason why a volume cannot be set up now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) volume: String,
     pub(crate) message: String,
 }
 
-/// Reads everything the pod's volumes refer to.
+/// Reads all objects that the pod's volumes refer to.
 pub(crate) async fn resolve(client: &Client, pod: &Pod) -> Result<Vec<Volume>, Problem> {
     let mut volumes = Vec::new();
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
@@ -155,7 +155,8 @@ async fn secret(client: &Client, pod: &Pod, name: &str, keys: &Keys<'_>) -> Resu
     });
     let mut files = select(data, &format!("secret {name:?}"), keys, 0o600)?;
     for file in &mut files {
-        // All containers of this node run as one user, and the machine has others: nobody else may read a secret.
+        // All containers of this node run as one user, and the machine has other users. They must not be able to read
+        // a secret.
         file.mode &= 0o700;
     }
     Ok(files)
@@ -219,7 +220,7 @@ fn downward(pod: &Pod, items: &[DownwardAPIVolumeFile], mode: Option<i32>) -> Re
     Ok(files)
 }
 
-/// A path that stays below the volume; the API server of a cluster checks the same.
+/// Checks that a path stays below the volume. The API server of a cluster checks the same.
 fn relative(path: &str) -> Result<String, String> {
     if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part == "..") {
         return Err(format!("path {path:?} must be relative and must not contain '..'"));
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_unless_optional() {
+    fn a_missing_key_is_an_error_unless_optional() {
         let items = [KeyToPath {
             key: "c".into(),
             path: "c".into(),

@@ -1,4 +1,4 @@
-//! Writes a pod's status: always the newest one, never an older one after it, and again until it is written.
+//! Writes a pod's status. The newest status is written, never an older one after it, and failed writes are retried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use super::status::is_terminal;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// What is to be true of the pod in the API.
+/// The desired state of the pod in the API.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Goal {
+pub(crate) struct DesiredPod {
     pub(crate) status: PodStatus,
-    /// Whether the object is to be removed once the status is written.
+    /// Whether the object is deleted after the status is written.
     pub(crate) remove: bool,
 }
 
-/// Writes one pod's status in a task of its own.
+/// Writes one pod's status in a separate task.
 pub(crate) struct StatusWriter {
-    goal: watch::Sender<Option<Goal>>,
+    desired: watch::Sender<Option<DesiredPod>>,
     task: AbortOnDrop,
 }
 
@@ -39,37 +39,37 @@ impl Drop for AbortOnDrop {
 
 impl StatusWriter {
     pub(crate) fn spawn(ctx: &Arc<Context>, key: &PodKey) -> Self {
-        let (goal, goals) = watch::channel(None);
+        let (desired, updates) = watch::channel(None);
         Self {
-            goal,
-            task: AbortOnDrop(tokio::spawn(work(Arc::clone(ctx), key.clone(), goals))),
+            desired,
+            task: AbortOnDrop(tokio::spawn(work(Arc::clone(ctx), key.clone(), updates))),
         }
     }
 
-    pub(crate) fn write(&self, goal: Goal) {
-        self.goal.send_replace(Some(goal));
+    pub(crate) fn write(&self, desired: DesiredPod) {
+        self.desired.send_replace(Some(desired));
     }
 
-    /// Waits until the last goal is reached.
+    /// Waits until the last desired state is written.
     pub(crate) async fn finish(mut self) {
-        drop(self.goal);
-        // The task ends by itself, or was cancelled with the runtime; either way nothing is left to wait for.
+        drop(self.desired);
+        // The task has ended or was canceled with the tokio runtime. In both cases there is nothing to wait for.
         let _ = (&mut self.task.0).await;
     }
 }
 
-async fn work(ctx: Arc<Context>, key: PodKey, mut goals: watch::Receiver<Option<Goal>>) {
+async fn work(ctx: Arc<Context>, key: PodKey, mut updates: watch::Receiver<Option<DesiredPod>>) {
     let mut written: Option<PodStatus> = None;
-    while goals.changed().await.is_ok() {
+    while updates.changed().await.is_ok() {
         let mut delay = RETRY_FIRST;
         loop {
             ctx.reporting().await;
-            let Some(goal) = goals.borrow_and_update().clone() else {
+            let Some(desired) = updates.borrow_and_update().clone() else {
                 break;
             };
-            match reach(&ctx, &key, &goal, &mut written).await {
+            match write(&ctx, &key, &desired, &mut written).await {
                 Ok(true) => break,
-                // The pod is gone: nothing is left to report on.
+                // The pod no longer exists, so there is nothing to report.
                 Ok(false) => return,
                 Err(error) => {
                     tracing::warn!(%error, namespace = key.namespace, pod = key.name, "pod status not written, trying again");
@@ -81,39 +81,44 @@ async fn work(ctx: Arc<Context>, key: PodKey, mut goals: watch::Receiver<Option<
     }
 }
 
-async fn reach(ctx: &Context, key: &PodKey, goal: &Goal, written: &mut Option<PodStatus>) -> Result<bool, kube::Error> {
-    if let Some(held) = held(&goal.status, written.as_ref())
-        && !put(ctx, key, &held, written).await?
+async fn write(
+    ctx: &Context,
+    key: &PodKey,
+    desired: &DesiredPod,
+    written: &mut Option<PodStatus>,
+) -> Result<bool, kube::Error> {
+    if let Some(intermediate) = intermediate(&desired.status, written.as_ref())
+        && !patch_status(ctx, key, &intermediate, written).await?
     {
         return Ok(false);
     }
-    if !put(ctx, key, &goal.status, written).await? {
+    if !patch_status(ctx, key, &desired.status, written).await? {
         return Ok(false);
     }
-    if goal.remove {
+    if desired.remove {
         return remove(ctx, key).await.map(|()| false);
     }
     Ok(true)
 }
 
-/// What is told before a pod's last phase: the ends of its containers, with the phase that it had. A kubelet holds the phase
-/// back until it has cleaned up behind the containers (its status manager's `mergePodStatus`), so that everybody sees a pod
-/// that is `Running` and of which nothing runs.
-fn held(goal: &PodStatus, written: Option<&PodStatus>) -> Option<PodStatus> {
+/// Returns the status that is written before a pod's last phase: the ends of its containers with the previous phase.
+/// A kubelet delays the phase until it has cleaned up after the containers (its status manager's `mergePodStatus`).
+/// Clients therefore see a pod that is `Running` without a running container.
+fn intermediate(desired: &PodStatus, written: Option<&PodStatus>) -> Option<PodStatus> {
     let written = written?;
     let is_last = |status: &PodStatus| is_terminal(status.phase.as_deref().unwrap_or_default());
-    let told = written.container_statuses == goal.container_statuses
-        && written.init_container_statuses == goal.init_container_statuses;
-    (is_last(goal) && !is_last(written) && !told).then(|| PodStatus {
+    let is_reported = written.container_statuses == desired.container_statuses
+        && written.init_container_statuses == desired.init_container_statuses;
+    (is_last(desired) && !is_last(written) && !is_reported).then(|| PodStatus {
         phase: written.phase.clone(),
         reason: written.reason.clone(),
         message: written.message.clone(),
-        ..goal.clone()
+        ..desired.clone()
     })
 }
 
-/// Writes a status that is not written yet. False when the pod is gone.
-async fn put(
+/// Writes a status unless it is already written. Returns false if the pod no longer exists.
+async fn patch_status(
     ctx: &Context,
     key: &PodKey,
     status: &PodStatus,
@@ -121,10 +126,10 @@ async fn put(
 ) -> Result<bool, kube::Error> {
     if written.as_ref() != Some(status) {
         let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &key.namespace);
-        // The uid makes the server refuse the patch if a new pod has taken the name.
+        // With the uid, the server refuses the patch if a new pod has taken the name.
         let mut patch = serde_json::json!({"metadata": {"uid": key.uid}, "status": status});
-        // Conditions are merged one by one, so that those of others stay; what a condition no longer says must then be
-        // taken out by name.
+        // Conditions are merged one by one, so conditions of other clients stay. A field that is no longer set must
+        // therefore be removed by name.
         for condition in patch["status"]["conditions"].as_array_mut().into_iter().flatten() {
             for field in ["reason", "message"] {
                 if condition.get(field).is_none() {
@@ -144,7 +149,7 @@ async fn put(
     Ok(true)
 }
 
-/// Removes a pod's object after its containers have ended.
+/// Deletes a pod's object after its containers have ended.
 pub(crate) async fn remove(ctx: &Context, key: &PodKey) -> Result<(), kube::Error> {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let params = DeleteParams {
@@ -162,7 +167,7 @@ pub(crate) async fn remove(ctx: &Context, key: &PodKey) -> Result<(), kube::Erro
     }
 }
 
-/// Not found, or another pod of that name.
+/// Returns whether the pod is not found or another pod has its name.
 fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
 }

@@ -1,9 +1,9 @@
 //! OpenAPI v3 documents for kubectl and other schema-driven clients.
 //!
-//! kubectl asks for `application/json` documents: `apply` and `edit` look up which query parameters
-//! and patch formats a kind's PATCH takes and which lists merge by which key, `explain` prints the
-//! descriptions. Other clients may prefer `application/com.github.proto-openapi.spec.v3@v1.0+protobuf`
-//! in `Accept`; the server answers JSON whenever JSON is acceptable and 406 when it is not.
+//! kubectl requests `application/json` documents. `apply` and `edit` look up the query parameters and patch formats
+//! of a kind's PATCH, and the merge keys of lists. `explain` prints the descriptions. Other clients may prefer
+//! `application/com.github.proto-openapi.spec.v3@v1.0+protobuf` in `Accept`. The server answers with JSON if JSON is
+//! acceptable and with 406 otherwise.
 
 mod paths;
 mod schemas;
@@ -12,17 +12,18 @@ use serde_json::{Map, Value, json};
 
 use crate::resource::ResourceInfo;
 
-/// What a document is made of: the resources of one group version and, for kinds of CRDs, their schema.
+/// The input of a document: the resources of one group version and, for kinds of CRDs, their schema.
 #[derive(Clone, Copy, Debug)]
-pub struct Described<'a> {
+pub(crate) struct Described<'a> {
     /// The resource.
-    pub resource: &'a ResourceInfo,
+    pub(crate) resource: &'a ResourceInfo,
     /// `openAPIV3Schema` of a custom kind.
-    pub schema: Option<&'a Value>,
+    pub(crate) schema: Option<&'a Value>,
 }
 
-/// The document of `/openapi/v3`: every group version path (`api/v1`, `apis/GROUP/VERSION`) with the hash of its document.
-pub fn v3_root(group_versions: &[(String, String)]) -> Value {
+/// Returns the document of `/openapi/v3`: every group version path (`api/v1`, `apis/GROUP/VERSION`) with the hash of
+/// its document.
+pub(crate) fn v3_root(group_versions: &[(String, String)]) -> Value {
     let paths: Map<String, Value> = group_versions
         .iter()
         .map(|(path, hash)| {
@@ -35,8 +36,8 @@ pub fn v3_root(group_versions: &[(String, String)]) -> Value {
     json!({ "paths": paths })
 }
 
-/// The document of one group version: its paths, and every schema that they lead to.
-pub fn v3_document(group: &str, version: &str, resources: &[Described<'_>]) -> Value {
+/// Returns the document of one group version: its paths and every schema that they refer to.
+pub(crate) fn v3_document(group: &str, version: &str, resources: &[Described<'_>]) -> Value {
     let mut paths = Map::new();
     let mut components = schemas::Components::default();
     for described in resources {

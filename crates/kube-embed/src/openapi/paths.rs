@@ -32,7 +32,7 @@ const FORCE: (&str, &str, &str) = (
     "Force re-acquires conflicting fields owned by other people. Only for apply requests.",
 );
 
-/// Adds all paths of a resource; `schema` is the name of its kind's schema.
+/// Adds all paths of a resource. `schema` is the name of its kind's schema.
 pub(super) fn add(paths: &mut Map<String, Value>, described: &Described<'_>, schema: &str) {
     let resource = described.resource;
     let prefix = if resource.group.is_empty() {
@@ -73,7 +73,7 @@ fn item_operations(described: &Described<'_>, schema: &str) -> Value {
     let resource = described.resource;
     let write = [DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION];
     let patch = [DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE];
-    // Custom resources have no strategy to merge by: clients take that from this list.
+    // Custom resources have no merge strategies. Clients detect that from this list.
     let formats: &[&str] = match described.schema {
         None => &[APPLY, JSON_PATCH, MERGE_PATCH, STRATEGIC],
         Some(_) => &[APPLY, JSON_PATCH, MERGE_PATCH],
@@ -99,7 +99,7 @@ fn operation(
         .map(|(name, kind, text)| json!({"name": name, "in": "query", "description": text, "schema": {"type": kind, "uniqueItems": true}}))
         .collect();
     let returned = json!({"schema": {"$ref": format!("#/components/schemas/{schema}")}});
-    // Lists have no schema of their own here: no client needs it.
+    // Lists have no schema of their own, because no client needs it.
     let responses = if action == "list" || action == "deletecollection" {
         json!({"200": {"description": "OK"}})
     } else {

@@ -12,7 +12,7 @@ use crate::schema::builtin::tables;
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// The built-in definitions with everything that clients merge by.
+/// The built-in definitions with all information that clients need for merging.
 static PUBLISHED: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     let mut published = BUILTINS.definitions.clone();
     for (name, schema) in &mut published {
@@ -38,7 +38,7 @@ fn gvk(group: &str, version: &str, kind: &str) -> Value {
 }
 
 fn publish(name: &str, schema: &mut Value) {
-    // Two kinds of values have two JSON types, which plain OpenAPI has to say this way.
+    // Two kinds of values have two JSON types. Plain OpenAPI expresses this with `oneOf`.
     if schema.get("x-kubernetes-int-or-string").is_some() {
         let description = schema["description"].take();
         *schema = match name.rsplit('.').next() {
@@ -64,7 +64,7 @@ fn publish(name: &str, schema: &mut Value) {
     }
 }
 
-/// The schemas that a document needs: those of its kinds and all that they refer to.
+/// The schemas that a document needs: those of its kinds and all schemas that they refer to.
 #[derive(Default)]
 pub(super) struct Components {
     schemas: Map<String, Value>,
@@ -121,7 +121,7 @@ impl Components {
     }
 }
 
-/// The description of a field that all objects have.
+/// Returns the description of a field that all objects have.
 fn described_field(name: &str) -> Value {
     PUBLISHED
         .get("io.k8s.api.core.v1.Pod")

@@ -1,4 +1,4 @@
-//! What kubectl reads in the documents, looked up as kubectl looks it up.
+//! The documents contain what kubectl reads. The tests look it up as kubectl does.
 
 use serde_json::{Value, json};
 
@@ -62,14 +62,14 @@ fn references<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
+fn every_reference_resolves() {
     let all = documents().into_iter().map(|(.., d)| d).chain([widgets()]);
     for document in all {
         let mut found = Vec::new();
         references(&document, &mut found);
         assert!(!found.is_empty());
         for reference in found {
-            // Names hold dots, not slashes, so that the reference is a JSON pointer as it stands.
+            // Names contain dots and no slashes, so the reference is already a JSON pointer.
             assert!(
                 document.pointer(reference.trim_start_matches('#')).is_some(),
                 "{reference}"
@@ -78,9 +78,9 @@ fn every_reference_leads_somewhere() {
     }
 }
 
-/// `kubectl apply` looks for the PATCH of a kind and its query parameters and formats.
+/// `kubectl apply` reads a kind's PATCH operation, its query parameters and its formats.
 #[test]
-fn patch_operations_tell_parameters_and_formats() {
+fn patch_operations_list_parameters_and_formats() {
     let patch = |document: &Value, path: &str| document["paths"][path]["patch"].clone();
     let pod = patch(&core(), "/api/v1/namespaces/{namespace}/pods/{name}");
     let widget = patch(
@@ -133,7 +133,7 @@ fn merge_keys_are_published() {
     assert!(schemas["io.k8s.apimachinery.pkg.api.resource.Quantity"]["oneOf"].is_array());
 }
 
-/// `kubectl explain` finds the kind by a path's operation, and the schema by the kind.
+/// `kubectl explain` finds the kind by a path's operation and the schema by the kind.
 #[test]
 fn explain_finds_descriptions() {
     for (document, path, name) in [

@@ -8,9 +8,9 @@ use super::PatchError;
 
 /// Applies a JSON patch.
 ///
-/// As the API server's library does, `test` takes a missing value for `null`: controllers use that to
-/// say "there are no finalizers yet"; and `replace` adds a field that an object does not have.
-pub fn json(target: &Value, operations: &Value) -> Result<Value, PatchError> {
+/// Two rules follow the API server's library. `test` treats a missing value as `null`, which controllers use for
+/// "there are no finalizers yet". `replace` adds a field that an object does not have.
+pub(crate) fn json(target: &Value, operations: &Value) -> Result<Value, PatchError> {
     let Value::Array(list) = operations else {
         return Err(PatchError::Malformed(
             "error decoding patch: it must be a list of operations".into(),
@@ -46,7 +46,7 @@ pub fn json(target: &Value, operations: &Value) -> Result<Value, PatchError> {
     Ok(patched)
 }
 
-/// Whether a path means a field of an object that is there, whatever the field is.
+/// Returns whether a path refers to a field of an existing object. The field itself may be missing.
 fn is_field(document: &Value, path: &Pointer) -> bool {
     path.parent()
         .and_then(|parent| parent.resolve(document).ok())

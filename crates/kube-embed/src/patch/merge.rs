@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// Applies a merge patch: objects merge, `null` removes, everything else replaces.
-pub fn merge(target: &Value, patch: &Value) -> Value {
+/// Applies a merge patch: objects merge, `null` removes, and every other value replaces.
+pub(crate) fn merge(target: &Value, patch: &Value) -> Value {
     let mut merged = target.clone();
     merge_into(&mut merged, patch);
     merged

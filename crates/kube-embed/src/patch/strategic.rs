@@ -1,4 +1,4 @@
-//! Strategic merge patch: merge patch that knows which lists merge by which key.
+//! Strategic merge patch: a merge patch that also merges lists by their keys.
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 const SET_ORDER: &str = "$setElementOrder/";
 
 /// Applies a strategic merge patch of a built-in kind.
-pub fn strategic(target: &Value, patch: &Value, types: &TypeInfo) -> Result<Value, PatchError> {
+pub(crate) fn strategic(target: &Value, patch: &Value, types: &TypeInfo) -> Result<Value, PatchError> {
     let (Value::Object(object), Value::Object(patch)) = (target, patch) else {
         return Err(PatchError::Malformed(
             "a strategic merge patch must be an object".into(),
@@ -157,12 +157,12 @@ fn merge_list(
     } else {
         merge_keyed(original, patch, merge_key, item_node)?
     };
-    // Without an order of its own, a patch gives that of its items.
+    // A patch without an explicit order uses the order of its items.
     let own: Value = patch.iter().filter(|item| item.get(PATCH).is_none()).cloned().collect();
     in_order(merged, &server, order.unwrap_or(&own), merge_key)
 }
 
-/// Items of a list that is replaced: directives inside still must not be stored.
+/// Removes directives from the items of a replaced list, because they must not be stored.
 fn plain_items(patch: &[Value], node: Option<&Node>) -> Result<Vec<Value>, PatchError> {
     patch
         .iter()
@@ -195,7 +195,7 @@ fn merge_keyed(
         };
         match item.get(PATCH).map(|d| d.as_str().unwrap_or_default()) {
             Some("replace") => {
-                // The directive stands in an element of its own and speaks for the whole list.
+                // The directive is an element of its own and applies to the whole list.
                 let rest: Vec<Value> = patch.iter().filter(|i| i.get(PATCH).is_none()).cloned().collect();
                 return plain_items(&rest, node);
             }
@@ -227,8 +227,8 @@ fn key_of<'a>(item: &'a Map<String, Value>, merge_key: &str) -> Result<&'a Value
     }
 }
 
-/// Sorts the listed items as listed; items that only the server has keep their place relative to
-/// those that were there before.
+/// Sorts the listed items in the given order. Items that only the server has keep their position relative to the
+/// items before them.
 fn in_order(list: Vec<Value>, server: &[Value], order: &Value, merge_key: &str) -> Result<Vec<Value>, PatchError> {
     let Some(order) = order.as_array() else {
         return malformed("invalid patch format of setElementOrder list");

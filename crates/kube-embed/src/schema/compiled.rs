@@ -1,8 +1,9 @@
-//! Schemas that are compiled already.
+//! A cache of compiled schemas.
 //!
-//! Compiling is a pure function and the most expensive thing that a CRD asks for: patterns become automata, rules are
-//! parsed. The same schema comes again with every write of its CRD, with every other CRD that is created, at a restart, and,
-//! in a test process, with every server. So what was compiled is shared by its text.
+//! Compiling is a pure function and the most expensive part of a CRD write: it builds automata from patterns and
+//! parses rules. The same schema is compiled often: with every write of its CRD, with every other CRD that is
+//! created, after a restart, and, in a test process, with every server. Compiled schemas are therefore shared, keyed
+//! by their text.
 
 use std::{
     collections::HashMap,
@@ -13,12 +14,12 @@ use serde_json::Value;
 
 use super::{CrdSchema, FieldError};
 
-/// Schemas that are kept. A server with more CRDs than that compiles some of them anew, and is right all the same.
+/// Number of schemas in the cache. A server with more CRDs compiles some of them again, with the same result.
 const KEPT: usize = 256;
 
 static COMPILED: LazyLock<Mutex<HashMap<String, CrdSchema>>> = LazyLock::new(Mutex::default);
 
-/// The compiled form of a schema: an earlier one, or what `compile` makes of it. Schemas that are refused are not kept.
+/// Returns the compiled form of a schema from the cache, or calls `compile`. Refused schemas are not cached.
 pub(super) fn shared(
     schema: &Value,
     compile: impl FnOnce() -> Result<CrdSchema, Vec<FieldError>>,
@@ -28,7 +29,7 @@ pub(super) fn shared(
     if let Some(known) = lock().get(&text) {
         return Ok(known.clone());
     }
-    // Not under the lock: others need not wait for this one.
+    // Compiles without the lock, so other callers do not wait.
     let compiled = compile()?;
     let mut kept = lock();
     if kept.len() >= KEPT {

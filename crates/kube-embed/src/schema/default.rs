@@ -1,11 +1,11 @@
-//! Defaults from a schema, with Kubernetes' treatment of `null`.
+//! Defaults from a schema, and Kubernetes' handling of `null`.
 
 use serde_json::Value;
 
 use super::node::Node;
 
-/// Removes nulls that are neither allowed nor replaced by a default, then fills defaults in.
-/// A default inside an absent parent is not applied: only existing objects are filled.
+/// Removes nulls that are not allowed and have no default, then fills in defaults. Only existing objects are filled:
+/// a default inside an absent parent is not applied.
 pub(crate) fn default(object: &mut Value, root: &Node) {
     prune_nulls(object, Some(root));
     fill(object, root);

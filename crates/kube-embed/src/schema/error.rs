@@ -1,10 +1,10 @@
-//! Field errors as Kubernetes words them.
+//! Field errors with Kubernetes' messages.
 
 use std::fmt;
 
 use serde_json::{Value, json};
 
-/// Why a field was refused; the machine-readable half of a [`FieldError`].
+/// Machine-readable reason of a [`FieldError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FieldReason {
@@ -26,12 +26,12 @@ pub enum FieldReason {
     TooLong,
     /// A list or map with too many entries.
     TooMany,
-    /// The server, not the user, failed.
+    /// The server failed, not the user.
     Internal,
 }
 
 impl FieldReason {
-    /// The `reason` of a status cause.
+    /// Returns the `reason` of a status cause.
     pub fn code(self) -> &'static str {
         match self {
             Self::Required => "FieldValueRequired",
@@ -66,22 +66,21 @@ impl FieldReason {
     }
 }
 
-/// One refused field. `Display` gives Kubernetes' own rendering:
-/// `spec.x: Invalid value: "y": must be ...`.
+/// An error of one field. `Display` renders it as Kubernetes does: `spec.x: Invalid value: "y": must be ...`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldError {
-    /// Path of the field, such as `spec.containers[0].name`; empty for an error of the whole object.
+    /// Path of the field, such as `spec.containers[0].name`. Empty for an error of the whole object.
     pub path: String,
     /// Machine-readable reason.
     pub reason: FieldReason,
-    /// The offending value; `None` where the rendering omits it.
+    /// The invalid value. `None` if the rendering omits it.
     pub bad_value: Option<Value>,
-    /// What is wrong and, where known, what would be right.
+    /// The problem and, if known, the fix.
     pub message: String,
 }
 
 impl FieldError {
-    /// An error of any reason.
+    /// Creates an error with any reason.
     pub fn new(
         path: impl Into<String>,
         reason: FieldReason,
@@ -96,17 +95,17 @@ impl FieldError {
         }
     }
 
-    /// A malformed value.
+    /// Creates an error for a malformed value.
     pub fn invalid(path: impl Into<String>, value: impl Into<Value>, message: impl Into<String>) -> Self {
         Self::new(path, FieldReason::Invalid, Some(value.into()), message)
     }
 
-    /// A value of the wrong type.
+    /// Creates an error for a value of the wrong type.
     pub fn type_invalid(path: impl Into<String>, value: impl Into<Value>, message: impl Into<String>) -> Self {
         Self::new(path, FieldReason::TypeInvalid, Some(value.into()), message)
     }
 
-    /// Beside the errors that keep rules from being checked.
+    /// Creates the error that is added if other errors prevent the evaluation of rules.
     pub fn not_all_checked() -> Self {
         Self::invalid(
             "",
@@ -115,27 +114,27 @@ impl FieldError {
         )
     }
 
-    /// A missing value.
+    /// Creates an error for a missing value.
     pub fn required(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(path, FieldReason::Required, None, message)
     }
 
-    /// A value that is not allowed here.
+    /// Creates an error for a value that is not allowed here.
     pub fn forbidden(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(path, FieldReason::Forbidden, None, message)
     }
 
-    /// A repeated value.
+    /// Creates an error for a repeated value.
     pub fn duplicate(path: impl Into<String>, value: impl Into<Value>) -> Self {
         Self::new(path, FieldReason::Duplicate, Some(value.into()), "")
     }
 
-    /// A reference to something missing.
+    /// Creates an error for a reference to a missing object.
     pub fn not_found(path: impl Into<String>, value: impl Into<Value>) -> Self {
         Self::new(path, FieldReason::NotFound, Some(value.into()), "")
     }
 
-    /// A value outside the `supported` ones.
+    /// Creates an error for a value that is not one of `supported`.
     pub fn not_supported<S: AsRef<str>>(
         path: impl Into<String>,
         value: impl Into<Value>,
@@ -150,7 +149,7 @@ impl FieldError {
         Self::new(path, FieldReason::NotSupported, Some(value.into()), message)
     }
 
-    /// A string longer than `max` bytes.
+    /// Creates an error for a string longer than `max` bytes.
     pub fn too_long(path: impl Into<String>, max: u64) -> Self {
         let unit = if max == 1 { "byte" } else { "bytes" };
         Self::new(
@@ -161,7 +160,7 @@ impl FieldError {
         )
     }
 
-    /// A list or map of `actual` entries where `max` are allowed.
+    /// Creates an error for a list or map with `actual` entries where at most `max` are allowed.
     pub fn too_many(path: impl Into<String>, actual: u64, max: u64) -> Self {
         let unit = if max == 1 { "item" } else { "items" };
         Self::new(
@@ -172,7 +171,7 @@ impl FieldError {
         )
     }
 
-    /// The rendering without the path, as it stands in a status cause.
+    /// Returns the rendering without the path, as in a status cause.
     pub fn body(&self) -> String {
         let mut text = self.reason.words().to_owned();
         if let (true, Some(value)) = (self.reason.shows_value(), &self.bad_value) {
@@ -189,13 +188,13 @@ impl FieldError {
         text
     }
 
-    /// The `StatusCause` of this error.
+    /// Returns the `StatusCause` of this error.
     pub fn cause(&self) -> Value {
         json!({"reason": self.reason.code(), "message": self.body(), "field": self.shown_path()})
     }
 
     fn shown_path(&self) -> &str {
-        // Upstream prints Go's nil path for errors that belong to no single field.
+        // Upstream prints Go's nil path for errors without a single field.
         if self.path.is_empty() { "<nil>" } else { &self.path }
     }
 }
@@ -208,8 +207,8 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
-/// Joins errors the way the API server does in the message of an `Invalid` status:
-/// a single error bare, several in brackets, repeated renderings once.
+/// Joins errors as the API server does in the message of an `Invalid` status. A single error is bare. Several errors
+/// are in brackets. Repeated renderings appear once.
 pub fn aggregate(errors: &[FieldError]) -> String {
     let mut seen: Vec<String> = Vec::new();
     for error in errors {
@@ -224,7 +223,7 @@ pub fn aggregate(errors: &[FieldError]) -> String {
     }
 }
 
-/// Go's `%q`, as far as Kubernetes messages need it.
+/// Quotes text like Go's `%q`, as far as Kubernetes messages need it.
 pub(crate) fn go_quote(s: &str) -> String {
     let mut out = String::with_capacity(s.len() + 2);
     out.push('"');

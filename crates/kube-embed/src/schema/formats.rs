@@ -1,11 +1,11 @@
-//! The `format`s that Kubernetes checks in custom resource schemas; all others are ignored, as upstream does.
+//! The `format`s that Kubernetes checks in custom resource schemas. Other formats are ignored, as upstream does.
 
 use std::sync::LazyLock;
 
 use base64::Engine as _;
 use regex::Regex;
 
-/// A format that is checked.
+/// A checked format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Int32,
@@ -40,7 +40,7 @@ pub(crate) enum Format {
     LongName,
 }
 
-/// Name of the type, formats of it.
+/// Normalized names of string formats.
 const STRING_FORMATS: &[(&str, Format)] = &[
     ("bsonobjectid", Format::BsonObjectId),
     ("uri", Format::Uri),
@@ -71,7 +71,7 @@ const STRING_FORMATS: &[(&str, Format)] = &[
 ];
 
 impl Format {
-    /// The format to check for a schema of a type, if Kubernetes knows it.
+    /// Returns the format to check for a schema of this type, or `None` if Kubernetes does not know it.
     pub(crate) fn of(kind: Option<&str>, format: Option<&str>) -> Option<Self> {
         let format = format?;
         match kind {
@@ -93,7 +93,7 @@ impl Format {
         }
     }
 
-    /// The name in messages.
+    /// Returns the name used in messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Int32 => "int32",
@@ -110,7 +110,7 @@ impl Format {
         }
     }
 
-    /// Whether a string satisfies the format; number formats accept every string.
+    /// Returns whether a string satisfies the format. Number formats accept every string.
     pub(crate) fn accepts(self, s: &str) -> bool {
         match self {
             Self::Int32 | Self::Int64 | Self::Float | Self::Double | Self::Password => true,
@@ -146,7 +146,7 @@ impl Format {
 macro_rules! regexes {
     ($($name:ident = $pattern:literal;)*) => {$(
         static $name: LazyLock<Regex> = LazyLock::new(|| {
-            // Literal patterns, each compiled by a test.
+            // The patterns are literals, and a test compiles each of them.
             #[allow(clippy::unwrap_used)]
             Regex::new($pattern).unwrap()
         });
@@ -164,7 +164,7 @@ regexes! {
     CARD = r"^(?:4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9][0-9])[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}|(?:2131|1800|35[0-9]{3})[0-9]{11})$";
 }
 
-/// What Go's `url.ParseRequestURI` accepts: an absolute URI or an absolute path.
+/// Checks what Go's `url.ParseRequestURI` accepts: an absolute URI or an absolute path.
 fn uri(s: &str) -> bool {
     if s.is_empty() || s.bytes().any(|b| b < 0x20 || b == 0x7f) {
         return false;
@@ -191,7 +191,7 @@ fn percent_encoding_is_valid(s: &str) -> bool {
     })
 }
 
-/// `name@domain`, also as `Some Name <name@domain>`, as Go's `mail.ParseAddress` takes it.
+/// Checks `name@domain`, also as `Some Name <name@domain>`, like Go's `mail.ParseAddress`.
 fn email(s: &str) -> bool {
     let address = match s.trim().strip_suffix('>') {
         Some(rest) => match rest.rsplit_once('<') {
@@ -307,7 +307,7 @@ fn credit_card(s: &str) -> bool {
     luhn.is_multiple_of(10)
 }
 
-/// RFC 3339 with a date, a `T` (or blank) and a zone.
+/// Checks RFC 3339 with a date, a `T` (or a space) and a time zone.
 pub(crate) fn date_time(s: &str) -> bool {
     let bytes = s.as_bytes();
     bytes.len() >= 20
@@ -320,7 +320,7 @@ pub(crate) fn date_time(s: &str) -> bool {
         && s.parse::<jiff::Timestamp>().is_ok()
 }
 
-/// What Go's `time.ParseDuration` accepts: `1h30m`, `-1.5s`, `0`.
+/// Checks what Go's `time.ParseDuration` accepts: `1h30m`, `-1.5s`, `0`.
 pub(crate) fn go_duration(s: &str) -> bool {
     let mut rest = s.strip_prefix(['+', '-']).unwrap_or(s);
     if rest == "0" {

@@ -1,18 +1,23 @@
 //! Schemas: pruning, defaulting and validation of custom resources and of built-in kinds.
 //!
-//! Everything here is a pure function of JSON values. A custom resource's schema is compiled once
-//! into a [`CrdSchema`]; built-in kinds are in [`builtin`].
+//! All functions here are pure functions of JSON values. A custom resource's schema is compiled once into a
+//! [`CrdSchema`]. Built-in kinds are in [`builtin`].
 
-pub mod builtin;
+pub(crate) mod builtin;
 mod cel;
 mod compiled;
+pub(crate) mod compiler;
+mod correlation;
 mod default;
 mod error;
+mod field_names;
 mod formats;
 pub(crate) mod node;
 pub(crate) mod path;
 mod prune;
 mod regexp;
+mod rule;
+mod rule_compiler;
 mod scope;
 mod structural;
 mod typeinfo;
@@ -29,11 +34,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
-pub use builtin::Gvk;
-pub use error::{FieldError, FieldReason, aggregate};
-pub use typeinfo::TypeInfo;
+pub(crate) use builtin::Gvk;
+pub(crate) use error::{FieldError, FieldReason, aggregate};
+pub(crate) use typeinfo::TypeInfo;
 
-use node::{Compiler, Node};
+use compiler::Compiler;
+use node::Node;
 
 /// A compiled custom resource schema.
 #[derive(Clone, Debug)]
@@ -42,24 +48,23 @@ pub struct CrdSchema {
     id: u64,
 }
 
-/// Schemas are numbered as they are compiled; no two of a process share a number, and none has 0.
+/// Next schema number. A number is unique in this process, and 0 is never used.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl CrdSchema {
-    /// Compiles `openAPIV3Schema`, or tells why Kubernetes would not take it: not structural, outside
-    /// the supported subset of OpenAPI, a rule or pattern that does not parse, an invalid default.
-    /// Paths start at `spec.validation.openAPIV3Schema`, as upstream words them when all versions
-    /// share a schema.
+    /// Compiles `openAPIV3Schema`. Fails if Kubernetes would refuse the schema: it is not structural, it is outside
+    /// the supported subset of OpenAPI, a rule or pattern does not parse, or a default is invalid. Paths start at
+    /// `spec.validation.openAPIV3Schema`, as upstream reports them if all versions share a schema.
     pub fn compile(schema: &Value) -> Result<Self, Vec<FieldError>> {
         Self::compile_at(schema, "spec.validation.openAPIV3Schema")
     }
 
-    /// As [`CrdSchema::compile`], with the path under which errors are reported.
+    /// Compiles a schema like [`CrdSchema::compile`] and reports errors below the path `at`.
     pub fn compile_at(schema: &Value, at: &str) -> Result<Self, Vec<FieldError>> {
-        compiled::shared(schema, || Self::compile_anew(schema, at))
+        compiled::shared(schema, || Self::compile_uncached(schema, at))
     }
 
-    fn compile_anew(schema: &Value, at: &str) -> Result<Self, Vec<FieldError>> {
+    fn compile_uncached(schema: &Value, at: &str) -> Result<Self, Vec<FieldError>> {
         let mut errors = structural::check(schema, at);
         if !errors.is_empty() {
             return Err(errors);
@@ -78,26 +83,26 @@ impl CrdSchema {
         }
     }
 
-    /// What tells this schema from all others of this process.
+    /// Returns a number that identifies this schema in this process.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Removes fields that the schema does not know and returns their paths, sorted.
+    /// Removes fields that are not in the schema and returns their paths, sorted.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         prune::prune(object, &self.root)
     }
 
-    /// Drops nulls that are not nullable and fills defaults in.
+    /// Removes nulls that are not nullable and fills in defaults.
     pub fn default(&self, object: &mut Value) {
         default::default(object, &self.root);
     }
 
-    /// Validates an object on creation (`old` absent) or update: structure first, then, unless that
-    /// failed in a way that makes rules meaningless, the CEL rules.
+    /// Validates an object on creation (`old` is `None`) or update. The structure is checked first. The CEL rules are
+    /// evaluated next, unless structural errors make their results meaningless.
     pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = validate::validate(new, old, &self.root);
-        // Duplicates that were stored already are not held against an update.
+        // An update is not refused because of duplicates that were already stored.
         if old.is_none_or(|old| validate::keyed_lists(old, &self.root).is_empty()) {
             errors.extend(validate::keyed_lists(new, &self.root));
         }
@@ -119,18 +124,18 @@ impl CrdSchema {
         errors
     }
 
-    /// Whether there are rules, which are not checked while something else is wrong.
+    /// Returns whether the schema has rules. Rules are not evaluated while the structure has errors.
     pub fn has_rules(&self) -> bool {
         self.root.has_rules
     }
 
-    /// How objects of this schema merge.
+    /// Returns how objects of this schema merge.
     pub fn types(&self) -> TypeInfo {
         TypeInfo::new(self.root.clone())
     }
 }
 
-/// A default must itself be a valid, fully known value of its schema.
+/// Checks that every default is a valid value of its schema without unknown fields.
 fn check_defaults(node: &Node, at: &str, errors: &mut Vec<FieldError>) {
     if !node.has_defaults {
         return;
@@ -145,7 +150,7 @@ fn check_defaults(node: &Node, at: &str, errors: &mut Vec<FieldError>) {
                 format!("must not have unknown fields, but has {unknown}"),
             ));
         }
-        // What the API server would make of the default is what must be valid.
+        // The API server fills in defaults inside the default, and the result must be valid.
         let mut value = value.clone();
         default::default(&mut value, node);
         let value = &value;

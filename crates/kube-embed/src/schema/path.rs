@@ -1,35 +1,35 @@
-//! Field paths that cost nothing until an error needs their text.
+//! Field paths without a cost until an error needs their text.
 
 use std::fmt;
 
-/// One step of a path.
+/// One element of a path.
 #[derive(Clone, Copy, Debug)]
-enum Step<'a> {
+enum PathElement<'a> {
     Root,
     Field(&'a str),
     Key(&'a str),
     Index(usize),
 }
 
-/// A path kept as a chain on the stack: walking an object allocates nothing, only an error renders.
+/// A path as a linked chain on the stack. Walking an object allocates nothing. Only an error renders its path.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Path<'a> {
     parent: Option<&'a Path<'a>>,
-    step: Step<'a>,
+    step: PathElement<'a>,
 }
 
 impl<'a> Path<'a> {
     /// The object itself.
     pub(crate) const ROOT: Path<'static> = Path {
         parent: None,
-        step: Step::Root,
+        step: PathElement::Root,
     };
 
     /// A named field: `.name`.
     pub(crate) fn field(&'a self, name: &'a str) -> Path<'a> {
         Path {
             parent: Some(self),
-            step: Step::Field(name),
+            step: PathElement::Field(name),
         }
     }
 
@@ -37,7 +37,7 @@ impl<'a> Path<'a> {
     pub(crate) fn key(&'a self, key: &'a str) -> Path<'a> {
         Path {
             parent: Some(self),
-            step: Step::Key(key),
+            step: PathElement::Key(key),
         }
     }
 
@@ -45,13 +45,13 @@ impl<'a> Path<'a> {
     pub(crate) fn index(&'a self, index: usize) -> Path<'a> {
         Path {
             parent: Some(self),
-            step: Step::Index(index),
+            step: PathElement::Index(index),
         }
     }
 
-    /// True for the object itself.
+    /// Returns whether this is the object itself.
     pub(crate) fn is_root(&self) -> bool {
-        matches!(self.step, Step::Root)
+        matches!(self.step, PathElement::Root)
     }
 
     fn write(&self, f: &mut fmt::Formatter<'_>) -> Result<bool, fmt::Error> {
@@ -60,11 +60,11 @@ impl<'a> Path<'a> {
             None => false,
         };
         match self.step {
-            Step::Root => return Ok(false),
-            Step::Field(name) if started => write!(f, ".{name}")?,
-            Step::Field(name) => f.write_str(name)?,
-            Step::Key(key) => write!(f, "[{key}]")?,
-            Step::Index(index) => write!(f, "[{index}]")?,
+            PathElement::Root => return Ok(false),
+            PathElement::Field(name) if started => write!(f, ".{name}")?,
+            PathElement::Field(name) => f.write_str(name)?,
+            PathElement::Key(key) => write!(f, "[{key}]")?,
+            PathElement::Index(index) => write!(f, "[{index}]")?,
         }
         Ok(true)
     }

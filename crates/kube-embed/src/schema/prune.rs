@@ -1,4 +1,4 @@
-//! Removal of fields that a schema does not know.
+//! Removal of fields that are not in the schema.
 
 use serde_json::Value;
 
@@ -13,8 +13,8 @@ pub(crate) fn prune(object: &mut Value, root: &Node) -> Vec<String> {
     unknown
 }
 
-/// `keep` says whether unknown fields of this very value stay; below a known property the property's
-/// own schema decides again, while the items of a preserving list inherit it.
+/// With `keep`, unknown fields of this value stay. Below a known property, the property's own schema decides. The
+/// items of a list inherit `keep` from the list.
 fn walk(value: &mut Value, node: Option<&Node>, keep: bool, at: &Path<'_>, unknown: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.retain(|key, child| {
@@ -25,7 +25,7 @@ fn walk(value: &mut Value, node: Option<&Node>, keep: bool, at: &Path<'_>, unkno
             }
             match node.map_or(&Additional::Absent, |n| &n.additional) {
                 Additional::Schema(schema) => walk(child, Some(schema), schema.preserve_unknown, &path, unknown),
-                // `additionalProperties: true` admits any key, but says nothing of what is inside.
+                // `additionalProperties: true` allows any key, but has no schema for the values.
                 Additional::Any => walk(child, None, false, &path, unknown),
                 Additional::Absent if keep => {}
                 Additional::Absent => {

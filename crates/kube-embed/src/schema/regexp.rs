@@ -1,14 +1,14 @@
-//! Go's regular expressions (RE2) for the `regex` crate.
+//! Go's regular expressions (RE2), translated for the `regex` crate.
 //!
-//! The two dialects agree except that Go's `\d`, `\w`, `\s` and `\b` are ASCII, that Go has `\Q..\E`,
-//! and that a `[`, `&&`, `--` or `~~` inside a class is an operator for the `regex` crate only.
+//! The two dialects differ in three ways. Go's `\d`, `\w`, `\s` and `\b` are ASCII. Go has `\Q..\E`. In the `regex`
+//! crate only, `[`, `&&`, `--` and `~~` inside a class are operators.
 
 use regex::Regex;
 
-/// Compiles a pattern with Go's meaning.
+/// Compiles a pattern with its meaning in Go.
 pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
-    // A counted repetition is expanded by the compiler; the default limit refuses what Go accepts
-    // (such as `{1,1000}`), so it is raised, but stays a bound.
+    // The compiler expands counted repetitions. Its default limit refuses patterns that Go accepts (such as
+    // `{1,1000}`). The limit is therefore higher here, but there still is one.
     regex::RegexBuilder::new(&translate(pattern))
         .size_limit(64 << 20)
         .build()
@@ -29,7 +29,7 @@ fn translate(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut chars = pattern.chars().peekable();
     let mut in_class = false;
-    // Position within a class: a `]` right after `[` or `[^` is a literal.
+    // Whether this is the start of a class: a `]` right after `[` or `[^` is a literal.
     let mut class_start = false;
     while let Some(c) = chars.next() {
         match c {
@@ -84,7 +84,7 @@ fn translate(pattern: &str) -> String {
                 out.push_str("\\]");
             }
             ']' if in_class => {
-                // The end of a POSIX class such as `[:alpha:]` is not the end of the class around it.
+                // The end of a POSIX class such as `[:alpha:]` does not end the enclosing class.
                 if !out.ends_with(':') {
                     in_class = false;
                 }

@@ -1,17 +1,17 @@
-//! Whether a CEL rule fits its schema: the API server type-checks rules when a custom resource is defined, and refuses the
-//! definition rather than every object of it later.
+//! Type checks of CEL rules. The API server type-checks rules when a custom resource is defined. It refuses the
+//! definition early, instead of every object later.
 //!
-//! A type that is not known for certain fits everywhere. So a rule that is refused here is refused by Kubernetes, whose
-//! checker may still refuse one that passes here.
+//! A type that is not known for certain matches every type. Kubernetes therefore refuses every rule that is refused
+//! here. Its checker may also refuse a rule that is accepted here.
 
 use kube_cel::cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
-use super::cel::escape;
+use super::field_names::escape;
 use super::node::{Additional, Node};
 use super::regexp;
 use super::types::{self, BOOL, Type};
 
-/// Identifiers that stand for types.
+/// Identifiers of types.
 const TYPES: [&str; 12] = [
     "int",
     "uint",
@@ -27,8 +27,8 @@ const TYPES: [&str; 12] = [
     "optional_type",
 ];
 
-/// Checks an expression of a rule that stands at `node` and tells its type; the error is what the compiler of the API
-/// server says.
+/// Checks an expression of a rule at `node` and returns its type. The error is the message of the API server's
+/// compiler.
 pub(super) fn check<'a>(expression: &'a IdedExpr, node: &'a Node, optional_old_self: bool) -> Result<Type<'a>, String> {
     let this = Type::of(node);
     let old = if optional_old_self {
@@ -104,7 +104,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The type that the elements of a literal have in common.
+    /// Returns the common type of the elements of a literal.
     fn same(&mut self, elements: impl IntoIterator<Item = &'a IdedExpr>) -> Result<Type<'a>, String> {
         let mixed = std::mem::take(&mut self.mixed_lists);
         let mut common = Type::Free;
@@ -138,7 +138,7 @@ impl<'a> Scope<'a> {
                 plain => Type::Optional(Box::new(plain)),
             });
         }
-        // `sets.contains(..)`: the target is part of the name, not a value.
+        // In `sets.contains(..)`, the target is part of the name, not a value.
         let mut qualified = name.to_owned();
         let receiver = match call.target.as_deref() {
             Some(IdedExpr {
@@ -208,7 +208,7 @@ impl<'a> Scope<'a> {
         }
         self.variables.push((&comprehension.accu_var, accumulator));
         self.resolve(&comprehension.loop_cond)?;
-        // What is gathered tells what an empty list is a list of.
+        // The loop step determines the element type of a list that was initially empty.
         let gathered = self.resolve(&comprehension.loop_step)?;
         self.variables.pop();
         self.variables.push((&comprehension.accu_var, gathered));
@@ -222,7 +222,7 @@ fn undeclared(name: &str) -> String {
     format!("undeclared reference to '{name}' (in container '')")
 }
 
-/// The type of a field of a value.
+/// Returns the type of a value's field.
 fn field<'a>(operand: &Type<'a>, name: &str) -> Result<Type<'a>, String> {
     match operand {
         Type::Dyn | Type::Free => Ok(Type::Dyn),

@@ -1,4 +1,4 @@
-//! The verdicts of a real API server on rules.
+//! Results of a real API server for rules.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn rendered(errors: &[FieldError]) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 
-/// What the API server of Kubernetes 1.37 said of each rule, as it was asked; `None` where it took the rule.
+/// What Kubernetes 1.37 answered for each rule. `None` means that it accepted the rule.
 #[test]
 fn rules_are_type_checked_as_the_api_server_does() {
     let spec = |rule: &str| {
@@ -61,7 +61,7 @@ fn a_message_expression_gives_a_string() {
     CrdSchema::compile(&rule("'size is ' + string(self.size)")).unwrap();
 }
 
-/// Rules over the schema above, and the verdict of a real API server.
+/// Rules over the schema above, and the result of a real API server.
 const CEL_VERDICTS: &[(&str, Option<&str>)] = &[
     (
         r#"self.size + "x" == "a""#,

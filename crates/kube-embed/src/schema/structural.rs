@@ -1,5 +1,5 @@
-//! Whether a custom resource's schema is one that Kubernetes takes: structural, and within the
-//! subset of OpenAPI v3 that it supports. Words and paths are upstream's.
+//! Checks that Kubernetes accepts a custom resource's schema: it is structural and within the supported subset of
+//! OpenAPI v3. Messages and paths are those of upstream.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ enum Level {
     Field,
 }
 
-/// All errors of a schema, sorted as upstream sorts them.
+/// Returns all errors of a schema, in upstream's order.
 pub(crate) fn check(schema: &Value, at: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if !schema.is_object() {
@@ -102,7 +102,7 @@ fn structure(schema: &Value, at: &str, level: Level, errors: &mut Vec<FieldError
     );
 }
 
-/// What `apiextensions.k8s.io/v1` leaves out of OpenAPI v3.
+/// Parts of OpenAPI v3 that `apiextensions.k8s.io/v1` does not support.
 fn supported_subset(schema: &Value, at: &str, errors: &mut Vec<FieldError>) {
     let kind = text(schema, "type");
     if kind == "null" {
@@ -297,7 +297,7 @@ fn set_items(items: &Value, at: &str, errors: &mut Vec<FieldError>) {
         _ => "",
     };
     let declared = text(items, extension);
-    // Lists are atomic unless declared otherwise, maps are granular unless declared otherwise.
+    // The defaults: lists are atomic and maps are granular.
     let atomic = declared == "atomic" || (declared.is_empty() && extension == "x-kubernetes-list-type");
     if !extension.is_empty() && !atomic {
         errors.push(FieldError::invalid(format!("{at}.items.{extension}"), declared, words));
@@ -422,7 +422,7 @@ fn rules(schema: &Value, at: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::not_supported(format!("{here}.reason"), reason, sorted));
         }
         if let Some(path) = rule.get("fieldPath").and_then(Value::as_str)
-            && !super::cel::field_path_exists(schema, path)
+            && !super::field_names::field_path_exists(schema, path)
         {
             errors.push(FieldError::invalid(
                 format!("{here}.fieldPath"),
@@ -474,7 +474,7 @@ fn value_validation(
     }
 }
 
-/// Below a logical junctor only values may be restricted; structure must stand outside of it.
+/// Checks that a schema below a logical junctor restricts only values. Structure must be outside of it.
 fn nested(schema: &Value, at: &str, skip_any_of: bool, errors: &mut Vec<FieldError>) {
     value_validation(schema, at, skip_any_of, false, errors);
     if let Some(items) = schema.get("items") {
@@ -516,7 +516,7 @@ fn nested(schema: &Value, at: &str, skip_any_of: bool, errors: &mut Vec<FieldErr
     }
 }
 
-/// Fields and arrays that are restricted below a junctor must also be specified outside of it.
+/// Checks that fields and arrays that are restricted below a junctor are also specified outside of it.
 fn completeness(schema: &Value, at: &str, errors: &mut Vec<FieldError>) {
     junctors(schema, schema, at, at, errors);
     for (name, child) in properties(schema) {

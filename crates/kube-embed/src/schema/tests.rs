@@ -1,4 +1,4 @@
-//! Behaviour of compiled custom resource schemas, against what the API server does with the same input.
+//! Behavior of compiled custom resource schemas, compared with the API server's for the same input.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -191,7 +191,7 @@ fn defaulting() {
     }}));
     let cases = [
         (
-            "absent parents are not made",
+            "absent parents are not created",
             json!({}),
             json!({"a": "A", "nullable": "N", "whole": {"c": 2}}),
         ),
@@ -398,7 +398,7 @@ fn rules() {
         "a whole number is still a double"
     );
     assert_eq!(check(json!({"until": "1999-01-01T00:00:00Z"}), None).len(), 1);
-    // Correlated by key, not by position.
+    // Items are correlated by key, not by position.
     let old = json!({"items": [{"k": "a", "v": 5}, {"k": "b", "v": 1}]});
     let new = json!({"items": [{"k": "b", "v": 2}, {"k": "a", "v": 5}, {"k": "c", "v": 0}]});
     assert_eq!(check(new, Some(old.clone())), Vec::<String>::new());
@@ -457,7 +457,7 @@ fn rules_must_name_what_the_schema_has() {
     assert!(found[0].ends_with("undefined field 'labels'"), "{found:?}");
 }
 
-/// Not a gate: prints what validation of an object of a usual size costs on this machine.
+/// Prints the validation time of an object of usual size on this machine. It checks no limit.
 #[test]
 #[ignore = "prints a figure: cargo test --release -p kube-embed --lib -- --ignored --nocapture cost_of_validation"]
 fn cost_of_validation() {
@@ -579,7 +579,7 @@ proptest! {
         prop_assert_eq!(object, once);
     }
 
-    /// Whatever the input, validation answers instead of panicking, and an unchanged update passes.
+    /// For any input, validation returns without a panic, and an unchanged update passes.
     #[test]
     fn validation_is_total(spec in value()) {
         let schema = recursive_schema();

@@ -1,11 +1,11 @@
-//! The view of a schema that server-side apply and strategic merge need.
+//! The part of a schema that server-side apply and strategic merge use.
 
 use std::sync::Arc;
 
 use super::node::Node;
 
-/// How the parts of an object merge: from a custom resource's schema, from a built-in kind, or
-/// guessed for an object without a schema (maps merge, lists are one value).
+/// How the parts of an object merge. The source is a custom resource's schema or a built-in kind. Without a schema,
+/// maps merge and lists are atomic.
 #[derive(Clone, Debug)]
 pub struct TypeInfo {
     root: Arc<Node>,
@@ -16,7 +16,7 @@ impl TypeInfo {
         Self { root }
     }
 
-    /// For objects without a schema.
+    /// Creates the information for objects without a schema.
     pub fn untyped() -> Self {
         Self::new(Arc::new(Node::anything()))
     }

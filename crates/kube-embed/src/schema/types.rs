@@ -1,5 +1,5 @@
-//! The types of CEL expressions, and which functions take what: the environment that a Kubernetes API server compiles the
-//! rules of custom resources in.
+//! The types and functions of CEL expressions: the environment in which a Kubernetes API server compiles the rules of
+//! custom resources.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,12 +8,12 @@ use std::sync::LazyLock;
 use super::formats::Format;
 use super::node::{Additional, JsonType, Node};
 
-/// What is known of the type of an expression.
+/// The type of an expression, as far as it is known.
 #[derive(Clone, Debug)]
 pub(super) enum Type<'a> {
-    /// Anything: known only when the rule runs.
+    /// Any type. It is known only when the rule runs.
     Dyn,
-    /// Not decided yet: the elements of an empty list.
+    /// Not decided yet, such as the elements of an empty list.
     Free,
     /// A type without parameters, by its name.
     Simple(&'static str),
@@ -29,7 +29,7 @@ const STRING: Type<'static> = Type::Simple("string");
 const INT: Type<'static> = Type::Simple("int");
 
 impl<'a> Type<'a> {
-    /// The type that a schema gives its values.
+    /// Returns the type of the values of a schema.
     pub(super) fn of(node: &'a Node) -> Self {
         if node.int_or_string || node.nullable {
             return Self::Dyn;
@@ -48,14 +48,14 @@ impl<'a> Type<'a> {
             Some(JsonType::Array) => Self::List(Box::new(node.items.as_deref().map_or(Self::Dyn, Self::of))),
             Some(JsonType::Object) => match &node.additional {
                 Additional::Schema(value) => Self::Map(Box::new(STRING), Box::new(Self::of(value))),
-                // A schema that declares nothing is a value of unknown shape.
+                // A schema that declares nothing allows a value of unknown shape.
                 _ if node.properties.is_empty() => Self::Dyn,
                 _ => Self::Object(node),
             },
         }
     }
 
-    /// The type that both are, unless they differ for certain.
+    /// Returns the common type, or `None` if the types differ for certain.
     pub(super) fn join(&self, other: &Self) -> Option<Self> {
         let boxed = |a: &Self, b: &Self| a.join(b).map(Box::new);
         Some(match (self, other) {
@@ -67,7 +67,7 @@ impl<'a> Type<'a> {
             (Self::Optional(a), Self::Optional(b)) => Self::Optional(boxed(a, b)?),
             (Self::Object(a), Self::Object(b)) if std::ptr::eq(*a, *b) => self.clone(),
             (Self::Object(_), Self::Object(_)) => Self::Dyn,
-            // What is compared with null is told apart from it when the rule runs.
+            // A comparison with null is decided when the rule runs.
             (Self::Simple("null"), nullable @ (Self::Object(_) | Self::Optional(_)))
             | (nullable @ (Self::Object(_) | Self::Optional(_)), Self::Simple("null")) => nullable.clone(),
             (Self::Simple("null"), Self::Simple(name)) | (Self::Simple(name), Self::Simple("null"))
@@ -96,8 +96,8 @@ impl fmt::Display for Type<'_> {
     }
 }
 
-/// Function names, receiver (empty for a global function), parameters (`|` between alternatives), result.
-/// Capital letters are type parameters.
+/// Function names, receiver (empty for a global function), parameters (`|` between alternatives), and result. Capital
+/// letters are type parameters.
 #[rustfmt::skip]
 const FUNCTIONS: &[(&str, &str, &str, &str)] = &[
     ("_&&_ _||_", "", "bool,bool", "bool"),
@@ -244,7 +244,7 @@ static SIGNATURES: LazyLock<HashMap<&'static str, Vec<Signature>>> = LazyLock::n
     out
 });
 
-/// The parts between commas that are not in parentheses; none of an empty text.
+/// Splits at commas that are not in parentheses. Returns nothing for an empty text.
 fn commas(text: &'static str) -> Vec<&'static str> {
     let (mut parts, mut depth, mut begin) = (Vec::new(), 0_usize, 0);
     for (i, c) in text.char_indices() {
@@ -315,18 +315,18 @@ fn build<'a>(pattern: &Pattern, bindings: &Bindings<'a>) -> Type<'a> {
     }
 }
 
-/// Whether there is a function of this name at all.
+/// Returns whether a function with this name exists.
 pub(super) fn is_function(name: &str) -> bool {
     SIGNATURES.contains_key(name)
 }
 
-/// Whether names of functions begin with this word and a dot.
+/// Returns whether function names begin with this word and a dot.
 pub(super) fn is_namespace(word: &str) -> bool {
     let begins = |name: &&str| name.strip_prefix(word).is_some_and(|rest| rest.starts_with('.'));
     SIGNATURES.keys().any(begins)
 }
 
-/// What a call gives; `None` when no function of that name takes this.
+/// Returns the result type of a call, or `None` if no function of that name accepts these arguments.
 pub(super) fn call<'a>(name: &str, receiver: Option<&Type<'a>>, arguments: &[Type<'a>]) -> Option<Type<'a>> {
     let mut found: Option<Type<'a>> = None;
     for signature in SIGNATURES.get(name).into_iter().flatten() {
@@ -341,7 +341,7 @@ pub(super) fn call<'a>(name: &str, receiver: Option<&Type<'a>>, arguments: &[Typ
             && std::iter::zip(&signature.parameters, arguments).all(|(p, a)| fits(p, a, &mut bindings));
         if takes {
             let result = build(&signature.result, &bindings);
-            // Several may fit what is not known exactly.
+            // Several overloads can match if a type is not known exactly.
             found = Some(match found {
                 None => result,
                 Some(other) => other.join(&result).unwrap_or(Type::Dyn),

@@ -1,23 +1,24 @@
 //! Structural validation: types, value restrictions, and the uniqueness of keyed lists.
 //!
-//! Messages and the order of checks follow kube-openapi's validator, which the API server uses.
+//! Messages and the order of checks are those of kube-openapi's validator, which the API server uses.
 
 use serde_json::Value;
 
+use super::correlation::Correlation;
 use super::error::FieldError;
 use super::formats::Format;
 use super::node::{Additional, JsonType, ListKind, Node};
 use super::path::Path;
 
-/// Validates a value. With `old`, parts that did not change are not validated again (ratcheting), so
-/// that an object stored under an older schema can still be edited elsewhere.
+/// Validates a value. With `old`, unchanged parts are not validated again (ratcheting). An object that was stored
+/// under an older schema can still be edited in other places.
 pub(crate) fn validate(value: &Value, old: Option<&Value>, root: &Node) -> Vec<FieldError> {
     let mut errors = Vec::new();
     walk(value, old, root, &Path::ROOT, true, &mut errors);
     errors
 }
 
-/// Duplicates in list-sets and list-maps.
+/// Returns the duplicates in list-sets and list-maps.
 pub(crate) fn keyed_lists(value: &Value, root: &Node) -> Vec<FieldError> {
     let mut errors = Vec::new();
     lists(value, root, &Path::ROOT, &mut errors);
@@ -53,7 +54,7 @@ fn has_type(value: &Value, kind: JsonType) -> bool {
     }
 }
 
-/// `structural` is false below logical junctors, whose schemas restrict values without typing them.
+/// `structural` is false below logical junctors. Their schemas restrict values without defining types.
 fn walk(
     value: &Value,
     old: Option<&Value>,
@@ -320,9 +321,9 @@ fn junctors(
         walk(value, old.filter(|o| *o != value), branch, at, false, &mut found);
         found
     };
-    // Upstream reports a failed junction for the whole object, then the closest branch's errors.
+    // Upstream reports a failed junctor for the whole object, then the errors of the closest branch.
     let mut whole = |message: String| errors.push(FieldError::invalid("", "", message));
-    // An int-or-string may repeat itself as anyOf; its type was checked already.
+    // The `anyOf` of an int-or-string can be ignored, because its type was already checked.
     if !(checks.any_of.is_empty() || (structural && node.int_or_string && names_its_types(&checks.any_of))) {
         let failures: Vec<_> = checks.any_of.iter().map(|b| attempt(b)).collect();
         if !failures.iter().any(Vec::is_empty) {
@@ -384,39 +385,6 @@ fn closest(failures: Vec<Vec<FieldError>>) -> Vec<FieldError> {
     failures.into_iter().min_by_key(Vec::len).unwrap_or_default()
 }
 
-/// Finds what an item was before: by key in list-maps, by value in list-sets, by position in atomic
-/// lists (which only matters to ratcheting; CEL does not correlate those).
-pub(crate) struct Correlation<'a> {
-    old: &'a [Value],
-    kind: &'a ListKind,
-}
-
-impl<'a> Correlation<'a> {
-    pub(crate) fn new(old: Option<&'a Value>, node: &'a Node) -> Self {
-        Self {
-            old: old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default(),
-            kind: &node.list,
-        }
-    }
-
-    /// For ratcheting.
-    fn find(&self, index: usize, item: &Value) -> Option<&'a Value> {
-        match self.kind {
-            ListKind::Atomic => self.old.get(index),
-            ListKind::Set => self.old.iter().find(|o| *o == item),
-            ListKind::Map(_) => self.find_keyed(item),
-        }
-    }
-
-    /// For transition rules: only list-maps are correlatable.
-    pub(crate) fn find_keyed(&self, item: &Value) -> Option<&'a Value> {
-        let ListKind::Map(keys) = self.kind else { return None };
-        self.old
-            .iter()
-            .find(|old| keys.iter().all(|key| old.get(key) == item.get(key)))
-    }
-}
-
 fn lists(value: &Value, node: &Node, at: &Path<'_>, errors: &mut Vec<FieldError>) {
     if !node.has_keyed_lists {
         return;
@@ -449,7 +417,7 @@ fn lists(value: &Value, node: &Node, at: &Path<'_>, errors: &mut Vec<FieldError>
 
 fn duplicates(items: &[Value], at: &Path<'_>, errors: &mut Vec<FieldError>) {
     for (i, item) in items.iter().enumerate() {
-        // The second of several equals is reported, not the third.
+        // The second of several equal items is reported, not the third.
         if items[..i].iter().filter(|other| *other == item).count() == 1 {
             errors.push(FieldError::duplicate(at.index(i), item.clone()));
         }

@@ -1,14 +1,15 @@
-//! How a pod is ended: by deletion, deadline, eviction or shutdown of the node; TERM first, KILL after the grace period.
+//! Termination of a pod because of deletion, a deadline, eviction or shutdown of the node. Containers get SIGTERM
+//! first and SIGKILL after the grace period.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Command, EVICTION_GRACE, Ending, Life, Step, Why};
-use crate::node::events::About;
+use super::{Command, ContainerStep, EVICTION_GRACE, PodWorker, Termination, TerminationCause};
+use crate::node::events::InvolvedObject;
 use crate::node::runtime::{Outgrown, Stop};
 
-impl Life {
+impl PodWorker {
     pub(super) fn grace(&self) -> Duration {
         let seconds = self
             .pod
@@ -19,14 +20,14 @@ impl Life {
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     }
 
-    pub(super) fn end(&mut self, why: Why, grace: Duration) {
+    pub(super) fn end(&mut self, cause: TerminationCause, grace: Duration) {
         let kill_at = Instant::now() + grace;
         match &mut self.ending {
-            // A later order can only shorten what an earlier one granted; the first reason stays the verdict.
+            // A later request can only shorten the grace period. The first reason is the one that is reported.
             Some(ending) => ending.kill_at = ending.kill_at.min(kill_at),
             None => {
-                self.ending = Some(Ending {
-                    why,
+                self.ending = Some(Termination {
+                    cause,
                     kill_at,
                     killed: false,
                 })
@@ -34,16 +35,19 @@ impl Life {
         }
     }
 
-    /// SIGTERM to every container that has not had it yet; sidecars only after all others have ended.
+    /// Sends SIGTERM to every container once. Sidecars get it only after all other containers have ended.
     pub(super) fn terminate(&mut self) {
         let others = self
             .slots
             .iter()
-            .any(|s| !s.record.sidecar && matches!(s.step, Step::Starting | Step::Running));
+            .any(|s| !s.record.sidecar && matches!(s.step, ContainerStep::Starting | ContainerStep::Running));
         let killed = self.ending.as_ref().is_some_and(|e| e.killed);
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
-            if slot.step != Step::Running || slot.stopping && !killed || slot.record.sidecar && others && !killed {
+            if slot.step != ContainerStep::Running
+                || slot.stopping && !killed
+                || slot.record.sidecar && others && !killed
+            {
                 continue;
             }
             if !slot.stopping {
@@ -69,30 +73,30 @@ impl Life {
                 self.consider_deletion();
             }
             Command::Gone => {
-                self.end(Why::Gone, Duration::ZERO);
+                self.end(TerminationCause::Gone, Duration::ZERO);
                 if let Some(ending) = &mut self.ending {
-                    ending.why = Why::Gone;
+                    ending.cause = TerminationCause::Gone;
                 }
                 self.writer = None;
                 self.kill();
             }
             Command::Shutdown { grace } => {
-                self.end(Why::Shutdown, self.grace().min(grace));
-                self.verdict(
+                self.end(TerminationCause::Shutdown, self.grace().min(grace));
+                self.set_failure(
                     "Terminated",
                     "Pod was terminated in response to imminent node shutdown.",
-                    Why::Shutdown,
+                    TerminationCause::Shutdown,
                 );
             }
         }
     }
 
-    /// Sets the pod's verdict, if `why` is what ends it.
-    pub(super) fn verdict(&mut self, reason: &str, message: &str, why: Why) {
-        if self.ending.as_ref().is_some_and(|e| e.why == why) && self.facts.verdict.is_none() {
-            self.facts.verdict = Some((reason.into(), message.into()));
-            if why == Why::Shutdown {
-                self.facts
+    /// Sets the pod's reason and message if `cause` determines them.
+    pub(super) fn set_failure(&mut self, reason: &str, message: &str, cause: TerminationCause) {
+        if self.ending.as_ref().is_some_and(|e| e.cause == cause) && self.pod_record.failure.is_none() {
+            self.pod_record.failure = Some((reason.into(), message.into()));
+            if cause == TerminationCause::Shutdown {
+                self.pod_record
                     .extra
                     .push(("DisruptionTarget".into(), "TerminationByKubelet".into(), message.into()));
             }
@@ -105,12 +109,12 @@ impl Life {
         };
         let seconds = self.pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
         let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        // The timestamp has whole seconds only; it counts when it says that part of the grace period is long over
-        // (the node was away), otherwise the whole period begins now.
+        // The timestamp has only whole seconds. It is used only if part of the grace period has clearly passed (while
+        // the node was away). Otherwise the whole period begins now.
         let left = deletion.0.as_second() - self.ctx.clock.now().as_second();
         let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
         self.end(
-            Why::Deleted,
+            TerminationCause::Deleted,
             if left + Duration::from_secs(2) < grace {
                 left
             } else {
@@ -121,7 +125,7 @@ impl Life {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let seconds = self.pod.spec.as_ref()?.active_deadline_seconds?;
-        let elapsed = self.ctx.clock.now().duration_since(self.facts.start_time?);
+        let elapsed = self.ctx.clock.now().duration_since(self.pod_record.start_time?);
         let left = jiff::SignedDuration::from_secs(seconds).checked_sub(elapsed)?;
         Some(Instant::now() + Duration::try_from(left).unwrap_or(Duration::ZERO))
     }
@@ -130,9 +134,9 @@ impl Life {
         let message = "Pod was active on the node longer than the specified deadline";
         self.ctx
             .recorder
-            .normal(About::pod(&self.pod), "DeadlineExceeded", message);
-        self.end(Why::Deadline, self.grace());
-        self.verdict("DeadlineExceeded", message, Why::Deadline);
+            .normal(InvolvedObject::pod(&self.pod), "DeadlineExceeded", message);
+        self.end(TerminationCause::Deadline, self.grace());
+        self.set_failure("DeadlineExceeded", message, TerminationCause::Deadline);
     }
 
     pub(super) fn evict(&mut self, outgrown: &Outgrown) {
@@ -147,8 +151,8 @@ impl Life {
         );
         self.ctx
             .recorder
-            .warning(About::pod(&self.pod), "Evicted", message.clone());
-        self.end(Why::Evicted, EVICTION_GRACE);
-        self.verdict("Evicted", &message, Why::Evicted);
+            .warning(InvolvedObject::pod(&self.pod), "Evicted", message.clone());
+        self.end(TerminationCause::Evicted, EVICTION_GRACE);
+        self.set_failure("Evicted", &message, TerminationCause::Evicted);
     }
 }

@@ -1,7 +1,7 @@
-//! What runs the containers of pods: the seam between the pod life cycle and the machine.
+//! The runtime that runs the containers of pods: the interface between the pod lifecycle and the machine.
 //!
-//! The life cycle (phases, conditions, order, restarts, grace periods, termination messages) lives above this trait
-//! and is the same for all runtimes; a runtime only starts, signals, observes and forgets containers, and keeps their
+//! The lifecycle (phases, conditions, order, restarts, grace periods, termination messages) is above this trait and
+//! is the same for all runtimes. A runtime only starts, signals, observes and removes containers, and keeps their
 //! logs.
 
 pub mod process;
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use super::launch::Declaration;
 
-/// A pod as a runtime knows it.
+/// A pod's identity for a runtime.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodKey {
     /// Uid.
@@ -27,28 +27,28 @@ pub struct PodKey {
     pub name: String,
 }
 
-/// One instance of a container: a restart is a new attempt.
+/// Identity of one instance of a container. A restart is a new attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContainerKey {
     /// Uid of the pod.
     pub pod: String,
     /// Name of the container.
     pub name: String,
-    /// 0 for the first instance, then counting restarts.
+    /// Number of restarts before this instance.
     pub attempt: u32,
 }
 
-/// What a volume holds.
+/// Content of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumeContent {
-    /// A new directory that lives as long as the pod.
+    /// A new directory that exists as long as the pod.
     Empty {
-        /// Bytes the pod may keep in it before it is evicted.
+        /// Bytes that the pod may store in it before it is evicted.
         size_limit: Option<u64>,
     },
     /// Files from ConfigMaps, Secrets and the pod's own fields.
     Files(Vec<VolumeFile>),
-    /// A path of the machine.
+    /// A path on the machine.
     Host {
         /// The path.
         path: PathBuf,
@@ -78,11 +78,11 @@ pub struct VolumeFile {
 pub struct Volume {
     /// Its name in the pod.
     pub name: String,
-    /// What it holds.
+    /// Its content.
     pub content: VolumeContent,
 }
 
-/// Where a container sees a volume.
+/// The mount of a volume in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// Name of the volume.
@@ -93,14 +93,14 @@ pub struct Mount {
     pub sub_path: String,
 }
 
-/// Everything a runtime needs to start a container.
+/// All input for starting a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerSpec {
-    /// Which instance.
+    /// Identity of the instance.
     pub key: ContainerKey,
     /// The pod, for messages.
     pub pod: PodKey,
-    /// Command, environment and directory, not yet expanded.
+    /// Command, environment and directory before expansion.
     pub declaration: Declaration,
     /// Volume mounts.
     pub mounts: Vec<Mount>,
@@ -110,80 +110,80 @@ pub struct ContainerSpec {
     pub cpu_limit_milli: Option<u64>,
 }
 
-/// How a container ended.
+/// The end of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
     /// Exit code; `128 + signal` after a signal.
     pub code: i32,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// Whether its memory limit ended it.
+    /// Whether it was killed because of its memory limit.
     pub oom_killed: bool,
-    /// Whether nothing is known about the end (the runtime lost sight of the container).
+    /// Whether the end is unknown because the runtime lost the container.
     pub lost: bool,
     /// When it started.
     pub started_at: Timestamp,
     /// When it ended.
     pub finished_at: Timestamp,
-    /// What it wrote to its termination message file (at least the last 4 KiB).
+    /// Its termination message file (at least the last 4 KiB).
     pub message: Vec<u8>,
 }
 
-/// A container that runs.
+/// A running container.
 pub struct Running {
-    /// The runtime's name for it, for `containerID`.
+    /// The runtime's ID for it, used in `containerID`.
     pub id: String,
     /// When it started.
     pub started_at: Timestamp,
-    /// Resolves when nothing of the container is left.
+    /// Resolves when no process of the container is left.
     pub exit: BoxFuture<'static, Exit>,
 }
 
-/// What a runtime found of a pod's container after a restart of the node.
+/// A container that a runtime found after a restart of the node.
 pub enum Recovered {
-    /// It runs, and its end will be known.
+    /// It runs, and its end will be reported.
     Running(Running),
-    /// It ended meanwhile.
+    /// It has ended.
     Exited {
-        /// The runtime's name for it.
+        /// The runtime's ID for it.
         id: String,
-        /// How.
+        /// Its end.
         exit: Exit,
     },
 }
 
-/// Why a container did not start.
+/// The reason why a container did not start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct StartFailure {
-    /// What a kubelet would say.
+    /// The kubelet's message.
     pub message: String,
 }
 
-/// How to end a container.
+/// The way to stop a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stop {
     /// SIGTERM to its main process.
     Term,
-    /// SIGKILL to everything in it.
+    /// SIGKILL to all its processes.
     Kill,
 }
 
-/// A piece of a log.
+/// A chunk of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogItem {
-    /// A line, or a part of an overlong one.
+    /// A line, or a part of a very long line.
     Line {
-        /// When it was written.
+        /// Time of writing.
         time: Timestamp,
-        /// Its bytes; they end with a newline unless more of the line follows.
+        /// The bytes. They end with a newline unless the line continues.
         data: Bytes,
     },
-    /// Everything written before the log was opened has been sent.
+    /// Everything that was written before the log was opened has been sent.
     CaughtUp,
 }
 
-/// A volume that has outgrown its limit.
+/// A volume that exceeds its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgrown {
     /// Name of the volume.
@@ -192,44 +192,46 @@ pub struct Outgrown {
 
 /// Runs containers.
 pub trait PodRuntime: Send + Sync + 'static {
-    /// Name for `containerID` and node info.
+    /// Returns the name for `containerID` and the node's info.
     fn name(&self) -> &'static str;
 
-    /// Makes a pod's volumes. Called again (with all volumes) after a restart of the node: existing directories stay.
+    /// Creates a pod's volumes. It is called again (with all volumes) after a restart of the node. Existing
+    /// directories stay.
     fn prepare(&self, pod: &PodKey, volumes: Vec<Volume>) -> BoxFuture<'static, Result<(), String>>;
 
-    /// Starts a container; never a second instance under the same key.
+    /// Starts a container. It never starts a second instance with the same key.
     fn start(&self, spec: ContainerSpec) -> BoxFuture<'static, Result<Running, StartFailure>>;
 
-    /// Asks a container to end. A container that has ended already is no error.
+    /// Stops a container. A container that has already ended is not an error.
     fn stop(&self, container: &ContainerKey, stop: Stop);
 
-    /// What is left of a pod's container from before a restart of the node: its latest attempt.
+    /// Returns the latest attempt of a pod's container from before a restart of the node.
     fn recover(&self, pod: &PodKey, container: &str) -> BoxFuture<'static, Option<(u32, Recovered)>>;
 
-    /// Uids of the pods this runtime holds anything of.
+    /// Returns the uids of the pods of which this runtime has any data.
     fn pods(&self) -> BoxFuture<'static, Vec<String>>;
 
-    /// Ends whatever still runs of a pod and forgets it, logs and volumes included.
+    /// Kills everything of a pod that still runs and deletes its data, including logs and volumes.
     fn remove(&self, uid: &str) -> BoxFuture<'static, ()>;
 
-    /// A container's log from its beginning; with `follow`, until the container has ended. `None` without a log.
+    /// Opens a container's log at its beginning. With `follow`, reads until the container has ended. Returns `None`
+    /// without a log.
     fn log(
         &self,
         container: &ContainerKey,
         follow: bool,
     ) -> BoxFuture<'static, Option<BoxStream<'static, std::io::Result<LogItem>>>>;
 
-    /// The last bytes of a container's log, without timestamps (at least [`super::termination::LOG_LIMIT`], if there
-    /// are as many).
+    /// Returns the end of a container's log without timestamps: at least [`super::termination::LOG_LIMIT`] bytes if
+    /// there are as many.
     fn log_tail(&self, container: &ContainerKey) -> BoxFuture<'static, Vec<u8>>;
 
-    /// Resolves when a volume of the pod has outgrown its limit; never, where there is nothing to watch.
+    /// Resolves when a volume of the pod exceeds its limit. Without a limit it never resolves.
     fn outgrown(&self, pod: &PodKey, volumes: &[Volume]) -> BoxFuture<'static, Outgrown>;
 
-    /// Makes the directory of a PersistentVolumeClaim.
+    /// Creates the directory of a PersistentVolumeClaim.
     fn provision(&self, claim: &str) -> BoxFuture<'static, Result<(), String>>;
 
-    /// Removes the directory of a PersistentVolumeClaim that was deleted.
+    /// Removes the directory of a deleted PersistentVolumeClaim.
     fn release(&self, claim: &str) -> BoxFuture<'static, ()>;
 }

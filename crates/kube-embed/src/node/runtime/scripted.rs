@@ -1,4 +1,4 @@
-//! A runtime that runs nothing: a test says what each container does, and tokio's clock says when.
+//! A runtime that runs nothing. A test scripts each container, and tokio's clock controls the time.
 //!
 //! ```
 //! # use kube_embed::node::runtime::scripted::{Script, ScriptedRuntime};
@@ -29,7 +29,7 @@ use crate::node::launch::{self, CommandLine, Translator};
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 
-/// What a container does after SIGTERM.
+/// Reaction of a container to SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnTerm {
     Die,
@@ -38,17 +38,17 @@ enum OnTerm {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum ScriptedEnd {
     Code(i32),
     Signal(i32),
     OutOfMemory,
 }
 
-/// What one instance of a container does.
+/// Behavior of one instance of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     run: Option<Duration>,
-    end: End,
+    end: ScriptedEnd,
     on_term: OnTerm,
     message: Vec<u8>,
     log: Vec<(Duration, Bytes)>,
@@ -59,7 +59,7 @@ impl Default for Script {
     fn default() -> Self {
         Self {
             run: Some(Duration::ZERO),
-            end: End::Code(0),
+            end: ScriptedEnd::Code(0),
             on_term: OnTerm::Die,
             message: Vec::new(),
             log: Vec::new(),
@@ -69,19 +69,19 @@ impl Default for Script {
 }
 
 impl Script {
-    /// A container that ends at once with code 0.
+    /// Creates a script of a container that ends immediately with code 0.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Runs this long before it ends by itself.
+    /// Runs for this long and then ends.
     #[must_use]
     pub fn runs(mut self, time: Duration) -> Self {
         self.run = Some(time);
         self
     }
 
-    /// Runs until somebody ends it.
+    /// Runs until it is stopped.
     #[must_use]
     pub fn runs_for_ever(mut self) -> Self {
         self.run = None;
@@ -91,21 +91,21 @@ impl Script {
     /// Ends with this exit code.
     #[must_use]
     pub fn exits(mut self, code: i32) -> Self {
-        self.end = End::Code(code);
+        self.end = ScriptedEnd::Code(code);
         self
     }
 
-    /// Ends by this signal.
+    /// Ends because of this signal.
     #[must_use]
     pub fn dies_of(mut self, signal: i32) -> Self {
-        self.end = End::Signal(signal);
+        self.end = ScriptedEnd::Signal(signal);
         self
     }
 
-    /// Ends by its memory limit.
+    /// Ends because of its memory limit.
     #[must_use]
     pub fn runs_out_of_memory(mut self) -> Self {
-        self.end = End::OutOfMemory;
+        self.end = ScriptedEnd::OutOfMemory;
         self
     }
 
@@ -116,14 +116,14 @@ impl Script {
         self
     }
 
-    /// Answers SIGTERM by ending with `code` after this time.
+    /// Ends with `code` this long after SIGTERM.
     #[must_use]
     pub fn traps_term(mut self, after: Duration, code: i32) -> Self {
         self.on_term = OnTerm::Exit { after, code };
         self
     }
 
-    /// Leaves this termination message, however it ends.
+    /// Leaves this termination message for any end.
     #[must_use]
     pub fn message(mut self, message: impl Into<Vec<u8>>) -> Self {
         self.message = message.into();
@@ -136,14 +136,14 @@ impl Script {
         self.logs_at(Duration::ZERO, text)
     }
 
-    /// Writes this to its log some time after its start. Call in order of time.
+    /// Writes this to its log some time after its start. Calls must be in order of time.
     #[must_use]
     pub fn logs_at(mut self, after: Duration, text: impl Into<Bytes>) -> Self {
         self.log.push((after, text.into()));
         self
     }
 
-    /// Does not start at all.
+    /// Fails to start.
     #[must_use]
     pub fn fails_to_start(mut self, message: impl Into<String>) -> Self {
         self.start_failure = Some(message.into());
@@ -151,16 +151,16 @@ impl Script {
     }
 }
 
-/// One start of a container, as a test can look at it.
+/// A recorded start of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Started {
     /// The pod.
     pub pod: PodKey,
-    /// Which instance of which container.
+    /// Identity of the instance.
     pub key: ContainerKey,
-    /// When, by tokio's clock, since the runtime was made.
+    /// Time since the creation of the runtime, by tokio's clock.
     pub at: Duration,
-    /// The expanded command line (mount paths untouched: there are no directories).
+    /// The expanded command line. Mount paths are unchanged, because there are no directories.
     pub command: CommandLine,
 }
 
@@ -179,7 +179,7 @@ struct Log {
 }
 
 #[derive(Default)]
-struct State {
+struct ScriptedState {
     scripts: HashMap<String, VecDeque<Script>>,
     pods: BTreeSet<String>,
     containers: BTreeMap<ContainerKey, ContainerState>,
@@ -189,16 +189,16 @@ struct State {
     claims: BTreeSet<String>,
 }
 
-/// The scripted runtime. Cheap to clone; clones share everything.
+/// The scripted runtime. It is cheap to clone. Clones share all data.
 #[derive(Clone)]
 pub struct ScriptedRuntime {
     clock: Arc<dyn Clock>,
     origin: tokio::time::Instant,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ScriptedState>>,
 }
 
 impl ScriptedRuntime {
-    /// A runtime whose containers all end at once with code 0 until scripts say otherwise. Use the API server's clock.
+    /// Creates a runtime. Without a script, containers end immediately with code 0. Use the API server's clock.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
@@ -207,37 +207,37 @@ impl ScriptedRuntime {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // The state is only ever replaced whole under the lock, so a panic elsewhere leaves it consistent.
+    fn state(&self) -> MutexGuard<'_, ScriptedState> {
+        // The data is only replaced as a whole under the lock, so a panic elsewhere leaves it consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What containers of this name do from now on. The name may be `pod/container` for one pod's container, which
-    /// goes before the plain name.
+    /// Sets the script of all containers with this name. The name can be `pod/container` for a container of one pod,
+    /// which takes precedence over the plain name.
     pub fn script(&self, container: &str, script: Script) {
         self.state()
             .scripts
             .insert(container.to_owned(), VecDeque::from([script]));
     }
 
-    /// What the next instances of containers of this name do, one after the other; the last one repeats.
+    /// Sets the scripts of the next instances of containers with this name, in order. The last one repeats.
     pub fn scripts(&self, container: &str, scripts: impl IntoIterator<Item = Script>) {
         self.state()
             .scripts
             .insert(container.to_owned(), scripts.into_iter().collect());
     }
 
-    /// Every start so far, in order.
+    /// Returns every start so far, in order.
     pub fn started(&self) -> Vec<Started> {
         self.state().started.clone()
     }
 
-    /// The volumes a pod was prepared with.
+    /// Returns the volumes with which a pod was prepared.
     pub fn volumes(&self, pod_uid: &str) -> Vec<Volume> {
         self.state().volumes.get(pod_uid).cloned().unwrap_or_default()
     }
 
-    /// Makes a pod's volume outgrow its limit.
+    /// Lets a volume of a pod exceed its limit.
     pub fn outgrow(&self, pod_uid: &str, volume: &str) {
         self.state()
             .outgrown
@@ -246,7 +246,7 @@ impl ScriptedRuntime {
             .send_replace(true);
     }
 
-    fn next_script(state: &mut State, pod: &PodKey, container: &str) -> Script {
+    fn next_script(state: &mut ScriptedState, pod: &PodKey, container: &str) -> Script {
         for name in [format!("{}/{container}", pod.name), container.to_owned()] {
             if let Some(queue) = state.scripts.get_mut(&name) {
                 let script = if queue.len() > 1 {
@@ -287,7 +287,7 @@ impl ScriptedRuntime {
         );
         debug_assert!(previous.is_none(), "{:?} was started twice", spec.key);
         drop(state);
-        // A task of its own, as a process is: it goes on when the node that started it is gone.
+        // A separate task, like a process, continues after the node that started it has ended.
         tokio::spawn(play(
             self.clone(),
             spec.key.clone(),
@@ -308,7 +308,7 @@ impl ScriptedRuntime {
         async move {
             let log = this.state().containers.get(&key).and_then(|c| c.log.clone());
             if let Some(mut log) = log {
-                // An error means that the sender is gone, which the task does last.
+                // An error means that the sender was dropped, which the task does last.
                 while !log.borrow_and_update().ended && log.changed().await.is_ok() {}
             }
             let exit = this.state().containers.get(&key).and_then(|c| c.exit.clone());
@@ -348,20 +348,20 @@ async fn play(
         tokio::select! {
             biased;
             changed = stopped.wait_for(|stop| *stop == Some(Stop::Kill) || *stop == Some(Stop::Term) && !term_seen) => {
-                // An error means that the container was forgotten, which ends it as a kill does.
+                // An error means that the container was removed, which ends it like a kill.
                 if !matches!(changed.as_deref(), Ok(Some(Stop::Term))) {
-                    end = End::Signal(SIGKILL);
+                    end = ScriptedEnd::Signal(SIGKILL);
                     break;
                 }
                 term_seen = true;
                 match script.on_term {
                     OnTerm::Die => {
-                        end = End::Signal(SIGTERM);
+                        end = ScriptedEnd::Signal(SIGTERM);
                         break;
                     }
                     OnTerm::Ignore => {}
                     OnTerm::Exit { after, code } => {
-                        end = End::Code(code);
+                        end = ScriptedEnd::Code(code);
                         end_at = Some(tokio::time::Instant::now() + after);
                     }
                 }
@@ -378,9 +378,9 @@ async fn play(
         }
     }
     let (code, signal, oom_killed) = match end {
-        End::Code(code) => (code, None, false),
-        End::Signal(signal) => (128 + signal, Some(signal), false),
-        End::OutOfMemory => (128 + SIGKILL, Some(SIGKILL), true),
+        ScriptedEnd::Code(code) => (code, None, false),
+        ScriptedEnd::Signal(signal) => (128 + signal, Some(signal), false),
+        ScriptedEnd::OutOfMemory => (128 + SIGKILL, Some(SIGKILL), true),
     };
     let exit = Exit {
         code,
@@ -460,7 +460,7 @@ impl PodRuntime for ScriptedRuntime {
         state.pods.remove(uid);
         state.volumes.remove(uid);
         state.outgrown.retain(|(pod, _), _| pod != uid);
-        // Dropping the stop channel ends what still runs.
+        // Dropping the stop channel ends everything that still runs.
         state.containers.retain(|key, _| key.pod != uid);
         async {}.boxed()
     }
@@ -526,7 +526,7 @@ impl PodRuntime for ScriptedRuntime {
             let waits = watches.into_iter().map(|(name, mut seen)| {
                 async move {
                     let outgrown = seen.wait_for(|outgrown| *outgrown).await.is_ok();
-                    // Without a sender the pod is gone, and nobody waits any more.
+                    // Without a sender the pod no longer exists and has no waiters.
                     if outgrown { name } else { std::future::pending().await }
                 }
                 .boxed()

@@ -1,11 +1,11 @@
-//! Defaults of built-in kinds that follow from other fields.
+//! Defaults of built-in kinds that are computed from other fields.
 
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
 use super::Gvk;
 
-/// Before the schema's defaults: write-only fields become the stored ones.
+/// Converts write-only fields to the stored ones. Runs before the schema's defaults.
 pub(super) fn normalise(gvk: Gvk<'_>, object: &mut Value) {
     if (gvk.group, gvk.kind) != ("", "Secret") {
         return;
@@ -23,7 +23,7 @@ pub(super) fn normalise(gvk: Gvk<'_>, object: &mut Value) {
     }
     if let Some(data) = data.as_object_mut() {
         for (key, value) in plain {
-            // A value that is no string is kept for the type check, which refuses it.
+            // A value that is not a string is kept. The type check refuses it later.
             let encoded = match value {
                 Value::String(s) => json!(base64::engine::general_purpose::STANDARD.encode(s)),
                 other => other,
@@ -33,7 +33,7 @@ pub(super) fn normalise(gvk: Gvk<'_>, object: &mut Value) {
     }
 }
 
-/// After the schema's defaults.
+/// Fills in computed defaults. Runs after the schema's defaults.
 pub(super) fn derive(gvk: Gvk<'_>, object: &mut Value) {
     match (gvk.group, gvk.kind) {
         ("", "Pod") => {
@@ -103,7 +103,7 @@ fn pod_spec(spec: &mut Map<String, Value>) {
             volume.insert("emptyDir".to_owned(), json!({}));
         }
     }
-    // The old and the new name of the same field follow each other.
+    // `serviceAccountName` and its deprecated alias `serviceAccount` always have the same value.
     let account = |v: Option<&Value>| v.filter(|v| v.as_str().is_some_and(|s| !s.is_empty())).cloned();
     let name = account(spec.get("serviceAccountName")).or_else(|| account(spec.get("serviceAccount")));
     if let Some(name) = name {
@@ -117,7 +117,7 @@ fn pod_container(container: &mut Map<String, Value>) {
         let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
         container.insert("imagePullPolicy".to_owned(), json!(pull_policy(image)));
     }
-    // A limit without a request is the request too.
+    // A limit without a request is also the request.
     if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut)
         && let Some(Value::Object(limits)) = resources.get("limits").cloned()
     {
@@ -130,7 +130,7 @@ fn pod_container(container: &mut Map<String, Value>) {
     }
 }
 
-/// `Always` for `:latest` and for no tag at all, unless the image is pinned by digest.
+/// Returns `Always` for `:latest` and for an image without a tag, unless a digest pins the image.
 fn pull_policy(image: &str) -> &'static str {
     let name = image.rsplit('/').next().unwrap_or(image);
     if name.contains('@') {

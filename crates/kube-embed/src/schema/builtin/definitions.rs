@@ -1,4 +1,4 @@
-//! Schemas of the built-in kinds, from the types' own JSON Schemas at first use.
+//! Schemas of the built-in kinds. They are generated from the types' own JSON Schemas at first use.
 
 use std::sync::{Arc, LazyLock};
 
@@ -15,28 +15,29 @@ use schemars::JsonSchema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value};
 
-use super::super::node::{Compiler, Node, Overlay, Tables};
 use super::tables;
+use crate::schema::compiler::{Compiler, Overlay, Tables};
+use crate::schema::node::Node;
 
 /// A built-in kind.
 pub(crate) struct Builtin {
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,
     pub(crate) kind: &'static str,
-    /// Name of its schema, such as `io.k8s.api.core.v1.Pod`.
+    /// Name of the kind's schema, such as `io.k8s.api.core.v1.Pod`.
     pub(crate) definition: String,
     pub(crate) node: Arc<Node>,
 }
 
-/// All that is known of the built-in kinds.
+/// Schemas and compiled definitions of all built-in kinds.
 pub(crate) struct Builtins {
-    /// Raw schemas by definition name, with references of the form `#/components/schemas/NAME`.
+    /// Raw schemas by definition name. References have the form `#/components/schemas/NAME`.
     pub(crate) definitions: Map<String, Value>,
     pub(crate) kinds: Vec<Builtin>,
     pub(crate) object_meta: Arc<Node>,
 }
 
-/// Generated once; a few milliseconds.
+/// Generated once, which takes a few milliseconds.
 pub(crate) static BUILTINS: LazyLock<Builtins> = LazyLock::new(generate);
 
 fn row<T: Resource + JsonSchema>(
@@ -95,7 +96,7 @@ fn generate() -> Builtins {
     }
 }
 
-/// The built-in kind of a group, version and kind.
+/// Returns the built-in kind of a group, version and kind.
 pub(crate) fn find(group: &str, version: &str, kind: &str) -> Option<&'static Builtin> {
     BUILTINS
         .kinds
@@ -131,7 +132,7 @@ mod tests {
         assert!(owners.items.as_ref().unwrap().atomic_map);
     }
 
-    /// A row whose definition or field does not exist would silently do nothing.
+    /// A row with an unknown definition or field would have no effect, and no error would show it.
     #[test]
     fn every_table_row_names_a_real_field() {
         for (kind, field) in tables::rows() {

@@ -10,7 +10,7 @@ const LABEL_KEY: &str = "name part must consist of alphanumeric characters, '-',
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const QUALIFIED: &str = "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
 
-/// Sum of the bytes of all annotations, keys included.
+/// Size limit of all annotations together, in bytes, keys included.
 const MAX_ANNOTATIONS: u64 = 256 * 1024;
 
 fn is_label(s: &str) -> bool {
@@ -28,7 +28,7 @@ fn is_label_word(s: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// What is wrong with a DNS label (at most 63 characters).
+/// Returns the problems of a DNS label (at most 63 characters).
 pub(super) fn dns_label(s: &str) -> Vec<String> {
     let mut out = Vec::new();
     if s.len() > 63 {
@@ -41,7 +41,7 @@ pub(super) fn dns_label(s: &str) -> Vec<String> {
     out
 }
 
-/// What is wrong with a DNS subdomain (at most 253 characters).
+/// Returns the problems of a DNS subdomain (at most 253 characters).
 pub(super) fn dns_subdomain(s: &str) -> Vec<String> {
     let mut out = Vec::new();
     if s.len() > 253 {
@@ -53,13 +53,13 @@ pub(super) fn dns_subdomain(s: &str) -> Vec<String> {
     out
 }
 
-/// What is wrong with a label's key.
-pub fn label_key(s: &str) -> Vec<String> {
+/// Returns the problems of a label's key.
+pub(crate) fn label_key(s: &str) -> Vec<String> {
     qualified_name(s)
 }
 
-/// What is wrong with a label's value.
-pub fn label_value(s: &str) -> Vec<String> {
+/// Returns the problems of a label's value.
+pub(crate) fn label_value(s: &str) -> Vec<String> {
     let mut out = Vec::new();
     if s.len() > 63 {
         out.push("must be no more than 63 bytes".to_owned());
@@ -95,9 +95,9 @@ fn qualified_name(s: &str) -> Vec<String> {
     out
 }
 
-/// Checks a name: most kinds take a DNS subdomain, namespaces (and a few others) a DNS label.
-/// `label` chooses; `field` is `name` or `generateName`, whose trailing dash is the generator's.
-pub fn validate_name(name: &str, field: &str, label: bool) -> Vec<FieldError> {
+/// Checks a name. Most kinds take a DNS subdomain. With `label`, a DNS label is required, as for namespaces. `field`
+/// is `name` or `generateName`. A trailing dash is allowed in `generateName`, because the generator appends to it.
+pub(crate) fn validate_name(name: &str, field: &str, label: bool) -> Vec<FieldError> {
     let checked = if field == "generateName" {
         name.strip_suffix('-').unwrap_or(name)
     } else {
@@ -114,8 +114,8 @@ pub fn validate_name(name: &str, field: &str, label: bool) -> Vec<FieldError> {
         .collect()
 }
 
-/// Checks `metadata` of any object, custom resources included; `old` for updates.
-pub fn validate_object_meta(object: &Value, old: Option<&Value>, label_name: bool) -> Vec<FieldError> {
+/// Checks `metadata` of any object, including custom resources. `old` is set for updates.
+pub(crate) fn validate_object_meta(object: &Value, old: Option<&Value>, label_name: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let empty = Value::Null;
     let meta = object.get("metadata").unwrap_or(&empty);
@@ -145,7 +145,7 @@ pub fn validate_object_meta(object: &Value, old: Option<&Value>, label_name: boo
     errors
 }
 
-/// The stricter rule of the core group: a finalizer is a standard one or has a domain.
+/// Checks the stricter rule of the core group: a finalizer is a standard one or has a domain.
 pub(super) fn core_finalizers(object: &Value) -> Vec<FieldError> {
     strings(object.pointer("/metadata/finalizers"))
         .enumerate()

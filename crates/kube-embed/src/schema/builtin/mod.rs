@@ -1,4 +1,4 @@
-//! Built-in kinds: unknown fields, defaults, and validation with the API server's words.
+//! Built-in kinds: unknown fields, defaults, and validation with the API server's messages.
 
 mod defaults;
 pub(crate) mod definitions;
@@ -15,7 +15,7 @@ use super::error::FieldError;
 use super::typeinfo::TypeInfo;
 use definitions::find;
 
-pub use metadata::{label_key, label_value, validate_object_meta};
+pub(crate) use metadata::{label_key, label_value, validate_object_meta};
 
 /// Group, version and kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,31 +29,31 @@ pub struct Gvk<'a> {
 }
 
 impl<'a> Gvk<'a> {
-    /// From its three parts.
+    /// Creates a value from its three parts.
     pub fn new(group: &'a str, version: &'a str, kind: &'a str) -> Self {
         Self { group, version, kind }
     }
 }
 
-/// Whether this module has a schema for a kind.
-pub fn knows(gvk: Gvk<'_>) -> bool {
+/// Returns whether a kind is built in.
+pub(crate) fn knows(gvk: Gvk<'_>) -> bool {
     find(gvk.group, gvk.version, gvk.kind).is_some()
 }
 
-/// Merge information of a built-in kind; `None` for a kind that is not built in.
-pub fn types(gvk: Gvk<'_>) -> Option<TypeInfo> {
+/// Returns the merge information of a built-in kind, or `None` for any other kind.
+pub(crate) fn types(gvk: Gvk<'_>) -> Option<TypeInfo> {
     find(gvk.group, gvk.version, gvk.kind).map(|b| TypeInfo::new(b.node.clone()))
 }
 
-/// Removes unknown fields and returns their paths; an unknown kind loses nothing.
-pub fn prune(gvk: Gvk<'_>, object: &mut Value) -> Vec<String> {
+/// Removes unknown fields and returns their paths. Objects of an unknown kind are unchanged.
+pub(crate) fn prune(gvk: Gvk<'_>, object: &mut Value) -> Vec<String> {
     find(gvk.group, gvk.version, gvk.kind)
         .map(|b| super::prune::prune(object, &b.node))
         .unwrap_or_default()
 }
 
-/// Drops nulls and fills the defaults of a built-in kind in.
-pub fn default(gvk: Gvk<'_>, object: &mut Value) {
+/// Removes nulls and fills in the defaults of a built-in kind.
+pub(crate) fn default(gvk: Gvk<'_>, object: &mut Value) {
     let Some(builtin) = find(gvk.group, gvk.version, gvk.kind) else {
         return;
     };
@@ -62,20 +62,20 @@ pub fn default(gvk: Gvk<'_>, object: &mut Value) {
     defaults::derive(gvk, object);
 }
 
-/// Errors of decoding: values of the wrong JSON type. The API server answers these with 400.
-pub fn check_types(gvk: Gvk<'_>, object: &Value) -> Vec<FieldError> {
+/// Returns decoding errors: values of the wrong JSON type. The API server answers these with 400.
+pub(crate) fn check_types(gvk: Gvk<'_>, object: &Value) -> Vec<FieldError> {
     let Some(builtin) = find(gvk.group, gvk.version, gvk.kind) else {
         return Vec::new();
     };
     let mut errors = super::validate::validate(object, None, &builtin.node);
-    // The published schemas call fields required that the decoder lets pass; what is really required
-    // is checked by `validate` with its own words.
+    // The published schemas mark fields as required that the decoder accepts as missing. `validate` checks the fields
+    // that are really required and has its own messages for them.
     errors.retain(|e| e.reason == super::FieldReason::TypeInvalid);
     errors
 }
 
-/// Validates an object on creation (`old` absent) or update. Names must have been generated before.
-pub fn validate(gvk: Gvk<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+/// Validates an object on creation (`old` is `None`) or update. Generated names must be set before.
+pub(crate) fn validate(gvk: Gvk<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = check_types(gvk, new);
     if errors.is_empty() {
         errors.extend(validation::validate(gvk, new, old));

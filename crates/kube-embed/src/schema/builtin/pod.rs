@@ -19,7 +19,7 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The spec of a new pod.
+/// Validates the spec of a new pod.
 pub(super) fn validate(pod: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let Some(spec) = pod.get("spec").filter(|s| s.is_object()) else {
@@ -188,6 +188,12 @@ fn container(container: &Value, at: &str, volumes: &[&str], errors: &mut Vec<Fie
         &["Always", "IfNotPresent", "Never"],
         errors,
     );
+    environment(container, at, errors);
+    volume_mounts(container, at, volumes, errors);
+    ports(container, at, errors);
+}
+
+fn environment(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
     for (i, variable) in list(container, "env").iter().enumerate() {
         let (name, name_at) = (text(variable, "name"), format!("{at}.env[{i}].name"));
         if name.is_empty() {
@@ -217,6 +223,9 @@ fn container(container: &Value, at: &str, volumes: &[&str], errors: &mut Vec<Fie
             }
         }
     }
+}
+
+fn volume_mounts(container: &Value, at: &str, volumes: &[&str], errors: &mut Vec<FieldError>) {
     let mut paths = Vec::new();
     for (i, mount) in list(container, "volumeMounts").iter().enumerate() {
         let here = format!("{at}.volumeMounts[{i}]");
@@ -250,6 +259,9 @@ fn container(container: &Value, at: &str, volumes: &[&str], errors: &mut Vec<Fie
             ));
         }
     }
+}
+
+fn ports(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
     for (i, port) in list(container, "ports").iter().enumerate() {
         let number = port.get("containerPort").and_then(Value::as_i64);
         let port_at = format!("{at}.ports[{i}].containerPort");
@@ -279,7 +291,7 @@ fn init_container(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// What an update of a pod's spec may change.
+/// Checks which fields of a pod's spec an update changes.
 pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let empty = json!({});
@@ -334,7 +346,7 @@ pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// Puts the old values of updatable fields in, so that what remains different is forbidden.
+/// Copies the old values of all updatable fields. Every difference that remains is forbidden.
 fn munge(new: &mut Value, old: &Value) {
     for name in ["containers", "initContainers"] {
         for (i, before) in list(old, name).iter().enumerate() {

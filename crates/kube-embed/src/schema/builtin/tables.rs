@@ -1,23 +1,24 @@
-//! What the published schemas of built-in kinds say beyond their JSON types: list and merge keys,
-//! atomic objects, and defaults. Rows name a definition (without its `io.k8s.` package) and a field.
+//! Information about built-in kinds that is not in the published JSON types: list and merge keys, atomic objects, and
+//! defaults. Rows name a definition (without its `io.k8s.` package) and a field.
 
 use serde_json::{Value, json};
 
-use crate::schema::node::{ListKind, Overlay, Strategic};
+use crate::schema::compiler::Overlay;
+use crate::schema::node::{ListKind, Strategic};
 
 /// How a field merges.
 enum Merge {
     /// `(list-map keys, strategic merge key)`.
     Map(&'static [&'static str], &'static str),
-    /// As `Map`, and `$retainKeys` is understood.
+    /// Like `Map`, with support for `$retainKeys`.
     Retain(&'static [&'static str], &'static str),
-    /// A list-map for server-side apply that strategic merge replaces as a whole.
+    /// A list-map for server-side apply. Strategic merge replaces it as a whole.
     ApplyMap(&'static [&'static str]),
-    /// A set of primitives, merged by strategic merge as well.
+    /// A set of primitives. Strategic merge merges it too.
     Set,
-    /// A set for server-side apply that strategic merge replaces as a whole.
+    /// A set for server-side apply. Strategic merge replaces it as a whole.
     ApplySet,
-    /// An object that is one value.
+    /// An atomic object.
     AtomicMap,
 }
 
@@ -67,7 +68,7 @@ const MERGES: &[(&str, &str, Merge)] = &[
     ("ObjectMeta", "ownerReferences", Map(&["uid"], "uid")),
 ];
 
-/// Definitions that are one value wherever they stand.
+/// Definitions that are atomic in every field that uses them.
 const ATOMIC: &[(&str, &[&str])] = &[
     (
         CORE,
@@ -88,7 +89,7 @@ const ATOMIC: &[(&str, &[&str])] = &[
     (META, &["LabelSelector", "OwnerReference"]),
 ];
 
-/// The row of a field.
+/// Returns the merge information of a field.
 pub(super) fn overlay(definition: &str, field: &str) -> Overlay {
     let kind = definition.rsplit('.').next().unwrap_or(definition);
     let keys = |keys: &[&str]| ListKind::Map(keys.iter().map(|k| (*k).to_owned()).collect());
@@ -130,7 +131,7 @@ pub(super) fn overlay(definition: &str, field: &str) -> Overlay {
     }
 }
 
-/// Whether objects of a definition are one value.
+/// Returns whether objects of a definition are atomic.
 pub(crate) fn is_atomic(definition: &str) -> bool {
     ATOMIC.iter().any(|(package, kinds)| {
         definition
@@ -139,7 +140,7 @@ pub(crate) fn is_atomic(definition: &str) -> bool {
     })
 }
 
-/// The OpenAPI extensions of a field, for clients that merge on their side.
+/// Returns the OpenAPI extensions of a field. Clients that compute patches need them.
 pub(crate) fn extensions(definition: &str, field: &str) -> Vec<(&'static str, Value)> {
     let overlay = overlay(definition, field);
     let mut out = Vec::new();
@@ -168,7 +169,7 @@ pub(crate) fn extensions(definition: &str, field: &str) -> Vec<(&'static str, Va
     out
 }
 
-/// Defaults that depend on nothing but the field; the others are in `defaults`.
+/// Returns a default that depends on the field alone. Computed defaults are in `defaults`.
 pub(crate) fn default_of(definition: &str, field: &str) -> Option<Value> {
     let kind = definition.strip_prefix(CORE)?;
     Some(match (kind, field) {

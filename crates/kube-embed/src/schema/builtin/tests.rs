@@ -1,4 +1,4 @@
-//! Built-in kinds as the API server treats them.
+//! Built-in kinds behave as in the API server.
 
 use serde_json::{Value, json};
 

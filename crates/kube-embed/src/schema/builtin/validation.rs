@@ -1,4 +1,4 @@
-//! Validation of the built-in kinds other than pods' specs.
+//! Validation of the built-in kinds, except for pod specs.
 
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ pub(super) fn validate(gvk: Gvk<'_>, new: &Value, old: Option<&Value>) -> Vec<Fi
     errors
 }
 
-/// A deployment selects the pods of its own template.
+/// Checks that a deployment selects the pods of its own template.
 fn deployment(new: &Value, errors: &mut Vec<FieldError>) {
     let wanted = new.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
     let Some(wanted) = wanted.filter(|labels| !labels.is_empty()) else {
@@ -73,7 +73,7 @@ fn entries<'a>(object: &'a Value, field: &str) -> impl Iterator<Item = (&'a Stri
     object.get(field).and_then(Value::as_object).into_iter().flatten()
 }
 
-/// Errors of the keys of a data map.
+/// Checks the keys of a data map.
 fn data_keys(object: &Value, field: &str, errors: &mut Vec<FieldError>) {
     for (key, _) in entries(object, field) {
         let at = format!("{field}[{key}]");
@@ -100,7 +100,7 @@ fn data_keys(object: &Value, field: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Bytes of a base64 value once decoded.
+/// Returns the decoded size of a base64 value in bytes.
 fn decoded_len(value: &Value) -> u64 {
     let s = value.as_str().unwrap_or_default();
     (s.len() / 4 * 3).saturating_sub(s.bytes().rev().take_while(|b| *b == b'=').count()) as u64
@@ -180,7 +180,7 @@ fn claim(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
         let fixed = |object: &Value| {
             let mut spec = object.get("spec").cloned().unwrap_or_default();
             if let Some(map) = spec.as_object_mut() {
-                // Bound by the volume controller, and growable.
+                // The volume controller sets the volume's name, and the requested size may grow.
                 map.remove("volumeName");
                 map.remove("resources");
             }
@@ -205,7 +205,7 @@ fn event(new: &Value, errors: &mut Vec<FieldError>) {
         .pointer("/involvedObject/namespace")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    // Events about cluster-scoped objects live in `default`.
+    // Events about cluster-scoped objects are in `default`.
     if !involved.is_empty() && involved != namespace {
         errors.push(FieldError::invalid(
             "involvedObject.namespace",

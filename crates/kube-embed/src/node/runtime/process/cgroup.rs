@@ -1,7 +1,6 @@
-//! Control groups, version 1 or 2, where they are writable: limits on memory and CPU, and a handle on all processes of
-//! a container.
+//! Writable control groups, version 1 or 2. They limit memory and CPU and identify all processes of a container.
 //!
-//! Without them (no root, no delegation) the supervisor watches the memory of the container's processes itself, and
+//! Without them (no root, no delegation), the supervisor checks the memory of the container's processes itself, and
 //! CPU is not limited.
 
 use std::fs;
@@ -9,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Where groups can be made, found once.
+/// The places where groups can be created. They are detected once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hierarchy {
     memory: Option<PathBuf>,
@@ -20,7 +19,7 @@ pub(super) struct Hierarchy {
 /// The groups of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cgroup {
-    /// Limits (and counts) memory, if set.
+    /// The group that limits and counts memory, if there is one.
     pub(super) memory: Option<PathBuf>,
     pub(super) cpu: Option<PathBuf>,
     pub(super) unified: bool,
@@ -29,7 +28,7 @@ pub(super) struct Cgroup {
 const PARENT: &str = "kube-embed";
 
 impl Hierarchy {
-    /// Looks for hierarchies in which this process may make groups.
+    /// Finds the hierarchies in which this process may create groups.
     pub(super) fn detect() -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -66,7 +65,7 @@ impl Hierarchy {
             .find_map(|line| line.strip_prefix("0::"))?
             .trim_start_matches('/');
         let own = base.join(path);
-        // A group that holds processes cannot hand controllers on, unless it is the root.
+        // A group that contains processes cannot delegate controllers, unless it is the root.
         fs::write(own.join("cgroup.subtree_control"), "+memory +cpu").ok()?;
         let parent = writable(&own)?;
         fs::write(parent.join("cgroup.subtree_control"), "+memory +cpu").ok()?;
@@ -77,7 +76,7 @@ impl Hierarchy {
         })
     }
 
-    /// Makes the groups of a container; a limit that cannot be set is left to the supervisor.
+    /// Creates the groups of a container. The supervisor enforces a limit that cannot be set.
     pub(super) fn create(&self, name: &str, memory: Option<u64>, cpu_milli: Option<u64>) -> Option<Cgroup> {
         let mut cgroup = Cgroup {
             unified: self.unified,
@@ -99,7 +98,7 @@ impl Hierarchy {
         if let (Some(parent), Some(milli)) = (&self.cpu, cpu_milli) {
             let dir = parent.join(name);
             fs::create_dir_all(&dir).ok()?;
-            // A quota per period of 100 ms, as the kubelet sets it; at least the 1 ms that the kernel asks for.
+            // The quota is per period of 100 ms, as the kubelet sets it. It is at least the kernel's minimum of 1 ms.
             let quota = (milli * 100).max(1000);
             let set = if self.unified {
                 fs::write(dir.join("cpu.max"), format!("{quota} 100000"))
@@ -114,7 +113,7 @@ impl Hierarchy {
         (cgroup.memory.is_some() || cgroup.cpu.is_some()).then_some(cgroup)
     }
 
-    /// The groups of a container that may be left from before.
+    /// Returns the groups of a container that may exist from an earlier run.
     pub(super) fn of(&self, name: &str) -> Cgroup {
         let existing = |parent: &Option<PathBuf>| parent.as_ref().map(|p| p.join(name)).filter(|dir| dir.is_dir());
         Cgroup {
@@ -135,7 +134,7 @@ fn mount(mounts: &str, kind: &str, option: Option<&str>) -> Option<PathBuf> {
     })
 }
 
-/// Our own parent group below `dir`, if it can be made.
+/// Returns our own parent group below `dir`, if it can be created.
 fn writable(dir: &Path) -> Option<PathBuf> {
     let parent = dir.join(PARENT);
     fs::create_dir_all(&parent).ok()?;
@@ -149,12 +148,12 @@ impl Cgroup {
         self.memory.iter().chain(cpu)
     }
 
-    /// The files a process writes `0` to in order to join.
+    /// Returns the files to which a process writes `0` in order to join.
     pub(super) fn procs(&self) -> Vec<PathBuf> {
         self.dirs().map(|dir| dir.join("cgroup.procs")).collect()
     }
 
-    /// Every process in the groups.
+    /// Returns every process in the groups.
     pub(super) fn members(&self) -> Vec<i32> {
         let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
         let texts: Vec<_> = self.procs().into_iter().map(read).collect();
@@ -166,7 +165,7 @@ impl Cgroup {
             .collect()
     }
 
-    /// How often the kernel killed something in the group for want of memory.
+    /// Returns how many processes in the group the kernel killed because they ran out of memory.
     pub(super) fn oom_kills(&self) -> u64 {
         let Some(dir) = &self.memory else { return 0 };
         let file = if self.unified {
@@ -180,10 +179,10 @@ impl Cgroup {
             .unwrap_or(0)
     }
 
-    /// Removes the groups; they are empty by then.
+    /// Removes the groups, which are empty at this point.
     pub(super) fn remove(&self) {
         for dir in self.dirs() {
-            // A group that is still busy is removed with the next container of that name, or at the next boot.
+            // A group that is still busy is removed with the next container of the same name, or at the next boot.
             let _ = fs::remove_dir(dir);
         }
     }

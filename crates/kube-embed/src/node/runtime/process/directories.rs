@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::node::runtime::{Volume, VolumeContent, VolumeFile};
 
-/// Makes a volume and says where it is.
+/// Creates a volume and returns its path.
 pub(super) fn make(root: &Path, claims: &Path, volume: &Volume) -> Result<PathBuf, String> {
     let dir = root.join(&volume.name);
     let failed = |error: io::Error| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name);
@@ -37,7 +37,7 @@ pub(super) fn make(root: &Path, claims: &Path, volume: &Volume) -> Result<PathBu
     }
 }
 
-/// Writes a file so that it appears whole: a container may be reading the one before.
+/// Writes a file atomically, because a container may be reading the previous one.
 fn write(dir: &Path, file: &VolumeFile) -> io::Result<()> {
     let path = dir.join(&file.path);
     let parent = path.parent().unwrap_or(dir);
@@ -94,8 +94,8 @@ fn host(path: &Path, kind: &str) -> Result<(), String> {
     }
 }
 
-/// Makes, below `root`, the parent directories of mount paths with a link for each mount, and gives back which directory
-/// stands for which parent. Directories at the very top (`/dev` above `/dev/shm`) are the machine's own and are left out.
+/// Creates the parent directories of mount paths below `root`, with a link for each mount. Returns the directory for
+/// each parent. Top-level directories (`/dev` above `/dev/shm`) belong to the machine and are omitted.
 pub(super) fn parents(root: &Path, mounts: &[(String, String)]) -> io::Result<BTreeMap<String, String>> {
     let mut parents = BTreeMap::new();
     for (path, real) in mounts {
@@ -121,8 +121,8 @@ pub(super) fn parents(root: &Path, mounts: &[(String, String)]) -> io::Result<BT
     Ok(parents)
 }
 
-/// The directory (or file) of a mount with a `subPath`, which is made if it is not there and may not lead out of the
-/// volume, by `..` or by a link.
+/// Returns the directory (or file) of a mount with a `subPath`. A missing directory is created. The path must not
+/// lead outside the volume, neither by `..` nor by a link.
 pub(super) fn below(volume: &Path, sub_path: &str) -> Result<PathBuf, String> {
     if sub_path.is_empty() {
         return Ok(volume.to_owned());
@@ -138,7 +138,7 @@ pub(super) fn below(volume: &Path, sub_path: &str) -> Result<PathBuf, String> {
     }
     let path = volume.join(relative);
     let inside = || -> io::Result<bool> {
-        // The part that exists already is checked before anything is made below it.
+        // The part that already exists is checked before anything is created below it.
         let mut existing = path.as_path();
         while let Err(error) = fs::symlink_metadata(existing) {
             match existing.parent() {
@@ -162,7 +162,7 @@ pub(super) fn below(volume: &Path, sub_path: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Bytes on disk below a directory; what disappears meanwhile counts as nothing.
+/// Returns the bytes on disk below a directory. Files that disappear during the scan count as zero.
 pub(super) fn usage(dir: &Path) -> u64 {
     let mut total = 0;
     let mut next = vec![dir.to_owned()];
@@ -178,7 +178,7 @@ pub(super) fn usage(dir: &Path) -> u64 {
     total
 }
 
-/// Removes a directory tree, also one whose directories were made read-only by their owner.
+/// Removes a directory tree, even if its owner made directories read-only.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}

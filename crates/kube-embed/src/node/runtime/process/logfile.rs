@@ -1,5 +1,5 @@
-//! Log files: written by the supervisor in the format of CRI (`TIME STREAM F|P TEXT`), rotated once, read and followed
-//! by the node.
+//! Log files in the CRI format (`TIME STREAM F|P TEXT`). The supervisor writes them and rotates them once. The node
+//! reads and follows them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use super::record::{EXIT, LOG};
 use crate::node::runtime::LogItem;
 
-/// A longer line is split into parts, as containerd does.
+/// Maximum length of a line in bytes. Longer lines are split into parts, as containerd does.
 const LINE_LIMIT: usize = 16 * 1024;
 
 /// Writes a container's log.
@@ -45,7 +45,7 @@ impl LogWriter {
         })
     }
 
-    /// Adds what a stream printed; every finished line is in the file when this returns.
+    /// Adds output of a stream. When this returns, every finished line is in the file.
     pub(super) fn write(&mut self, stream: &'static str, mut data: &[u8]) -> io::Result<()> {
         let now = stamp();
         let slot = usize::from(stream == "stderr");
@@ -75,7 +75,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Writes lines that never got their newline.
+    /// Writes lines without a final newline.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         let now = stamp();
         for slot in 0..self.partial.len() {
@@ -128,7 +128,7 @@ fn parse(line: &[u8]) -> Option<(Timestamp, Bytes)> {
     Some((time, data.into()))
 }
 
-/// The end of a log, without timestamps.
+/// Returns the end of a log without timestamps.
 pub(super) fn tail(dir: &Path, bytes: u64) -> Vec<u8> {
     let path = dir.join(LOG);
     let mut raw = Vec::new();
@@ -157,7 +157,7 @@ struct Reader {
     ended: bool,
 }
 
-/// Reads a log from its beginning; with `follow`, until the container has ended.
+/// Reads a log from its beginning. With `follow`, reads until the container has ended.
 pub(super) async fn read(dir: PathBuf, follow: bool) -> Option<BoxStream<'static, io::Result<LogItem>>> {
     let watch = if follow { watch(&dir).ok() } else { None };
     let path = dir.join(LOG);
@@ -205,7 +205,7 @@ impl Reader {
                             return Some(Ok(LogItem::Line { time, data }));
                         }
                     }
-                    // The end of a file; only the newest one can grow.
+                    // This is the end of a file. Only the newest file can grow.
                     Ok(_) if self.files.len() > 1 => {
                         self.files.pop();
                     }
@@ -222,7 +222,7 @@ impl Reader {
             if self.ended || self.watch.is_none() {
                 return None;
             }
-            // Looked at before the next read, so that what was written before the end is still read.
+            // This is checked before the next read, so everything that was written before the end is still read.
             self.ended = self.dir.join(EXIT).exists() || !self.dir.exists();
             if !self.ended {
                 self.changed().await;
@@ -230,7 +230,7 @@ impl Reader {
         }
     }
 
-    /// Goes on with the new file if the log has been rotated under us.
+    /// Switches to the new file if the log has been rotated.
     async fn rotated(&mut self) -> bool {
         let Ok(file) = tokio::fs::File::open(self.dir.join(LOG)).await else {
             return false;
@@ -247,7 +247,7 @@ impl Reader {
 
     async fn changed(&mut self) {
         let Some(watch) = &self.watch else { return };
-        // An error of the descriptor shows as a wake-up; the next read finds out what there is.
+        // An error of the descriptor counts as a wake-up. The next read finds the new data.
         let Ok(mut guard) = watch.readable().await else { return };
         let mut buffer = [0_u8; 4096];
         while rustix::io::read(watch.get_ref(), &mut buffer).is_ok_and(|n| n > 0) {}

@@ -1,23 +1,23 @@
 //! Containers as local processes.
 //!
-//! Each container is a process tree under a [supervisor] of its own, which outlives the node: after the node was
-//! killed and started again, running containers are adopted and ended ones are known exactly. There are never two
-//! instances of a container, and nothing of it survives it: not a background job, not a daemon that forked twice into
-//! a new session, not a crowd of children.
+//! Each container is a process tree with its own [supervisor], which outlives the node. If the node is killed and
+//! started again, it adopts running containers and knows exactly how the others ended. A container never has two
+//! instances. None of its processes survive it: no background job, no daemon that forked twice into a new session, no
+//! large set of children.
 //!
 //! # What differs from a container runtime
 //!
-//! * No isolation: processes run as the user who runs the node, see the whole machine's file system and network, and
+//! * No isolation: processes run as the node's user and see the machine's whole file system and network.
 //!   `securityContext` has no effect. Run only what you would run in your own shell.
-//! * No mount namespaces: a volume is a directory, and mount paths are translated, see [`launch`](crate::node::launch).
-//!   `readOnly` mounts are not enforced.
+//! * No mount namespaces: a volume is a directory, and mount paths are translated (see
+//!   [`launch`](crate::node::launch)). `readOnly` mounts are not enforced.
 //! * A container without `workingDir` starts in an empty directory of its own.
-//! * The main process is not PID 1: SIGTERM ends it even where it has no handler, as in a container with an init.
-//! * The memory limit is a control group where one can be made (root, or a delegated subtree); otherwise the supervisor
-//!   adds up the private memory of the container's processes every 50 ms and kills them all when it is over the limit.
-//!   The CPU limit needs control groups.
-//! * The environment starts empty, but for `PATH` of the image's environment, `HOSTNAME`, and the marker
-//!   `KUBE_EMBED_CONTAINER`, by which leftovers are found when a supervisor itself was killed.
+//! * The main process is not PID 1. SIGTERM ends it even without a handler, as in a container with an init process.
+//! * The memory limit is a control group if one can be created (as root, or in a delegated subtree). Otherwise the
+//!   supervisor adds up the private memory of the container's processes every 50 ms and kills them all if they exceed
+//!   the limit. The CPU limit needs control groups.
+//! * The environment is empty except for the image environment's `PATH`, `HOSTNAME`, and the marker
+//!   `KUBE_EMBED_CONTAINER`. The marker identifies remaining processes if a supervisor itself was killed.
 //!
 //! # On disk
 //!
@@ -61,30 +61,30 @@ use super::{
 use crate::node::launch::{self, Translator};
 use crate::node::termination::FILE_LIMIT;
 
-/// How much of a log is read for the fallback of the termination message; every line carries about 45 bytes more.
+/// Bytes of a log that are read for the fallback of the termination message. Each line has about 45 more bytes.
 const TAIL: u64 = 16 * 1024;
 
 /// Settings of a [`ProcessRuntime`].
 #[derive(Clone, Debug)]
 pub struct ProcessOptions {
-    /// Where everything is kept.
+    /// Directory of all data.
     pub root: PathBuf,
-    /// The program that [becomes a supervisor](supervisor::run_if_requested) when it is started with
-    /// [`supervisor::SUPERVISE`] as its only argument; this very program unless said otherwise.
+    /// The program that [becomes a supervisor](supervisor::run_if_requested) if its only argument is
+    /// [`supervisor::SUPERVISE`]. The default is the current program.
     pub supervisor: PathBuf,
-    /// Bytes of log after which it is rotated; one older part is kept.
+    /// Size in bytes at which a log is rotated. One older part is kept.
     pub log_limit: u64,
-    /// Whether containers end with the node's process. For a node whose API server forgets everything anyway; one
-    /// that keeps its objects on disk leaves this off and takes its containers up again.
+    /// Whether containers end with the node's process. Use it if the API server keeps nothing. A node that stores its
+    /// objects on disk leaves it off and adopts its containers later.
     pub die_with_host: bool,
-    /// How often volumes with a `sizeLimit` are measured.
+    /// Interval for measuring volumes with a `sizeLimit`.
     pub measure_every: Duration,
-    /// Whether control groups are used where they are writable.
+    /// Whether writable control groups are used.
     pub control_groups: bool,
 }
 
 impl ProcessOptions {
-    /// The defaults, in this directory.
+    /// Returns the defaults for this directory.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -97,7 +97,7 @@ impl ProcessOptions {
     }
 }
 
-/// Runs containers as local processes. Cheap to clone.
+/// Runs containers as local processes. It is cheap to clone.
 #[derive(Clone)]
 pub struct ProcessRuntime {
     inner: Arc<Inner>,
@@ -106,23 +106,23 @@ pub struct ProcessRuntime {
 struct Inner {
     options: ProcessOptions,
     groups: Hierarchy,
-    state: Mutex<State>,
+    state: Mutex<RuntimeState>,
 }
 
 #[derive(Default)]
-struct State {
-    /// Where the volumes of prepared pods are.
+struct RuntimeState {
+    /// Volume directories of prepared pods.
     volumes: HashMap<String, HashMap<String, PathBuf>>,
     /// Supervisors of running containers.
     running: HashMap<ContainerKey, Arc<OwnedFd>>,
 }
 
 impl ProcessRuntime {
-    /// Opens the directory, making it if need be.
+    /// Opens the directory and creates it if necessary.
     pub fn open(mut options: ProcessOptions) -> io::Result<Self> {
         fs::create_dir_all(options.root.join("pods"))?;
         fs::create_dir_all(options.root.join("claims"))?;
-        // Mount paths are replaced by paths below the root, so it must not depend on anybody's working directory.
+        // Mount paths are replaced by paths below the root, so the root must not depend on a working directory.
         options.root = options.root.canonicalize()?;
         let groups = if options.control_groups {
             Hierarchy::detect()
@@ -140,8 +140,8 @@ impl ProcessRuntime {
 }
 
 impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Entries are inserted and removed whole, so a panic elsewhere leaves the maps consistent.
+    fn state(&self) -> MutexGuard<'_, RuntimeState> {
+        // Entries are inserted and removed as a whole, so a panic elsewhere leaves the maps consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,10 +160,10 @@ impl Inner {
             .join(key.attempt.to_string())
     }
 
-    /// Everything up to the point where a supervisor can be started.
+    /// Prepares everything that a supervisor needs to start.
     fn lay_out(&self, spec: &ContainerSpec) -> Result<(Launch, OwnedFd), String> {
         let dir = self.container_dir(&spec.key);
-        fs::create_dir_all(dir.join("cwd")).map_err(|e| format!("the container's directory cannot be made: {e}"))?;
+        fs::create_dir_all(dir.join("cwd")).map_err(|e| format!("the container's directory cannot be created: {e}"))?;
         if dir.join(STARTED).exists() || dir.join(EXIT).exists() {
             return Err("the container has been started already".into());
         }
@@ -172,7 +172,7 @@ impl Inner {
 
         let volumes = self.state().volumes.get(&spec.key.pod).cloned().unwrap_or_default();
         let termination = dir.join(TERMINATION);
-        File::create(&termination).map_err(|e| format!("the termination message file cannot be made: {e}"))?;
+        File::create(&termination).map_err(|e| format!("the termination message file cannot be created: {e}"))?;
         let mut pairs = vec![(spec.declaration.termination_message_path.clone(), text(&termination))];
         for mount in &spec.mounts {
             let volume = volumes
@@ -183,7 +183,7 @@ impl Inner {
             pairs.push((mount.path.clone(), text(&real)));
         }
         let parents = directories::parents(&dir.join("root"), &pairs[1..])
-            .map_err(|e| format!("the mount points cannot be made: {e}"))?;
+            .map_err(|e| format!("the mount points cannot be created: {e}"))?;
         let translator = Translator::new(pairs).with_parents(parents);
         let mut line = launch::resolve(&spec.declaration, &translator);
         line.env.insert(MARKER.into(), marker(&spec.key));
@@ -191,10 +191,10 @@ impl Inner {
             Some(dir) => PathBuf::from(dir),
             None => dir.join("cwd"),
         };
-        // As a runtime does, but only where the directory is one of the container's own.
+        // A container runtime does the same, but here only for the container's own directories.
         if working_dir.starts_with(self.pod_dir(&spec.key.pod)) || working_dir.starts_with(self.claims()) {
             fs::create_dir_all(&working_dir)
-                .map_err(|e| format!("working directory {} cannot be made: {e}", working_dir.display()))?;
+                .map_err(|e| format!("working directory {} cannot be created: {e}", working_dir.display()))?;
         }
         let program = find(
             &line.argv,
@@ -234,7 +234,7 @@ impl Inner {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let inherited = lock.as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
         let number = lock.as_raw_fd();
-        // SAFETY: between fork and exec a single system call is made, on a descriptor that the closure keeps open.
+        // SAFETY: between fork and exec there is a single system call, on a descriptor that the closure keeps open.
         unsafe {
             command.pre_exec(move || {
                 let _keep = &inherited;
@@ -260,18 +260,18 @@ impl Inner {
         document.push(b'\n');
         let mut answer = String::new();
         let mut lines = tokio::io::BufReader::new(stdout);
-        let told = async {
+        let written = async {
             tokio::io::AsyncWriteExt::write_all(&mut stdin, &document).await?;
             lines.read_line(&mut answer).await
         };
-        let told = told.await;
-        let answer = match (told, serde_json::from_str(&answer)) {
+        let written = written.await;
+        let answer = match (written, serde_json::from_str(&answer)) {
             (Ok(_), Ok(answer)) => answer,
-            (told, _) => {
-                // Whatever it is doing, it is not a supervisor: it must not go on beside us.
+            (written, _) => {
+                // The process is not a working supervisor, so it must not continue beside this one.
                 let _ = child.start_kill();
                 let log = fs::read_to_string(dir.join("supervisor.log")).unwrap_or_default();
-                let why = told.err().map_or_else(|| log.trim().to_owned(), |e| e.to_string());
+                let why = written.err().map_or_else(|| log.trim().to_owned(), |e| e.to_string());
                 return Err(format!(
                     "the supervisor did not answer ({why}); {} must call \
                      kube_embed::node::runtime::process::supervisor::run_if_requested() first in main",
@@ -282,7 +282,7 @@ impl Inner {
         let started: Started = match answer {
             Answer::Started(started) => started,
             Answer::Failed(why) => {
-                // It ends by itself; waiting for it leaves no zombie behind.
+                // The process exits without help. Waiting for it avoids a zombie.
                 let _ = child.wait().await;
                 return Err(why);
             }
@@ -290,7 +290,7 @@ impl Inner {
         self.state().running.insert(key.clone(), Arc::new(pidfd));
         let this = Arc::clone(&self);
         let started_at = started.started_at;
-        // A task of its own reaps the supervisor also when nobody waits for the container any more.
+        // A separate task reaps the supervisor, even if no caller waits for the container any longer.
         let ended = tokio::spawn(async move {
             let _input = stdin;
             if let Err(error) = child.wait().await {
@@ -301,7 +301,7 @@ impl Inner {
             id: id(&key),
             started_at,
             exit: async move {
-                // The task cannot panic, and it is not cancelled while the runtime lives.
+                // The task cannot panic, and it is not canceled while the tokio runtime exists.
                 let _ = ended.await;
                 this.conclude(key, started_at).await
             }
@@ -309,7 +309,7 @@ impl Inner {
         })
     }
 
-    /// Reads how a container ended whose supervisor is gone, and makes sure that nothing is left of it.
+    /// Reads the end of a container without a supervisor and makes sure that none of its processes are left.
     async fn conclude(self: Arc<Self>, key: ContainerKey, started_at: Timestamp) -> Exit {
         let this = Arc::clone(&self);
         let read = tokio::task::spawn_blocking(move || {
@@ -350,7 +350,7 @@ impl Inner {
         }
     }
 
-    /// Kills what is left of a container without a supervisor.
+    /// Kills the remaining processes of a container without a supervisor.
     fn sweep(&self, key: &ContainerKey) {
         let group = self.groups.of(&format!("{}-{}-{}", key.pod, key.name, key.attempt));
         let marker = marker(key);
@@ -359,7 +359,7 @@ impl Inner {
             pids.extend(tree::marked(&marker));
             pids
         };
-        // Killed processes take a moment to disappear, and only then is their group empty.
+        // Killed processes take a moment to disappear. Their group is empty only after that.
         for _ in 0..1000 {
             if find().is_empty() {
                 break;
@@ -378,7 +378,7 @@ impl Inner {
         attempts
     }
 
-    /// Takes up a container from before a restart.
+    /// Adopts a container from before a restart.
     async fn recover(self: Arc<Self>, uid: String, container: String) -> Option<(u32, Recovered)> {
         for attempt in self.attempts(&uid, &container).into_iter().rev() {
             let key = ContainerKey {
@@ -387,7 +387,7 @@ impl Inner {
                 attempt,
             };
             let dir = self.container_dir(&key);
-            // A supervisor that was started just before the node was killed may still be starting its command.
+            // A supervisor that was started shortly before the node was killed may still be starting its command.
             let held = loop {
                 let held = matches!(lock(&dir), Ok(None));
                 if !held || dir.join(STARTED).exists() {
@@ -401,12 +401,12 @@ impl Inner {
                     let running = Arc::clone(&self).adopt(key.clone(), &started);
                     match running {
                         Some(running) => Recovered::Running(running),
-                        // It ended between the two looks.
+                        // It ended between the two checks.
                         None => self.ended(&key, started.started_at).await,
                     }
                 }
                 (Some(started), false) => self.ended(&key, started.started_at).await,
-                // It never ran: the next start uses the directory anew.
+                // It never ran. The next start reuses the directory.
                 (None, _) => continue,
             };
             return Some((attempt, recovered));
@@ -444,11 +444,11 @@ impl Inner {
             Stop::Term => Signal::TERM,
             Stop::Kill => Signal::USR1,
         };
-        // ESRCH: it has just ended.
+        // ESRCH means that it has just ended.
         let _ = pidfd_send_signal(&pidfd, signal);
     }
 
-    /// Ends and removes everything of a pod.
+    /// Kills and removes everything of a pod.
     async fn remove(self: Arc<Self>, uid: String) {
         let containers = self.pod_dir(&uid).join("containers");
         let names: Vec<_> = fs::read_dir(containers)
@@ -524,7 +524,7 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Takes a container's lock; `None` while its supervisor lives.
+/// Takes a container's lock. Returns `None` while its supervisor is alive.
 fn lock(dir: &Path) -> io::Result<Option<OwnedFd>> {
     let mut file = OpenOptions::new()
         .create(true)
@@ -541,16 +541,16 @@ fn lock(dir: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// A handle on a process that is still the one it was.
+/// Returns a handle to a process if it is still the same one.
 fn open(process: Process) -> Option<OwnedFd> {
     let pidfd = pidfd_open(rustix::process::Pid::from_raw(process.pid)?, PidfdFlags::empty()).ok()?;
-    // Checked after opening: from here on the handle cannot come to mean another process.
+    // This is checked after opening, because from then on the handle cannot refer to another process.
     tree::is_alive(process).then_some(pidfd)
 }
 
-/// A descriptor that tokio watches.
+/// Wraps a descriptor for tokio.
 fn readiness(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives, and `AsyncFd` owns it from here on.
+    // SAFETY: an `OwnedFd` stays the same open descriptor during its lifetime, and `AsyncFd` owns it from here on.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
@@ -558,14 +558,14 @@ fn readiness(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 async fn gone(pidfd: Arc<OwnedFd>) {
     match pidfd.try_clone().and_then(readiness) {
         Ok(fd) => {
-            // Readable means ended; an error means that there is nothing to wait for.
+            // Readable means ended. An error means that there is nothing to wait for.
             let _ = fd.readable().await;
         }
         Err(error) => tracing::warn!(%error, "a supervisor cannot be waited for"),
     }
 }
 
-/// The program that a command line names, or what runc says when there is none.
+/// Returns the program of a command line, or runc's error message if there is none.
 fn find(argv: &[String], path: &str, working_dir: &Path) -> Result<PathBuf, String> {
     let name = argv.first().map(String::as_str).unwrap_or_default();
     let refuse = |why: &str| {
@@ -603,7 +603,7 @@ impl PodRuntime for ProcessRuntime {
         async move {
             let made = tokio::task::spawn_blocking(move || {
                 let (root, claims) = (inner.pod_dir(&uid).join("volumes"), inner.claims());
-                fs::create_dir_all(&root).map_err(|e| format!("the pod's directory cannot be made: {e}"))?;
+                fs::create_dir_all(&root).map_err(|e| format!("the pod's directory cannot be created: {e}"))?;
                 let mut paths = HashMap::new();
                 for volume in &volumes {
                     paths.insert(volume.name.clone(), directories::make(&root, &claims, volume)?);
@@ -618,7 +618,7 @@ impl PodRuntime for ProcessRuntime {
 
     fn start(&self, spec: ContainerSpec) -> BoxFuture<'static, Result<Running, StartFailure>> {
         let started = tokio::spawn(Arc::clone(&self.inner).start(spec));
-        // A task of its own: a start that has begun is finished and recorded even when nobody waits for it.
+        // A separate task finishes and records a start, even if no caller waits for it.
         async move {
             started
                 .await

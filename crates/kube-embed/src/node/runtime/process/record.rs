@@ -1,4 +1,4 @@
-//! What a supervisor and the node tell each other: one document at the start, and two files in the container's
+//! The messages between a supervisor and the node: one document at the start, and two files in the container's
 //! directory that outlive both.
 
 use std::collections::BTreeMap;
@@ -8,38 +8,40 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Written once the command runs.
+/// File that is written when the command runs.
 pub(super) const STARTED: &str = "started.json";
-/// Written once nothing of the container is left.
+/// File that is written when no process of the container is left.
 pub(super) const EXIT: &str = "exit.json";
-/// Held for as long as the supervisor lives.
+/// Lock file that is held while the supervisor is alive.
 pub(super) const LOCK: &str = "lock";
-/// Where the container's termination message path leads.
+/// File at the container's termination message path.
 pub(super) const TERMINATION: &str = "termination-log";
-/// The log; `log.1` is the part before.
+/// The log file. `log.1` is the older part.
 pub(super) const LOG: &str = "log";
-/// In the environment of every process of a container: finds what is left of it should its supervisor be killed.
+/// Environment variable of every process of a container. It identifies remaining processes if the supervisor is
+/// killed.
 pub(super) const MARKER: &str = "KUBE_EMBED_CONTAINER";
 
-/// One line of JSON on a supervisor's standard input. It never touches the disk: environments hold secrets.
+/// One line of JSON on a supervisor's standard input. It is never written to disk, because environments contain
+/// secrets.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Launch {
     /// The container's directory.
     pub(super) dir: PathBuf,
     /// The program, an absolute path.
     pub(super) program: PathBuf,
-    /// Arguments, the first being what the program is called.
+    /// Arguments. The first one is the program's name (`argv[0]`).
     pub(super) argv: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) working_dir: PathBuf,
-    /// The inherited descriptor of the held [`LOCK`].
+    /// The inherited descriptor of the [`LOCK`].
     pub(super) lock_fd: i32,
-    /// Bytes after which the log is rotated.
+    /// Size in bytes at which the log is rotated.
     pub(super) log_limit: u64,
     /// Memory limit in bytes.
     pub(super) memory_limit: Option<u64>,
     pub(super) cgroup: Option<super::cgroup::Cgroup>,
-    /// Whether the container ends when the node's process does.
+    /// Whether the container ends with the node's process.
     pub(super) die_with_host: bool,
 }
 
@@ -49,11 +51,11 @@ pub(super) struct Launch {
 pub(super) enum Answer {
     /// The command runs.
     Started(Started),
-    /// It does not, and why.
+    /// The command does not run, with the reason.
     Failed(String),
 }
 
-/// [`STARTED`].
+/// Content of [`STARTED`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Started {
@@ -62,7 +64,7 @@ pub(super) struct Started {
     pub(super) started_at: Timestamp,
 }
 
-/// A process, told from a later one with the same pid by its start time.
+/// Identity of a process. The start time distinguishes it from a later process with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Process {
@@ -71,7 +73,7 @@ pub(super) struct Process {
     pub(super) start_time: u64,
 }
 
-/// [`EXIT`].
+/// Content of [`EXIT`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ExitRecord {
@@ -83,12 +85,12 @@ pub(super) struct ExitRecord {
     pub(super) finished_at: Timestamp,
 }
 
-/// Reads a record; `None` when it is not there (or not whole, which a rename rules out).
+/// Reads a record. Returns `None` if it does not exist or is incomplete (which the rename rules out).
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-/// Writes a record so that it appears whole or not at all.
+/// Writes a record atomically.
 pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> std::io::Result<()> {
     let temporary = path.with_extension("tmp");
     std::fs::write(&temporary, serde_json::to_vec(value)?)?;

@@ -1,19 +1,19 @@
-//! The supervisor: one small process per container that starts it, keeps its log, and sees to its end.
+//! The supervisor: one small process per container that starts it, writes its log, and cleans up after it.
 //!
-//! A node may be killed at any time, and its containers must neither be lost nor doubled. So the parent of a
-//! container is not the node but a supervisor in a session of its own, which lives exactly as long as the container:
+//! A node can be killed at any time. Its containers must neither be lost nor started twice. The parent of a container
+//! is therefore not the node but a supervisor in its own session. It exists exactly as long as the container:
 //!
-//! 1. The node takes an exclusive lock on a file in the container's directory and hands it over. Whoever finds the
-//!    lock free later knows that there is no supervisor.
-//! 2. The supervisor makes itself the reaper of all orphans below it, so that nothing escapes by a double fork or a
-//!    new session, and starts the command; `started.json` holds both pids with their start times.
-//! 3. It copies what the container prints to the log file, rotating it; the node only reads.
-//! 4. SIGTERM to the supervisor is passed on to the command; SIGUSR1 kills everything.
-//! 5. When the command has ended, everything it left behind is killed; then `exit.json` appears, by rename, and the
-//!    supervisor ends. A node that comes back finds either the lock held (and waits) or the record (and reads it).
+//! 1. The node takes an exclusive lock on a file in the container's directory and passes it to the supervisor. If the
+//!    lock is free later, there is no supervisor.
+//! 2. The supervisor becomes the reaper of all orphans below it, so no process escapes by a double fork or a new
+//!    session. It then starts the command. `started.json` contains both pids with their start times.
+//! 3. It copies the container's output to the log file and rotates the file. The node only reads it.
+//! 4. It forwards SIGTERM to the command. On SIGUSR1 it kills all processes.
+//! 5. When the command has ended, it kills all remaining processes, creates `exit.json` by rename, and exits. A
+//!    restarted node finds either the lock held (and waits) or the record (and reads it).
 //!
-//! If the supervisor itself is killed, the kernel kills the command (`PR_SET_PDEATHSIG`); what the command left
-//! behind is found by control group, or by a marker in its environment, and the node reports an unknown end.
+//! If the supervisor itself is killed, the kernel kills the command (`PR_SET_PDEATHSIG`). The node finds remaining
+//! processes by control group or by a marker in their environment, and it reports an unknown end.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -31,28 +31,28 @@ use super::logfile::LogWriter;
 use super::record::{self, Answer, ExitRecord, Launch, Process, Started};
 use super::tree;
 
-/// The first argument of a process that is to be a supervisor.
+/// First argument of a supervisor process.
 pub const SUPERVISE: &str = "__kube-embed-supervise";
 
-/// How often memory is looked at where no control group limits it.
+/// Interval of memory checks without a control group that limits memory.
 const MEMORY_INTERVAL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
-/// How often the remains of a container are looked at while they die.
+/// Interval of checks while the remaining processes of a container exit.
 const REAP_INTERVAL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 2_000_000,
 };
 
-/// Turns this process into a container's supervisor if it was started as one, and never returns then. A program that
-/// hosts a [`ProcessRuntime`](super::ProcessRuntime) calls this first in `main`, before any thread is started.
+/// Turns this process into a container's supervisor if it was started as one. In that case it never returns. A host
+/// of a [`ProcessRuntime`](super::ProcessRuntime) calls this first in `main`, before it starts any thread.
 pub fn run_if_requested() {
     if std::env::args_os().nth(1).is_some_and(|arg| arg == SUPERVISE) {
         let code = match supervise() {
             Ok(()) => 0,
             Err(error) => {
-                // Goes to `supervisor.log` in the container's directory.
+                // This goes to `supervisor.log` in the container's directory.
                 let _ = writeln!(std::io::stderr(), "{error}");
                 1
             }
@@ -65,14 +65,15 @@ fn supervise() -> std::io::Result<()> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     if !line.ends_with('\n') {
-        // The node was killed while it wrote: nothing was started, and it will know that by the missing record.
+        // The node was killed while it wrote. Nothing was started, and the node knows that from the missing record.
         return Ok(());
     }
     let launch: Launch = serde_json::from_str(&line)?;
-    // SAFETY: the node opened this descriptor for us and passes its number; nothing else owns it.
+    // SAFETY: the node opened this descriptor for us and passes its number. It has no other owner.
     let lock = unsafe { OwnedFd::from_raw_fd(launch.lock_fd) };
     rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::CLOEXEC)?;
-    // A group leader cannot begin a session; a fresh child is none, so this fails only if it has happened already.
+    // Only a group leader cannot begin a session. A new child is not one, so a failure means that it already has a
+    // session.
     let _ = rustix::process::setsid();
     rustix::process::set_child_subreaper(Some(getpid()))?;
     let _ = rustix::thread::set_name(c"pod-supervisor");
@@ -135,7 +136,7 @@ fn supervise() -> std::io::Result<()> {
 
 fn answer(answer: &Answer) {
     let mut out = std::io::stdout().lock();
-    // A node that is gone reads no answer; the files say the same.
+    // A node that no longer exists reads no answer. The files contain the same information.
     let _ = serde_json::to_writer(&mut out, answer)
         .map_err(std::io::Error::from)
         .and_then(|()| out.write_all(b"\n"));
@@ -156,7 +157,7 @@ fn spawn(launch: &Launch) -> std::io::Result<std::process::Child> {
     for path in launch.cgroup.iter().flat_map(super::cgroup::Cgroup::procs) {
         groups.push(CString::new(path.as_os_str().as_bytes())?);
     }
-    // SAFETY: between fork and exec only system calls are made, on memory that was allocated before.
+    // SAFETY: between fork and exec there are only system calls, on memory that was allocated before.
     unsafe {
         command.pre_exec(move || {
             rustix::process::setsid()?;
@@ -191,12 +192,12 @@ fn explain(launch: &Launch, error: &std::io::Error) -> String {
     format!("failed to start container process: exec: {program:?}: {reason}")
 }
 
-/// The signals a supervisor answers, as a descriptor.
+/// The signals that a supervisor handles, as a descriptor.
 struct Signals(File);
 
 impl Signals {
     fn block() -> std::io::Result<Self> {
-        // SAFETY: plain C calls on a set that is initialised by the first of them.
+        // SAFETY: these are plain C calls on a set that the first of them initializes.
         let fd = unsafe {
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut set);
@@ -302,7 +303,7 @@ impl Container {
         tree::kill_all(|| self.below());
     }
 
-    /// Takes the status of every child that has ended. False when there is none left.
+    /// Reaps every child that has ended. Returns false if there are no children left.
     fn reap(&mut self) -> bool {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
@@ -318,22 +319,22 @@ impl Container {
         }
     }
 
-    /// Kills what the main process left behind and takes the rest of the log.
+    /// Kills the remaining processes and reads the rest of the output.
     fn bury(&mut self) -> std::io::Result<()> {
         while self.reap() {
             self.kill();
             let mut fds = [PollFd::new(&self.signals.0, PollFlags::IN)];
-            // Either a child has ended, or it is time to look again; both lead to the next round.
+            // Either a child has ended, or it is time to check again. The loop handles both.
             let _ = poll(&mut fds, Some(&REAP_INTERVAL));
             while self.signals.next().is_some() {}
         }
-        // Every writer is gone, so this ends; a pipe that was smuggled out of the container is not waited for.
+        // Every writer has exited, so this ends. A pipe that was passed outside the container is not waited for.
         self.copy()?;
         while self.copy()? {}
         self.log.finish()
     }
 
-    /// Copies what is there to the log. True when there was anything.
+    /// Copies available output to the log. Returns true if there was any.
     fn copy(&mut self) -> std::io::Result<bool> {
         let out = drain(&mut self.out, &mut self.log, "stdout")?;
         let err = drain(&mut self.err, &mut self.log, "stderr")?;
@@ -369,7 +370,7 @@ fn drain<P: Read>(pipe: &mut Option<P>, log: &mut LogWriter, stream: &'static st
     }
 }
 
-/// Keeps a borrowed descriptor open across `exec`: for the lock that is handed to a supervisor.
+/// Keeps a borrowed descriptor open across `exec`, for the lock that is passed to a supervisor.
 pub(super) fn inherit(fd: BorrowedFd<'_>) -> std::io::Result<()> {
     rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
     debug_assert!(fd.as_raw_fd() > 2, "a standard stream cannot be the lock");

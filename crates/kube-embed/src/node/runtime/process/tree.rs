@@ -1,4 +1,4 @@
-//! Processes as `/proc` shows them: start times, descendants, memory; and how to end all of them.
+//! Processes in `/proc`: start times, descendants and memory. Also kills process trees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::record::{MARKER, Process};
 
-/// The fields of `/proc/PID/stat` after the command, which may itself hold spaces and parentheses.
+/// Returns the fields of `/proc/PID/stat` after the command, which may itself contain spaces and parentheses.
 fn stat(pid: i32) -> Option<Vec<String>> {
     let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let text = String::from_utf8_lossy(&text);
@@ -15,12 +15,12 @@ fn stat(pid: i32) -> Option<Vec<String>> {
     Some(fields.split_whitespace().map(str::to_owned).collect())
 }
 
-/// When the process started, in clock ticks since boot.
+/// Returns the start time of a process in clock ticks since boot.
 pub(super) fn start_time(pid: i32) -> Option<u64> {
     stat(pid)?.get(19)?.parse().ok()
 }
 
-/// Whether this very process is still there (a zombie is not).
+/// Returns whether this same process still exists and is not a zombie.
 pub(super) fn is_alive(process: Process) -> bool {
     stat(process.pid).is_some_and(|fields| {
         fields.first().is_some_and(|state| state != "Z" && state != "X")
@@ -28,7 +28,7 @@ pub(super) fn is_alive(process: Process) -> bool {
     })
 }
 
-/// Every pid on the machine that this process may see.
+/// Returns every visible pid on the machine.
 fn pids() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
@@ -36,7 +36,7 @@ fn pids() -> Vec<i32> {
         .collect()
 }
 
-/// All descendants of a process, zombies left out.
+/// Returns all descendants of a process, without zombies.
 pub(super) fn descendants(root: i32) -> Vec<i32> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     let mut zombies = BTreeSet::new();
@@ -59,16 +59,16 @@ pub(super) fn descendants(root: i32) -> Vec<i32> {
     found
 }
 
-/// Sends a signal; a process that is gone is no error.
+/// Sends a signal. A process that has ended is not an error.
 pub(super) fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
-        // ESRCH is success here, and EPERM (a set-uid program) leaves nothing to be done.
+        // ESRCH is success here. After EPERM (a set-uid program) nothing can be done.
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Kills everything that `find` reports. First all are stopped, again and again until no new one shows up, so that
-/// nothing forks away under the scan; then all are killed.
+/// Kills all processes that `find` returns. It first stops them, repeatedly until no new one appears, so that none
+/// can fork during the scan. It then kills them all.
 pub(super) fn kill_all(find: impl Fn() -> Vec<i32>) {
     let mut stopped = BTreeSet::new();
     loop {
@@ -86,7 +86,7 @@ pub(super) fn kill_all(find: impl Fn() -> Vec<i32>) {
     }
 }
 
-/// Processes that carry a container's marker in their environment.
+/// Returns the processes with a container's marker in their environment.
 pub(super) fn marked(container: &str) -> Vec<i32> {
     let wanted = format!("{MARKER}={container}");
     let own = rustix::process::getpid().as_raw_nonzero().get();
@@ -96,7 +96,7 @@ pub(super) fn marked(container: &str) -> Vec<i32> {
     pids().into_iter().filter(|pid| *pid != own).filter(carries).collect()
 }
 
-/// Memory of these processes that is theirs alone, in bytes.
+/// Returns the private memory of these processes in bytes.
 pub(super) fn memory(pids: &[i32]) -> u64 {
     let page = rustix::param::page_size() as u64;
     let of = |pid: &i32| -> Option<u64> {
