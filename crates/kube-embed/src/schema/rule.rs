@@ -6,7 +6,7 @@ use super::error::FieldReason;
 
 /// A compiled rule.
 #[derive(Debug)]
-pub(super) struct Rule {
+pub(crate) struct Rule {
     pub(super) source: String,
     pub(super) expression: Expression,
     pub(super) message: Option<String>,
