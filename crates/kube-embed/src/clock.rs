@@ -1,14 +1,14 @@
-//! Where timestamps come from.
+//! The source of timestamps.
 //!
-//! Two kinds of time meet in an API server. *Durations* (watch timeouts, bookmark intervals, grace periods) are always
+//! An API server uses two kinds of time. *Durations* (watch timeouts, bookmark intervals, grace periods) are always
 //! measured with [`tokio::time`], so that a paused runtime skips over them. *Timestamps* (`creationTimestamp`,
-//! `deletionTimestamp`, `managedFields[].time`) are read from a [`Clock`], so that a test decides what day it is.
+//! `deletionTimestamp`, `managedFields[].time`) are read from a [`Clock`], so that a test can choose the date.
 
 use jiff::Timestamp;
 
-/// Tells the wall time for everything that is written into an object.
+/// The source of every time that the server writes into an object.
 pub trait Clock: Send + Sync + 'static {
-    /// The current wall time.
+    /// Returns the current wall time.
     fn now(&self) -> Timestamp;
 }
 
@@ -22,8 +22,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// Wall time that follows tokio's clock from a fixed start: with paused time, an hour slept is an hour later in every
-/// timestamp.
+/// Wall time that follows tokio's clock from a fixed start. With paused time, an hour of sleep moves every timestamp by an
+/// hour.
 #[derive(Clone, Copy, Debug)]
 pub struct TokioClock {
     start: Timestamp,
@@ -31,7 +31,7 @@ pub struct TokioClock {
 }
 
 impl TokioClock {
-    /// A clock that reads `start` now. Must be called within a tokio runtime.
+    /// Creates a clock that reads `start` now. Must be called within a tokio runtime.
     pub fn starting_at(start: Timestamp) -> Self {
         Self {
             start,
@@ -42,12 +42,12 @@ impl TokioClock {
 
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
-        // Saturates at the end of representable time, which no test reaches.
+        // Saturates at the end of representable time, far beyond any test.
         self.start.checked_add(self.origin.elapsed()).unwrap_or(Timestamp::MAX)
     }
 }
 
-/// A timestamp as Kubernetes writes `metav1.Time`: RFC 3339, UTC, whole seconds.
+/// Formats a timestamp like Kubernetes' `metav1.Time`: RFC 3339, UTC, whole seconds.
 pub(crate) fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

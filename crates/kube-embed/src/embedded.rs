@@ -1,4 +1,4 @@
-//! The handle: builds a server, hands out clients, listens, shuts down.
+//! The public handle: builds a server, creates clients, listens, shuts down.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,23 +15,23 @@ use crate::logs::PodLogs;
 use crate::status::ApiError;
 use crate::store::{OpenError, Store};
 
-/// Where objects are kept.
+/// The storage of objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Storage {
-    /// In memory: no thread, no file, gone with the handle.
+    /// In memory: no thread and no file. The objects are dropped with the handle.
     #[default]
     Memory,
-    /// In this directory: every write is durable before it is answered, and survives `kill -9`.
+    /// In this directory: every write is durable before its response, and survives `kill -9`.
     Disk(PathBuf),
 }
 
-/// Why a server could not be built.
+/// The reason why a server could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The objects that every cluster has could not be written.
+    /// The initial objects of every cluster could not be written.
     #[error("cannot create the initial objects: {0}")]
     Bootstrap(#[from] ApiError),
 }
@@ -45,31 +45,31 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Where objects are kept; in memory unless said otherwise.
+    /// Sets the storage of objects. The default is memory.
     pub fn storage(mut self, storage: Storage) -> Self {
         self.storage = storage;
         self
     }
 
-    /// Where timestamps come from; the machine's clock unless said otherwise.
+    /// Sets the source of timestamps. The default is the machine's clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Makes uids and generated names a function of `seed`, so that a run can be repeated exactly.
+    /// Makes uids and generated names a function of `seed`, so that a run is reproducible.
     pub fn seed(mut self, seed: u64) -> Self {
         self.ids = Ids::seeded(seed);
         self
     }
 
-    /// How many events each resource remembers for watches that resume, lists at an exact version and paging.
+    /// Sets how many events each resource keeps for resumed watches, lists at an exact version, and paging.
     pub fn history(mut self, events: usize) -> Self {
         self.history = events.max(1);
         self
     }
 
-    /// Opens the storage and creates the namespaces that every cluster has.
+    /// Opens the storage and creates the initial namespaces of every cluster.
     pub async fn build(self) -> Result<Embedded, BuildError> {
         let store = match &self.storage {
             Storage::Memory => Store::memory(self.history),
@@ -100,7 +100,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts from the defaults: memory, the machine's clock, random identifiers.
+    /// Creates a builder with the defaults: memory, the machine's clock, random identifiers.
     pub fn builder() -> Builder {
         Builder {
             storage: Storage::Memory,
@@ -110,43 +110,43 @@ impl Embedded {
         }
     }
 
-    /// The API as a tower service. No token is asked for: who holds the service is in the process.
+    /// Returns the API as a tower service. It requires no token, because its callers are in this process.
     pub fn service(&self) -> ApiService {
         ApiService::new(Arc::clone(&self.server))
     }
 
-    /// A client with this default namespace. Must be called within a tokio runtime.
+    /// Creates a client with this default namespace. Must be called within a tokio runtime.
     pub fn client(&self, namespace: &str) -> kube::Client {
         kube::Client::new(self.service(), namespace)
     }
 
-    /// The clock that the server's timestamps come from.
+    /// Returns the source of the server's timestamps.
     pub fn clock(&self) -> Arc<dyn Clock> {
         self.server.clock()
     }
 
-    /// Cancelled when the server begins to shut down.
+    /// Returns a token that is cancelled when the server begins to shut down.
     pub fn stopping(&self) -> CancellationToken {
         self.stopping.clone()
     }
 
-    /// The identity of this server's storage; on disk it survives restarts.
+    /// Returns the identity of this server's storage. On disk it survives restarts.
     pub fn uid(&self) -> &str {
         self.server.uid()
     }
 
-    /// Who answers `pods/log` from now on.
+    /// Sets the handler of `pods/log`.
     pub fn set_pod_logs(&self, logs: Arc<dyn PodLogs>) {
         self.server.set_pod_logs(logs);
     }
 
-    /// Serves HTTP/1.1 and HTTP/2 over TLS on this address, which must be a loopback address (port 0 picks one), to whoever
-    /// holds `token`; a random one when `None`.
+    /// Serves HTTP/1.1 and HTTP/2 over TLS on a loopback address. Port 0 picks a free port. Clients need `token`, or a
+    /// random token if it is `None`. Fails if the address is not a loopback address.
     pub async fn listen(&self, address: SocketAddr, token: Option<String>) -> std::io::Result<Endpoint> {
         listener::listen(self.service(), address, token, self.stopping.clone()).await
     }
 
-    /// Ends watches and connections, waits for the writes under way and closes the storage.
+    /// Ends watches and connections, waits for pending writes, and closes the storage.
     pub async fn shutdown(&self) {
         self.stopping.cancel();
         self.server.stopped().await;

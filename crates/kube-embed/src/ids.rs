@@ -1,11 +1,11 @@
-//! Where uids and the suffixes of `generateName` come from.
+//! Generates uids and the suffixes of `generateName`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// Makes identifiers that are unique within one server.
+/// A generator of identifiers that are unique within one server.
 #[derive(Debug)]
 pub(crate) struct Ids {
     seed: Option<u64>,
@@ -16,7 +16,7 @@ pub(crate) struct Ids {
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 impl Ids {
-    /// Random identifiers.
+    /// Creates a generator of random identifiers.
     pub(crate) fn random() -> Self {
         Self {
             seed: None,
@@ -24,7 +24,7 @@ impl Ids {
         }
     }
 
-    /// The same sequence of identifiers for the same seed, so that a test run can be repeated exactly.
+    /// Creates a generator with the same sequence for the same seed, so that a test run is reproducible.
     pub(crate) fn seeded(seed: u64) -> Self {
         Self {
             seed: Some(seed),
@@ -32,7 +32,7 @@ impl Ids {
         }
     }
 
-    /// A new uid.
+    /// Returns a new uid.
     pub(crate) fn uid(&self) -> String {
         match self.seed {
             None => Uuid::new_v4(),
@@ -41,7 +41,7 @@ impl Ids {
         .to_string()
     }
 
-    /// Five characters for the end of a generated name.
+    /// Returns five characters for the end of a generated name.
     pub(crate) fn suffix(&self) -> String {
         let bytes = match self.seed {
             None => *Uuid::new_v4().as_bytes(),

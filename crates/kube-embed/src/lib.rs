@@ -1,8 +1,8 @@
 //! An embedded, single-node Kubernetes API for tests and for one machine.
 //!
-//! The API is a plain [`tower::Service`] over [`http::Request`]: hand it to `kube::Client::new` and everything runs in
-//! this process, deterministically under tokio's paused time; or let it [listen](Embedded::listen) on a loopback address
-//! and use `kubectl`. Resources are data: a table of built-in kinds plus whatever CustomResourceDefinitions are created.
+//! The API is a plain [`tower::Service`] over [`http::Request`]. With `kube::Client::new` everything runs in this
+//! process, and deterministically under tokio's paused time. For `kubectl`, let it [listen](Embedded::listen) on a
+//! loopback address. Resources are data: a table of built-in kinds, and the CustomResourceDefinitions that clients create.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

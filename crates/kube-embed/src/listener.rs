@@ -1,8 +1,8 @@
 //! HTTPS on a loopback address.
 //!
-//! Every user of a machine can reach its loopback addresses, so each request must carry a bearer token. And everyone
-//! can listen on a port that has become free, so clients must know whom they show that token to: the server makes
-//! itself a certificate, which the kubeconfig pins. (kubectl sends no token without TLS at all.)
+//! Every user of a machine can reach its loopback addresses, so each request must contain a bearer token. Every user can
+//! also listen on a port that has become free, so clients must verify the server before they send the token. The server
+//! therefore generates a certificate, and the kubeconfig pins it. (Without TLS, kubectl sends no token at all.)
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ use crate::api::body::{self, ResponseBody};
 use crate::api::service::ApiService;
 use crate::status::ApiError;
 
-/// Where a server listens, and what a client needs.
+/// The address of a listening server, with the credentials that a client needs.
 #[derive(Clone)]
 pub struct Endpoint {
     address: SocketAddr,
@@ -39,27 +39,27 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The address, with the port that was picked.
+    /// Returns the address with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The server's URL.
+    /// Returns the server's URL.
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// The bearer token that every request must carry.
+    /// Returns the bearer token that every request must contain.
     pub fn token(&self) -> &str {
         &self.token
     }
 
-    /// The certificate to trust, in PEM.
+    /// Returns the certificate to trust, in PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// A kubeconfig for this server, in JSON (which is YAML). It holds the token: write it with mode 0600.
+    /// Returns a kubeconfig for this server, in JSON (a subset of YAML). It contains the token: write it with mode 0600.
     pub fn kubeconfig(&self, name: &str, namespace: &str) -> String {
         let config = json!({
             "apiVersion": "v1",
@@ -74,17 +74,17 @@ impl Endpoint {
         format!("{config:#}\n")
     }
 
-    /// Waits until the last connection is closed, after the server was told to stop.
+    /// Waits until the last connection is closed. Call it after the server has been stopped.
     pub async fn closed(&self) {
         self.connections.close();
         self.connections.wait().await;
     }
 }
 
-/// How long a client may take to say hello.
+/// The time limit of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// A key of this process's own, and the certificate for it.
+/// Generates a key for this process and a certificate for it.
 fn identity() -> Result<(ServerConfig, String), Box<dyn std::error::Error + Send + Sync>> {
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names)?;
@@ -107,7 +107,7 @@ pub(crate) async fn listen(
         return Err(std::io::Error::new(
             std::io::ErrorKind::InvalidInput,
             format!(
-                "{} is not a loopback address: this server is for one machine, use 127.0.0.1 or ::1",
+                "{} is not a loopback address. This server is for one machine: use 127.0.0.1 or ::1",
                 address.ip()
             ),
         ));
@@ -136,14 +136,14 @@ pub(crate) async fn listen(
                 next = listener.accept() => match next {
                     Ok((stream, _)) => stream,
                     Err(error) => {
-                        // Out of file descriptors, mostly: what is open goes on, and the next accept may succeed.
+                        // Usually out of file descriptors. Open connections continue, and the next accept may succeed.
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         continue;
                     }
                 },
             };
-            // Small responses should not wait for the client's acknowledgement of the one before.
+            // Small responses should not wait for the client's acknowledgement of the previous one.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
@@ -180,7 +180,7 @@ pub(crate) async fn listen(
     Ok(endpoint)
 }
 
-/// Refuses requests without the token.
+/// A service that refuses requests without the token.
 #[derive(Clone)]
 struct Authenticated {
     inner: ApiService,
@@ -202,7 +202,7 @@ impl Service<Request<Incoming>> for Authenticated {
             .get(header::AUTHORIZATION)
             .map(http::HeaderValue::as_bytes)
             .unwrap_or_default();
-        // Probes tell nothing about objects and are asked without credentials everywhere.
+        // Probes reveal nothing about objects. Everywhere, probes come without credentials.
         let open = matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz");
         if open || constant_time_eq(given, self.expected.as_bytes()) {
             Box::pin(self.inner.call(request))
@@ -213,7 +213,7 @@ impl Service<Request<Incoming>> for Authenticated {
     }
 }
 
-/// Compares without telling by its duration where the first difference is.
+/// Compares in constant time, so that the duration does not reveal the position of the first difference.
 fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }

@@ -1,4 +1,4 @@
-//! The seam between the `pods/log` subresource and whatever runs the pods.
+//! The interface between the `pods/log` subresource and the node that runs the pods.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::status::ApiError;
 
-/// What the client asked for, with `sinceSeconds` already turned into a point in time.
+/// The options of a log request, with `sinceSeconds` already converted to a point in time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
     /// Keep the stream open and send new lines until the container has ended.
@@ -27,7 +27,7 @@ pub struct LogOptions {
     pub limit_bytes: Option<u64>,
 }
 
-/// One request for a log. The API server has checked that the pod exists and has a container of that name.
+/// A request for a log. The API server has checked that the pod exists and has a container with this name.
 #[derive(Clone, Debug)]
 pub struct LogRequest {
     /// Namespace of the pod.
@@ -38,17 +38,17 @@ pub struct LogRequest {
     pub uid: String,
     /// Name of the (init) container.
     pub container: String,
-    /// The pod as it was when the request came.
+    /// The pod at the time of the request.
     pub object: Arc<Value>,
-    /// What to send.
+    /// The options of the request.
     pub options: LogOptions,
 }
 
-/// The bytes of a log; an error ends the response early.
+/// The bytes of a log. An error ends the response early.
 pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
 
-/// Reads the logs of pods.
+/// A reader of pods' logs.
 pub trait PodLogs: Send + Sync + 'static {
-    /// Opens a log, or says why it cannot be read.
+    /// Opens a log. The error is the answer to the client.
     fn open(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, ApiError>>;
 }

@@ -1,4 +1,4 @@
-//! Resources as data: everything the server knows about a kind.
+//! Resources as data: the description of every kind.
 
 use std::fmt;
 
@@ -17,23 +17,23 @@ pub enum Subresource {
     Binding,
     /// `/finalize` of namespaces.
     Finalize,
-    /// `/scale`: replicas apart from the rest.
+    /// `/scale`: the replicas only.
     Scale,
 }
 
-/// Where an object has what `/scale` shows, as dotted paths that begin with a dot.
+/// The fields of an object that `/scale` shows, as dotted paths that start with a dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScalePaths {
-    /// The replicas that are wanted.
+    /// The desired replicas.
     pub spec: String,
-    /// The replicas that there are.
+    /// The actual replicas.
     pub status: String,
-    /// The selector of what is counted.
+    /// The selector of the counted pods.
     pub selector: Option<String>,
 }
 
 impl Subresource {
-    /// The last path segment.
+    /// Returns the last path segment.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Status => "status",
@@ -52,7 +52,7 @@ impl fmt::Display for Subresource {
     }
 }
 
-/// Which form the name of an object must have.
+/// The required form of an object's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NameRule {
     /// RFC 1123 subdomain: at most 253 characters, dots allowed.
@@ -67,22 +67,22 @@ pub enum NameRule {
 pub struct PrinterColumn {
     /// Heading.
     pub name: String,
-    /// OpenAPI type; `date` columns are shown as ages.
+    /// OpenAPI type. `date` columns are shown as ages.
     pub type_: String,
-    /// OpenAPI format, may be empty.
+    /// OpenAPI format. It may be empty.
     pub format: String,
-    /// What the column says.
+    /// Description of the column.
     pub description: String,
-    /// Columns above 0 are shown by `-o wide` only.
+    /// Only `-o wide` shows columns with a priority above 0.
     pub priority: i32,
-    /// Where the cell comes from.
+    /// JSONPath of the cell.
     pub json_path: String,
 }
 
 /// One resource in one version.
 #[derive(Clone, Debug)]
 pub struct ResourceInfo {
-    /// API group; empty for the core group.
+    /// API group. It is empty for the core group.
     pub group: String,
     /// API version.
     pub version: String,
@@ -102,22 +102,22 @@ pub struct ResourceInfo {
     pub namespaced: bool,
     /// Subresources.
     pub subresources: Vec<Subresource>,
-    /// Whether `metadata.generation` is kept.
+    /// Whether the server maintains `metadata.generation`.
     pub generation: bool,
     /// The form of names.
     pub name_rule: NameRule,
     /// Fields for field selectors besides `metadata.name` and `metadata.namespace`, as dotted paths.
     pub selectable_fields: Vec<String>,
-    /// Columns of a CRD (built-in kinds have theirs in code).
+    /// Columns of a CRD. The columns of built-in kinds are in code.
     pub printer_columns: Vec<PrinterColumn>,
-    /// What `/scale` is a view of.
+    /// The fields behind `/scale`.
     pub scale: Option<ScalePaths>,
     /// Whether the kind comes from a CustomResourceDefinition.
     pub custom: bool,
 }
 
 impl ResourceInfo {
-    /// `group/version`, or the version alone in the core group.
+    /// Returns `group/version`, or only the version in the core group.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {
             self.version.clone()
@@ -126,7 +126,7 @@ impl ResourceInfo {
         }
     }
 
-    /// `plural.group`, or the plural alone in the core group: how messages and CRD names call it.
+    /// Returns `plural.group`, or only the plural in the core group. Messages and CRD names use this form.
     pub fn qualified(&self) -> String {
         if self.group.is_empty() {
             self.plural.clone()
@@ -135,17 +135,17 @@ impl ResourceInfo {
         }
     }
 
-    /// What Kubernetes' own programs call the group inside.
+    /// Returns the internal name of the group in Kubernetes' own programs.
     pub fn internal_group(&self) -> &str {
         self.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core")
     }
 
-    /// Whether the kind has this subresource.
+    /// Returns whether the kind has this subresource.
     pub fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)
     }
 
-    /// Group, version and kind as the schema functions take them.
+    /// Returns group, version and kind for the schema functions.
     pub fn gvk(&self) -> schema::Gvk<'_> {
         schema::Gvk::new(&self.group, &self.version, &self.kind)
     }
@@ -179,7 +179,7 @@ const PLAIN: BuiltIn = BuiltIn {
     selectable_fields: &[],
 };
 
-/// A kind is in this table only when something here gives it its behaviour.
+/// The built-in kinds. A kind belongs in this table only if some code here implements its behavior.
 const BUILT_INS: &[BuiltIn] = &[
     BuiltIn {
         kind: "ConfigMap",
@@ -279,7 +279,7 @@ const BUILT_INS: &[BuiltIn] = &[
         generation: true,
         ..PLAIN
     },
-    // Stored, for clients that only write them: no controller rolls them out.
+    // Stored for clients that only write them. No controller rolls them out.
     BuiltIn {
         group: "apps",
         kind: "Deployment",
@@ -313,7 +313,7 @@ const BUILT_INS: &[BuiltIn] = &[
     },
 ];
 
-/// The built-in kinds.
+/// Returns the built-in kinds.
 pub(crate) fn built_ins() -> Vec<ResourceInfo> {
     let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
     BUILT_INS

@@ -1,4 +1,4 @@
-//! Errors as the API tells them: `metav1.Status` with the reasons, causes and retry hints that clients act upon.
+//! API errors: `metav1.Status` with the reasons, causes and retry hints that clients use.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,17 +12,17 @@ pub struct Cause {
     /// Machine-readable kind of the cause, for example `FieldValueInvalid`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// What is wrong, for a reader.
+    /// The description for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The field at fault.
+    /// The invalid field.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
 }
 
 impl From<&FieldError> for Cause {
     fn from(error: &FieldError) -> Self {
-        // Upstream prints Go's nil path for faults that belong to no single field.
+        // Kubernetes prints Go's nil path for an error without a single field.
         let field = if error.path.is_empty() { "<nil>" } else { &error.path };
         Self {
             reason: error.reason.code().into(),
@@ -36,7 +36,7 @@ impl From<&FieldError> for Cause {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Details {
-    /// Name of the object at fault.
+    /// Name of the affected object.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Its API group.
@@ -48,15 +48,15 @@ pub struct Details {
     /// Its uid.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
-    /// Each single fault.
+    /// All causes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
-    /// When a retry may help.
+    /// Seconds to wait before a retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u32>,
 }
 
-/// A refused request.
+/// The error of a refused request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -64,18 +64,18 @@ pub struct ApiError {
     pub code: u16,
     /// The machine-readable reason.
     pub reason: &'static str,
-    /// What happened, for a reader.
+    /// The description for people.
     pub message: String,
-    /// What it happened to.
+    /// The affected object, and the causes.
     pub details: Box<Details>,
-    /// Whether the answer has `details` even if they are empty, as what Kubernetes answers before it looks at an object.
+    /// Whether the answer has `details` even if they are empty. Kubernetes does this before it reads an object.
     pub general: bool,
-    /// A continue token with which an expired list can be gone on with, inconsistently (`metadata.continue`).
+    /// A token to continue an expired list inconsistently (`metadata.continue`).
     pub continue_token: Option<String>,
 }
 
 impl ApiError {
-    /// An error without details.
+    /// Creates an error without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -87,7 +87,7 @@ impl ApiError {
         }
     }
 
-    /// An error about a request rather than about an object.
+    /// Creates an error for a request as a whole.
     fn general(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             general: true,
@@ -102,7 +102,7 @@ impl ApiError {
         self
     }
 
-    /// 400: the request makes no sense.
+    /// 400: the request is malformed.
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
@@ -112,22 +112,22 @@ impl ApiError {
         Self::new(404, "NotFound", format!("{} {name:?} not found", resource.qualified())).about(resource, name)
     }
 
-    /// 404 for a path that nothing serves.
+    /// 404 for an unknown path.
     pub(crate) fn no_such_path() -> Self {
         Self::general(404, "NotFound", "the server could not find the requested resource")
     }
 
-    /// 404 in plain text: nobody is there who speaks of resources, as for a group that is not served.
+    /// 404 in plain text, for a path outside every API group, such as an unknown group.
     pub(crate) fn page_not_found() -> Self {
         Self::new(404, "", "404 page not found")
     }
 
-    /// Whether this is a plain page and no `Status`.
+    /// Returns whether this is a plain page instead of a `Status`.
     pub(crate) fn is_page(&self) -> bool {
         self.code == 404 && self.reason.is_empty()
     }
 
-    /// 409: an object of that name exists.
+    /// 409: an object with this name exists.
     pub(crate) fn already_exists(resource: &ResourceInfo, name: &str) -> Self {
         Self::new(
             409,
@@ -150,7 +150,7 @@ impl ApiError {
         .about(resource, name)
     }
 
-    /// 409: the object was changed since it was read.
+    /// 409: the object has changed since the client read it.
     pub(crate) fn modified(resource: &ResourceInfo, name: &str) -> Self {
         Self::conflict(
             resource,
@@ -159,14 +159,14 @@ impl ApiError {
         )
     }
 
-    /// 409: fields belong to other managers.
+    /// 409: other managers own some of the fields.
     pub(crate) fn apply_conflict(message: String, causes: Vec<Cause>) -> Self {
         let mut error = Self::new(409, "Conflict", message);
         error.details.causes = causes;
         error
     }
 
-    /// 422: fields of the object are wrong.
+    /// 422: fields of the object are invalid.
     pub(crate) fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let listed = aggregate(errors);
         let qualified = if group.is_empty() {
@@ -182,7 +182,7 @@ impl ApiError {
         error
     }
 
-    /// 403: the server understood and will not.
+    /// 403: the server understood the request and refuses it.
     pub(crate) fn forbidden(resource: &ResourceInfo, name: &str, why: impl std::fmt::Display) -> Self {
         Self::new(
             403,
@@ -206,7 +206,7 @@ impl ApiError {
         Self::new(410, "Expired", message)
     }
 
-    /// 406: the client takes nothing that this server gives.
+    /// 406: the client accepts none of the media types of this server.
     pub(crate) fn not_acceptable() -> Self {
         Self::new(
             406,
@@ -224,7 +224,7 @@ impl ApiError {
         )
     }
 
-    /// 415: the body's media type is not understood.
+    /// 415: the body's media type is not supported.
     pub(crate) fn unsupported_media_type(known: &str) -> Self {
         Self::new(
             415,
@@ -233,7 +233,7 @@ impl ApiError {
         )
     }
 
-    /// 415: a built-in kind takes no such patch.
+    /// 415: built-in kinds do not support this patch type.
     pub(crate) fn unsupported_patch() -> Self {
         Self::general(415, "UnsupportedMediaType", "415: Unsupported Media Type")
     }
@@ -247,17 +247,17 @@ impl ApiError {
         )
     }
 
-    /// 500 without a reason: how Kubernetes tells what its storage or its parsers refuse.
+    /// 500 without a reason. Kubernetes answers so when its storage or a parser refuses something.
     pub(crate) fn unexplained(message: impl Into<String>) -> Self {
         Self::new(500, "", message)
     }
 
-    /// 406: the client wants one object shown as a list, or a list as one.
+    /// 406: the client requests a list for one object, or one object for a list.
     pub(crate) fn wrong_representation(message: impl Into<String>) -> Self {
         Self::new(406, "NotAcceptable", message)
     }
 
-    /// 504: the requested resource version lies in the future.
+    /// 504: the requested resource version is in the future.
     pub(crate) fn rv_too_large(asked: u64, current: u64) -> Self {
         let mut error = Self::new(
             504,
@@ -273,7 +273,7 @@ impl ApiError {
         error
     }
 
-    /// 500: an applied object that does not fit its schema, with which Kubernetes says it without a reason.
+    /// 500: an applied object does not match its schema. Kubernetes gives no reason here either.
     pub(crate) fn untyped_patch(
         resource: &ResourceInfo,
         namespace: &str,
@@ -288,7 +288,7 @@ impl ApiError {
         ))
     }
 
-    /// 500: the fault is ours.
+    /// 500: an internal error.
     pub(crate) fn internal(message: impl std::fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
     }
@@ -300,7 +300,7 @@ impl ApiError {
         error
     }
 
-    /// The `metav1.Status` object.
+    /// Returns the `metav1.Status` object.
     pub(crate) fn to_value(&self) -> Value {
         let mut metadata = json!({});
         if let Some(token) = &self.continue_token {

@@ -27,7 +27,7 @@ pub(crate) fn json(status: u16, value: &Value) -> Response<ResponseBody> {
     full(status, "application/json", value.to_string())
 }
 
-/// A refusal.
+/// Encodes an error as a `Status` response.
 pub(crate) fn error(error: &ApiError) -> Response<ResponseBody> {
     let mut response = if error.is_page() {
         full(error.code, "text/plain; charset=utf-8", "404 page not found\n")

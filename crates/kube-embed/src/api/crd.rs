@@ -7,10 +7,10 @@ use crate::clock;
 use crate::resource::{NameRule, PrinterColumn, ResourceInfo, ScalePaths, Subresource};
 use crate::schema::{CrdSchema, FieldError};
 
-/// Holds back a CRD that is being deleted until its objects are gone.
+/// The finalizer that keeps a CRD until its objects are deleted.
 pub(super) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-/// What the resources of a CRD depend on: when this is equal, nothing has to be compiled again.
+/// The inputs of a CRD's compiled resources. While they are equal, nothing has to be compiled again.
 pub(super) type CrdFingerprint = (i64, bool, bool);
 
 /// One served version of a CRD.
@@ -27,7 +27,7 @@ pub(super) fn fingerprint(crd: &Value) -> CrdFingerprint {
     (meta::generation(crd), meta::is_deleting(crd), is_established(crd))
 }
 
-/// Fills in what a CRD may leave out.
+/// Sets defaults of a CRD.
 pub(super) fn default(crd: &mut Value) {
     let kind = meta::text(crd, &["spec", "names", "kind"]).to_owned();
     let spec = meta::section(crd, "spec");
@@ -42,7 +42,7 @@ pub(super) fn default(crd: &mut Value) {
         .into_iter()
         .flatten()
     {
-        // `kubectl explain` and clients show the printer column that Kubernetes adds when none are given.
+        // Kubernetes adds this printer column when a CRD has none. `kubectl explain` and clients show it.
         if let Some(version) = version.as_object_mut() {
             version
                 .entry("additionalPrinterColumns")
@@ -51,7 +51,7 @@ pub(super) fn default(crd: &mut Value) {
     }
 }
 
-/// Checks a CRD.
+/// Validates a CRD.
 pub(super) fn check(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let text = |path: &[&str]| meta::text(crd, path);
@@ -256,7 +256,7 @@ fn condition<'a>(crd: &'a Value, type_: &str) -> Option<&'a str> {
         .map(|c| meta::text(c, &["status"]))
 }
 
-/// Writes the status that the API server's own controllers would write; `others` are the other CRDs.
+/// Writes the status that the API server's own controllers would write. `others` are the other CRDs.
 pub(super) fn set_status<'a>(crd: &mut Value, others: impl Iterator<Item = &'a Value>, now: jiff::Timestamp) {
     let conflict = others
         .filter(|o| meta::text(o, &["spec", "group"]) == meta::text(crd, &["spec", "group"]))
@@ -299,7 +299,7 @@ pub(super) fn set_status<'a>(crd: &mut Value, others: impl Iterator<Item = &'a V
                 "NameConflict",
                 format!("{name:?} is already in use"),
             );
-            // An established CRD stays so, as in Kubernetes.
+            // An established CRD stays established, as in Kubernetes.
             if !old["conditions"]
                 .as_array()
                 .is_some_and(|c| c.iter().any(|c| c["type"] == "Established" && c["status"] == "True"))
@@ -338,7 +338,7 @@ pub(super) fn set_status<'a>(crd: &mut Value, others: impl Iterator<Item = &'a V
     crd["status"] = json!({"conditions": conditions, "acceptedNames": accepted, "storedVersions": stored});
 }
 
-/// The names by which kubectl could mean this CRD.
+/// Returns the names that identify this CRD in kubectl.
 fn names(crd: &Value) -> Vec<String> {
     let names = &crd["spec"]["names"];
     ["plural", "singular", "kind", "listKind"]
@@ -355,7 +355,7 @@ fn names(crd: &Value) -> Vec<String> {
         .collect()
 }
 
-/// The served versions of a CRD; none while it is not established.
+/// Returns the served versions of a CRD. It has none until it is established.
 pub(super) fn versions(crd: &Value) -> Vec<CrdVersion> {
     if !is_established(crd) {
         return Vec::new();
@@ -377,10 +377,11 @@ pub(super) fn versions(crd: &Value) -> Vec<CrdVersion> {
         .filter(|v| flag(v, "served"))
         .filter_map(|version| {
             let raw_schema = meta::at(version, &["schema", "openAPIV3Schema"])?.clone();
-            // It compiled when the CRD was accepted; a CRD kept from an older server that no longer does is not served.
+            // It compiled when the CRD was accepted. A CRD that an older server stored may not compile now. It is not
+            // served.
             let schema = CrdSchema::compile(&raw_schema)
                 .inspect_err(|errors| {
-                    tracing::error!(crd = meta::name(crd), ?errors, "the schema is not accepted any more")
+                    tracing::error!(crd = meta::name(crd), ?errors, "the stored schema is no longer valid")
                 })
                 .ok()?;
             let name = meta::text(version, &["name"]);
@@ -460,7 +461,7 @@ fn column(column: &Value) -> PrinterColumn {
     }
 }
 
-/// Whether this is an RFC 1123 label.
+/// Returns whether this is an RFC 1123 label.
 fn is_label(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = text.as_bytes();
@@ -470,7 +471,7 @@ fn is_label(text: &str) -> bool {
         && bytes.last().is_some_and(|b| inner(*b))
 }
 
-/// Whether this is an RFC 1123 subdomain. Its parts may be longer than 63 characters, as in Kubernetes.
+/// Returns whether this is an RFC 1123 subdomain. Its parts may be longer than 63 characters, as in Kubernetes.
 fn is_subdomain(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     !text.is_empty()

@@ -33,11 +33,11 @@ struct Preconditions {
     resource_version: Option<String>,
 }
 
-/// What a deletion comes to.
+/// The result of a deletion.
 enum Deletion {
-    /// The object is gone; this was its last state.
+    /// The object was deleted. This was its last state.
     Gone(Arc<Object>),
-    /// The object is marked and will go when its finalizers or its node have finished.
+    /// The object has a deletionTimestamp. It is deleted when its finalizers are removed or its node confirms the end.
     Marked(Arc<Object>),
 }
 
@@ -49,7 +49,7 @@ impl ResourceRequest {
             .ok_or_else(|| self.not_found())?;
         match deletion {
             Deletion::Marked(object) => self.reply(200, &object).await,
-            // These kinds answer with their last state, other kinds with a Status, as in Kubernetes.
+            // These kinds answer with their last state. Other kinds answer with a Status, as in Kubernetes.
             Deletion::Gone(object)
                 if matches!(
                     self.resource.info.kind.as_str(),
@@ -92,11 +92,11 @@ impl ResourceRequest {
             .server
             .store
             .list(&self.resource.collection, &query)
-            .map_err(|e| ApiError::internal(format!("the present state is not listed: {e:?}")))?;
+            .map_err(|e| ApiError::internal(format!("cannot list the current state: {e:?}")))?;
         let mut items = Vec::with_capacity(listed.items.len());
         for object in &listed.items {
             match self.delete_one(object.key(), &options)? {
-                // What is gone is shown as it was.
+                // The response shows deleted objects in their last state.
                 Some(Deletion::Gone(_)) => items.push(Arc::clone(object)),
                 Some(Deletion::Marked(object)) => items.push(object),
                 None => {}
@@ -117,7 +117,7 @@ impl ResourceRequest {
             DeleteOptions::default()
         } else {
             serde_json::from_value(self.decode(body)?)
-                .map_err(|e| ApiError::bad_request(format!("the body is no DeleteOptions: {e}")))?
+                .map_err(|e| ApiError::bad_request(format!("the body is not a valid DeleteOptions: {e}")))?
         };
         if let Some(seconds) = self.query.integer("gracePeriodSeconds")? {
             options.grace_period_seconds = Some(seconds);
@@ -152,7 +152,7 @@ impl ResourceRequest {
         Ok(options)
     }
 
-    /// Deletes or marks one object; `None` when there is none.
+    /// Deletes an object or sets its deletionTimestamp. Returns `None` if it does not exist.
     fn delete_one(&self, key: &ObjectKey, options: &DeleteOptions) -> Result<Option<Deletion>, ApiError> {
         let info = &self.resource.info;
         if kinds::is_namespace(info) && super::NAMESPACES.contains(&key.name.as_str()) {
@@ -162,7 +162,7 @@ impl ResourceRequest {
                 "this namespace may not be deleted",
             ));
         }
-        // Each round the object was changed by somebody else, so somebody makes progress.
+        // Each retry means that another writer has changed the object, so the loop as a whole makes progress.
         loop {
             let Some(live) = self.server.store.get(&self.resource.collection, key) else {
                 return Ok(None);
@@ -198,7 +198,7 @@ impl ResourceRequest {
         }
     }
 
-    /// What deleting this object changes; `None` when it is marked already and nothing is new.
+    /// Returns the change for this deletion, or `None` if the object is already being deleted and nothing changes.
     fn deletion(&self, live: &Value, options: &DeleteOptions) -> Option<Change> {
         let info = &self.resource.info;
         let mut new = live.clone();
@@ -227,13 +227,13 @@ impl ResourceRequest {
         let now = self.server.clock().now();
         let grace = kinds::grace_period(info, live, options.grace_period_seconds);
         let terminating = meta::is_deleting(live);
-        // A second deletion can only shorten what is left.
+        // A second deletion can only shorten the remaining grace period.
         let shorter = meta::grace_period(live).is_none_or(|before| grace < before);
         if grace == 0 && !held && kinds::may_go(info, live) {
             return Some(Change::Remove(new));
         }
         if !terminating || (shorter && kinds::is_pod(info)) {
-            // Time stays representable: a grace period is at most a 63-bit number of seconds, the clock saturates.
+            // Time stays representable: a grace period is at most a 63-bit number of seconds, and the clock saturates.
             let at = now
                 .checked_add(jiff::SignedDuration::from_secs(grace))
                 .unwrap_or(jiff::Timestamp::MAX);
@@ -252,7 +252,7 @@ impl ResourceRequest {
         (new != *live).then_some(Change::Put(new))
     }
 
-    /// Deletes the objects of a CRD that was marked, and the CRD itself when none holds out.
+    /// Deletes the objects of a CRD that is being deleted, and then the CRD itself when no object is left.
     fn purge(&self, marked: Arc<Object>) -> Deletion {
         let names = &marked.value()["spec"];
         let (group, plural) = (meta::text(names, &["group"]), meta::text(names, &["names", "plural"]));
@@ -291,7 +291,7 @@ impl ResourceRequest {
             };
             for object in objects {
                 if let Err(error) = call.delete_one(object.key(), &DeleteOptions::default()) {
-                    tracing::warn!(%error, key = ?object.key(), "an object of a deleted CRD is not deleted");
+                    tracing::warn!(%error, key = ?object.key(), "cannot delete an object of a deleted CRD");
                 }
             }
         }
@@ -302,7 +302,7 @@ impl ResourceRequest {
 }
 
 impl ApiServer {
-    /// Removes a CRD that was marked for deletion and has no objects left.
+    /// Removes a CRD that is being deleted and has no objects left.
     pub(super) fn finish_crd(&self, key: &ObjectKey, collection: &str) -> Option<Arc<Object>> {
         loop {
             let live = self.store.get(super::registry::CRDS, key)?;
@@ -332,7 +332,7 @@ impl ApiServer {
                 }
                 Err(CommitError::Conflict) => {}
                 Err(error) => {
-                    tracing::warn!(%error, crd = key.name, "the CRD is not removed");
+                    tracing::warn!(%error, crd = key.name, "cannot remove the CRD");
                     return None;
                 }
             }
@@ -351,7 +351,7 @@ fn check_preconditions(
     let (name, value) = (&live.key().name, live.value());
     let check = |what: &str, asked: &Option<String>, actual: &str, guess: &str| match asked {
         Some(asked) if asked != actual => {
-            // Here Kubernetes tells the kind where it otherwise tells the resource.
+            // Kubernetes reports the kind here. Elsewhere it reports the resource.
             let named = crate::resource::ResourceInfo {
                 plural: info.kind.clone(),
                 ..info.clone()

@@ -1,4 +1,4 @@
-//! Which resources there are: discovery (both forms), version, OpenAPI.
+//! Discovery of resources (both forms), version, and OpenAPI.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -12,7 +12,7 @@ use crate::openapi::{self, Described};
 use crate::resource::Subresource;
 use crate::status::ApiError;
 
-/// The Kubernetes release whose behaviour is reproduced.
+/// The Kubernetes release that this server imitates.
 pub(super) const VERSION: &str = "v1.37.2";
 
 const VERBS: &[&str] = &[
@@ -26,7 +26,7 @@ const VERBS: &[&str] = &[
     "watch",
 ];
 
-/// Resources that are only ever created: they answer questions and are not kept.
+/// Resources that support create only. They answer a question and are not stored.
 const REVIEWS: &[(&str, &str, &str)] = &[
     (
         "authorization.k8s.io",
@@ -60,7 +60,7 @@ fn go_arch() -> &'static str {
     }
 }
 
-/// All groups with their versions; the core group is the empty one.
+/// Returns all groups with their versions. The core group is the empty string.
 fn groups(registry: &Registry) -> Vec<(String, Vec<String>)> {
     let mut groups = registry.groups();
     for (group, _, _) in REVIEWS {
@@ -187,7 +187,7 @@ fn verbs(resource: &Resource) -> Vec<&'static str> {
 
 struct SubresourceKind<'a> {
     kind: &'a str,
-    /// Group and version where these are not the resource's own.
+    /// Group and version, where they differ from the resource's own.
     of: Option<(&'a str, &'a str)>,
 }
 
@@ -224,7 +224,7 @@ fn subresource_kind(resource: &Resource, subresource: Subresource) -> (Subresour
     }
 }
 
-/// Everything in one document, as clients since 1.27 prefer.
+/// Aggregated discovery: everything in one document. Clients prefer it since 1.27.
 fn aggregated_list(registry: &Registry, include: impl Fn(&str) -> bool) -> Response<ResponseBody> {
     let items: Vec<Value> = groups(registry)
         .iter()

@@ -1,11 +1,11 @@
-//! The two forms of Events. Stored is the core form; `events.k8s.io/v1` is converted at the boundary.
+//! The two forms of Events. The core form is stored. `events.k8s.io/v1` is converted at the API's boundary.
 
 use serde_json::{Map, Value, json};
 
 use super::meta;
 use crate::schema::FieldError;
 
-/// The longest note of an event.
+/// The maximum length of an event's note.
 const NOTE_LIMIT: usize = 1024;
 
 /// Core name, `events.k8s.io` name.
@@ -39,7 +39,7 @@ pub(super) fn to_core(new: &Value) -> Value {
     })
 }
 
-/// What an event of `events.k8s.io` needs beyond its schema. Events of the core group are not held to it.
+/// Validates an event of `events.k8s.io` beyond its schema. Kubernetes does not apply these rules to core events.
 pub(super) fn check(event: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if old.is_some() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What single built-in kinds do beyond their schema: Kubernetes' registry strategies.
+//! Behavior of single built-in kinds beyond their schema. Kubernetes calls these registry strategies.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{crd, meta};
 use crate::resource::{ResourceInfo, Subresource};
 
-/// Fills in what the server decides when an object is created.
+/// Sets the fields that the server decides when an object is created.
 pub(super) fn on_create(info: &ResourceInfo, object: &mut Value) {
     match (info.group.as_str(), info.kind.as_str()) {
         ("", "Pod") => {
@@ -26,7 +26,7 @@ pub(super) fn on_create(info: &ResourceInfo, object: &mut Value) {
     }
 }
 
-/// A namespace can be selected by its name.
+/// The label lets a selector find a namespace by its name.
 fn name_label(namespace: &mut Value) {
     let name = meta::name(namespace).to_owned();
     let labels = meta::metadata(namespace).entry("labels").or_insert_with(|| json!({}));
@@ -35,12 +35,12 @@ fn name_label(namespace: &mut Value) {
     }
 }
 
-/// Fills in what the server decides when an object is changed.
+/// Sets the fields that the server decides when an object is updated.
 pub(super) fn on_update(info: &ResourceInfo, live: &Value, new: &mut Value, subresource: Option<Subresource>) {
     match (info.group.as_str(), info.kind.as_str()) {
         ("", "Secret") => merge_string_data(new),
         ("", "Namespace") => {
-            // Only `/finalize` changes them.
+            // Only `/finalize` changes the finalizers.
             if subresource != Some(Subresource::Finalize) {
                 let spec = meta::section(new, "spec");
                 match meta::at(live, &["spec", "finalizers"]) {
@@ -55,7 +55,7 @@ pub(super) fn on_update(info: &ResourceInfo, live: &Value, new: &mut Value, subr
     }
 }
 
-/// What a write through a subresource may change: that part of `new` in the object that is live.
+/// Restricts a write through a subresource: takes only that part of `new` into the live object.
 pub(super) fn only_subresource(live: &Value, new: &Value, subresource: Subresource) -> Value {
     let mut out = live.clone();
     meta::set(
@@ -65,7 +65,7 @@ pub(super) fn only_subresource(live: &Value, new: &Value, subresource: Subresour
     );
     let sections: &[&str] = match subresource {
         Subresource::Finalize | Subresource::Scale => &["spec"],
-        // The node in the spec, and the condition that says so.
+        // A binding sets the node in the spec and the matching condition.
         Subresource::Binding => &["spec", "status"],
         _ => &["status"],
     };
@@ -80,7 +80,7 @@ pub(super) fn only_subresource(live: &Value, new: &Value, subresource: Subresour
     out
 }
 
-/// Whether anything but metadata (and the status, where it is a subresource) is different.
+/// Returns whether anything other than metadata differs (and other than status, if it is a subresource).
 pub(super) fn spec_changed(info: &ResourceInfo, live: &Value, new: &Value) -> bool {
     let split = info.has(Subresource::Status);
     let relevant = |object: &Value| -> Map<String, Value> {
@@ -95,7 +95,7 @@ pub(super) fn spec_changed(info: &ResourceInfo, live: &Value, new: &Value) -> bo
     relevant(live) != relevant(new)
 }
 
-/// Whether nothing of the kind's own holds back an object that is marked for deletion.
+/// Returns whether the kind itself allows immediate removal of an object that is being deleted.
 pub(super) fn may_go(info: &ResourceInfo, object: &Value) -> bool {
     !is_namespace(info)
         || meta::at(object, &["spec", "finalizers"])
@@ -111,12 +111,12 @@ pub(super) fn is_pod(info: &ResourceInfo) -> bool {
     info.group.is_empty() && info.kind == "Pod"
 }
 
-/// How many seconds an object is given to end when it is deleted; only pods take any.
+/// Returns the grace period of a deletion in seconds. Only pods have one.
 pub(super) fn grace_period(info: &ResourceInfo, object: &Value, asked: Option<i64>) -> i64 {
     if !is_pod(info) {
         return 0;
     }
-    // Nobody runs it: nobody will confirm its end.
+    // No node runs this pod, so no node will confirm its end.
     if meta::text(object, &["spec", "nodeName"]).is_empty()
         || matches!(meta::text(object, &["status", "phase"]), "Succeeded" | "Failed")
     {
@@ -131,7 +131,7 @@ pub(super) fn grace_period(info: &ResourceInfo, object: &Value, asked: Option<i6
     }
 }
 
-/// `stringData` is how people write secrets; `data` is how they are kept.
+/// Moves `stringData` into `data`. Clients write the first, the server stores the second.
 fn merge_string_data(secret: &mut Value) {
     let Some(fields) = secret.as_object_mut() else { return };
     let Some(Value::Object(given)) = fields.remove("stringData") else {
@@ -149,7 +149,7 @@ fn merge_string_data(secret: &mut Value) {
     }
 }
 
-/// Guaranteed, Burstable or BestEffort, by the rules of Kubernetes for cpu and memory.
+/// Returns Guaranteed, Burstable or BestEffort, by the rules of Kubernetes for cpu and memory.
 fn qos_class(pod: &Value) -> &'static str {
     let containers = ["initContainers", "containers"]
         .iter()

@@ -1,25 +1,25 @@
-//! Reading and writing `metadata`.
+//! Reads and writes `metadata`.
 
 use serde_json::{Map, Value};
 
-/// The text at a path of field names; empty when there is none.
+/// Returns the string at a path of field names, or an empty string.
 pub(super) fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
     at(object, path).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The value at a path of field names.
+/// Returns the value at a path of field names.
 pub(super) fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter()
         .try_fold(object, |value, field| value.get(field))
         .filter(|v| !v.is_null())
 }
 
-/// `metadata`, made if need be. An object whose metadata is no object was refused on decoding.
+/// Returns `metadata` and creates it if necessary. Decoding has already refused metadata of another type.
 pub(super) fn metadata(object: &mut Value) -> &mut Map<String, Value> {
     section(object, "metadata")
 }
 
-/// A top-level section, made if need be; anything that is no object is replaced.
+/// Returns a top-level section and creates it if necessary. A value that is not an object is replaced.
 pub(super) fn section<'a>(object: &'a mut Value, name: &str) -> &'a mut Map<String, Value> {
     if !object.is_object() {
         *object = Value::Object(Map::new());
@@ -81,7 +81,7 @@ pub(super) fn set(object: &mut Value, field: &str, value: Option<Value>) {
     };
 }
 
-/// Whether two objects are the same but for managedFields.
+/// Returns whether two objects are equal apart from managedFields.
 pub(super) fn same_content(a: &Value, b: &Value) -> bool {
     let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else {
         return a == b;
@@ -102,7 +102,7 @@ fn same_without(a: &Value, b: &Value, ignored: &str) -> bool {
     count(a) == count(b) && a.iter().all(|(k, v)| k == ignored || b.get(k) == Some(v))
 }
 
-/// Whether managedFields are the same but for their times.
+/// Returns whether managedFields are equal apart from their times.
 pub(super) fn same_managers(a: &Value, b: &Value) -> bool {
     let list = |object: &Value| -> Vec<Value> {
         let mut entries = at(object, &["metadata", "managedFields"])

@@ -1,4 +1,4 @@
-//! The API: paths, verbs and representations over the [store](crate::store).
+//! The API: paths, verbs and representations on top of the [store](crate::store).
 
 pub(crate) mod body;
 mod crd;
@@ -45,10 +45,10 @@ use crate::resource::Subresource;
 use crate::status::ApiError;
 use crate::store::{Change, CommitError, ListQuery, ObjectKey, Precondition, Store};
 
-/// The largest body that is read, as in Kubernetes.
+/// The maximum size of a body, as in Kubernetes.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
 
-/// The namespaces that exist from the start.
+/// The initial namespaces.
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 pub(crate) struct ServerOptions {
@@ -62,7 +62,7 @@ pub(crate) struct ApiServer {
     store: Arc<Store>,
     options: ServerOptions,
     registry: watch_channel::Sender<Arc<Registry>>,
-    /// Held while the registry is built anew, so that an older state of the CRDs never replaces a newer one.
+    /// Held while the registry is rebuilt, so that an older state of the CRDs never replaces a newer one.
     reloading: Mutex<()>,
     logs: Mutex<Option<Arc<dyn PodLogs>>>,
 }
@@ -107,7 +107,7 @@ impl ApiServer {
             Precondition::Absent,
             Change::Put(namespace),
         ) {
-            // A store on disk has them already.
+            // A store on disk already contains them.
             Ok(_) | Err(CommitError::AlreadyExists) => Ok(()),
             Err(error) => Err(ApiError::internal(error)),
         }
@@ -141,14 +141,14 @@ impl ApiServer {
         Arc::clone(&self.registry.borrow())
     }
 
-    /// Serves what the stored CRDs define now.
+    /// Rebuilds the registry from the stored CRDs.
     fn reload_crds(&self) {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Registry::with_crds(&self.registry(), &self.store);
         self.registry.send_replace(Arc::new(next));
     }
 
-    /// Writes the status of a CRD that is about to be stored.
+    /// Sets the status of a CRD before it is stored.
     fn describe_crd(&self, crd: &mut Value) {
         let all = ListQuery {
             namespace: None,
@@ -163,7 +163,7 @@ impl ApiServer {
         crd::set_status(crd, others, self.options.clock.now());
     }
 
-    /// Whether the last object of a CRD that is being deleted has gone, the CRD goes too.
+    /// Removes a CRD that is being deleted, after the removal of its last object.
     fn after_removal(&self, resource: &Resource) {
         if resource.terminating {
             self.finish_crd(&ObjectKey::new("", resource.info.qualified()), &resource.collection);
@@ -272,7 +272,7 @@ impl ApiServer {
             .next()
             .unwrap_or_default();
         let accept = match subresource {
-            // A log is text, whatever the client says that it takes.
+            // A log is always text, whatever the client accepts.
             Some(Subresource::Log) => negotiate::Representation::default(),
             _ => {
                 negotiate::representation(text(&parts.headers, header::ACCEPT)).ok_or_else(ApiError::not_acceptable)?
@@ -339,7 +339,7 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> &str {
     headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
-/// Reads a body up to the limit.
+/// Reads a body up to the maximum size.
 async fn read<B>(body: B) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes> + Send,

@@ -1,10 +1,10 @@
-//! Which representation a client wants.
+//! Content negotiation: the representation that a client requests.
 
 use serde_json::{Value, json};
 
 use super::meta;
 
-/// How objects are shown.
+/// The representation of objects in a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Representation {
     #[default]
@@ -13,12 +13,12 @@ pub(super) enum Representation {
     Table,
     /// `PartialObjectMetadata`, or `PartialObjectMetadataList` when `list`.
     Metadata {
-        /// Whether a list was asked for.
+        /// Whether the client requested a list.
         list: bool,
     },
 }
 
-/// The first clause of `Accept` that can be served; none of them may be.
+/// Returns the first clause of `Accept` that this server can serve, if there is one.
 pub(super) fn representation(accept: &str) -> Option<Representation> {
     if accept.trim().is_empty() {
         return Some(Representation::default());
@@ -44,7 +44,7 @@ pub(super) fn representation(accept: &str) -> Option<Representation> {
     })
 }
 
-/// Whether `Accept` asks for aggregated discovery (`v2`).
+/// Returns whether `Accept` requests aggregated discovery (`v2`).
 pub(super) fn aggregated_discovery(accept: &str) -> bool {
     accept.split(',').any(|clause| {
         let has = |wanted: &str| clause.split(';').any(|p| p.trim() == wanted);
@@ -52,7 +52,7 @@ pub(super) fn aggregated_discovery(accept: &str) -> bool {
     })
 }
 
-/// An object's metadata alone.
+/// Returns an object's metadata only.
 pub(super) fn partial(object: &Value) -> Value {
     json!({
         "kind": "PartialObjectMetadata",

@@ -1,4 +1,4 @@
-//! What a path means.
+//! Parses request paths.
 
 /// The target of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +36,12 @@ pub(super) struct Target {
     pub(super) plural: String,
     pub(super) name: Option<String>,
     pub(super) subresource: Option<String>,
-    /// Whether the path is one of the old ones with `watch` in them.
+    /// Whether the path is one of the deprecated `watch` paths.
     pub(super) watch: bool,
 }
 
 pub(super) fn parse(path: &str) -> Route {
-    // An escaped slash is a slash, as for Kubernetes.
+    // An escaped slash counts as a slash, as in Kubernetes.
     let path = decode(path);
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments.as_slice() {
@@ -85,7 +85,7 @@ fn watched(route: Route) -> Route {
 fn target(group: &str, version: &str, rest: &[&str]) -> Route {
     let owned = |s: &&str| Some((*s).to_owned());
     let (namespace, plural, name, subresource) = match rest {
-        // Namespaces are objects themselves: `namespaces/NAME` and `namespaces/NAME/status`.
+        // Namespaces are also objects: `namespaces/NAME` and `namespaces/NAME/status`.
         ["namespaces"] => (None, "namespaces", None, None),
         ["namespaces", name] => (None, "namespaces", owned(name), None),
         ["namespaces", name, sub @ ("status" | "finalize")] if group.is_empty() => {
@@ -110,7 +110,7 @@ fn target(group: &str, version: &str, rest: &[&str]) -> Route {
     })
 }
 
-/// Decodes `%XX`; what is not valid stays as it is and will match nothing.
+/// Decodes `%XX`. An invalid sequence stays as it is and matches nothing.
 fn decode(segment: &str) -> String {
     let mut out = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();

@@ -78,7 +78,7 @@ impl ResourceRequest {
         Ok(response)
     }
 
-    /// The container that is meant; a pod with one main container needs no name.
+    /// Returns the requested container. A pod with one main container needs no name.
     fn container(&self, pod: &Value) -> Result<String, ApiError> {
         let names = |list: &str| -> Vec<&str> {
             meta::at(pod, &["spec", list])
@@ -103,7 +103,7 @@ impl ResourceRequest {
         }
     }
 
-    /// A container that has not started yet has no log.
+    /// Refuses a log of a container that has not started yet.
     fn check_started(&self, pod: &Value, container: &str, previous: bool) -> Result<(), ApiError> {
         let status = ["containerStatuses", "initContainerStatuses"]
             .iter()
@@ -136,12 +136,12 @@ impl ResourceRequest {
         }
     }
 
-    /// Puts the pod on a node, once.
+    /// Binds the pod to a node. A pod is bound only once.
     pub(super) async fn bind(&self, body: &Bytes) -> ApiResult {
         let binding = self.decode(body)?;
         let node = meta::text(&binding, &["target", "name"]).to_owned();
         if node.is_empty() {
-            return Err(ApiError::bad_request("target.name must name a node"));
+            return Err(ApiError::bad_request("target.name must be the name of a node"));
         }
         let now = crate::clock::seconds(self.server.clock().now());
         self.modify(
@@ -181,7 +181,7 @@ impl ResourceRequest {
         ))
     }
 
-    /// There are no disruption budgets here, so an eviction is a deletion.
+    /// Evicts a pod. This server has no disruption budgets, so an eviction is a deletion.
     pub(super) async fn evict(&self, body: &Bytes) -> ApiResult {
         let eviction = self.decode(body)?;
         let options = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));

@@ -1,7 +1,7 @@
-//! Kubernetes' protobuf, as far as `kubectl create` sends it.
+//! Decodes the part of Kubernetes' protobuf that `kubectl create` sends.
 //!
-//! Clients built from typed Go structs write built-in kinds as protobuf and do not fall back to JSON. The few messages
-//! that kubectl writes in that way are described here; answers are JSON, which those clients accept.
+//! Clients with typed Go structs write built-in kinds as protobuf and do not fall back to JSON. This module describes
+//! the few messages that kubectl writes this way. Answers are JSON, which those clients accept.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,9 +10,10 @@ use serde_json::{Map, Value, json};
 
 use crate::clock;
 
-/// What every encoded object starts with.
+/// The prefix of every encoded object.
 const MAGIC: &[u8] = b"k8s\0";
-/// No message of these kinds nests deeper; a hostile one is refused before the stack is.
+/// The maximum depth of nested messages. No supported kind needs more, and the limit protects the stack from hostile
+/// input.
 const DEPTH: usize = 8;
 
 #[derive(Clone, Copy)]
@@ -116,7 +117,7 @@ const DELETE_OPTIONS: &[Field] = &[
     (4, "propagationPolicy", FieldType::Text),
     (5, "dryRun", FieldType::Texts),
 ];
-/// The envelope; its content (2) is read once the kind is known.
+/// The envelope. Its content (2) is decoded after the kind is known.
 const UNKNOWN: &[Field] = &[(
     1,
     "typeMeta",
@@ -137,12 +138,12 @@ fn fields(kind: &str) -> Option<&'static [Field]> {
     })
 }
 
-/// Why a message is not decoded.
+/// Why a message cannot be decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DecodeError {
-    /// It is no protobuf, or not what its kind says.
+    /// It is not protobuf, or does not match its kind.
     Malformed,
-    /// It is of a kind that is only read as JSON.
+    /// The server accepts its kind as JSON only.
     Kind(String),
 }
 
@@ -174,7 +175,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Value, DecodeError> {
 enum Wire<'a> {
     Int(u64),
     Bytes(&'a [u8]),
-    /// A fixed-width number, which no known field is.
+    /// A fixed-width number. No known field is one.
     Other,
 }
 
@@ -234,7 +235,7 @@ fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Result<Value, Decode
             // Varints carry signed numbers in two's complement.
             (FieldType::Int, Wire::Int(n)) => json!(n.cast_signed()),
             (FieldType::Bool, Wire::Int(n)) => json!(n != 0),
-            // Go writes every text, empty ones too; in JSON these are left out.
+            // Go also writes empty strings. JSON leaves them out.
             (FieldType::Text, Wire::Bytes(b"")) => continue,
             (FieldType::Text | FieldType::Texts, Wire::Bytes(b)) => json!(text(b)?),
             (FieldType::Time, Wire::Bytes(b)) => match time(b)? {
@@ -286,7 +287,7 @@ fn entry(bytes: &[u8]) -> Result<(&str, &[u8]), DecodeError> {
     Ok((text(key)?, value))
 }
 
-/// `None` for Go's zero time, which an unset timestamp is written as.
+/// Returns `None` for Go's zero time, the encoding of an unset timestamp.
 fn time(bytes: &[u8]) -> Result<Option<String>, DecodeError> {
     let mut reader = WireReader(bytes);
     while let Some((number, wire)) = reader.field()? {
@@ -341,7 +342,8 @@ mod tests {
         assert_eq!(decode(&enveloped("Pod", &[])), Err(DecodeError::Kind("Pod".into())));
         let whole = enveloped("ConfigMap", &field(1, &field(1, b"name")));
         for end in 0..whole.len() {
-            // Cut at a field's end it is still a message, of no kind or without content; anywhere else it is none.
+            // At the end of a field, a truncated message is still a message, but has no kind or no content. Elsewhere
+            // it is malformed.
             match decode(&whole[..end]) {
                 Err(DecodeError::Malformed | DecodeError::Kind(_)) => {}
                 Ok(object) => assert_eq!(object.get("metadata"), None, "cut at {end}"),

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use crate::schema::FieldError;
 use crate::status::ApiError;
 
-/// The parameters of a request. Unknown ones are ignored, as Kubernetes does.
+/// The parameters of a request. Unknown ones are ignored, as in Kubernetes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Query {
     values: HashMap<String, String>,
 }
 
-/// What happens to fields that the schema does not know.
+/// The handling of fields that are not in the schema.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum FieldValidation {
     Ignore,
@@ -20,7 +20,7 @@ pub(super) enum FieldValidation {
     Strict,
 }
 
-/// How `resourceVersion` is meant.
+/// The meaning of `resourceVersion` (`resourceVersionMatch`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VersionMatch {
     Exact,
@@ -46,12 +46,12 @@ impl Query {
     pub(super) fn flag(&self, name: &str) -> bool {
         match self.values.get(name).map(String::as_str) {
             None | Some("0" | "false") => false,
-            // Whatever else is given counts as set, also a bare `?watch`.
+            // Any other value counts as set, also a bare `?watch`.
             Some(_) => true,
         }
     }
 
-    /// A whole number; one below zero counts as not given.
+    /// Returns a whole number. A negative one counts as unset.
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
         Ok(self.integer(name)?.and_then(|number| u64::try_from(number).ok()))
     }
@@ -64,7 +64,7 @@ impl Query {
         self.get(name).map(parse).transpose()
     }
 
-    /// `resourceVersion`: `None` when unset.
+    /// Returns `resourceVersion`, or `None` if it is unset.
     pub(super) fn version(&self) -> Result<Option<u64>, ApiError> {
         self.get("resourceVersion")
             .map(|v| v.parse().map_err(|_| invalid_version(v)))

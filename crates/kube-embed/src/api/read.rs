@@ -15,7 +15,7 @@ use crate::schema::FieldError;
 use crate::status::ApiError;
 use crate::store::{ListQuery, Listed, Object, ObjectKey};
 
-/// A position in a list. `version` is `None` when the pages need not be consistent.
+/// A position in a list. `version` is `None` if the pages need not be consistent.
 struct Continue {
     version: Option<u64>,
     after: ObjectKey,
@@ -97,7 +97,7 @@ impl ResourceRequest {
         if let Some(asked) = asked.filter(|v| *v > current) {
             return Err(ApiError::rv_too_large(asked, current));
         }
-        // A limited list at a version without a match means that version exactly, for clients older than the match.
+        // A limit with a version but without a match means exactly that version, for clients older than the match.
         let exact = matching == Some(VersionMatch::Exact) || (matching.is_none() && limit.is_some());
         let at = match &position {
             Some(position) => position.version,
@@ -133,7 +133,7 @@ impl ResourceRequest {
         Ok(self.show(&listed))
     }
 
-    /// A list in the representation asked for.
+    /// Shows a list in the requested representation.
     pub(super) fn show(&self, listed: &Listed) -> http::Response<body::ResponseBody> {
         let mut metadata = json!({"resourceVersion": listed.version.to_string()});
         if self.resource.info.custom && self.accept == Representation::Object {
@@ -191,12 +191,12 @@ impl ResourceRequest {
     }
 }
 
-/// 422: parameters of a list that exclude each other.
+/// 422: mutually exclusive parameters of a list.
 pub(super) fn list_options(field: &str, rule: &str) -> ApiError {
     ApiError::invalid("meta.k8s.io", "ListOptions", "", &[FieldError::forbidden(field, rule)])
 }
 
-/// The bookmark form of an object: nothing but a version.
+/// Returns the bookmark form of an object: only a version.
 pub(super) fn bookmark(call: &ResourceRequest, version: u64, initial_end: bool) -> Value {
     let mut metadata = json!({"resourceVersion": version.to_string()});
     if initial_end {
@@ -215,7 +215,7 @@ pub(super) fn bookmark(call: &ResourceRequest, version: u64, initial_end: bool) 
     }
 }
 
-/// An object as a watch event shows it.
+/// Returns an object as a watch event shows it.
 pub(super) fn event_object(call: &ResourceRequest, object: &Object) -> Value {
     let served = call.resource.served(object);
     match call.accept {

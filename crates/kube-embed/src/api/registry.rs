@@ -1,4 +1,4 @@
-//! The resources that are served at this moment: the built-in ones and those of established CRDs.
+//! The resources that are currently served: the built-in ones and those of established CRDs.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,25 +13,25 @@ use crate::schema::{self, CrdSchema, FieldError, TypeInfo};
 use crate::status::ApiError;
 use crate::store::{Object, Store};
 
-/// The collection that CRDs live in.
+/// The store collection of CRDs.
 pub(super) const CRDS: &str = "apiextensions.k8s.io/customresourcedefinitions";
 
-/// How the served form differs from the stored one.
+/// The conversion between the stored and the served form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Conversion {
-    /// Not at all.
+    /// Both forms are the same.
     None,
-    /// `events.k8s.io` over the core form.
+    /// `events.k8s.io` from the core form.
     NewEvents,
-    /// By `apiVersion` only: the versions of a CRD.
+    /// Only `apiVersion` changes: the versions of a CRD.
     VersionOnly,
 }
 
-/// One resource in one version, with everything needed to serve it.
+/// One resource in one version, with everything that is necessary to serve it.
 pub(super) struct Resource {
     pub(super) info: ResourceInfo,
     pub(super) api_version: String,
-    /// Where its objects are; the versions of a CRD share one.
+    /// The store collection of its objects. The versions of a CRD share one.
     pub(super) collection: Arc<str>,
     /// `openAPIV3Schema` of a CRD's version.
     pub(super) raw_schema: Option<Value>,
@@ -40,9 +40,9 @@ pub(super) struct Resource {
     conversion: Conversion,
     /// The version that a CRD's objects are stored in.
     stored_api_version: String,
-    /// Whether the CRD is being deleted: nothing new is accepted.
+    /// Whether the CRD is being deleted. It then accepts no new objects.
     pub(super) terminating: bool,
-    /// A deprecated version's warning.
+    /// The warning of a deprecated version.
     pub(super) warning: Option<String>,
 }
 
@@ -94,18 +94,18 @@ impl Resource {
         }
     }
 
-    /// Whether rules of the schema are checked when the rest of an object is right.
+    /// Returns whether the schema has CEL rules. They run after all other validation has passed.
     pub(super) fn has_rules(&self) -> bool {
         self.schema.as_ref().is_some_and(CrdSchema::has_rules)
     }
 
-    /// Whether this is the kind that defines kinds.
+    /// Returns whether this is the CustomResourceDefinition kind.
     pub(super) fn is_crd(&self) -> bool {
         &*self.collection == CRDS
     }
 
-    /// An object in the served form. One that was stored under another schema is shown with the defaults of this one,
-    /// and without what this one does not know.
+    /// Returns an object in the served form. An object that was stored under an older schema gets this schema's
+    /// defaults and loses the fields that this schema does not know.
     pub(super) fn served<'a>(&self, object: &'a Object) -> Cow<'a, Value> {
         let stored = object.value();
         match self.conversion {
@@ -130,7 +130,7 @@ impl Resource {
         }
     }
 
-    /// Remembers that this object was written in this form, so that no reader has to look.
+    /// Records that this object was written in this form, so that readers need not check it again.
     pub(super) fn written(&self, object: &Object) {
         if let Some(schema) = &self.schema
             && self.api_version == self.stored_api_version
@@ -139,7 +139,7 @@ impl Resource {
         }
     }
 
-    /// An object's JSON in the served form; the stored bytes where these are the same.
+    /// Returns an object's JSON in the served form. Uses the stored bytes if they are the same.
     pub(super) fn bytes(&self, object: &Object) -> Bytes {
         match self.served(object) {
             Cow::Borrowed(_) => object.bytes().clone(),
@@ -147,12 +147,12 @@ impl Resource {
         }
     }
 
-    /// Whether the stored bytes can be sent as they are.
+    /// Returns whether the stored bytes can be sent unchanged.
     pub(super) fn is_stored_form(&self, object: &Object) -> bool {
         matches!(self.served(object), Cow::Borrowed(_))
     }
 
-    /// An object in the stored form.
+    /// Returns an object in the stored form.
     pub(super) fn stored(&self, mut served: Value) -> Value {
         match self.conversion {
             Conversion::None => served,
@@ -180,7 +180,7 @@ impl Resource {
         }
     }
 
-    /// Fields of a built-in kind that have the wrong JSON type: Kubernetes could not even decode them.
+    /// Returns the fields of a built-in kind that have the wrong JSON type. Kubernetes could not even decode them.
     pub(super) fn undecodable(&self, object: &Value) -> Vec<FieldError> {
         if self.info.custom {
             Vec::new()
@@ -189,7 +189,7 @@ impl Resource {
         }
     }
 
-    /// Checks an object: its metadata, and the rest against its schema.
+    /// Validates an object: its metadata, and the rest against its schema.
     pub(super) fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let metadata = || schema::builtin::validate_object_meta(new, old, self.info.name_rule == NameRule::Label);
         match &self.schema {
@@ -210,7 +210,7 @@ pub(super) struct Registry {
     by_path: HashMap<(String, String, String), Arc<Resource>>,
     /// In the order of discovery.
     ordered: Vec<Arc<Resource>>,
-    /// What each CRD (by uid) was compiled to, and from which state of it.
+    /// The compiled resources of each CRD (by uid), with the fingerprint of the CRD that they were compiled from.
     compiled: HashMap<String, (crd::CrdFingerprint, Vec<Arc<Resource>>)>,
 }
 
@@ -232,7 +232,7 @@ impl Registry {
         self.ordered.push(resource);
     }
 
-    /// The registry for the CRDs that are stored now. Only those that changed since `before` are compiled.
+    /// Returns the registry for the CRDs that are stored now. Compiles only those that changed since `before`.
     pub(super) fn with_crds(before: &Self, store: &Store) -> Self {
         let mut registry = Self::default();
         for resource in before.ordered.iter().filter(|r| !r.info.custom) {
@@ -271,7 +271,8 @@ impl Registry {
             .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
 
-    /// How Kubernetes says that a group has no such resource: the built-in ones in words, the others as a page.
+    /// Returns Kubernetes' answer for a group without this resource: a Status for built-in groups, a plain page for
+    /// others.
     pub(super) fn nothing_at(&self, group: &str) -> ApiError {
         if self.ordered.iter().any(|r| !r.info.custom && r.info.group == group) {
             ApiError::no_such_path()
@@ -280,7 +281,7 @@ impl Registry {
         }
     }
 
-    /// Whether there is such a kind in such a version.
+    /// Returns whether the kind exists in this version.
     pub(super) fn knows(&self, api_version: &str, kind: &str) -> bool {
         self.ordered
             .iter()
@@ -291,7 +292,7 @@ impl Registry {
         &self.ordered
     }
 
-    /// Groups (the core group is the empty one) with their versions, newest first, in the order of discovery.
+    /// Returns groups with their versions, newest first, in the order of discovery. The core group is the empty string.
     pub(super) fn groups(&self) -> Vec<(String, Vec<String>)> {
         let mut groups: Vec<(String, Vec<String>)> = Vec::new();
         for resource in &self.ordered {
@@ -309,7 +310,8 @@ impl Registry {
     }
 }
 
-/// Kubernetes' order of versions: stable before beta before alpha, higher numbers first, anything else last.
+/// Kubernetes' order of versions: stable before beta before alpha, then higher numbers first. Any other version comes
+/// last.
 fn version_rank(version: &str) -> (u8, u64, u64) {
     let number = |text: &str| text.parse().unwrap_or(0);
     let Some(rest) = version

@@ -1,4 +1,4 @@
-//! A request about a resource, decoded.
+//! A decoded request for a resource.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ use crate::store::{CommitError, Object, ObjectKey};
 pub(super) struct ResourceRequest {
     pub(super) server: Arc<ApiServer>,
     pub(super) resource: Arc<Resource>,
-    /// `None` for cluster-wide resources and for requests across all namespaces.
+    /// `None` for cluster-scoped resources and for requests across all namespaces.
     pub(super) namespace: Option<String>,
-    /// Empty for requests about collections.
+    /// Empty for requests for collections.
     pub(super) name: String,
     pub(super) subresource: Option<Subresource>,
     pub(super) query: Query,
     pub(super) accept: Representation,
     pub(super) content_type: String,
-    /// The first part of `User-Agent`, the field manager of clients that name none.
+    /// The first part of `User-Agent`. It is the default field manager.
     pub(super) agent: String,
 }
 
@@ -43,7 +43,7 @@ impl ResourceRequest {
         ApiError::not_found(&self.resource.info, &self.name)
     }
 
-    /// The object as it is now, not necessarily durable.
+    /// Returns the current object, which may not be durable yet.
     pub(super) fn live(&self) -> Result<Arc<Object>, ApiError> {
         self.server
             .store
@@ -51,7 +51,8 @@ impl ResourceRequest {
             .ok_or_else(|| self.not_found())
     }
 
-    /// Whether the resource is served with another schema than when the request came. One that is being deleted is not.
+    /// Returns whether the resource's schema has changed since the request came. A resource that is being deleted does
+    /// not count.
     pub(super) fn is_replaced(&self, registry: &Registry) -> bool {
         let info = &self.resource.info;
         registry
@@ -67,7 +68,7 @@ impl ResourceRequest {
         )
     }
 
-    /// Who writes, for managedFields.
+    /// Returns the field manager for managedFields.
     pub(super) fn manager(&self) -> &str {
         match self.query.get("fieldManager") {
             Some(manager) => manager,
@@ -76,12 +77,12 @@ impl ResourceRequest {
         }
     }
 
-    /// Whether a selector takes an object, which it sees as it is served.
+    /// Returns whether a selector matches an object in its served form.
     pub(super) fn selects(&self, selector: &Selector, object: &Object) -> bool {
         selector.is_everything() || selector.matches(&self.resource.served(object))
     }
 
-    /// What a write is asked to do besides. A field manager is remembered with every object, so its name has a limit.
+    /// Validates the options of a write. Every object stores its field managers, so their names have a maximum length.
     pub(super) fn check_manager(&self, method: &Method) -> Result<(), ApiError> {
         const LIMIT: usize = 128;
         let mut errors = Vec::new();
@@ -109,7 +110,7 @@ impl ResourceRequest {
         Err(ApiError::invalid("meta.k8s.io", kind, "", &errors))
     }
 
-    /// Which part of each object the rows of a table carry.
+    /// Validates `includeObject`: the part of each object that a table's rows contain.
     pub(super) fn check_include(&self) -> Result<(), ApiError> {
         match self.query.get("includeObject") {
             Some(other) if self.accept == Representation::Table && !matches!(other, "None" | "Metadata" | "Object") => {
@@ -121,7 +122,7 @@ impl ResourceRequest {
         }
     }
 
-    /// One object is not shown as a list of metadata, nor a list as the metadata of one.
+    /// Refuses a metadata list for a single object, and single metadata for a list.
     pub(super) fn check_representation(&self, method: &Method) -> Result<(), ApiError> {
         let Representation::Metadata { list } = self.accept else {
             return Ok(());
@@ -147,7 +148,7 @@ impl ResourceRequest {
         )))
     }
 
-    /// A refused commit in the words of the API.
+    /// Converts a failed commit into an API error.
     pub(super) fn refused(&self, error: &CommitError) -> ApiError {
         let info = &self.resource.info;
         let namespace = self.namespace.as_deref().unwrap_or_default();
@@ -185,7 +186,7 @@ impl ResourceRequest {
         }
     }
 
-    /// Answers with an object in the representation asked for, once it is durable.
+    /// Answers with an object in the requested representation, after it is durable.
     pub(super) async fn reply(&self, status: u16, object: &Object) -> ApiResult {
         self.server.durable(object.version()).await?;
         let served = self.resource.served(object);
@@ -225,13 +226,13 @@ pub(super) fn decode(content_type: &str, bytes: &Bytes) -> Result<Value, ApiErro
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     let mut value: Value = match media_type {
         "" | "application/json" | "*/*" => serde_json::from_slice(bytes)
-            .map_err(|e| ApiError::bad_request(format!("the body is no valid JSON: {e}")))?,
+            .map_err(|e| ApiError::bad_request(format!("the body is not valid JSON: {e}")))?,
         "application/yaml" | "application/apply-patch+yaml" => std::str::from_utf8(bytes)
             .map_err(|e| e.to_string())
             .and_then(|text| serde_saphyr::from_str(text).map_err(|e| e.to_string()))
-            .map_err(|e| ApiError::bad_request(format!("the body is no valid YAML: {e}")))?,
+            .map_err(|e| ApiError::bad_request(format!("the body is not valid YAML: {e}")))?,
         "application/vnd.kubernetes.protobuf" => protobuf::decode(bytes).map_err(|fault| match fault {
-            protobuf::DecodeError::Malformed => ApiError::bad_request("the body is no valid protobuf"),
+            protobuf::DecodeError::Malformed => ApiError::bad_request("the body is not valid protobuf"),
             protobuf::DecodeError::Kind(kind) => {
                 ApiError::unsupported_media_type(&format!("application/json, application/yaml for a {kind}"))
             }
@@ -244,7 +245,7 @@ pub(super) fn decode(content_type: &str, bytes: &Bytes) -> Result<Value, ApiErro
     if value.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
         return Err(ApiError::bad_request("metadata must be an object"));
     }
-    // Go has no null in a map of strings.
+    // A Go map of strings cannot contain null.
     for map in ["/metadata/labels", "/metadata/annotations"] {
         let entries = value.pointer_mut(map).and_then(Value::as_object_mut);
         for text in entries
@@ -259,10 +260,10 @@ pub(super) fn decode(content_type: &str, bytes: &Bytes) -> Result<Value, ApiErro
     Ok(value)
 }
 
-/// Turns `2.0` and `2e3` into `2` and `2000`: Kubernetes takes them where an integer is wanted, and as its own encoder
-/// writes them without a point, no client ever sees another form.
+/// Turns `2.0` and `2e3` into `2` and `2000`. Kubernetes accepts them as integers. Its own encoder writes them without
+/// a point, so no client ever sees another form.
 pub(super) fn write_whole_numbers_as_integers(value: &mut Value) {
-    /// Up to here every integer is a double of its own.
+    /// Up to this number, a double represents every integer exactly.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     match value {
         Value::Number(number) if number.is_f64() => {
@@ -278,7 +279,7 @@ pub(super) fn write_whole_numbers_as_integers(value: &mut Value) {
     }
 }
 
-/// Adds warnings, which kubectl and client libraries show.
+/// Adds warning headers. kubectl and client libraries show them.
 pub(super) fn warn(response: &mut Response<ResponseBody>, warnings: &[String]) {
     for warning in warnings {
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");

@@ -1,4 +1,4 @@
-//! Who may do what: whoever got in may do everything.
+//! Access reviews: every authenticated client may do everything.
 
 use bytes::Bytes;
 use http::Response;
@@ -8,7 +8,7 @@ use super::body::{self, ResponseBody};
 use super::request;
 use crate::status::ApiError;
 
-/// Answers a review, or `None` when the path is no review's.
+/// Answers a review. Returns `None` if the path is not a review.
 pub(super) fn answer(
     group: &str,
     plural: &str,
@@ -17,7 +17,7 @@ pub(super) fn answer(
 ) -> Option<Result<Response<ResponseBody>, ApiError>> {
     let status = match (group, plural) {
         ("authorization.k8s.io", "selfsubjectaccessreviews") => {
-            json!({"allowed": true, "reason": "this server has no users besides the holder of its token"})
+            json!({"allowed": true, "reason": "this server has one user only: the holder of its token"})
         }
         ("authorization.k8s.io", "selfsubjectrulesreviews") => json!({
             "incomplete": false,

@@ -1,4 +1,4 @@
-//! `/scale`: the replicas of an object, apart from the rest of it.
+//! The `/scale` subresource: an object's replicas.
 
 use bytes::Bytes;
 use http::Method;
@@ -31,7 +31,7 @@ impl ResourceRequest {
                     let scale = match (method, content_type) {
                         (&Method::PUT, _) => Ok(given.clone()),
                         (_, "application/json-patch+json") => patch::json(&before, &given),
-                        // Neither has lists, by which these two differ.
+                        // Neither contains lists, for which merge patch and strategic merge patch differ.
                         (_, "application/merge-patch+json" | "application/strategic-merge-patch+json") => {
                             Ok(patch::merge(&before, &given))
                         }
@@ -72,7 +72,7 @@ impl ResourceRequest {
         self.resource.info.scale.as_ref().ok_or_else(ApiError::no_such_path)
     }
 
-    /// The view of an object.
+    /// Returns the Scale of an object.
     fn scale_of(&self, object: &Value) -> Result<Value, ApiError> {
         let paths = self.paths()?;
         let Some(replicas) = object.pointer(&pointer(&paths.spec)) else {
@@ -102,12 +102,12 @@ impl ResourceRequest {
     }
 }
 
-/// `.spec.replicas` as a JSON pointer.
+/// Returns a path such as `.spec.replicas` as a JSON pointer.
 fn pointer(path: &str) -> String {
     path.replace('.', "/")
 }
 
-/// The labels of a LabelSelector as text.
+/// Returns the labels of a LabelSelector as text.
 fn labels(selector: &Value) -> String {
     let labels = selector["matchLabels"].as_object().into_iter().flatten();
     let terms: Vec<String> = labels

@@ -8,7 +8,7 @@ use crate::schema::FieldError;
 use crate::schema::builtin::{label_key, label_value};
 use crate::status::ApiError;
 
-/// What a label must be.
+/// A requirement of a label selector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Requirement {
     In(Vec<String>),
@@ -19,7 +19,7 @@ enum Requirement {
     Less(i64),
 }
 
-/// Which objects a request is about.
+/// A label and field selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Selector {
     labels: Vec<(String, Requirement)>,
@@ -38,12 +38,12 @@ impl Selector {
         })
     }
 
-    /// Whether every object is selected.
+    /// Returns whether the selector matches every object.
     pub(super) fn is_everything(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    /// Whether an object (as it is served) is selected.
+    /// Returns whether the selector matches an object in its served form.
     pub(super) fn matches(&self, object: &Value) -> bool {
         let labels = meta::at(object, &["metadata", "labels"]);
         self.labels.iter().all(|(key, requirement)| {
@@ -63,12 +63,12 @@ impl Selector {
     }
 }
 
-/// A field as a selector compares it.
+/// Returns a field in the form that a selector compares.
 fn field(object: &Value, path: &[String]) -> String {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match (meta::at(object, &path), path.as_slice()) {
         (Some(Value::String(s)), _) => s.clone(),
-        // An event's source is an object; selectors mean its component.
+        // An event's source is an object. Selectors compare its component.
         (Some(Value::Object(source)), ["source"]) => source
             .get("component")
             .and_then(Value::as_str)
@@ -136,7 +136,8 @@ fn unescape(value: &str) -> String {
     out
 }
 
-/// Label selectors: `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b)`, `a`, `!a`, `a>1`, `a<1`, joined by commas.
+/// Parses label selectors: `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b)`, `a`, `!a`, `a>1`, `a<1`, joined by
+/// commas.
 fn parse_labels(text: &str) -> Result<Vec<(String, Requirement)>, ApiError> {
     let mut parser = Parser {
         tokens: tokens(text),
@@ -145,7 +146,7 @@ fn parse_labels(text: &str) -> Result<Vec<(String, Requirement)>, ApiError> {
     parser.requirements().map_err(ApiError::bad_request)
 }
 
-/// A piece of a label selector; empty at its end.
+/// A token of a label selector. It is empty at the end.
 type Token<'a> = &'a str;
 
 const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
@@ -168,7 +169,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
     out
 }
 
-/// Goes through a label selector and refuses it in Kubernetes' words.
+/// Parses a label selector. Its errors use Kubernetes' words.
 struct Parser<'a> {
     tokens: Vec<Token<'a>>,
     next: usize,
@@ -267,7 +268,7 @@ impl<'a> Parser<'a> {
         Ok((key.to_owned(), requirement))
     }
 
-    /// `(a, b)`; nothing between commas is the empty value.
+    /// Parses `(a, b)`. Nothing between two commas is the empty value.
     fn values(&mut self) -> Result<Vec<String>, String> {
         match self.take() {
             "(" => {}

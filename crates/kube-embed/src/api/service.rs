@@ -13,7 +13,7 @@ use tower::Service;
 use super::ApiServer;
 use super::body::ResponseBody;
 
-/// The Kubernetes API as a [`tower::Service`]. Cloning is cheap; all clones are one server.
+/// The Kubernetes API as a [`tower::Service`]. Clones are cheap and share one server.
 #[derive(Clone)]
 pub struct ApiService {
     server: Arc<ApiServer>,

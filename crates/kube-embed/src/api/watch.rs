@@ -1,7 +1,7 @@
-//! WATCH.
+//! The watch verb.
 //!
-//! A watch is a cursor into the ring of its resource. Nothing is queued for it: a client that reads slowly finds the
-//! events where they are, and one that reads too slowly finds that they are gone (410).
+//! A watch is a cursor into the event ring of its resource. It has no queue. A slow client finds its events in the
+//! ring. If the client is too slow and the ring has dropped them, it gets 410.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use super::selector::Selector;
 use crate::status::ApiError;
 use crate::store::{CollectionNews, ListQuery, Object, WatchEvent, WatchEventType, frame};
 
-/// How long a watch lasts when the client does not say.
+/// The default duration of a watch.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
-/// How often a client is told how far it has seen.
+/// The interval of bookmarks.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-/// How many events are taken from the ring at once.
+/// The maximum number of events in one read from the ring.
 const BATCH: usize = 256;
 
 struct Watcher {
@@ -39,7 +39,7 @@ struct Watcher {
     cursor: u64,
     ready: VecDeque<Bytes>,
     bookmarks: bool,
-    /// The version that the client knows it has seen.
+    /// The version that the client has been sent.
     told: u64,
     next_bookmark: Instant,
     deadline: Instant,
@@ -92,12 +92,12 @@ impl ResourceRequest {
             bookmarks,
             told: asked.unwrap_or(0),
             next_bookmark: now + BOOKMARK_INTERVAL,
-            // A century is as good as for ever, and cannot overflow the clock.
+            // A century is practically forever, and cannot overflow the clock.
             deadline: now + timeout.min(Duration::from_secs(100 * 365 * 86400)),
             ended: false,
             call: self,
         };
-        // Without a version (or from "any"), a watch starts with the present state, unless told not to.
+        // Without a version (or with "any"), a watch starts with the current objects, unless the client disables that.
         let from_now = matches!(asked, None | Some(0));
         match initial {
             Some(true) => watcher.start(true, bookmarks).await?,
@@ -116,7 +116,7 @@ impl ResourceRequest {
 }
 
 impl Watcher {
-    /// Positions the watch at the present, with synthetic events for what exists.
+    /// Positions the watch at the current version, with synthetic events for existing objects.
     async fn start(&mut self, with_objects: bool, mark_end: bool) -> Result<(), ApiError> {
         let call = &self.call;
         let selector = &self.selector;
@@ -132,7 +132,7 @@ impl Watcher {
             .server
             .store
             .list(&call.resource.collection, &query)
-            .map_err(|e| ApiError::internal(format!("the present state is not listed: {e:?}")))?;
+            .map_err(|e| ApiError::internal(format!("cannot list the current state: {e:?}")))?;
         call.server.durable(listed.version).await?;
         self.cursor = listed.version;
         self.told = listed.version;
@@ -155,8 +155,8 @@ impl Watcher {
             if let Some(line) = self.ready.pop_front() {
                 return Some(line);
             }
-            // Under another schema the events would look different: the client begins again where it is, as it has to
-            // with a Kubernetes API server.
+            // Under another schema the events would look different. The client restarts the watch at its version. A
+            // Kubernetes API server requires the same.
             if self.ended || self.call.is_replaced(&self.registry.borrow_and_update()) {
                 return None;
             }
@@ -192,7 +192,7 @@ impl Watcher {
                 biased;
                 () = stopping.cancelled() => return None,
                 changed = self.changes.changed() => {
-                    // The resource is gone; what happened until then has been shown.
+                    // The resource was deleted. The client has received all events up to that point.
                     self.ended = changed.is_err();
                 }
                 changed = self.registry.changed() => self.ended = changed.is_err(),
@@ -208,7 +208,8 @@ impl Watcher {
         }
     }
 
-    /// Tells how far the watch is, if the client wants to know and does not yet.
+    /// Sends a bookmark with the watch's position, if the client requested bookmarks and does not know the position
+    /// yet.
     fn bookmark(&mut self) {
         if self.bookmarks && self.cursor > self.told {
             self.told = self.cursor;
@@ -217,7 +218,8 @@ impl Watcher {
         }
     }
 
-    /// What the client is to see of an event. An object that begins or ceases to be selected appears or vanishes.
+    /// Returns the client's form of an event. An object that starts or stops matching the selector is reported as ADDED
+    /// or DELETED.
     fn line(&self, event: &WatchEvent) -> Option<Bytes> {
         if self
             .call
@@ -240,7 +242,7 @@ impl Watcher {
                 (true, false) => WatchEventType::Deleted,
             }
         };
-        // What is deleted, or not selected any more, is shown as it was last, with the version at which it went.
+        // A deleted or no longer selected object is shown in its last state, with the version of that change.
         if kind == WatchEventType::Deleted
             && let Some(previous) = &event.previous
         {

@@ -1,8 +1,8 @@
 //! POST, PUT and PATCH.
 //!
-//! A write reads the live object, computes the next one without holding a lock, and commits it on condition that the
-//! live one is still the same. A patch that loses that race is computed again, as it says what to change and not
-//! what to replace; so does an update without a resourceVersion.
+//! A write reads the live object and computes the next one without a lock. The commit has a precondition: the live
+//! object is still the same. If a patch fails this precondition, it is computed again, because it describes a change
+//! and not a replacement. The same holds for an update without a resourceVersion.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ use crate::schema::FieldError;
 use crate::status::ApiError;
 use crate::store::{Change, CommitError, Object, ObjectKey, Precondition};
 
-/// How often a write is computed again when others change the object.
+/// The maximum number of attempts when other writers change the object.
 const ATTEMPTS: usize = 8;
 
-/// What an update comes to.
+/// The result of an update.
 enum Next {
-    /// Nothing changes; the object keeps its version.
+    /// Nothing changes. The object keeps its version.
     Same,
     Change(Change),
 }
@@ -148,7 +148,7 @@ impl ResourceRequest {
         Ok(response)
     }
 
-    /// Commits, and lets the registry follow when the object is a CRD.
+    /// Commits, and reloads the registry if the object is a CRD.
     pub(super) fn commit(
         &self,
         key: &ObjectKey,
@@ -165,7 +165,7 @@ impl ResourceRequest {
         Ok(object)
     }
 
-    /// The object must have the name of the path.
+    /// Checks that the object's name is the name in the path.
     fn check_name(&self, object: &Value) -> Result<(), ApiError> {
         match meta::name(object) {
             name if name == self.name => Ok(()),
@@ -281,7 +281,7 @@ impl ResourceRequest {
             self.live()?;
         }
         self.check_applied(&mut applied)?;
-        // What is not written here, nobody can be in conflict about.
+        // A field that this write does not set cannot be in conflict.
         if let Some(fields) = applied.as_object_mut() {
             match self.subresource {
                 Some(Subresource::Status) => {
@@ -342,7 +342,7 @@ impl ResourceRequest {
                 self.insert(merged, false).await
             };
             match outcome {
-                // Somebody created or deleted it in between: look again.
+                // Another client has created or deleted it in the meantime: start again.
                 Err(error) if exists && error.reason == "NotFound" => {}
                 Err(error) if !exists && error.reason == "AlreadyExists" && !self.query.dry_run()? => {}
                 outcome => return outcome,
@@ -351,7 +351,7 @@ impl ResourceRequest {
         Err(ApiError::modified(&self.resource.info, &self.name))
     }
 
-    /// Fields that the schema does not have cannot be applied, whatever `fieldValidation` says, nor values of another type.
+    /// Refuses to apply unknown fields, whatever `fieldValidation` is, and values of the wrong type.
     fn check_applied(&self, applied: &mut Value) -> Result<(), ApiError> {
         let unknown = self.resource.prune(applied);
         let unknown = unknown
@@ -374,7 +374,7 @@ impl ResourceRequest {
         ApiError::untyped_patch(&self.resource.info, namespace, &self.name, why)
     }
 
-    /// Replaces the object with what `change` makes of it.
+    /// Replaces the object with the result of `change`.
     pub(super) async fn modify(&self, change: impl Fn(&Value) -> Result<Value, ApiError>, track: bool) -> ApiResult {
         for _ in 0..ATTEMPTS {
             let live = self.live()?;
@@ -433,8 +433,7 @@ impl ResourceRequest {
         Err(ApiError::modified(&self.resource.info, &self.name))
     }
 
-    /// What a write does that changes nothing in what is shown: an object that is stored as an older schema wanted it is
-    /// renewed by every write.
+    /// A write without a visible change. It still rewrites an object that was stored under an older schema.
     fn renewal(&self, live: &Object, served: &Value) -> Option<Change> {
         if !self.resource.info.custom || std::ptr::eq(served, &**live.value()) {
             return None;
@@ -443,7 +442,7 @@ impl ResourceRequest {
         (!meta::same_content(live.value(), &renewed)).then_some(Change::Put(renewed))
     }
 
-    /// Turns the wanted object into the next one: what the writer may not change stays as it is.
+    /// Turns the requested object into the next one. Fields that the writer may not change keep their values.
     fn next(&self, live: &Value, mut new: Value, track: bool) -> Result<Next, ApiError> {
         let info = &self.resource.info;
         let now = self.server.clock().now();
@@ -477,7 +476,7 @@ impl ResourceRequest {
             self.server.describe_crd(&mut new);
         }
         if self.subresource == Some(Subresource::Binding) {
-            // The one change of a pod's spec that only the server makes: it is not held to what users may change.
+            // Only the server makes this change of a pod's spec, so the rules for users' changes do not apply.
             let mut bound = live.clone();
             bound["spec"] = new["spec"].clone();
             self.check(&new, Some(&bound))?;
@@ -512,7 +511,7 @@ impl ResourceRequest {
         Ok(Next::Change(Change::Put(new)))
     }
 
-    /// Everything that can be wrong with an object.
+    /// Validates an object completely.
     fn check(&self, new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
         let info = &self.resource.info;
         let undecodable = self.resource.undecodable(new);
@@ -530,13 +529,13 @@ impl ResourceRequest {
         if errors.is_empty() {
             Ok(())
         } else {
-            // Both APIs of events check the core form.
+            // Both event APIs use the rules of the core form.
             let group = if info.group == "events.k8s.io" { "" } else { &info.group };
             Err(ApiError::invalid(group, &info.kind, &self.name, &errors))
         }
     }
 
-    /// The object must be of the resource's kind; a built-in one that does not say what it is, is.
+    /// Checks that the object has the resource's kind. A built-in object without a kind is accepted.
     fn check_type(&self, object: &mut Value) -> Result<(), ApiError> {
         let info = &self.resource.info;
         if !info.custom
@@ -582,7 +581,7 @@ impl ResourceRequest {
         Err(self.malformed(object, &version, &kind, &why))
     }
 
-    /// An object that cannot be read: what was sent, or what a patch has made.
+    /// The error for an object that cannot be decoded: from the request, or as the result of a patch.
     fn malformed(&self, object: &Value, version: &str, kind: &str, why: &str) -> ApiError {
         if matches!(
             PatchKind::of(&self.content_type),
@@ -597,7 +596,7 @@ impl ResourceRequest {
         ))
     }
 
-    /// When an object is deleted, and how long it has, is not for a write to say.
+    /// Refuses changes of deletionTimestamp and deletionGracePeriodSeconds. Only a deletion sets them.
     fn check_deletion_marks(&self, live: &Value, new: &Value) -> Result<(), ApiError> {
         let errors: Vec<FieldError> = ["deletionTimestamp", "deletionGracePeriodSeconds"]
             .into_iter()
@@ -615,7 +614,7 @@ impl ResourceRequest {
         Err(ApiError::invalid(&info.group, &info.kind, &self.name, &errors))
     }
 
-    /// The object's namespace must be the request's.
+    /// Checks that the object's namespace is the request's.
     fn fit_namespace(&self, object: &mut Value) -> Result<(), ApiError> {
         let given = meta::text(object, &["metadata", "namespace"]);
         match &self.namespace {
@@ -630,7 +629,7 @@ impl ResourceRequest {
         }
     }
 
-    /// Removes unknown fields and says what the client wanted said about them.
+    /// Removes unknown fields and reports them as `fieldValidation` asks.
     fn prune(&self, object: &mut Value) -> Result<Vec<String>, ApiError> {
         let unknown = self.resource.prune(object);
         let mut warnings = Vec::new();

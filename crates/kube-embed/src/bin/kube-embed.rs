@@ -1,8 +1,8 @@
 //! A Kubernetes API with one node on this machine: `kube-embed DIRECTORY [ADDRESS]`.
 //!
-//! Objects and pods are kept in DIRECTORY and survive restarts and `kill -9`; DIRECTORY/kubeconfig is for kubectl and
-//! any other client. Every image reference stands for the machine's own programs. SIGINT or SIGTERM stops the server
-//! and leaves running containers alone: the next start takes them up again.
+//! Objects and pods are stored in DIRECTORY and survive restarts and `kill -9`. kubectl and other clients use
+//! DIRECTORY/kubeconfig. Every image reference means the machine's own programs. SIGINT or SIGTERM stops the server but
+//! not its containers. The next start adopts them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -79,7 +79,7 @@ async fn serve(directory: PathBuf, address: SocketAddr) -> Result<(), Error> {
     Ok(())
 }
 
-/// The kubeconfig holds a token: it appears whole, and readable by its owner only.
+/// Writes atomically, readable by the owner only. The kubeconfig contains a token.
 fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;

@@ -1,4 +1,4 @@
-//! Who owns whom, as last seen.
+//! The last known graph of owners and dependents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{ApiResource, DynamicObject};
 
-/// The finalizers that ask this collector to do something first.
+/// The finalizers that this collector handles before an object is deleted.
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
 pub(super) const ORPHAN: &str = "orphan";
 
@@ -36,7 +36,7 @@ impl ObjectReference {
     }
 }
 
-/// What is known of an object.
+/// The known metadata of an object.
 #[derive(Clone, Debug)]
 pub(super) struct GraphNode {
     pub(super) reference: ObjectReference,
@@ -46,18 +46,18 @@ pub(super) struct GraphNode {
 }
 
 impl GraphNode {
-    /// Whether it waits for its dependents to be deleted.
+    /// Returns whether the object waits for the deletion of its dependents.
     pub(super) fn is_foreground(&self) -> bool {
         self.deleting && self.finalizers.iter().any(|f| f == FOREGROUND)
     }
 
-    /// Whether it waits for its dependents to be orphaned.
+    /// Returns whether the object waits for its dependents to be orphaned.
     pub(super) fn is_orphaning(&self) -> bool {
         self.deleting && self.finalizers.iter().any(|f| f == ORPHAN)
     }
 }
 
-/// An object that left the graph, and who is concerned.
+/// An object that left the graph, with the uids of affected objects.
 pub(super) struct RemovedNode {
     pub(super) reference: ObjectReference,
     pub(super) affected: Vec<String>,
@@ -66,12 +66,12 @@ pub(super) struct RemovedNode {
 #[derive(Debug, Default)]
 pub(super) struct Graph {
     objects: BTreeMap<String, GraphNode>,
-    /// Dependents by the owner's uid; owners may be unknown.
+    /// Dependents by the owner's uid. An owner may be unknown.
     dependents: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Graph {
-    /// Takes in an object as it is now. Returns the owners that this may concern.
+    /// Inserts or updates an object. Returns the affected owners.
     pub(super) fn apply(&mut self, reference: ObjectReference, metadata: &ObjectMeta) -> Vec<String> {
         let uid = reference.uid.clone();
         let owners = metadata.owner_references.clone().unwrap_or_default();
@@ -89,7 +89,7 @@ impl Graph {
                 .or_default()
                 .insert(uid.clone());
         }
-        // An owner that waits for this dependent may wait no longer.
+        // An owner that waits for this dependent may now be free to go.
         let affected = before
             .iter()
             .map(|o| o.uid.clone())
@@ -105,7 +105,7 @@ impl Graph {
         affected
     }
 
-    /// Forgets an object.
+    /// Removes an object.
     pub(super) fn remove(&mut self, uid: &str) -> Option<RemovedNode> {
         let entry = self.objects.remove(uid)?;
         let mut affected: Vec<_> = self.dependents(uid).map(|e| e.reference.uid.clone()).collect();
@@ -134,7 +134,7 @@ impl Graph {
         self.objects.get(uid)
     }
 
-    /// Known dependents of an object.
+    /// Returns the known dependents of an object.
     pub(super) fn dependents(&self, uid: &str) -> impl Iterator<Item = &GraphNode> {
         self.dependents
             .get(uid)
@@ -143,7 +143,7 @@ impl Graph {
             .filter_map(|dependent| self.objects.get(dependent))
     }
 
-    /// Whether an object as it is may be something for the collector.
+    /// Returns whether the collector may have work for an object.
     pub(super) fn needs_attention(&self, uid: &str) -> bool {
         self.get(uid)
             .is_some_and(|e| !e.deleting && !e.owners.is_empty() || e.is_foreground() || e.is_orphaning())

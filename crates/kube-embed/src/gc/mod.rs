@@ -1,19 +1,19 @@
 //! The garbage collector: owner references, namespaces and old events.
 //!
-//! An API client like the [node](crate::node). It watches the metadata of every kind that can be listed, watched and
-//! deleted, CustomResourceDefinitions' included as they come and go, and keeps a graph of owners and dependents:
+//! A client of the API, like the [node](crate::node). It watches the metadata of every kind that supports list, watch
+//! and delete, including the kinds of CustomResourceDefinitions. From this it keeps a graph of owners and dependents:
 //!
-//! * **Background**: when an owner is gone, dependents that have no other owner are deleted. An owner is looked up by
-//!   uid: an object of the same name but another uid is no owner, and a reference to an owner that never existed is
-//!   collected too.
-//! * **Foreground**: an owner with the finalizer `foregroundDeletion` stays until its dependents that block it
-//!   (`blockOwnerDeletion`) are gone.
-//! * **Orphan**: an owner with the finalizer `orphan` takes its references out of its dependents first.
+//! * **Background**: when an owner no longer exists, dependents without another owner are deleted. An owner is
+//!   identified by its uid. An object with the same name but another uid is not the owner. A dependent whose owner never
+//!   existed is also deleted.
+//! * **Foreground**: an owner with the finalizer `foregroundDeletion` stays until its blocking dependents
+//!   (`blockOwnerDeletion`) are deleted.
+//! * **Orphan**: an owner with the finalizer `orphan` first removes its references from its dependents.
 //! * **Namespaces** that are being deleted are emptied, then finalized.
-//! * **Events** are deleted an hour after they were last seen.
+//! * **Events** are deleted an hour after their last occurrence.
 //!
-//! All work is done by one task in the order in which it comes up, so that under tokio's paused time a run is the
-//! same every time. Failed steps are tried again with a back-off.
+//! One task does all work in order of arrival, so that a run under tokio's paused time is reproducible. Failed steps
+//! are retried with a back-off.
 
 mod graph;
 mod namespaces;
@@ -38,23 +38,23 @@ pub const EVENT_TTL: Duration = Duration::from_secs(3600);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// A running garbage collector; it stops when dropped.
+/// A running garbage collector. It stops when dropped.
 pub struct GarbageCollector {
     task: tokio::task::JoinHandle<()>,
 }
 
 impl GarbageCollector {
-    /// Starts to watch and collect.
+    /// Starts the watches and the collection.
     pub fn start(client: Client, clock: Arc<dyn Clock>) -> Self {
         Self {
             task: tokio::spawn(Collector::new(client, clock).run()),
         }
     }
 
-    /// Stops at once. Nothing is lost: a collector that is started later sees the same objects.
+    /// Stops immediately. Nothing is lost: a collector that starts later sees the same objects.
     pub async fn shutdown(mut self) {
         self.task.abort();
-        // An error means that it was cancelled, which is what was asked for.
+        // An error means that the task was cancelled, as intended.
         let _ = (&mut self.task).await;
     }
 }
@@ -65,7 +65,7 @@ impl Drop for GarbageCollector {
     }
 }
 
-/// Something to look at again.
+/// An item of the work queue.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum WorkItem {
     /// An object, by uid.
@@ -107,7 +107,7 @@ impl Collector {
     async fn run(mut self) {
         let mut watches = ResourceWatches::new(self.client.clone());
         loop {
-            // Changes first: what is decided next should know everything that is known.
+            // Changes come first, so that each decision uses everything that is known.
             let next_later = self.later.first().map(|(at, _)| *at);
             let next_expiry = self.expiry.first().map(|(at, _)| *at);
             tokio::select! {
@@ -130,7 +130,7 @@ impl Collector {
         }
     }
 
-    /// Does one piece of work; `kinds` are those that live in namespaces.
+    /// Processes one item. `kinds` are the namespaced kinds.
     async fn step(&mut self, kinds: Vec<Arc<ApiResource>>) {
         let Some(work) = self.queue.pop_front() else { return };
         self.queued.remove(&work);
@@ -224,7 +224,7 @@ impl Collector {
             return;
         };
         if let Err(error) = reference.delete(&self.client, None).await {
-            tracing::debug!(%error, name = reference.name, "event not deleted, trying again");
+            tracing::debug!(%error, name = reference.name, "cannot delete an event, retrying");
             let at = Instant::now() + RETRY_MAX;
             self.events.insert(uid.clone(), (at, reference));
             self.expiry.insert((at, uid));
@@ -248,7 +248,7 @@ impl ObjectReference {
         }
     }
 
-    /// Deletes exactly this object; one that is gone is no error.
+    /// Deletes exactly this object. It is no error if the object no longer exists.
     async fn delete(&self, client: &Client, policy: Option<kube::api::PropagationPolicy>) -> Result<(), kube::Error> {
         let params = DeleteParams {
             propagation_policy: policy,

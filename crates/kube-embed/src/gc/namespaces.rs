@@ -1,4 +1,4 @@
-//! Namespaces that are being deleted: first everything in them, then the finalizer that holds them.
+//! Namespaces that are being deleted: deletes their content, then removes the finalizer.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams};
 use serde_json::Value;
 
-/// Deletes what is left in a namespace, and finalizes it once that is nothing. Called again whenever an object of the
-/// namespace changes or goes.
+/// Deletes the remaining objects of a namespace, and finalizes the namespace when it is empty. Runs again after every
+/// change or deletion of an object in the namespace.
 pub(super) async fn empty(client: &Client, kinds: &[Arc<ApiResource>], namespace: &str) -> Result<(), kube::Error> {
     let url = format!("/api/v1/namespaces/{namespace}");
     let mut object: Value = match client.request(request(http::Method::GET, &url, None)?).await {
@@ -23,7 +23,7 @@ pub(super) async fn empty(client: &Client, kinds: &[Arc<ApiResource>], namespace
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource.as_ref());
         let list = match api.list(&ListParams::default()).await {
             Ok(list) => list,
-            // The kind itself has just been deleted, and its objects with it.
+            // The kind has just been deleted, together with its objects.
             Err(kube::Error::Api(status)) if status.code == 404 => continue,
             Err(error) => return Err(error),
         };
@@ -44,7 +44,7 @@ pub(super) async fn empty(client: &Client, kinds: &[Arc<ApiResource>], namespace
         }
     }
     if left > 0 {
-        // Their going is what brings us here again.
+        // Their deletion triggers the next call.
         return Ok(());
     }
     object["spec"]["finalizers"] = Value::Array(Vec::new());

@@ -1,4 +1,4 @@
-//! What to do about one object: the rules of Kubernetes' garbage collector.
+//! The decision about one object, by the rules of Kubernetes' garbage collector.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
@@ -7,19 +7,19 @@ use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchP
 use super::graph::{FOREGROUND, GraphNode, ORPHAN, ObjectReference};
 use super::{Collector, WorkItem};
 
-/// How an owner stands.
+/// The state of an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OwnerState {
-    /// It is there.
+    /// It exists.
     Solid,
-    /// It is gone, or never was.
+    /// It does not exist, or never existed.
     Dangling,
     /// It is being deleted and waits for its dependents.
     WaitingForDependents,
 }
 
 impl Collector {
-    /// Looks at one object and does what its owners, or its own deletion, ask for.
+    /// Processes an object: its owners' state, or its own deletion.
     pub(super) async fn process_object(&mut self, uid: &str) -> Result<(), kube::Error> {
         let Some(entry) = self.graph.get(uid).cloned() else {
             return Ok(());
@@ -33,7 +33,7 @@ impl Collector {
         if entry.deleting || entry.owners.is_empty() {
             return Ok(());
         }
-        // The decision is made on the object as it is, not as it was last seen.
+        // The decision uses the live object, because the graph may be out of date.
         let api = entry.reference.api(&self.client);
         let Some(live) = api.get_opt(&entry.reference.name).await? else {
             return Ok(());
@@ -65,7 +65,7 @@ impl Collector {
             PropagationPolicy::Orphan
         } else if finalizers.iter().any(|f| f == FOREGROUND) || has(OwnerState::WaitingForDependents) && dependents > 0
         {
-            // Its own dependents go first, so that the owner waits for all of them.
+            // Its own dependents are deleted first, so that the owner waits for all of them.
             PropagationPolicy::Foreground
         } else {
             PropagationPolicy::Background
@@ -73,10 +73,10 @@ impl Collector {
         entry.reference.delete(&self.client, Some(policy)).await
     }
 
-    /// How an owner stands: from the graph where it is known, otherwise from the API.
+    /// Returns an owner's state, from the graph if it is known there, otherwise from the API.
     async fn owner_state(&self, dependent: &GraphNode, owner: &OwnerReference) -> Result<OwnerState, kube::Error> {
         if let Some(known) = self.graph.get(&owner.uid) {
-            // An owner in another namespace is no owner.
+            // An owner in another namespace is not an owner.
             let reachable =
                 known.reference.namespace.is_none() || known.reference.namespace == dependent.reference.namespace;
             return Ok(match (reachable, known.is_foreground()) {
@@ -112,7 +112,7 @@ impl Collector {
         }
     }
 
-    /// An owner that goes after its dependents.
+    /// Handles an owner that is deleted after its dependents.
     async fn foreground(&mut self, entry: &GraphNode) -> Result<(), kube::Error> {
         let uid = &entry.reference.uid;
         let blocks = |dependent: &GraphNode| {
@@ -133,7 +133,7 @@ impl Collector {
         }
     }
 
-    /// An owner that leaves its dependents behind.
+    /// Handles an owner that orphans its dependents.
     async fn orphan(&mut self, entry: &GraphNode) -> Result<(), kube::Error> {
         let uid = &entry.reference.uid;
         for dependent in self.graph.dependents(uid).cloned().collect::<Vec<_>>() {
@@ -160,7 +160,7 @@ async fn set_owners(
     live: &DynamicObject,
     keep: &[OwnerReference],
 ) -> Result<(), kube::Error> {
-    // The resourceVersion refuses the patch if somebody else has changed the owners meanwhile.
+    // The resourceVersion makes the patch fail if another client has changed the owners in the meantime.
     let patch = serde_json::json!({"metadata": {
         "uid": reference.uid, "resourceVersion": live.metadata.resource_version,
         "ownerReferences": if keep.is_empty() { serde_json::Value::Null } else { serde_json::json!(keep) },

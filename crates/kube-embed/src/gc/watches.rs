@@ -1,4 +1,4 @@
-//! Watches over every kind there is.
+//! Watches on every kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// What happened to an object.
+/// A change of an object.
 pub(super) enum ObjectChange {
     Applied {
         resource: Arc<ApiResource>,
         object: Box<DynamicObject>,
-        /// When an event was last seen.
+        /// The last occurrence of an Event.
         seen: Option<jiff::Timestamp>,
     },
     Deleted {
@@ -33,7 +33,7 @@ struct ResourceWatch {
     namespaced: bool,
     /// Uids that its watch has reported.
     known: BTreeSet<String>,
-    /// Uids of the list under way.
+    /// Uids of the list in progress.
     listing: Option<BTreeSet<String>>,
     listed: bool,
     _watch: DropGuard,
@@ -82,12 +82,12 @@ impl ResourceWatches {
         }
     }
 
-    /// Whether every kind has been listed once: before that, an owner that is not known may just not have come yet.
+    /// Returns whether every kind has been listed once. Before that, an unknown owner may still be on its way.
     pub(super) fn settled(&self) -> bool {
         self.discovered && self.pending.is_empty() && self.watches.values().all(|watch| watch.listed)
     }
 
-    /// Every kind that lives in namespaces.
+    /// Returns every namespaced kind.
     pub(super) fn namespaced(&self) -> Vec<Arc<ApiResource>> {
         self.watches
             .values()
@@ -96,7 +96,7 @@ impl ResourceWatches {
             .collect()
     }
 
-    /// The next change. Safe to drop at any await.
+    /// Returns the next change. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<ObjectChange> {
         loop {
             if let Some(change) = self.pending.pop_front() {
@@ -111,7 +111,7 @@ impl ResourceWatches {
             };
             match signal {
                 WatchSignal::Kinds => {
-                    // Set first: a discovery that is dropped half-way is begun again.
+                    // Set first, so that a cancelled discovery is started again.
                     self.retry = Some(Duration::from_millis(200));
                     if self.discover().await {
                         self.retry = None;
@@ -137,7 +137,7 @@ impl ResourceWatches {
                 let usable = [verbs::LIST, verbs::WATCH, verbs::DELETE]
                     .iter()
                     .all(|v| capabilities.supports_operation(v));
-                // The same events are served by the core group.
+                // The core group serves the same events.
                 if !usable || resource.group == "events.k8s.io" {
                     continue;
                 }
@@ -203,7 +203,7 @@ impl ResourceWatches {
                 listing.insert(uid);
             }
             let seen = seen(&watch.resource, &object);
-            // Only the metadata is used from here on.
+            // The graph needs only the metadata.
             let slim = DynamicObject {
                 types: None,
                 metadata: object.metadata,
@@ -244,7 +244,7 @@ fn seen(resource: &ApiResource, object: &DynamicObject) -> Option<jiff::Timestam
     }
     let event: KubeEvent = object.clone().try_parse().ok()?;
     let series = event.series.and_then(|s| s.last_observed_time).map(|t| t.0);
-    // An event may tell of something long past; it is kept an hour all the same.
+    // An event may describe something long past. It is still kept for an hour.
     let times = [
         series,
         event.last_timestamp.map(|t| t.0),

@@ -1,4 +1,4 @@
-//! Objects on disk: a redb file written by one thread.
+//! Objects on disk: a redb file with one writer thread.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,34 +16,34 @@ const OBJECTS: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition:
 /// `format`, `uid`, `version`.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const FORMAT: &str = "1";
-/// A transaction takes at most so many writes, which bounds how long the first of them waits.
+/// The maximum number of writes in a transaction. It bounds the wait of the first write.
 const GROUP: usize = 1024;
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
-    #[error("{} is in use by another process: stop that one, or use another directory", .0.display())]
+    /// Another process uses it.
+    #[error("{} is in use by another process: stop that process, or use another directory", .0.display())]
     InUse(PathBuf),
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("cannot use {}: {source}", path.display())]
     Io {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the file system.
         source: std::io::Error,
     },
-    /// The file is not what was written.
+    /// The content of the file is invalid.
     #[error("{} cannot be read: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
 }
 
-/// The content of a store that was opened.
+/// The content of an opened store.
 pub(super) struct Opened {
     pub(super) database: Database,
     pub(super) uid: String,
@@ -126,14 +126,14 @@ fn load(database: &Database) -> Result<Loaded, Box<dyn std::error::Error>> {
     Ok((text("uid")?, version, objects))
 }
 
-/// One write on its way to the disk.
+/// A write on its way to the disk.
 pub(super) struct Write {
     pub(super) collection: Arc<str>,
     pub(super) kind: WatchEventType,
     pub(super) object: Arc<Object>,
 }
 
-/// What a transaction made durable.
+/// The result of a durable transaction.
 pub(super) struct Synced {
     pub(super) version: u64,
     pub(super) collections: Vec<Arc<str>>,
@@ -158,16 +158,16 @@ impl Writer {
 
     pub(super) fn send(&self, write: Write) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        // When the thread is gone it has reported why, and every barrier fails with that.
+        // If the thread has ended, it has reported the reason, and every barrier fails with that reason.
         if let Some(Err(lost)) = queue.as_ref().map(|q| q.send(write)) {
             tracing::error!(
                 version = lost.0.object.version(),
-                "a write came after the storage had failed"
+                "a write arrived after the storage had failed"
             );
         }
     }
 
-    /// Lets the thread finish what is queued, and closes the file.
+    /// Lets the thread finish the queued writes, and closes the file.
     pub(super) async fn stop(&self) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -1,15 +1,15 @@
-//! Where objects live: one map and one ring of events for each resource, one resource version for all.
+//! The object store: one map and one ring of watch events for each resource, and one resource version for all.
 //!
-//! **What a write costs.** In memory: one map insertion, one ring entry and one wake-up for each watch of that resource,
-//! under one short lock; objects are shared by reference, and an object is serialised once, whoever asks first. On disk
-//! the same, plus the object's bytes in a redb transaction made by one writer thread. Writes that arrive while a
-//! transaction is being synced share the next one, so that the price of `fsync` is divided among them.
+//! **Cost of a write.** In memory: one map insertion, one ring entry, and one notification for each watch of that
+//! resource, under one short lock. Objects are shared by reference. The first reader serializes an object, and all
+//! others use its bytes. On disk, a single writer thread also writes the object's bytes in a redb transaction. Writes
+//! that arrive during the sync of a transaction share the next one, which divides the cost of `fsync` among them.
 //!
-//! **What a reader sees.** Nothing that could still be lost: responses wait for the [barrier](Store::barrier) of the
-//! newest version they show, and watches get events only once these are durable.
+//! **Visibility.** A reader never sees data that could still be lost. Responses wait for the [barrier](Store::barrier)
+//! of their newest version, and watches get only durable events.
 //!
-//! **What a list costs.** One reference count per object in it. A list at an older version is computed by undoing the
-//! ring's events, so pages are consistent without a snapshot being kept, and expire with the ring.
+//! **Cost of a list.** One reference count per object in it. A list at an older version undoes the events in the ring.
+//! Pages are therefore consistent without a stored snapshot, and expire with the ring.
 
 mod disk;
 mod object;
@@ -24,37 +24,37 @@ use tokio::sync::watch;
 pub use disk::OpenError;
 pub(crate) use object::{Object, ObjectKey, WatchEvent, WatchEventType, frame};
 
-/// The collection that namespaces themselves live in; creations are checked against it.
+/// The collection of the namespaces themselves. Creations check that their namespace exists in it.
 pub(crate) const NAMESPACES: &str = "/namespaces";
 
-/// What must hold for a write to happen.
+/// The precondition of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Precondition {
-    /// No object of that key exists, and its namespace (if the key has one) accepts new objects.
+    /// No object with this key exists, and its namespace (if the key has one) accepts new objects.
     Absent,
     /// The object exists at exactly this version.
     Version(u64),
 }
 
-/// What a write does.
+/// The effect of a write.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    /// Stores this object; its `metadata.resourceVersion` is filled in.
+    /// Stores this object and sets its `metadata.resourceVersion`.
     Put(Value),
-    /// Removes the object; this is its last state, as the DELETED event shows it.
+    /// Removes the object. This is its last state, for the DELETED event.
     Remove(Value),
 }
 
-/// Why a write did not happen.
+/// Why a commit failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CommitError {
-    /// The object exists.
+    /// The object already exists.
     #[error("the object exists")]
     AlreadyExists,
     /// The object does not exist.
     #[error("the object does not exist")]
     NotFound,
-    /// The object is at another version.
+    /// The object has another version.
     #[error("the object was changed")]
     Conflict,
     /// The namespace does not exist.
@@ -63,34 +63,34 @@ pub(crate) enum CommitError {
     /// The namespace is being deleted.
     #[error("the namespace is being terminated")]
     NamespaceTerminating,
-    /// The resource is gone (its CRD was deleted).
-    #[error("the resource is gone")]
+    /// The resource no longer exists, because its CRD was deleted.
+    #[error("the resource no longer exists")]
     CollectionNotFound,
-    /// Earlier writes could not be made durable; nothing more is accepted.
+    /// Earlier writes could not be made durable. The store accepts no more writes.
     #[error("the storage failed: {0}")]
     Failed(String),
 }
 
-/// A version that the history does not reach.
+/// The history does not reach back to this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ResourceExpired {
-    /// The version asked for.
+    /// The requested version.
     pub asked: u64,
-    /// The oldest version that can be served.
+    /// The oldest available version.
     pub oldest: u64,
 }
 
-/// Which objects to list.
+/// The selection of objects for a list.
 pub(crate) struct ListQuery<'a> {
     /// Only this namespace.
     pub namespace: Option<&'a str>,
     /// Only objects after this key.
     pub after: Option<&'a ObjectKey>,
-    /// As of this version; now when `None`.
+    /// At this version. `None` is the current version.
     pub at: Option<u64>,
-    /// At most so many.
+    /// The maximum number of objects.
     pub limit: Option<usize>,
-    /// Only objects that this accepts.
+    /// Only objects for which this returns true.
     pub filter: Option<&'a (dyn Fn(&Object) -> bool + Sync)>,
 }
 
@@ -99,11 +99,11 @@ pub(crate) struct ListQuery<'a> {
 pub(crate) struct Listed {
     /// The objects, in order of their keys.
     pub items: Vec<Arc<Object>>,
-    /// The version that the list shows.
+    /// The version of the list.
     pub version: u64,
-    /// Whether more follow.
+    /// Whether more objects follow.
     pub more: bool,
-    /// How many follow; only known without a filter.
+    /// The number of objects that follow. It is unknown if there is a filter.
     pub remaining: Option<usize>,
 }
 
@@ -112,11 +112,11 @@ pub(crate) struct Listed {
 pub(crate) struct Batch {
     /// The events in order.
     pub events: Vec<Arc<WatchEvent>>,
-    /// Where the next batch starts; everything of this resource up to here has been given.
+    /// The start of the next batch. All events of this resource up to here have been returned.
     pub cursor: u64,
 }
 
-/// How far the writes have become durable.
+/// The durable version of the store, and its failure.
 #[derive(Clone, Debug, Default)]
 struct DurableState {
     version: u64,
@@ -133,7 +133,7 @@ pub(crate) struct Collection {
     changed: watch::Sender<CollectionNews>,
 }
 
-/// What watches wait for: nothing but the wake-up, until the resource goes away and leaves its last events.
+/// The notification for watches. It is empty, except after the removal of a resource: then it contains the last events.
 pub(crate) type CollectionNews = Option<Arc<Collection>>;
 
 impl Collection {
@@ -151,7 +151,7 @@ impl Collection {
         self.events.range(start..)
     }
 
-    /// The objects as they were at `version`.
+    /// Returns the objects at `version`.
     fn rewound(&self, version: u64) -> Option<BTreeMap<ObjectKey, Arc<Object>>> {
         let mut undone: BTreeMap<&ObjectKey, Option<&Arc<Object>>> = BTreeMap::new();
         for event in self.events_after(version) {
@@ -188,7 +188,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// An empty store in memory that remembers `history` events for each resource.
+    /// Creates an empty store in memory that keeps `history` events for each resource.
     pub(crate) fn memory(history: usize) -> Arc<Self> {
         Arc::new(Self::new(
             StoreState {
@@ -243,17 +243,17 @@ impl Store {
         }
     }
 
-    /// The identity of this store; on disk it survives restarts.
+    /// Returns the identity of this store. On disk it survives restarts.
     pub(crate) fn uid(&self) -> &str {
         &self.uid
     }
 
     fn lock(&self) -> MutexGuard<'_, StoreState> {
-        // No code that can panic runs between two changes that belong together, so a poisoned lock guards whole data.
+        // No code between two related changes can panic, so the data behind a poisoned lock is consistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a resource known. Until then it has no objects and cannot be watched.
+    /// Adds a resource. Before that it has no objects and cannot be watched.
     pub(crate) fn add_collection(&self, collection: &str) {
         let mut inner = self.lock();
         let version = inner.version;
@@ -263,19 +263,19 @@ impl Store {
             .or_insert_with(|| Collection::new(version));
     }
 
-    /// Forgets a resource that has no objects any more; its watches end.
+    /// Removes a resource that has no objects. Its watches end.
     pub(crate) fn remove_collection(&self, collection: &str) {
         let mut inner = self.lock();
         if inner.collections.get(collection).is_some_and(|c| c.objects.is_empty())
             && let Some(mut removed) = inner.collections.remove(collection)
         {
-            // Watches that are behind still see how the objects went.
+            // Watches that are behind still receive the DELETED events.
             let changed = std::mem::replace(&mut removed.changed, watch::Sender::new(None));
             changed.send_replace(Some(Arc::new(removed)));
         }
     }
 
-    /// The newest version that was given out (durable or not).
+    /// Returns the newest assigned version, durable or not.
     pub(crate) fn version(&self) -> u64 {
         self.lock().version
     }
@@ -294,17 +294,17 @@ impl Store {
         }
     }
 
-    /// Reads an object, which may not be durable yet: wait for the [barrier](Self::barrier) of its version.
+    /// Returns an object. It may not be durable yet: wait for the [barrier](Self::barrier) of its version.
     pub(crate) fn get(&self, collection: &str, key: &ObjectKey) -> Option<Arc<Object>> {
         self.lock().collections.get(collection)?.objects.get(key).cloned()
     }
 
-    /// How many objects a resource has.
+    /// Returns the number of objects of a resource.
     pub(crate) fn count(&self, collection: &str) -> usize {
         self.lock().collections.get(collection).map_or(0, |c| c.objects.len())
     }
 
-    /// Lists objects; wait for the [barrier](Self::barrier) of the list's version before showing it.
+    /// Lists objects. Wait for the [barrier](Self::barrier) of the list's version before you show it.
     pub(crate) fn list(&self, collection: &str, query: &ListQuery<'_>) -> Result<Listed, ResourceExpired> {
         let inner = self.lock();
         let now = inner.version;
@@ -351,8 +351,8 @@ impl Store {
         })
     }
 
-    /// Changes an object, at once and as a whole, and tells its new (for a removal: its last) state. The write becomes
-    /// visible to watches when it is durable; wait for the [barrier](Self::barrier) before answering.
+    /// Changes an object atomically and returns its new state. For a removal, this is its last state. Watches see the
+    /// write when it is durable. Wait for the [barrier](Self::barrier) before you answer.
     pub(crate) fn commit(
         &self,
         collection: &str,
@@ -412,7 +412,7 @@ impl Store {
         }
         inner.version = version;
         match &self.disk {
-            // Sent under the lock, so that the writer sees the writes in the order of their versions.
+            // Sent under the lock, so that the writer receives writes in the order of their versions.
             Some(writer) => writer.send(disk::Write {
                 collection: name,
                 kind,
@@ -428,7 +428,7 @@ impl Store {
         Ok(object)
     }
 
-    /// Called by the writer thread after each transaction.
+    /// Handles the result of each transaction. The writer thread calls it.
     fn written(&self, outcome: Result<disk::Synced, String>) {
         match outcome {
             Ok(synced) => {
@@ -441,18 +441,19 @@ impl Store {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "the storage failed; no further writes are accepted");
+                tracing::error!(%error, "the storage failed, and the server accepts no more writes");
                 self.progress.send_modify(|p| p.failed = Some(error.into()));
             }
         }
     }
 
-    /// A receiver that is woken by each change of a resource; its sender is dropped when the resource goes away.
+    /// Returns a receiver that is notified of each change of a resource. Its sender is dropped when the resource is
+    /// removed.
     pub(crate) fn subscribe(&self, collection: &str) -> Option<watch::Receiver<CollectionNews>> {
         self.lock().collections.get(collection).map(|c| c.changed.subscribe())
     }
 
-    /// At most `limit` durable events of a resource after `version`.
+    /// Returns at most `limit` durable events of a resource after `version`.
     pub(crate) fn events(
         &self,
         collection: &str,
@@ -489,12 +490,12 @@ impl Store {
         Ok(Batch { events, cursor })
     }
 
-    /// Waits for the writes under way and closes the files. Later writes fail.
+    /// Waits for pending writes and closes the files. Later writes fail.
     pub(crate) async fn close(&self) {
         if let Some(writer) = &self.disk {
             let version = self.version();
             if let Err(error) = self.barrier(version).await {
-                tracing::error!(%error, "the last writes are not durable");
+                tracing::error!(%error, "the last writes may be lost");
             }
             self.progress
                 .send_modify(|p| p.failed = Some("the server was shut down".into()));

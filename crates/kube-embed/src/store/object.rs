@@ -6,17 +6,14 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde_json::Value;
 
-/// Namespace (empty for cluster-wide objects) and name.
+/// Namespace and name. The namespace of cluster-scoped objects is empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectKey {
-    /// Namespace; empty for cluster-wide objects.
     pub namespace: String,
-    /// Name.
     pub name: String,
 }
 
 impl ObjectKey {
-    /// A key.
     pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
@@ -25,14 +22,14 @@ impl ObjectKey {
     }
 }
 
-/// An object at one version. It never changes; a write makes another.
+/// An object at one version. It is immutable: a write creates another.
 #[derive(Debug)]
 pub(crate) struct Object {
     key: ObjectKey,
     version: u64,
     value: Arc<Value>,
     bytes: OnceLock<Bytes>,
-    /// The schema that was last found to leave the object as it is; 0 for none.
+    /// The schema for which the object is known to need no changes. 0 means none.
     schema: AtomicU64,
 }
 
@@ -50,7 +47,7 @@ impl Object {
         }
     }
 
-    /// An object that is shown but not stored: the outcome of a dry run.
+    /// Creates an object that is shown but not stored: the result of a dry run.
     pub(crate) fn transient(key: ObjectKey, value: Value) -> Self {
         Self {
             key,
@@ -61,39 +58,37 @@ impl Object {
         }
     }
 
-    /// Namespace and name.
     pub(crate) fn key(&self) -> &ObjectKey {
         &self.key
     }
 
-    /// The version at which the object came to be as it is.
+    /// Returns the version of the write that created this state.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// The object.
     pub(crate) fn value(&self) -> &Arc<Value> {
         &self.value
     }
 
-    /// The object as JSON, serialised once.
+    /// Returns the object as JSON. It is serialized once.
     pub(crate) fn bytes(&self) -> &Bytes {
-        // A `Value` always serialises: its keys are strings and its numbers finite.
+        // A `Value` always serializes: its keys are strings and its numbers finite.
         self.bytes
             .get_or_init(|| Bytes::from(serde_json::to_vec(&self.value).unwrap_or_default()))
     }
 
-    /// Whether the object is as this schema wants it, as far as is known: it has its defaults, and nothing unknown.
+    /// Returns whether the object is known to match this schema: it has all defaults, and no unknown fields.
     pub(crate) fn fits(&self, schema: u64) -> bool {
         self.schema.load(Ordering::Relaxed) == schema
     }
 
-    /// Remembers that the object is as this schema wants it.
+    /// Records that the object matches this schema.
     pub(crate) fn note_fit(&self, schema: u64) {
         self.schema.store(schema, Ordering::Relaxed);
     }
 
-    /// Whether the object is marked for deletion.
+    /// Returns whether the object is being deleted.
     pub(crate) fn is_terminating(&self) -> bool {
         self.value
             .pointer("/metadata/deletionTimestamp")
@@ -101,19 +96,16 @@ impl Object {
     }
 }
 
-/// What happened.
+/// The type of a watch event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WatchEventType {
-    /// The object came into being.
     Added,
-    /// The object changed.
     Modified,
-    /// The object is gone.
     Deleted,
 }
 
 impl WatchEventType {
-    /// As a watch event calls it.
+    /// Returns the type's name in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Added => "ADDED",
@@ -126,11 +118,10 @@ impl WatchEventType {
 /// One change of one object.
 #[derive(Debug)]
 pub(crate) struct WatchEvent {
-    /// What happened.
     pub kind: WatchEventType,
-    /// The object after it (for a removal: its last state, with the version of the removal).
+    /// The object after the change. For a removal, this is its last state with the version of the removal.
     pub object: Arc<Object>,
-    /// The object before it.
+    /// The object before the change.
     pub previous: Option<Arc<Object>>,
     frame: OnceLock<Bytes>,
 }
@@ -145,19 +136,19 @@ impl WatchEvent {
         }
     }
 
-    /// The version of the change.
+    /// Returns the version of the change.
     pub(crate) fn version(&self) -> u64 {
         self.object.version()
     }
 
-    /// The event as a line of a watch, serialised once for all watches.
+    /// Returns the event as a line of a watch. It is serialized once for all watches.
     pub(crate) fn frame(&self) -> &Bytes {
         self.frame
             .get_or_init(|| frame(self.kind.as_str(), self.object.bytes()))
     }
 }
 
-/// A line of a watch around an object's JSON.
+/// Returns a line of a watch with an object's JSON.
 pub(crate) fn frame(kind: &str, object: &[u8]) -> Bytes {
     let mut line = Vec::with_capacity(object.len() + kind.len() + 26);
     line.extend_from_slice(b"{\"type\":\"");

@@ -1,19 +1,19 @@
-//! What kube-embed answers in another way, and why; and the page that lists it.
+//! The differences between kube-embed and Kubernetes with their reasons, and the page that lists them.
 
 use std::fmt::Write as _;
 
-/// Cases that differ for one reason.
+/// Cases with a difference for the same reason.
 pub(crate) struct Difference {
-    /// Why it stays, for readers of the page.
+    /// The reason, for readers of the page.
     pub(crate) reason: &'static str,
     /// Titles of cases.
     pub(crate) cases: &'static [&'static str],
 }
 
-/// All that differs. A case that is not listed must not differ, and a listed one must.
+/// All differences. A listed case must differ, and any other case must not.
 pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
-        reason: "What a parser says is in the words of another parser; code and reason are the same",
+        reason: "Parser errors have another parser's wording. Code and reason are the same",
         cases: &[
             "an object without a kind or version is refused",
             "a body that is no JSON is refused",
@@ -27,7 +27,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        reason: "A value of the wrong type is told by its path, as the schema finds it, and not as Go's decoder does",
+        reason: "A value of the wrong type is reported by the schema, with its path, and not by Go's decoder",
         cases: &[
             "a value of the wrong type is refused",
             "values of the wrong type",
@@ -36,45 +36,45 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        reason: "There is no etcd, whose keys a message could tell",
+        reason: "There is no etcd, so messages contain no etcd keys",
         cases: &["an update with another uid is refused"],
     },
     Difference {
-        reason: "A cause is told once",
+        reason: "Each cause is reported once",
         cases: &[
             "a merge patch with a uid is a precondition",
             "scale of what has no replicas",
         ],
     },
     Difference {
-        reason: "A directive of a strategic merge patch that nobody knows is always refused",
+        reason: "An unknown directive of a strategic merge patch is always refused",
         cases: &["a strategic merge patch with directives"],
     },
     Difference {
-        reason: "An empty map or list stays as it was written",
+        reason: "An empty map or list is stored as it was written",
         cases: &[
             "a field that two managers apply alike belongs to both",
             "a finalizer holds an object back",
         ],
     },
     Difference {
-        reason: "A null that is applied to a field that cannot be null counts as left out",
+        reason: "In an apply, null for a field that is not nullable means that the field is absent",
         cases: &["null is applied as a value"],
     },
     Difference {
-        reason: "Items of lists tell their kind: an object is serialised once, for every way of reading it",
+        reason: "Items of lists contain their kind, because an object is serialized once for all kinds of reads",
         cases: &["items of a list have no type of their own"],
     },
     Difference {
-        reason: "No admission plugin completes pods: no service account with its token, no tolerations, no priority",
+        reason: "No admission plugin changes pods: no service account with its token, no tolerations, no priority",
         cases: &["pods by phase and node"],
     },
     Difference {
-        reason: "Columns of built-in kinds have no descriptions, which kubectl does not show",
+        reason: "Columns of built-in kinds have no descriptions. kubectl does not show them",
         cases: &["columns of a table are described"],
     },
     Difference {
-        reason: "What Go writes although it is empty is left out",
+        reason: "Empty fields are absent, even where Go writes them",
         cases: &[
             "an event is created and counted",
             "an event of the old API is one of the new",
@@ -82,23 +82,23 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        reason: "A duplicate key in a JSON body is not noticed; the last one counts",
+        reason: "A duplicate key in a JSON body is not detected. The last one counts",
         cases: &["a key given twice"],
     },
     Difference {
-        reason: "Fields of an object have no order of their own, in warnings and values they come by name",
+        reason: "Fields of an object are sorted by name in warnings and values",
         cases: &["unknown fields are pruned", "an object has one controller"],
     },
     Difference {
-        reason: "Metadata of custom objects is checked once as metadata and once by the schema, and plain finalizers without a warning",
+        reason: "Metadata of custom objects is validated as metadata and again by the schema. Finalizers without a slash give no warning",
         cases: &["an owner needs all its fields", "a finalizer needs a name with a slash"],
     },
     Difference {
-        reason: "A CRD is established in the answer to its creation",
+        reason: "A CRD is already established in the response to its creation",
         cases: &["a CRD takes its objects along, and waits for their finalizers"],
     },
     Difference {
-        reason: "Refusals of CRDs name the version at fault, and come in other words",
+        reason: "Errors for CRDs name the invalid version, and have other wording",
         cases: &[
             "CRDs that are refused",
             "rules that do not compile are refused",
@@ -106,15 +106,15 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        reason: "The cost of rules is not estimated",
+        reason: "The cost of CEL rules is not estimated",
         cases: &["rules that are too expensive are refused"],
     },
     Difference {
-        reason: "A negative number of replicas is told once, by the schema",
+        reason: "A negative number of replicas is reported once, by the schema",
         cases: &["scale is a view of replicas"],
     },
     Difference {
-        reason: "A path that a kind does not have is not found, whatever it is asked for",
+        reason: "A path that a kind does not have is not found, whatever the method",
         cases: &[
             "a kind without status has no such path",
             "methods that are not allowed",
@@ -122,7 +122,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        reason: "Pods are checked less: quantities and requests above limits, and types of conditions",
+        reason: "Pods are validated less: not quantities, requests above limits, or types of conditions",
         cases: &[
             "requests above limits are refused",
             "pods have a quality of service",
@@ -134,11 +134,11 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        reason: "There is no OpenAPI v2, and a document that is not there is told as any path is",
+        reason: "There is no OpenAPI v2, and a missing document is answered like any unknown path",
         cases: &["OpenAPI documents"],
     },
     Difference {
-        reason: "Deployments are stored for those who write them, and checked little; nothing rolls them out",
+        reason: "Deployments are stored for clients that write them. They are validated little, and no controller rolls them out",
         cases: &["deployments are stored"],
     },
     Difference {
@@ -146,11 +146,11 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         cases: &["media types that are not spoken", "YAML answers"],
     },
     Difference {
-        reason: "A namespace that is being deleted tells no conditions",
+        reason: "A namespace that is being deleted has no conditions",
         cases: &["a namespace that is deleted says what it waits for"],
     },
     Difference {
-        reason: "Conditions and container statuses come in another order",
+        reason: "Conditions and container statuses have another order",
         cases: &[
             "conditions of a pod that succeeded",
             "a running pod",
@@ -158,7 +158,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        reason: "The node and the scheduler say some things in other words",
+        reason: "Some messages of the node and the scheduler have other wording",
         cases: &[
             "an image that is not there",
             "a hostPath that must be there",
@@ -166,28 +166,28 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        reason: "A hostPath without a type is not made where it is missing; ask for DirectoryOrCreate",
+        reason: "A missing hostPath without a type is not created. Use DirectoryOrCreate",
         cases: &["a hostPath without a type is not checked"],
     },
     Difference {
-        reason: "Claims are bound at once, and have fewer columns",
+        reason: "Claims are bound immediately, and have fewer columns",
         cases: &["a table of claims"],
     },
 ];
 
-/// What kubectl shows in another way; the page names the cases only, as it is made without kubectl.
+/// The differences in kubectl's output. The page lists only their cases, because it is generated without kubectl.
 pub(crate) const KUBECTL_DIFFERENCES: &[Difference] = &[
     Difference {
-        reason: "`kubectl create deployment` sends protobuf, of which no Deployment is read; `kubectl create -f` works",
+        reason: "`kubectl create deployment` sends protobuf, and this server cannot decode a Deployment from it. `kubectl create -f` works",
         cases: &["kubectl create deployment"],
     },
     Difference {
-        reason: "No controller rolls Deployments out, so `kubectl rollout status` waits for ever",
+        reason: "No controller rolls out Deployments, so `kubectl rollout status` waits forever",
         cases: &["kubectl rollout status"],
     },
 ];
 
-/// A step that was answered in two ways.
+/// A step with two different answers.
 pub(crate) struct Differing {
     pub(crate) case: String,
     pub(crate) request: String,
@@ -195,16 +195,17 @@ pub(crate) struct Differing {
     pub(crate) embed: Vec<String>,
 }
 
-/// The page.
+/// Returns the page in Markdown.
 pub(crate) fn page(cases: usize, differing: &[Differing]) -> String {
     let mut out = format!(
         "<!-- Generated by `UPDATE=1 cargo test -p kube-embed --test conformance`; do not edit. -->\n\
          # Where kube-embed differs from Kubernetes 1.37\n\n\
-         The conformance suite (`crates/kube-embed/tests/conformance`) says the same {cases} cases to both servers. These are\n\
-         the answers that differ, each with its reason. Values that differ from run to run are shown as `<...>`, the\n\
-         namespace of a case as `NS`. What kube-embed leaves out altogether is in [its README](../../crates/kube-embed/README.md).\n\n\
-         Random histories of creations, updates, patches, applies, deletions, lists and watches are told to both servers, too. They compare\n\
-         code and reason of refusals, not the words, take what is empty for what is not there, and apply no null.\n"
+         The conformance suite (`crates/kube-embed/tests/conformance`) runs the same {cases} cases against both servers. This\n\
+         page lists the answers that differ, with the reason. `<...>` stands for values that change from run to run, and\n\
+         `NS` for the namespace of a case. [The README](../../crates/kube-embed/README.md) lists what kube-embed does not have.\n\n\
+         The suite also runs random histories of creations, updates, patches, applies, deletions, lists and watches against both\n\
+         servers. For errors it compares code and reason, but not the message. It treats empty and absent fields as equal, and\n\
+         never applies null.\n"
     );
     for difference in DIFFERENCES {
         let _ = write!(out, "\n## {}\n", difference.reason);

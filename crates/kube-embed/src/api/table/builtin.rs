@@ -74,7 +74,7 @@ pub(super) fn columns(info: &ResourceInfo) -> &'static [Column] {
     }
 }
 
-/// The cells of a row.
+/// Returns the cells of a row.
 pub(super) fn cells(info: &ResourceInfo, object: &Value, now: Timestamp) -> Vec<Value> {
     let created = text(object, &["metadata", "creationTimestamp"]);
     let old = json!(age(created, now));
@@ -95,7 +95,7 @@ pub(super) fn cells(info: &ResourceInfo, object: &Value, now: Timestamp) -> Vec<
                 or_none(&["status", "podIP"]),
                 or_none(&["spec", "nodeName"]),
                 or_none(&["status", "nominatedNodeName"]),
-                // Nothing here looks at readiness gates.
+                // This server does not evaluate readiness gates.
                 json!("<none>"),
             ]
         }
@@ -267,7 +267,7 @@ fn list<'a>(object: &'a Value, path: &[&str]) -> impl DoubleEndedIterator<Item =
         .iter()
 }
 
-/// Ready containers, all containers, restarts.
+/// Returns ready containers, all containers, and restarts.
 fn readiness(pod: &Value) -> (usize, usize, i64) {
     let total = list(pod, &["spec", "containers"]).count();
     let statuses = || list(pod, &["status", "containerStatuses"]);
@@ -278,7 +278,7 @@ fn readiness(pod: &Value) -> (usize, usize, i64) {
     (ready, total, restarts)
 }
 
-/// The word in the STATUS column, by kubectl's rules.
+/// Returns the word in the STATUS column, by kubectl's rules.
 fn pod_status(pod: &Value) -> String {
     let mut status = match text(pod, &["status", "reason"]) {
         "" => text(pod, &["status", "phase"]).to_owned(),

@@ -1,8 +1,9 @@
-//! The part of Kubernetes' JSONPath that printer columns use: fields, quoted fields, indexes, `[*]` and equality filters.
+//! The subset of Kubernetes' JSONPath that printer columns use: fields, quoted fields, indexes, `[*]` and equality
+//! filters.
 
 use serde_json::Value;
 
-/// The first value at a path, or `None` when there is none or the path is not understood.
+/// Returns the first value at a path. Returns `None` if there is none or the path is not supported.
 pub(super) fn first<'a>(path: &str, root: &'a Value) -> Option<&'a Value> {
     let path = path
         .trim()
@@ -36,7 +37,7 @@ fn walk<'a>(path: &str, mut found: Vec<&'a Value>) -> Vec<&'a Value> {
     found
 }
 
-/// A field name up to the next `.` or `[`; a backslash takes the next character as it is.
+/// Parses a field name up to the next `.` or `[`. A backslash escapes the next character.
 fn field(text: &str) -> (String, &str) {
     let mut name = String::new();
     let mut chars = text.char_indices();
@@ -50,7 +51,7 @@ fn field(text: &str) -> (String, &str) {
     (name, "")
 }
 
-/// Where the bracket ends, quoted brackets aside.
+/// Returns the position of the closing bracket, ignoring quoted ones.
 fn closing(text: &str) -> Option<usize> {
     let (mut quote, mut depth) = (None, 0);
     for (i, c) in text.char_indices() {

@@ -1,4 +1,4 @@
-//! `meta.k8s.io/v1 Table`: what `kubectl get` prints.
+//! `meta.k8s.io/v1 Table`: the output of `kubectl get`.
 
 mod builtin;
 mod jsonpath;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{meta, negotiate};
 use crate::resource::{PrinterColumn, ResourceInfo};
 
-/// How much of each object its row carries.
+/// The part of each object that its row contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IncludeObject {
     None,
@@ -21,12 +21,12 @@ pub(super) enum IncludeObject {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TableOptions {
-    /// Ages are told at this time.
+    /// The reference time for ages.
     pub(super) now: Timestamp,
     pub(super) include: IncludeObject,
 }
 
-/// Objects as a table.
+/// Returns objects as a table.
 pub(super) fn table<'a>(
     info: &ResourceInfo,
     objects: impl IntoIterator<Item = &'a Value>,
@@ -82,7 +82,7 @@ fn definition(name: &str, type_: &str, format: &str, description: &str, priority
     json!({"name": name, "type": type_, "format": format, "description": description, "priority": priority})
 }
 
-/// What a CRD's column says of itself, or where it comes from.
+/// Returns the description of a CRD's column, or its source by default.
 fn description(column: &PrinterColumn) -> Cow<'_, str> {
     if column.description.is_empty() {
         format!(
@@ -95,7 +95,7 @@ fn description(column: &PrinterColumn) -> Cow<'_, str> {
     }
 }
 
-/// A cell of a CRD's column; null when there is nothing to show.
+/// Returns a cell of a CRD's column. It is null if there is no value.
 fn cell(column: &PrinterColumn, object: &Value, now: Timestamp) -> Value {
     let Some(value) = jsonpath::first(&column.json_path, object) else {
         return Value::Null;
@@ -104,7 +104,7 @@ fn cell(column: &PrinterColumn, object: &Value, now: Timestamp) -> Value {
         (_, Value::Null) => Value::Null,
         ("integer", Value::Number(n)) => match (n.as_i64(), n.as_f64()) {
             (Some(n), _) => json!(n),
-            // Truncated, as Kubernetes does with a number in an integer column.
+            // A number in an integer column is truncated, as in Kubernetes.
             (None, Some(n)) => json!(n as i64),
             (None, None) => Value::Null,
         },
@@ -116,7 +116,7 @@ fn cell(column: &PrinterColumn, object: &Value, now: Timestamp) -> Value {
     }
 }
 
-/// How long ago a timestamp was, as kubectl tells it.
+/// Returns the age of a timestamp in kubectl's format.
 fn age(time: &str, now: Timestamp) -> String {
     match time.parse::<Timestamp>() {
         Ok(time) => human_duration(now.as_second() - time.as_second()),
@@ -125,7 +125,7 @@ fn age(time: &str, now: Timestamp) -> String {
     }
 }
 
-/// Seconds in at most two units, as Kubernetes' `duration.HumanDuration`.
+/// Formats seconds in at most two units, like Kubernetes' `duration.HumanDuration`.
 fn human_duration(seconds: i64) -> String {
     let two = |major: i64, unit: &str, minor: i64, minor_unit: &str| {
         if minor == 0 {
