@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use legion_api::{Reason, condition};
-use legion_runtime::{lease::Leadership, requests::Pulse};
+use legion_runtime::{lease::Leadership, requests::WatchActivity};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
@@ -34,7 +34,7 @@ pub(crate) struct Watch {
     /// Plural name of what it watches.
     pub(crate) resource: &'static str,
     /// Whether it still tries, and is answered.
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) activity: Arc<WatchActivity>,
 }
 
 /// Reads the state off the caches and queues.
@@ -140,7 +140,7 @@ impl Collected {
         let mut silence = BTreeMap::<&'static str, Duration>::new();
         for watch in &self.watches {
             let longest = silence.entry(watch.resource).or_default();
-            *longest = watch.pulse.silence().max(*longest);
+            *longest = watch.activity.time_since_answer().max(*longest);
         }
         gauges(
             encoder,

@@ -44,7 +44,7 @@ pub(crate) async fn wait(client: &Client, health: &Health) {
                 missing,
                 "waiting for the CRDs: install them with `legion-operator crds | kubectl apply --server-side -f -`"
             );
-            health.wait_for(format!("waiting for the CRDs: {missing}"));
+            health.set_not_ready(format!("waiting for the CRDs: {missing}"));
             told = Some(missing);
         }
         tokio::time::sleep(INTERVAL).await;

@@ -88,7 +88,7 @@ fn host_name() -> String {
 }
 
 fn main() -> ExitCode {
-    memory::share_one_arena();
+    memory::limit_malloc_arenas();
     let result = match Cli::parse().command {
         Command::Run(arguments) => run(*arguments),
         Command::Crds => print_crds(),
@@ -111,7 +111,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let served = serve(arguments).await;
     if let Some(traces) = traces {
         // It blocks while the last spans are sent.
-        if let Err(error) = tokio::task::spawn_blocking(move || traces.end()).await? {
+        if let Err(error) = tokio::task::spawn_blocking(move || traces.shut_down()).await? {
             tracing::warn!(%error, "the last spans were not sent");
         }
     }

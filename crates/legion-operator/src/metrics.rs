@@ -2,15 +2,11 @@
 //! counting it then is an atomic addition. What can be read off the caches and queues is read when it is asked for.
 
 use legion_api::{ModelTraining, Reason, ReasonKind};
-use legion_runtime::{
-    metrics::{SECONDS, UNIT_OF_TIME},
-    requests::Requests,
-    retry::Class,
-};
+use legion_runtime::{metrics::DURATION_BUCKETS, requests::RequestMetrics, retry::ErrorClass};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 
 /// How every metric of the operator's own begins.
@@ -65,7 +61,7 @@ pub(crate) struct WithReason {
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     /// Requests to the API server.
-    pub(crate) requests: Requests,
+    pub(crate) requests: RequestMetrics,
     reconciles: Family<Reconciled, Counter>,
     durations: Family<OfKind, Histogram, fn() -> Histogram>,
     waits: Family<OfKind, Histogram, fn() -> Histogram>,
@@ -86,9 +82,9 @@ pub(crate) struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
-            requests: Requests::new(RESOURCES),
+            requests: RequestMetrics::new(RESOURCES),
             reconciles: Family::default(),
-            durations: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             waits: Family::new_with_constructor(|| Histogram::new(WAIT_SECONDS)),
             retries: Family::default(),
             failing: Family::default(),
@@ -139,7 +135,7 @@ pub(crate) struct DriverMetrics {
 
 impl DriverMetrics {
     /// One more retry after an error of this class.
-    pub(crate) fn retry(&self, class: Class) {
+    pub(crate) fn retry(&self, class: ErrorClass) {
         let labels = Retried {
             kind: self.kind,
             class: class.as_str(),
@@ -164,7 +160,7 @@ impl Metrics {
     #[must_use]
     pub(crate) fn for_driver(&self, kind: &'static str) -> DriverMetrics {
         // From zero, so that the first one of a class is an increase.
-        for class in Class::ALL {
+        for class in ErrorClass::ALL {
             let class = class.as_str();
             drop(self.retries.get_or_create(&Retried { kind, class }));
         }
@@ -236,13 +232,13 @@ impl Metrics {
         registry.register_with_unit(
             "reconcile_duration",
             "Time that looking at one object took, requests included",
-            UNIT_OF_TIME,
+            Unit::Seconds,
             self.durations.clone(),
         );
         registry.register_with_unit(
             "queue_wait",
             "Time between an object being due and being looked at",
-            UNIT_OF_TIME,
+            Unit::Seconds,
             self.waits.clone(),
         );
         registry.register(
@@ -285,7 +281,7 @@ impl Metrics {
         registry.register_with_unit(
             "run_duration",
             "Time from a run's first pod to its end",
-            UNIT_OF_TIME,
+            Unit::Seconds,
             self.run_durations.clone(),
         );
     }

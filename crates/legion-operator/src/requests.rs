@@ -11,7 +11,7 @@ use kube::{
 use legion_plan::ApiError;
 use legion_runtime::{
     lease::Leadership,
-    retry::{Class, Throttle, classify},
+    retry::{ErrorClass, Throttle, classify},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub(crate) struct RequestError {
     /// The request, in words.
     pub(crate) request: String,
     /// What it means.
-    pub(crate) class: Class,
+    pub(crate) class: ErrorClass,
     /// What the server or the client says.
     pub(crate) message: String,
     /// The server's own words, when it was the server.
@@ -75,7 +75,7 @@ impl RequestError {
     fn of_client(request: String, message: &str) -> Self {
         Self {
             request,
-            class: Class::Transient,
+            class: ErrorClass::Transient,
             message: message.to_owned(),
             status: None,
         }
@@ -143,7 +143,7 @@ impl ApiRequests {
 
     /// Ends when the API server asks for no patience. Whoever begins new work waits for this first.
     pub(crate) async fn allowed(&self) {
-        self.throttle.passed().await;
+        self.throttle.wait().await;
     }
 
     fn api<K: Object>(&self, namespace: &str) -> Api<Guarded<K>> {
@@ -156,8 +156,8 @@ impl ApiRequests {
             Ok(Err(error)) => RequestError::new(request, error),
             Err(_) => RequestError::of_client(request, "no answer in time"),
         };
-        if let Class::Throttled(Some(asked)) = error.class
-            && self.throttle.hold_back(asked)
+        if let ErrorClass::Throttled(Some(asked)) = error.class
+            && self.throttle.pause_for(asked)
         {
             tracing::warn!(?asked, "the API server asks for patience: new work waits");
             self.metrics.throttle();
@@ -291,7 +291,7 @@ impl ApiRequests {
             Ok(answer) => Ok(Deletion::Begun(
                 answer.left().and_then(|told| told.typed().ok()).map(Box::new),
             )),
-            Err(error) if error.class == Class::Gone => Ok(Deletion::WasGone),
+            Err(error) if error.class == ErrorClass::Gone => Ok(Deletion::WasGone),
             Err(error) => Err(error),
         }
     }
@@ -299,7 +299,7 @@ impl ApiRequests {
     /// Changes the status of an object by a merge patch, which carries the resourceVersion that it was computed from.
     ///
     /// # Errors
-    /// When the server does not say that it did; [`Class::Conflict`] when the object has changed.
+    /// When the server does not say that it did; [`ErrorClass::Conflict`] when the object has changed.
     pub(crate) async fn patch_status<K: Object>(&self, key: &Key, patch: &Value) -> Result<K, RequestError> {
         let request = format!("patch status of {} {key}", K::kind(&()));
         let params = PatchParams {

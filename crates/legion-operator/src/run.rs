@@ -7,9 +7,9 @@ use kube::{Api, Client, Resource, core::NamespaceResourceScope, runtime::watcher
 use legion_plan::training::labels;
 use legion_runtime::{
     SharedClock, Shutdown,
-    client::{Manners, RESPONSE_DEADLINE},
+    client::{RESPONSE_DEADLINE, RequestPolicy},
     health::Health,
-    lease::{self, Leadership, Lost},
+    lease::{self, HoldEnd, Leadership},
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -55,12 +55,12 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
     let telemetry = settings.telemetry.clone().unwrap_or_default();
     let (health, metrics) = (&telemetry.health, Metrics::default());
     // Whatever client this is: a request that is never answered must end.
-    let manners = Manners {
+    let policy = RequestPolicy {
         user_agent: USER_AGENT,
         deadline: RESPONSE_DEADLINE,
         requests: metrics.requests.clone(),
     };
-    let client = manners.of(client);
+    let client = policy.wrap(client);
     tokio::select! {
         () = crds::wait(&client, health) => {}
         () = shutdown.requested() => return Ok(()),
@@ -73,7 +73,7 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
     let mut tasks = JoinSet::new();
     let (watches, synced) = watch_all(&mut tasks, &client, &settings, &context);
     for watch in watches.clone() {
-        health.add_check(Box::new(move || check_watch(&watch)));
+        health.add_liveness_check(Box::new(move || check_watch(&watch)));
     }
     telemetry.metrics.register_build(PREFIX, env!("CARGO_PKG_VERSION"));
     telemetry.metrics.register(|registry| {
@@ -92,7 +92,7 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
 
     let lease = match settings.lease.clone() {
         None => {
-            held.make_sole();
+            held.lead_unconditionally();
             None
         }
         Some(lease) => match lease::acquire(client.clone(), lease, clock, held.clone(), &shutdown).await {
@@ -102,7 +102,7 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
     };
 
     let queues = context.queues.clone();
-    health.add_check(Box::new(move || check_queues(&queues)));
+    health.add_liveness_check(Box::new(move || check_queues(&queues)));
     let mut drivers = JoinSet::new();
     drivers.spawn(Driver::<Toolchains>::new(context.clone()).run(settings.workers, leader.child()));
     drivers.spawn(Driver::<Connections>::new(context.clone()).run(settings.workers, leader.child()));
@@ -113,7 +113,7 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
             Some(lease) => lease.hold(&end_of_lease).await,
             None => {
                 end_of_lease.requested().await;
-                Lost::No
+                HoldEnd::Released
             }
         }
     };
@@ -144,18 +144,18 @@ fn task_ended(ended: Option<Result<(), tokio::task::JoinError>>) -> RunError {
 async fn first_lists(watches: &[Watch], synced: &[CancellationToken], health: &Health) {
     for (watch, token) in watches.iter().zip(synced) {
         if !token.is_cancelled() {
-            health.wait_for(format!("waiting for the first list of {}", watch.pulse.path()));
+            health.set_not_ready(format!("waiting for the first list of {}", watch.activity.path()));
             token.cancelled().await;
         }
     }
 }
 
 fn check_watch(watch: &Watch) -> Result<(), String> {
-    let idle = watch.pulse.idle();
-    if idle < WATCH_STALL {
+    let since_attempt = watch.activity.time_since_attempt();
+    if since_attempt < WATCH_STALL {
         return Ok(());
     }
-    let (path, seconds) = (watch.pulse.path(), idle.as_secs());
+    let (path, seconds) = (watch.activity.path(), since_attempt.as_secs());
     Err(format!("the watch of {path} has tried nothing for {seconds} s"))
 }
 
@@ -243,7 +243,7 @@ impl Watches<'_> {
             };
             self.started.push(Watch {
                 resource,
-                pulse: self.metrics.requests.follow(api.resource_url()),
+                activity: self.metrics.requests.track(api.resource_url()),
             });
             let watcher = CacheWatcher {
                 api,

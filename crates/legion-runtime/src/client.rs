@@ -14,7 +14,7 @@ use kube::{
     core::{Status, response::StatusDetails},
 };
 
-use crate::requests::Requests;
+use crate::requests::RequestMetrics;
 
 /// How long the head of any answer may take: longer than a slow server needs, shorter than a leader lease.
 pub const RESPONSE_DEADLINE: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub fn install_crypto_provider() {
 }
 
 /// A client of the cluster that the environment names: `KUBECONFIG`, `~/.kube/config`, or the pod's service account. Its
-/// requests have no deadline yet: see [`Manners::of`].
+/// requests have no deadline yet: see [`RequestPolicy::wrap`].
 ///
 /// # Errors
 /// When no cluster is configured, or its configuration cannot be used.
@@ -52,24 +52,24 @@ pub async fn connect() -> Result<Client, ConnectError> {
 
 /// How the requests of a process behave.
 #[derive(Clone, Debug)]
-pub struct Manners {
+pub struct RequestPolicy {
     /// Who asks: the header `User-Agent`.
     pub user_agent: HeaderValue,
     /// How long the head of any answer may take. The bodies of watches may still go on for ever.
     pub deadline: Duration,
     /// Counts them.
-    pub requests: Requests,
+    pub requests: RequestMetrics,
 }
 
-impl Manners {
-    /// The same client, with these manners.
+impl RequestPolicy {
+    /// The same client, with this policy.
     #[must_use]
-    pub fn of(&self, client: Client) -> Client {
+    pub fn wrap(&self, client: Client) -> Client {
         let namespace = client.default_namespace().to_owned();
-        let manners = self.clone();
+        let policy = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
-            let (client, manners) = (client.clone(), manners.clone());
-            async move { manners.send(&client, request).await }
+            let (client, policy) = (client.clone(), policy.clone());
+            async move { policy.send(&client, request).await }
         });
         Client::new(service, namespace)
     }
@@ -85,7 +85,7 @@ impl Manners {
         let answer = match tokio::time::timeout(self.deadline, client.send(request)).await {
             Ok(answer) => answer.map_err(tower::BoxError::from),
             Err(_) => Err(NoAnswer {
-                what: format!("{method} {}", uri.path()),
+                request: format!("{method} {}", uri.path()),
                 deadline: self.deadline,
             }
             .into()),
@@ -141,9 +141,9 @@ async fn refusal(answer: Response<Body>, seconds: u32, deadline: Duration) -> St
 
 /// The API server did not answer in time. Whether it acted is unknown.
 #[derive(Debug, thiserror::Error)]
-#[error("{what}: no answer within {deadline:?}")]
+#[error("{request}: no answer within {deadline:?}")]
 pub struct NoAnswer {
-    what: String,
+    request: String,
     deadline: Duration,
 }
 
@@ -157,14 +157,14 @@ mod tests {
     use super::*;
     use crate::{
         metrics::Metrics,
-        retry::{Class, classify},
+        retry::{ErrorClass, classify},
     };
 
-    fn manners() -> Manners {
-        Manners {
+    fn policy() -> RequestPolicy {
+        RequestPolicy {
             user_agent: HeaderValue::from_static("tool/1.2.3"),
             deadline: RESPONSE_DEADLINE,
-            requests: Requests::new(&["pods"]),
+            requests: RequestMetrics::new(&["pods"]),
         }
     }
 
@@ -181,12 +181,12 @@ mod tests {
         let silent = tower::service_fn(|_: http::Request<Body>| {
             std::future::pending::<Result<http::Response<Body>, tower::BoxError>>()
         });
-        let manners = manners();
-        let client = manners.of(Client::new(silent, "default"));
+        let policy = policy();
+        let client = policy.wrap(Client::new(silent, "default"));
         let start = tokio::time::Instant::now();
         let error = Api::<Pod>::default_namespaced(client).get("a").await.unwrap_err();
         assert_eq!(start.elapsed(), RESPONSE_DEADLINE);
-        assert_eq!(classify(&error), Class::Transient);
+        assert_eq!(classify(&error), ErrorClass::Transient);
         assert!(
             error
                 .to_string()
@@ -194,7 +194,7 @@ mod tests {
             "{error}"
         );
         let metrics = Metrics::default();
-        metrics.register(|registry| manners.requests.register(registry, "tool"));
+        metrics.register(|registry| policy.requests.register(registry, "tool"));
         let text = metrics.encode().unwrap();
         let counted = "tool_api_requests_total{verb=\"get\",resource=\"pods\",subresource=\"\",code=\"none\"} 1\n";
         assert!(text.contains(counted), "{text}");
@@ -202,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_server_is_told_who_asks() {
-        let client = manners().of(answering(|request| {
+        let client = policy().wrap(answering(|request| {
             assert_eq!(request.headers()[header::USER_AGENT], "tool/1.2.3");
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_FOUND;
@@ -220,7 +220,7 @@ mod tests {
             r#"{"kind":"Status","status":"Failure","message":"Too many requests, please try again later.","code":429}"#,
         ];
         for (code, body) in [(429, bodies[0]), (429, bodies[1]), (503, bodies[0])] {
-            let client = manners().of(answering(move |_| {
+            let client = policy().wrap(answering(move |_| {
                 Response::builder()
                     .status(code)
                     .header(header::RETRY_AFTER, "7")
@@ -230,7 +230,7 @@ mod tests {
             let error = Api::<Pod>::default_namespaced(client).get("a").await.unwrap_err();
             assert_eq!(
                 classify(&error),
-                Class::Throttled(Some(Duration::from_secs(7))),
+                ErrorClass::Throttled(Some(Duration::from_secs(7))),
                 "{code} {body}"
             );
             assert!(error.to_string().contains("please try again later"), "{error}");

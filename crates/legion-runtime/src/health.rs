@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Says what is wrong in a way that only a restart mends.
-pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+pub type LivenessCheck = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// The health of a process. Cloning gives another handle of the same.
 #[derive(Clone, Default)]
@@ -18,7 +18,7 @@ pub struct Health(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     readiness: Mutex<Readiness>,
-    checks: Mutex<Vec<Check>>,
+    liveness_checks: Mutex<Vec<LivenessCheck>>,
 }
 
 enum Readiness {
@@ -40,7 +40,7 @@ impl fmt::Debug for Health {
 
 impl Health {
     /// Not ready: it waits for this.
-    pub fn wait_for(&self, what: impl Into<String>) {
+    pub fn set_not_ready(&self, what: impl Into<String>) {
         *self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner) = Readiness::NotYet(what.into());
     }
 
@@ -50,8 +50,12 @@ impl Health {
     }
 
     /// Adds a reason for a restart.
-    pub fn add_check(&self, check: Check) {
-        self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push(check);
+    pub fn add_liveness_check(&self, check: LivenessCheck) {
+        self.0
+            .liveness_checks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(check);
     }
 
     /// Is it ready?
@@ -70,8 +74,8 @@ impl Health {
     /// # Errors
     /// Says what only a restart mends.
     pub fn live(&self) -> Result<(), String> {
-        let checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        let wrong: Vec<String> = checks.iter().filter_map(|check| check().err()).collect();
+        let liveness_checks = self.0.liveness_checks.lock().unwrap_or_else(PoisonError::into_inner);
+        let wrong: Vec<String> = liveness_checks.iter().filter_map(|check| check().err()).collect();
         if wrong.is_empty() {
             Ok(())
         } else {

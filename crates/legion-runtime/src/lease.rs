@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::{
     SharedClock, Shutdown,
-    retry::{Class, classify},
+    retry::{ErrorClass, classify},
 };
 
 /// How a lease is held.
@@ -69,12 +69,12 @@ impl LeaseSettings {
 /// A virtual machine that is suspended and resumed must not believe that its lease still runs, and the monotonic clock of
 /// Linux stands still meanwhile.
 #[derive(Clone, Copy, Debug)]
-struct Moment {
+struct SuspendAwareInstant {
     tokio: Instant,
     boot: Duration,
 }
 
-impl Moment {
+impl SuspendAwareInstant {
     fn now() -> Self {
         Self {
             tokio: Instant::now(),
@@ -108,7 +108,7 @@ enum Hold {
     /// There is one replica only.
     Always,
     /// Held for so long since then, unless renewed.
-    For(Duration, Moment),
+    For(Duration, SuspendAwareInstant),
     /// Held by nobody here.
     None,
 }
@@ -121,7 +121,7 @@ impl Leadership {
     }
 
     /// Now the process is alone by construction.
-    pub fn make_sole(&self) {
+    pub fn lead_unconditionally(&self) {
         self.set(Hold::Always);
     }
 
@@ -164,7 +164,7 @@ pub struct HeldLease {
     settings: LeaseSettings,
     clock: SharedClock,
     lease: Lease,
-    renewed: Moment,
+    renewed: SuspendAwareInstant,
     leadership: Leadership,
 }
 
@@ -179,7 +179,7 @@ pub async fn acquire(
 ) -> Option<HeldLease> {
     let api: Api<Lease> = Api::namespaced(client, &settings.namespace);
     let pause = settings.interval / 5;
-    let mut challenger = Challenger {
+    let mut candidate = Candidate {
         api: api.clone(),
         settings,
         clock,
@@ -187,16 +187,16 @@ pub async fn acquire(
         seen: None,
     };
     loop {
-        let mut changes = std::pin::pin!(watch_object(api.clone(), &challenger.settings.name));
+        let mut changes = std::pin::pin!(watch_object(api.clone(), &candidate.settings.name));
         loop {
             let refused = tokio::select! {
                 biased;
                 () = shutdown.requested() => return None,
-                () = challenger.silent_for_too_long() => challenger.attempt().await,
+                () = candidate.holder_expired() => candidate.try_acquire().await,
                 change = changes.next() => match change {
                     None => break,
-                    Some(Ok(lease)) if lease.as_ref().is_none_or(|lease| challenger.is_free(lease)) => {
-                        challenger.take(lease.as_ref()).await
+                    Some(Ok(lease)) if lease.as_ref().is_none_or(|lease| candidate.is_free(lease)) => {
+                        candidate.take(lease.as_ref()).await
                     }
                     Some(Ok(_)) => Ok(None),
                     // Without the watch, looking now and then has to do.
@@ -206,7 +206,7 @@ pub async fn acquire(
                             () = tokio::time::sleep(pause) => {}
                             () = shutdown.requested() => return None,
                         }
-                        challenger.attempt().await
+                        candidate.try_acquire().await
                     }
                 },
             };
@@ -218,14 +218,14 @@ pub async fn acquire(
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(class = classify(&error).as_str(), %error, "cannot take the lease");
-                    challenger.look_again_in(pause);
+                    candidate.retry_in(pause);
                 }
             }
         }
     }
 }
 
-struct Challenger {
+struct Candidate {
     api: Api<Lease>,
     settings: LeaseSettings,
     clock: SharedClock,
@@ -234,22 +234,22 @@ struct Challenger {
     seen: Option<(Option<String>, Instant)>,
 }
 
-impl Challenger {
+impl Candidate {
     /// Ends when the holder's time is over. A lease that was not seen yet is waited for.
-    async fn silent_for_too_long(&self) {
+    async fn holder_expired(&self) {
         match &self.seen {
             Some((_, end)) => tokio::time::sleep_until(*end).await,
             None => std::future::pending().await,
         }
     }
 
-    fn look_again_in(&mut self, pause: Duration) {
+    fn retry_in(&mut self, pause: Duration) {
         let version = self.seen.take().and_then(|(version, _)| version);
         self.seen = Some((version, Instant::now() + pause));
     }
 
     /// Reads the lease, and takes it when it is free.
-    async fn attempt(&mut self) -> Result<Option<HeldLease>, kube::Error> {
+    async fn try_acquire(&mut self) -> Result<Option<HeldLease>, kube::Error> {
         let current = self.api.get_opt(&self.settings.name).await?;
         match current {
             Some(current) if !self.is_free(&current) => Ok(None),
@@ -259,7 +259,7 @@ impl Challenger {
 
     /// Takes the lease, which was free when it was seen.
     async fn take(&self, current: Option<&Lease>) -> Result<Option<HeldLease>, kube::Error> {
-        let sent = Moment::now();
+        let sent = SuspendAwareInstant::now();
         let wanted = claim(&self.settings, current, self.clock.now());
         let params = PostParams::default();
         let taken = match current {
@@ -279,7 +279,7 @@ impl Challenger {
                 }))
             }
             // Another challenger was faster.
-            Err(error) if matches!(classify(&error), Class::Conflict | Class::AlreadyExists) => Ok(None),
+            Err(error) if matches!(classify(&error), ErrorClass::Conflict | ErrorClass::AlreadyExists) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -335,28 +335,28 @@ fn claim(settings: &LeaseSettings, previous: Option<&Lease>, now: Timestamp) -> 
 impl HeldLease {
     /// Renews until the lease is lost or `shutdown` comes. Returns whether it was lost; otherwise it was given back, so
     /// that the next replica need not wait.
-    pub async fn hold(mut self, shutdown: &Shutdown) -> Lost {
+    pub async fn hold(mut self, shutdown: &Shutdown) -> HoldEnd {
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(self.renewed.tokio + self.settings.interval) => {}
                 () = shutdown.requested() => {
                     self.release().await;
-                    return Lost::No;
+                    return HoldEnd::Released;
                 }
             }
             let left = self.settings.usable().saturating_sub(self.renewed.elapsed());
             // Nothing is sent when there is no time left: the process was paused, and somebody else may hold it.
-            if left.is_zero() || tokio::time::timeout(left, self.renew()).await != Ok(Lost::No) {
+            if left.is_zero() || tokio::time::timeout(left, self.renew()).await != Ok(true) {
                 self.leadership.set(Hold::None);
-                return Lost::Yes;
+                return HoldEnd::Lost;
             }
         }
     }
 
     /// Renews once, trying again for as long as the caller waits.
-    async fn renew(&mut self) -> Lost {
+    async fn renew(&mut self) -> bool {
         loop {
-            let sent = Moment::now();
+            let sent = SuspendAwareInstant::now();
             let mut lease = self.lease.clone();
             if let Some(spec) = &mut lease.spec {
                 spec.renew_time = Some(MicroTime(self.clock.now()));
@@ -367,12 +367,13 @@ impl HeldLease {
                     self.lease = lease;
                     self.renewed = sent;
                     self.leadership.set(Hold::For(self.settings.usable(), sent));
-                    return Lost::No;
+                    return true;
                 }
                 // Also after a renewal of ours whose answer was lost: the object tells whose it is.
-                Err(error) if classify(&error) == Class::Conflict => match self.api.get(&self.settings.name).await {
+                Err(error) if classify(&error) == ErrorClass::Conflict => match self.api.get(&self.settings.name).await
+                {
                     Ok(lease) if self.is_ours(&lease) => self.lease = lease,
-                    Ok(_) => return Lost::Yes,
+                    Ok(_) => return false,
                     Err(_) => {}
                 },
                 Err(error) => tracing::warn!(class = classify(&error).as_str(), %error, "cannot renew the lease"),
@@ -402,11 +403,11 @@ impl HeldLease {
 
 /// Was the lease lost?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
+pub enum HoldEnd {
     /// Somebody else may hold it.
-    Yes,
+    Lost,
     /// It was given back.
-    No,
+    Released,
 }
 
 #[cfg(test)]
@@ -415,14 +416,14 @@ mod tests {
 
     #[test]
     fn time_that_the_machine_was_suspended_counts() {
-        let now = Moment::now();
+        let now = SuspendAwareInstant::now();
         assert!(now.boot > Duration::ZERO, "the system tells");
         let minute = Duration::from_secs(60);
         let leadership = Leadership::pending();
         leadership.set(Hold::For(minute, now));
         assert!(leadership.remaining().is_some_and(|left| left > minute / 2));
         // As if the clock of tokio had stood still for a minute.
-        let suspended = Moment {
+        let suspended = SuspendAwareInstant {
             boot: now.boot.saturating_sub(minute),
             ..now
         };

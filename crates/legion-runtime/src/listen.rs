@@ -22,11 +22,11 @@ use tokio::{
 use crate::{Shutdown, metrics, telemetry::Telemetry};
 
 /// More than probes and scrapers ever have open; whoever opens more waits.
-const CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS: usize = 32;
 /// Within this time a client says what it wants, or is cut off: so nobody keeps a connection from others.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Before connections are accepted again when there are no file descriptors for more.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Why nothing listens.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +104,8 @@ impl Listener {
     /// Serves for ever: also while the process shuts down, so that the kubelet and Prometheus see it. A process that shuts
     /// down is not ready.
     pub async fn serve(self, telemetry: Telemetry, shutdown: Shutdown) {
-        let told = Arc::new(Told { telemetry, shutdown });
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let endpoints = Arc::new(Endpoints { telemetry, shutdown });
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             // Never closed.
             let Ok(place) = connections.clone().acquire_owned().await else {
@@ -113,34 +113,34 @@ impl Listener {
             };
             match self.socket.accept().await {
                 Ok((stream, _)) => {
-                    let told = told.clone();
+                    let endpoints = endpoints.clone();
                     tokio::spawn(async move {
-                        serve_connection(stream, told).await;
+                        serve_connection(stream, endpoints).await;
                         drop(place);
                     });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the listener cannot accept a connection");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
     }
 }
 
-struct Told {
+struct Endpoints {
     telemetry: Telemetry,
     shutdown: Shutdown,
 }
 
-async fn serve_connection(stream: TcpStream, told: Arc<Told>) {
+async fn serve_connection(stream: TcpStream, endpoints: Arc<Endpoints>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&told, request.method(), request.uri().path());
+        let response = respond(&endpoints, request.method(), request.uri().path());
         async move { Ok::<_, Infallible>(response) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     // A client that goes away is none of our concern.
     if let Err(error) = served.await {
@@ -148,7 +148,7 @@ async fn serve_connection(stream: TcpStream, told: Arc<Told>) {
     }
 }
 
-fn answer(told: &Told, method: &Method, path: &str) -> Response<Full<Bytes>> {
+fn respond(endpoints: &Endpoints, method: &Method, path: &str) -> Response<Full<Bytes>> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut response = text(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -160,10 +160,10 @@ fn answer(told: &Told, method: &Method, path: &str) -> Response<Full<Bytes>> {
         return response;
     }
     match path {
-        "/healthz" => verdict(told.telemetry.health.live()),
-        "/readyz" if told.shutdown.is_requested() => verdict(Err("shutting down".to_owned())),
-        "/readyz" => verdict(told.telemetry.health.ready()),
-        "/metrics" => match told.telemetry.metrics.encode() {
+        "/healthz" => probe_response(endpoints.telemetry.health.live()),
+        "/readyz" if endpoints.shutdown.is_requested() => probe_response(Err("shutting down".to_owned())),
+        "/readyz" => probe_response(endpoints.telemetry.health.ready()),
+        "/metrics" => match endpoints.telemetry.metrics.encode() {
             Ok(metrics) => with_type(StatusCode::OK, metrics::CONTENT_TYPE, metrics),
             Err(error) => {
                 tracing::error!(%error, "the metrics cannot be written");
@@ -180,7 +180,7 @@ fn answer(told: &Told, method: &Method, path: &str) -> Response<Full<Bytes>> {
     }
 }
 
-fn verdict(result: Result<(), String>) -> Response<Full<Bytes>> {
+fn probe_response(result: Result<(), String>) -> Response<Full<Bytes>> {
     match result {
         Ok(()) => text(StatusCode::OK, "ok\n".to_owned()),
         Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
@@ -236,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_says_what_is_waited_for_and_ends_with_the_wish_to_stop() {
         let (address, health, shutdown) = serving().await;
-        health.wait_for("waiting for the CRDs: widgets");
+        health.set_not_ready("waiting for the CRDs: widgets");
         let not_ready = ("503".to_owned(), "waiting for the CRDs: widgets\n".to_owned());
         assert_eq!(status_and_body(address, "/readyz").await, not_ready);
         assert_eq!(status_and_body(address, "/healthz").await.0, "200");
@@ -251,9 +251,9 @@ mod tests {
     #[tokio::test]
     async fn liveness_tells_every_reason_for_a_restart() {
         let (address, health, _) = serving().await;
-        health.add_check(Box::new(|| Ok(())));
-        health.add_check(Box::new(|| Err("the queue stands".to_owned())));
-        health.add_check(Box::new(|| Err("the watch stands".to_owned())));
+        health.add_liveness_check(Box::new(|| Ok(())));
+        health.add_liveness_check(Box::new(|| Err("the queue stands".to_owned())));
+        health.add_liveness_check(Box::new(|| Err("the watch stands".to_owned())));
         let dead = ("503".to_owned(), "the queue stands\nthe watch stands\n".to_owned());
         assert_eq!(status_and_body(address, "/healthz").await, dead);
     }
@@ -305,13 +305,13 @@ mod tests {
         tokio::time::pause();
         let (address, ..) = serving().await;
         let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..MAX_CONNECTIONS {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
         let start = tokio::time::Instant::now();
         assert_eq!(status_and_body(address, "/healthz").await.0, "200");
         assert!(
-            start.elapsed() <= PATIENCE + Duration::from_secs(1),
+            start.elapsed() <= HEADER_TIMEOUT + Duration::from_secs(1),
             "{:?}",
             start.elapsed()
         );

@@ -48,19 +48,19 @@ pub enum LogError {
 }
 
 /// Where events and spans go besides the logs.
-pub type Beside = Box<dyn Layer<Registry> + Send + Sync>;
+pub type ExtraLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Sends the events of this process that pass `filter` (`info`, or `target=level` pairs) to standard error, and all of them
 /// to `beside`.
 ///
 /// # Errors
 /// When the filter is not valid, or logs were set up before.
-pub fn init(format: Format, filter: &str, beside: Option<Beside>) -> Result<(), LogError> {
+pub fn init(format: Format, filter: &str, extra: Option<ExtraLayer>) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(filter).map_err(|source| LogError::Filter {
         filter: filter.to_owned(),
         source,
     })?;
-    let registry = tracing_subscriber::registry().with(beside);
+    let registry = tracing_subscriber::registry().with(extra);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
         Format::Text => registry

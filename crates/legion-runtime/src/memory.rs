@@ -3,7 +3,7 @@
 /// Has all threads share one arena. glibc gives each thread one of its own, and what is free in one is of no use to the
 /// others: a process with a few threads and large caches holds more for it, and gains nothing. Does nothing where the C
 /// library is another. Call it before the first thread is started.
-pub fn share_one_arena() {
+pub fn limit_malloc_arenas() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         // SAFETY: it takes two numbers and changes a limit inside the allocator, under the allocator's own lock.

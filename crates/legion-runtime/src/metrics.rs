@@ -5,11 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use prometheus_client::{
-    encoding::text,
-    metrics::info::Info,
-    registry::{Registry, Unit},
-};
+use prometheus_client::{encoding::text, metrics::info::Info, registry::Registry};
 
 use crate::process::ProcessCollector;
 
@@ -17,7 +13,7 @@ use crate::process::ProcessCollector;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The buckets of everything that takes milliseconds when all is well: 1 ms to 10 s.
-pub const SECONDS: [f64; 13] = [
+pub const DURATION_BUCKETS: [f64; 13] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
@@ -61,9 +57,6 @@ impl Metrics {
         Ok(text)
     }
 }
-
-/// The unit of every duration.
-pub const UNIT_OF_TIME: Unit = Unit::Seconds;
 
 #[cfg(test)]
 mod tests {

@@ -11,11 +11,11 @@ use http::{Method, StatusCode, Uri};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family, histogram::Histogram},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 use tokio::time::Instant;
 
-use crate::metrics::{SECONDS, UNIT_OF_TIME};
+use crate::metrics::DURATION_BUCKETS;
 
 /// What a request does, as RBAC and audit logs call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,7 +80,7 @@ struct Target {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answered {
+struct AnsweredTarget {
     verb: Verb,
     resource: &'static str,
     subresource: &'static str,
@@ -89,23 +89,23 @@ struct Answered {
 
 /// What a watch does for its cache: whether it still tries, and whether the server still answers.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct WatchActivity {
     path: String,
-    state: Mutex<Beats>,
+    state: Mutex<ActivityTimes>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Beats {
+struct ActivityTimes {
     tried: Instant,
     answered: Instant,
 }
 
-impl Pulse {
-    fn beat(&self, change: impl FnOnce(&mut Beats)) {
+impl WatchActivity {
+    fn update(&self, change: impl FnOnce(&mut ActivityTimes)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn beats(&self) -> Beats {
+    fn times(&self) -> ActivityTimes {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -118,35 +118,35 @@ impl Pulse {
     /// For how long there was no attempt to list or watch. A watch is renewed every five minutes, so a long time means
     /// that its task is stuck.
     #[must_use]
-    pub fn idle(&self) -> Duration {
-        self.beats().tried.elapsed()
+    pub fn time_since_attempt(&self) -> Duration {
+        self.times().tried.elapsed()
     }
 
     /// For how long the server answered no list or watch.
     #[must_use]
-    pub fn silence(&self) -> Duration {
-        self.beats().answered.elapsed()
+    pub fn time_since_answer(&self) -> Duration {
+        self.times().answered.elapsed()
     }
 }
 
 /// Counts requests. Cloning gives another handle of the same.
 #[derive(Clone, Debug)]
-pub struct Requests(Arc<Inner>);
+pub struct RequestMetrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     /// Plural names that are told apart; all others are `other`.
     resources: &'static [&'static str],
-    answers: Family<Answered, Counter>,
+    answers: Family<AnsweredTarget, Counter>,
     durations: Family<Target, Histogram, fn() -> Histogram>,
-    pulses: Mutex<Vec<Arc<Pulse>>>,
+    activities: Mutex<Vec<Arc<WatchActivity>>>,
 }
 
 fn histogram() -> Histogram {
-    Histogram::new(SECONDS)
+    Histogram::new(DURATION_BUCKETS)
 }
 
-impl Requests {
+impl RequestMetrics {
     /// Tells these resources apart.
     #[must_use]
     pub fn new(resources: &'static [&'static str]) -> Self {
@@ -154,7 +154,7 @@ impl Requests {
             resources,
             answers: Family::default(),
             durations: Family::new_with_constructor(histogram),
-            pulses: Mutex::default(),
+            activities: Mutex::default(),
         }))
     }
 
@@ -168,43 +168,48 @@ impl Requests {
         registry.register_with_unit(
             format!("{prefix}_api_request_duration"),
             "Time until the head of the API server's answer",
-            UNIT_OF_TIME,
+            Unit::Seconds,
             self.0.durations.clone(),
         );
     }
 
     /// Follows the lists and watches of the collection with this path.
     #[must_use]
-    pub fn follow(&self, path: impl Into<String>) -> Arc<Pulse> {
+    pub fn track(&self, path: impl Into<String>) -> Arc<WatchActivity> {
         let now = Instant::now();
-        let pulse = Arc::new(Pulse {
+        let activity = Arc::new(WatchActivity {
             path: path.into(),
-            state: Mutex::new(Beats {
+            state: Mutex::new(ActivityTimes {
                 tried: now,
                 answered: now,
             }),
         });
-        self.pulses().push(pulse.clone());
-        pulse
+        self.activities().push(activity.clone());
+        activity
     }
 
-    fn pulses(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Pulse>>> {
-        self.0.pulses.lock().unwrap_or_else(PoisonError::into_inner)
+    fn activities(&self) -> std::sync::MutexGuard<'_, Vec<Arc<WatchActivity>>> {
+        self.0.activities.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request is about to be sent.
     pub(crate) fn begin(&self, method: &Method, uri: &Uri) -> InFlight<'_> {
         let target = target(self.0.resources, method, uri);
-        let pulse = matches!(target.verb, Verb::List | Verb::Watch)
-            .then(|| self.pulses().iter().find(|pulse| pulse.path == uri.path()).cloned())
+        let activity = matches!(target.verb, Verb::List | Verb::Watch)
+            .then(|| {
+                self.activities()
+                    .iter()
+                    .find(|activity| activity.path == uri.path())
+                    .cloned()
+            })
             .flatten();
-        if let Some(pulse) = &pulse {
-            pulse.beat(|beats| beats.tried = Instant::now());
+        if let Some(activity) = &activity {
+            activity.update(|times| times.tried = Instant::now());
         }
         InFlight {
             requests: &self.0,
             target,
-            pulse,
+            activity,
             began: Instant::now(),
         }
     }
@@ -214,7 +219,7 @@ impl Requests {
 pub(crate) struct InFlight<'a> {
     requests: &'a Inner,
     target: Target,
-    pulse: Option<Arc<Pulse>>,
+    activity: Option<Arc<WatchActivity>>,
     began: Instant,
 }
 
@@ -226,7 +231,7 @@ impl InFlight<'_> {
             resource,
             subresource,
         } = self.target;
-        let answered = Answered {
+        let answered = AnsweredTarget {
             verb,
             resource,
             subresource,
@@ -237,8 +242,8 @@ impl InFlight<'_> {
             .durations
             .get_or_create(&self.target)
             .observe(self.began.elapsed().as_secs_f64());
-        if let Some(pulse) = self.pulse.filter(|_| code.is_some_and(|code| code.is_success())) {
-            pulse.beat(|beats| beats.answered = Instant::now());
+        if let Some(activity) = self.activity.filter(|_| code.is_some_and(|code| code.is_success())) {
+            activity.update(|times| times.answered = Instant::now());
         }
     }
 }
@@ -326,22 +331,31 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pulse_tells_an_attempt_from_an_answer() {
-        let requests = Requests::new(&["pods"]);
-        let pulse = requests.follow("/api/v1/pods");
+        let requests = RequestMetrics::new(&["pods"]);
+        let activity = requests.track("/api/v1/pods");
         let second = Duration::from_secs(1);
         let watch: Uri = "/api/v1/pods?watch=true".parse().unwrap();
         tokio::time::advance(second).await;
         requests
             .begin(&Method::GET, &watch)
             .end(Some(StatusCode::INTERNAL_SERVER_ERROR));
-        assert_eq!((pulse.idle(), pulse.silence()), (Duration::ZERO, second));
+        assert_eq!(
+            (activity.time_since_attempt(), activity.time_since_answer()),
+            (Duration::ZERO, second)
+        );
         tokio::time::advance(second).await;
         requests.begin(&Method::GET, &watch).end(Some(StatusCode::OK));
-        assert_eq!((pulse.idle(), pulse.silence()), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(
+            (activity.time_since_attempt(), activity.time_since_answer()),
+            (Duration::ZERO, Duration::ZERO)
+        );
         tokio::time::advance(second).await;
         // Somebody else's requests are none of its own.
         let other: Uri = "/api/v1/namespaces/ns/pods?watch=true".parse().unwrap();
         requests.begin(&Method::GET, &other).end(Some(StatusCode::OK));
-        assert_eq!((pulse.idle(), pulse.silence()), (second, second));
+        assert_eq!(
+            (activity.time_since_attempt(), activity.time_since_answer()),
+            (second, second)
+        );
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// What a failed request means for whoever made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ErrorClass {
     /// The server or the way to it is in trouble: try again. Whether a write took effect is unknown.
     Transient,
     /// The server asks for patience.
@@ -30,7 +30,7 @@ pub enum Class {
     Bug,
 }
 
-impl Class {
+impl ErrorClass {
     /// Every class.
     pub const ALL: [Self; 8] = [
         Self::Transient,
@@ -61,9 +61,9 @@ impl Class {
 
 /// The class of an answer of the API server.
 #[must_use]
-pub fn classify_status(status: &Status) -> Class {
+pub fn classify_status(status: &Status) -> ErrorClass {
     if status.is_already_exists() {
-        return Class::AlreadyExists;
+        return ErrorClass::AlreadyExists;
     }
     let retry_after = status
         .details
@@ -72,25 +72,25 @@ pub fn classify_status(status: &Status) -> Class {
         .filter(|&seconds| seconds > 0)
         .map(|seconds| Duration::from_secs(u64::from(seconds)));
     match status.code {
-        409 => Class::Conflict,
-        429 => Class::Throttled(retry_after),
-        503 if retry_after.is_some() => Class::Throttled(retry_after),
-        403 => Class::Forbidden,
+        409 => ErrorClass::Conflict,
+        429 => ErrorClass::Throttled(retry_after),
+        503 if retry_after.is_some() => ErrorClass::Throttled(retry_after),
+        403 => ErrorClass::Forbidden,
         // A token that has just expired is renewed by the client.
-        401 => Class::Transient,
-        404 | 410 => Class::Gone,
-        400 | 405 | 406 | 413 | 415 | 422 => Class::Invalid,
-        _ => Class::Transient,
+        401 => ErrorClass::Transient,
+        404 | 410 => ErrorClass::Gone,
+        400 | 405 | 406 | 413 | 415 | 422 => ErrorClass::Invalid,
+        _ => ErrorClass::Transient,
     }
 }
 
 /// The class of an error of the client.
 #[must_use]
-pub fn classify(error: &kube::Error) -> Class {
+pub fn classify(error: &kube::Error) -> ErrorClass {
     match error {
         kube::Error::Api(status) => classify_status(status),
-        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) | kube::Error::BuildRequest(_) => Class::Bug,
-        _ => Class::Transient,
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) | kube::Error::BuildRequest(_) => ErrorClass::Bug,
+        _ => ErrorClass::Transient,
     }
 }
 
@@ -119,7 +119,7 @@ impl Backoff {
             .first
             .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1).min(20)));
         let full = doubled.min(self.limit);
-        full.mul_f64(0.75 + 0.25 * fraction(key, attempt))
+        full.mul_f64(0.75 + 0.25 * jitter(key, attempt))
     }
 }
 
@@ -133,7 +133,7 @@ impl Throttle {
     const LIMIT: Duration = Duration::from_secs(60);
 
     /// The server asks for so much patience. Returns whether this is news: nobody was held back already.
-    pub fn hold_back(&self, asked: Duration) -> bool {
+    pub fn pause_for(&self, asked: Duration) -> bool {
         let now = Instant::now();
         let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = until.is_none_or(|until| until <= now);
@@ -142,7 +142,7 @@ impl Throttle {
     }
 
     /// Ends when nobody is held back.
-    pub async fn passed(&self) {
+    pub async fn wait(&self) {
         loop {
             let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
             match until {
@@ -155,7 +155,7 @@ impl Throttle {
 
 /// A number in 0..1 that is spread evenly over keys and salts, and always the same for one of them.
 #[must_use]
-pub fn fraction(key: &str, salt: u32) -> f64 {
+pub fn jitter(key: &str, salt: u32) -> f64 {
     // SipHash with fixed keys: stable within a build, which is all that jitter needs.
     let mut hasher = DefaultHasher::new();
     (key, salt).hash(&mut hasher);
@@ -184,29 +184,29 @@ mod tests {
     #[test]
     fn answers_have_the_class_that_callers_act_on() {
         for (code, reason, after, class) in [
-            (409, "Conflict", 0, Class::Conflict),
-            (409, "AlreadyExists", 0, Class::AlreadyExists),
+            (409, "Conflict", 0, ErrorClass::Conflict),
+            (409, "AlreadyExists", 0, ErrorClass::AlreadyExists),
             (
                 429,
                 "TooManyRequests",
                 7,
-                Class::Throttled(Some(Duration::from_secs(7))),
+                ErrorClass::Throttled(Some(Duration::from_secs(7))),
             ),
-            (429, "TooManyRequests", 0, Class::Throttled(None)),
+            (429, "TooManyRequests", 0, ErrorClass::Throttled(None)),
             (
                 503,
                 "ServiceUnavailable",
                 2,
-                Class::Throttled(Some(Duration::from_secs(2))),
+                ErrorClass::Throttled(Some(Duration::from_secs(2))),
             ),
-            (503, "ServiceUnavailable", 0, Class::Transient),
-            (500, "InternalError", 0, Class::Transient),
-            (504, "Timeout", 0, Class::Transient),
-            (403, "Forbidden", 0, Class::Forbidden),
-            (404, "NotFound", 0, Class::Gone),
-            (410, "Expired", 0, Class::Gone),
-            (422, "Invalid", 0, Class::Invalid),
-            (413, "RequestEntityTooLarge", 0, Class::Invalid),
+            (503, "ServiceUnavailable", 0, ErrorClass::Transient),
+            (500, "InternalError", 0, ErrorClass::Transient),
+            (504, "Timeout", 0, ErrorClass::Transient),
+            (403, "Forbidden", 0, ErrorClass::Forbidden),
+            (404, "NotFound", 0, ErrorClass::Gone),
+            (410, "Expired", 0, ErrorClass::Gone),
+            (422, "Invalid", 0, ErrorClass::Invalid),
+            (413, "RequestEntityTooLarge", 0, ErrorClass::Invalid),
         ] {
             assert_eq!(classify_status(&status(code, reason, after)), class, "{code} {reason}");
         }
@@ -216,14 +216,14 @@ mod tests {
     async fn everybody_waits_as_long_as_the_server_asks_and_no_longer_than_a_minute() {
         let throttle = Throttle::default();
         let start = Instant::now();
-        throttle.passed().await;
+        throttle.wait().await;
         assert_eq!(start.elapsed(), Duration::ZERO);
-        assert!(throttle.hold_back(Duration::from_secs(7)));
-        assert!(!throttle.hold_back(Duration::from_secs(2)), "held back already");
-        throttle.passed().await;
+        assert!(throttle.pause_for(Duration::from_secs(7)));
+        assert!(!throttle.pause_for(Duration::from_secs(2)), "held back already");
+        throttle.wait().await;
         assert_eq!(start.elapsed(), Duration::from_secs(7));
-        assert!(throttle.hold_back(Duration::from_secs(3600)));
-        throttle.passed().await;
+        assert!(throttle.pause_for(Duration::from_secs(3600)));
+        throttle.wait().await;
         assert_eq!(start.elapsed(), Duration::from_secs(67));
     }
 

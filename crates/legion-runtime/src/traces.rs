@@ -14,7 +14,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 /// How long the last spans may take to reach the collector when the process ends.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there are no traces although they are asked for.
 #[derive(Debug, thiserror::Error)]
@@ -83,19 +83,19 @@ impl Traces {
     {
         tracing_opentelemetry::layer()
             .with_tracer(self.provider.tracer(self.service))
-            .with_filter(filter_fn(is_traced))
+            .with_filter(filter_fn(is_exported))
     }
 
     /// Sends what was not sent yet. Blocks for up to five seconds.
     ///
     /// # Errors
     /// When the collector did not take it.
-    pub fn end(self) -> Result<(), OTelSdkError> {
-        self.provider.shutdown_with_timeout(LAST_WORDS)
+    pub fn shut_down(self) -> Result<(), OTelSdkError> {
+        self.provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT)
     }
 }
 
-fn is_traced(metadata: &Metadata<'_>) -> bool {
+fn is_exported(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let is_of_request = || metadata.is_span() && target.starts_with("kube_client");
     target.starts_with("legion") && *metadata.level() <= Level::INFO || is_of_request()
@@ -138,7 +138,7 @@ mod tests {
             Ok(None) => println!("none"),
             Ok(Some(traces)) => {
                 println!("{:?}", traces.provider);
-                traces.end().unwrap();
+                traces.shut_down().unwrap();
             }
             Err(error) => println!("error: {error}"),
         }

@@ -10,7 +10,7 @@ use legion_plan::{
     Need, Outcome, Plan, Settings, StatusPatch, StepResult,
     training::{self, ConfigMapContent, ConfigMapView, connection_names, is_default_output},
 };
-use legion_runtime::retry::Class;
+use legion_runtime::retry::ErrorClass;
 
 use crate::{
     context::Context,
@@ -106,7 +106,7 @@ impl Controller for Trainings {
         match need {
             Need::ConfigMap { .. } => {
                 world.config_map = ConfigMapView::Unreadable {
-                    forbidden: error.class == Class::Forbidden,
+                    forbidden: error.class == ErrorClass::Forbidden,
                     message: error.message.clone(),
                 };
                 true

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource as _, ResourceExt as _};
 use legion_plan::{Action, Outcome, StepResult, training::labels};
-use legion_runtime::retry::Class;
+use legion_runtime::retry::ErrorClass;
 
 use crate::{
     context::Context,
@@ -79,7 +79,7 @@ async fn create<K: Controller>(
         Err(error) => error,
     };
     match error.class {
-        Class::AlreadyExists => {
+        ErrorClass::AlreadyExists => {
             let Some(found) = context.requests.get::<Pod>(&pod_key).await? else {
                 return Ok(StepResult::NotYet);
             };
@@ -94,11 +94,11 @@ async fn create<K: Controller>(
             }
             Ok(judged)
         }
-        Class::Forbidden | Class::Invalid | Class::Gone => {
+        ErrorClass::Forbidden | ErrorClass::Invalid | ErrorClass::Gone => {
             tracing::warn!(pod = %pod_key, %error, "the pod is refused");
             Ok(StepResult::Refused(error.answer()))
         }
-        Class::Transient | Class::Throttled(_) | Class::Conflict | Class::Bug => Err(error),
+        ErrorClass::Transient | ErrorClass::Throttled(_) | ErrorClass::Conflict | ErrorClass::Bug => Err(error),
     }
 }
 
@@ -118,7 +118,7 @@ async fn delete(context: &Context, key: &Key, name: &str, uid: &str, why: &str) 
             context.pods.remove_uid(&pod_key, Some(uid));
             Ok(StepResult::Deleted)
         }
-        Err(error) if matches!(error.class, Class::Forbidden | Class::Invalid) => {
+        Err(error) if matches!(error.class, ErrorClass::Forbidden | ErrorClass::Invalid) => {
             tracing::warn!(pod = %pod_key, %error, "the pod cannot be deleted");
             Ok(StepResult::Refused(error.answer()))
         }

@@ -15,7 +15,7 @@ use kube::Resource as _;
 use legion_plan::{Plan, StepResult};
 use legion_runtime::{
     Shutdown,
-    retry::{Backoff, Class, fraction},
+    retry::{Backoff, ErrorClass, jitter},
 };
 use tokio::{task::JoinSet, time::Instant};
 use tracing::Instrument as _;
@@ -119,7 +119,7 @@ impl<K: Controller> Driver<K> {
             Err(_) => {
                 tracing::error!("panicked: this is a bug of the operator");
                 self.metrics.panicked.inc();
-                self.metrics.retry(Class::Bug);
+                self.metrics.retry(ErrorClass::Bug);
                 Some(
                     Backoff::RECONCILE
                         .delay(&key.to_string(), self.count_failure(key))
@@ -154,10 +154,10 @@ impl<K: Controller> Driver<K> {
         let backoff = Backoff::RECONCILE.delay(&key.to_string(), attempt);
         let delay = match error.class {
             // Spread, so that not all who were refused come back at the same moment.
-            Class::Throttled(Some(asked)) => asked
-                .mul_f64(1.0 + 0.25 * fraction(&key.to_string(), attempt))
+            ErrorClass::Throttled(Some(asked)) => asked
+                .mul_f64(1.0 + 0.25 * jitter(&key.to_string(), attempt))
                 .max(backoff),
-            Class::Forbidden | Class::Invalid | Class::Bug => backoff.max(SLOW),
+            ErrorClass::Forbidden | ErrorClass::Invalid | ErrorClass::Bug => backoff.max(SLOW),
             _ => backoff,
         };
         tracing::warn!(class = error.class.as_str(), attempt, ?delay, %error, "not done");
@@ -208,11 +208,11 @@ impl<K: Controller> Driver<K> {
     /// single answer of a server that restarts is no news.
     fn should_report(&self, key: &Key, error: &RequestError) -> bool {
         match error.class {
-            Class::Forbidden | Class::Invalid => true,
-            Class::Transient | Class::Throttled(_) => {
+            ErrorClass::Forbidden | ErrorClass::Invalid => true,
+            ErrorClass::Transient | ErrorClass::Throttled(_) => {
                 self.failures().get(key).copied().unwrap_or_default().saturating_add(1) >= PATIENCE
             }
-            Class::Conflict | Class::AlreadyExists | Class::Gone | Class::Bug => false,
+            ErrorClass::Conflict | ErrorClass::AlreadyExists | ErrorClass::Gone | ErrorClass::Bug => false,
         }
     }
 
@@ -245,7 +245,7 @@ impl<K: Controller> Driver<K> {
         }
         Err(RequestError {
             request: "decide".to_owned(),
-            class: Class::Bug,
+            class: ErrorClass::Bug,
             message: format!("still not everything is known after {MAX_READS} rounds of reading"),
             status: None,
         })
@@ -261,7 +261,7 @@ impl<K: Controller> Driver<K> {
             }
             Err(error) => error,
         };
-        if matches!(error.class, Class::Conflict | Class::Gone) {
+        if matches!(error.class, ErrorClass::Conflict | ErrorClass::Gone) {
             // The cache is behind. The watch will catch up; one read is quicker, and it also heals a cache that is ahead
             // of a cluster that was restored.
             match context.requests.get::<K::Object>(key).await? {
@@ -284,6 +284,6 @@ fn spread(key: &Key, again: Option<Duration>) -> f64 {
     if again.is_some() {
         0.0
     } else {
-        fraction(&key.to_string(), 0)
+        jitter(&key.to_string(), 0)
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::{
 use kube::Resource as _;
 use legion_api::condition::cut;
 use legion_plan::EventNote;
-use legion_runtime::retry::Class;
+use legion_runtime::retry::ErrorClass;
 use sha2::{Digest as _, Sha256};
 
 use crate::{context::Context, reconcile::controller::Controller};
@@ -23,7 +23,7 @@ const NOTE_MAX: usize = 1024;
 pub(crate) async fn publish<K: Controller>(context: &Context, object: &K::Object, note: &EventNote, now: Timestamp) {
     let event = event::<K>(object, note, now);
     if let Err(error) = context.requests.create(&event).await
-        && error.class != Class::AlreadyExists
+        && error.class != ErrorClass::AlreadyExists
     {
         tracing::warn!(class = error.class.as_str(), %error, "an event is lost");
     }

@@ -7,7 +7,7 @@ use kube::{
     Api, Resource,
     runtime::watcher::{self, Event, watcher},
 };
-use legion_runtime::retry::{Backoff, Class, classify, classify_status};
+use legion_runtime::retry::{Backoff, ErrorClass, classify, classify_status};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -135,7 +135,7 @@ fn asked_patience(error: &watcher::Error) -> Duration {
         watcher::Error::NoResourceVersion => return Duration::ZERO,
     };
     match class {
-        Class::Throttled(Some(asked)) => asked.min(BACKOFF.limit),
+        ErrorClass::Throttled(Some(asked)) => asked.min(BACKOFF.limit),
         _ => Duration::ZERO,
     }
 }
@@ -144,7 +144,7 @@ fn asked_patience(error: &watcher::Error) -> Duration {
 fn is_expired(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
-            status.code == 410 && classify_status(status) == Class::Gone
+            status.code == 410 && classify_status(status) == ErrorClass::Gone
         }
         _ => false,
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use legion_runtime::{
     Shutdown,
-    lease::{self, Leadership, Lost},
+    lease::{self, HoldEnd, Leadership},
 };
 use legion_testkit::{cluster::Cluster, fault::Chaos, manifests};
 
@@ -52,7 +52,7 @@ async fn a_leader_that_is_cut_off_stops_in_time() {
         "{:?}",
         cut.elapsed()
     );
-    assert_eq!(holding.await.expect("no panic"), Lost::Yes);
+    assert_eq!(holding.await.expect("no panic"), HoldEnd::Lost);
     assert!(cut.elapsed() < end_of_lease, "{:?}", cut.elapsed());
     cluster.shutdown().await;
 }
