@@ -1,8 +1,8 @@
 //! What Legion promises about trainings, asserted through kubectl. The same cases run on the embedded API and in a real
 //! cluster with Legion installed.
 //!
-//! `cargo test --test acceptance` runs them on the embedded API. In a cluster: `cargo xtask cluster run -- cargo test --test
-//! acceptance -- --ignored`.
+//! `cargo test --test acceptance` runs them on the embedded API. In a cluster: `cargo xtask cluster run -- cargo test
+//! --test acceptance -- --ignored`.
 #![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 
 mod cases;

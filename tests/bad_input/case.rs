@@ -37,8 +37,8 @@ impl Bench {
         self.local.output(&[arguments, &[file]].concat()).unwrap()
     }
 
-    /// Runs `local run`, interrupts it once it has printed a text, and returns its exit code, the training at that moment and
-    /// the output.
+    /// Runs `local run`, interrupts it once it has printed a text, and returns its exit code, the training at that
+    /// moment and the output.
     fn run_until(&self, file: &Path, text: &str, name: &str) -> (Option<i32>, Value, String) {
         let run = ["local", "run", "--timeout", "5m", "-f", file.to_str().unwrap()];
         let mut child = self

@@ -1,5 +1,6 @@
-//! The table of bad input. Every case runs through the real `legionctl` with real processes. It ends in a rejection or in a
-//! condition with the fault and a remedy. `docs/reference/bad-input.md` holds the observed results. `UPDATE=1` writes it.
+//! The table of bad input. Every case runs through the real `legionctl` with real processes. It ends in a rejection or
+//! in a condition with the fault and a remedy. `docs/reference/bad-input.md` holds the observed results. `UPDATE=1`
+//! writes it.
 #![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 
 mod case;

@@ -1,4 +1,5 @@
-//! Tests of the comparison between the operator's permissions and an audit log. The end-to-end suite uses that comparison.
+//! Tests of the comparison between the operator's permissions and an audit log. The end-to-end suite uses that
+//! comparison.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! Validates the rendered charts with the real kubeconform. The schemas come from the pinned Kubernetes, from our CRDs and from
-//! the CRDs of the Prometheus operator. Validation is strict: an unknown field is an error.
+//! Validates the rendered charts with the real kubeconform. The schemas come from the pinned Kubernetes, from our CRDs
+//! and from the CRDs of the Prometheus operator. Validation is strict: an unknown field is an error.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

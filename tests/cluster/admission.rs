@@ -46,7 +46,8 @@ impl<'a> Policy<'a> {
 
 impl Drop for Policy<'_> {
     fn drop(&mut self) {
-        // The policy concerns only this namespace, and the namespace is about to be deleted. The test reports its own failure.
+        // The policy concerns only this namespace, and the namespace is about to be deleted. The test reports its own
+        // failure.
         let _ = self.remove();
     }
 }

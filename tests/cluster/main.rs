@@ -1,7 +1,7 @@
 //! Faults that only a real cluster has: of nodes, quotas, policies, images, and of Kubernetes' own parts.
 //!
-//! `cargo xtask test --kubernetes` runs them in the harness' cluster. Those of [`alone`] run one at a time, the others in
-//! parallel (`--skip=alone::`).
+//! `cargo xtask test --kubernetes` runs them in the harness' cluster. Those of [`alone`] run one at a time, the others
+//! in parallel (`--skip=alone::`).
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

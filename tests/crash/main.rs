@@ -1,4 +1,5 @@
-//! `kill -9` of the local process and of the processes that it runs: one result per training, no process left, nothing lost.
+//! `kill -9` of the local process and of the processes that it runs: one result per training, no process left, nothing
+//! lost.
 
 mod moments;
 mod processes;

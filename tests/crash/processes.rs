@@ -11,7 +11,8 @@ use crate::training::{GATES, Running, Training};
 struct Case {
     who: &'static str,
     find: fn(&Training) -> anyhow::Result<i32>,
-    /// Expected number of executions of the training code. Only a failure of Legion's own steps is retried without `spec.retries`.
+    /// Expected number of executions of the training code. Only a failure of Legion's own steps is retried without
+    /// `spec.retries`.
     attempts: u64,
     /// Expected status and reason of the condition `Succeeded`.
     ends: (&'static str, &'static str),

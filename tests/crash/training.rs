@@ -18,8 +18,8 @@ pub const NAME: &str = "crash";
 /// Number of times that the training code waits at the gate.
 pub const GATES: usize = 2;
 
-/// The training code. The ledger lies outside of the workspace, so its lines outlive every attempt. The model is large enough
-/// that publishing takes a moment.
+/// The training code. The ledger lies outside of the workspace, so its lines outlive every attempt. The model is large
+/// enough that publishing takes a moment.
 const CODE: &str = r#"set -eu
 echo "begin $$" >>"$LEGION_PARAM_LEDGER"
 legion_param depth 3

@@ -139,8 +139,8 @@ fn every_example_is_applied_again_without_a_difference(#[case] name: &str, #[cas
             "{}: differs after it was applied:\n{left}",
             path.display()
         );
-        // The CRDs set a default in the status. Until the first write after its creation, the API server adds that default to every
-        // response; then it stores it. The operator's first write has the same effect.
+        // The CRDs set a default in the status. Until the first write after its creation, the API server adds that
+        // default to every response; then it stores it. The operator's first write has the same effect.
         apply(&manifest)?;
         let before = versions(&namespace)?;
         apply(&manifest)?;

@@ -1,5 +1,5 @@
-//! Legion under GitOps: how tools that wait read every state, and what repeated apply, pruning and deletion do on a real API
-//! server.
+//! Legion under GitOps: how tools that wait read every state, and what repeated apply, pruning and deletion do on a
+//! real API server.
 //!
 //! Tests of the server need a cluster and are ignored without one:
 //! `cargo xtask cluster run -- cargo test -p legion-tests --test gitops -- --ignored`.

@@ -28,8 +28,8 @@ impl State {
     }
 }
 
-/// Returns the states that the planner decides (its golden Worlds, one for every reason), and three more: not yet reconciled,
-/// changed since, under deletion.
+/// Returns the states that the planner decides (its golden Worlds, one for every reason), and three more: not yet
+/// reconciled, changed since, under deletion.
 pub fn all() -> anyhow::Result<Vec<State>> {
     let file = repository().join("crates/legion-plan/tests/it/snapshots/it__golden__states.snap");
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;

@@ -1,4 +1,5 @@
-//! Several operator replicas on a real API server: which one acts, how fast another one takes over, and what a deposed one does.
+//! Several operator replicas on a real API server: which one acts, how fast another one takes over, and what a deposed
+//! one does.
 //!
 //! `cargo xtask cluster up --control-plane`, then `cargo xtask cluster run -- cargo test -p legion-tests --test
 //! high_availability -- --ignored --nocapture --test-threads 1`.

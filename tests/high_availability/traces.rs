@@ -1,7 +1,7 @@
 //! The operator's traces, as a collector receives them.
 //!
-//! This file is the collector. It decodes requests with the OpenTelemetry project's own protobuf definitions. A real collector
-//! would only print them in another form.
+//! This file is the collector. It decodes requests with the OpenTelemetry project's own protobuf definitions. A real
+//! collector would only print them in another form.
 
 use std::{
     convert::Infallible,

@@ -231,7 +231,8 @@ impl World {
         );
         let played = self.kubelet.finished();
         ensure!(played == count, "{played} pods ran for {count} trainings");
-        // No pod was created and deleted, either. The log has no success for a pod whose creator was killed during the request.
+        // No pod was created and deleted, either. The log has no success for a pod whose creator was killed during the
+        // request.
         let made = self
             .audit()?
             .into_iter()

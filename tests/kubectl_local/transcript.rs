@@ -11,7 +11,8 @@ const WIDTH: usize = 150;
 /// A page under construction: its commands run while it is written.
 pub struct Transcript {
     page: String,
-    /// Values that differ between runs, and their replacements on the page. Both have the same length, so columns stay aligned.
+    /// Values that differ between runs, and their replacements on the page. Both have the same length, so columns stay
+    /// aligned.
     masks: Vec<(String, String)>,
 }
 

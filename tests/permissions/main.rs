@@ -1,12 +1,12 @@
-//! Runs after all other suites in a real cluster. Checks in the API server's audit log that the operator used exactly the
-//! permissions of its table.
+//! Runs after all other suites in a real cluster. Checks in the API server's audit log that the operator used exactly
+//! the permissions of its table.
 #![allow(clippy::print_stdout, reason = "how much was compared belongs to the result")]
 
 use anyhow::ensure;
 use legion_tests::{audit, cluster::cluster_directory};
 
-/// Permissions that only a status write with a conflict needs. The in-process tests provoke a conflict at every write. Here it
-/// cannot be provoked.
+/// Permissions that only a status write with a conflict needs. The in-process tests provoke a conflict at every write.
+/// Here it cannot be provoked.
 const ON_CONFLICT: [&str; 3] = ["modeltrainings", "connections", "toolchainintegrations"];
 
 #[test]

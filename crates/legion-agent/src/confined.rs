@@ -1,12 +1,13 @@
 //! Opening files that other programs wrote. Every path stays inside one directory, no link is followed, and no open
 //! call waits for a device.
 
-use rustix::fd::OwnedFd;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2};
-use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path};
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2};
+use rustix::io::Errno;
 
 /// Why a path inside a directory was not opened. It contains neither content nor a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -181,8 +182,8 @@ impl ConfinedDir {
         }
     }
 
-    /// Whether a link below the directory leads to something that is not below it. Followed by the kernel, so that links
-    /// to links are judged as they would be used.
+    /// Whether a link below the directory leads to something that is not below it. Followed by the kernel, so that
+    /// links to links are judged as they would be used.
     pub(crate) fn leads_out(&self, link: &Path, root: &Path) -> bool {
         if self.by_kernel {
             let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
@@ -223,8 +224,9 @@ pub(crate) fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::symlink;
+
+    use super::*;
 
     fn roots(dir: &Path) -> [ConfinedDir; 2] {
         [

@@ -1,13 +1,15 @@
 //! Extracting untrusted archives: no path traversal, no link out of the tree, no decompression bomb, no special file.
 
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use legion_protocol::reason::{StepError, StepReason};
+
 use crate::confined::{ConfinedDir, shown};
 use crate::error::carried;
 use crate::error::{Result, node_fault};
 use crate::paths;
 use crate::tree::{self, Collector, Limits, TreeSummary};
-use legion_protocol::reason::{StepError, StepReason};
-use std::io::Read;
-use std::path::{Component, Path, PathBuf};
 
 /// Unpacks a tar archive into an empty directory.
 pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<TreeSummary> {

@@ -1,15 +1,17 @@
 //! Deterministic archives of what the trainer left: the same files give the same bytes and so the same digest.
 
-use crate::confined::{ConfinedDir, OpenRefusal, shown};
-use crate::error::Result;
-use crate::terminate;
-use legion_protocol::reason::{StepError, StepReason};
-use rustix::fs::{Dir, FileType, Stat};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+use legion_protocol::reason::{StepError, StepReason};
+use rustix::fs::{Dir, FileType, Stat};
+
+use crate::confined::{ConfinedDir, OpenRefusal, shown};
+use crate::error::Result;
+use crate::terminate;
 
 /// PackLimits on an archive.
 #[derive(Clone, Copy, Debug)]

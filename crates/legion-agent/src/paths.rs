@@ -1,10 +1,12 @@
 //! The directories of the pod, from the environment.
 
-use crate::error::{Result, node_fault};
+use std::path::{Component, Path, PathBuf};
+
 use legion_protocol::env;
 use legion_protocol::reason::{StepError, StepReason};
 use serde::de::DeserializeOwned;
-use std::path::{Component, Path, PathBuf};
+
+use crate::error::{Result, node_fault};
 
 /// A directory that an environment variable names.
 pub(crate) fn directory(name: &str) -> Result<PathBuf> {

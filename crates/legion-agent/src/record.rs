@@ -1,10 +1,11 @@
 //! Finding the success record of a run.
 
-use crate::error::Result;
-use crate::store::Output;
 use legion_protocol::env::objects;
 use legion_protocol::success::{self, SuccessRecord};
 use legion_protocol::task::OutputTask;
+
+use crate::error::Result;
+use crate::store::Output;
 
 /// What the store says about a run.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
 //! Telling the world: the termination message for the operator, stderr for people.
 
-use legion_protocol::env;
-use legion_protocol::reason::StepError;
 use std::io::Write as _;
 use std::sync::Mutex;
+
+use legion_protocol::env;
+use legion_protocol::reason::StepError;
 
 /// Whether the message has been written; the first one counts.
 static WRITTEN: Mutex<bool> = Mutex::new(false);

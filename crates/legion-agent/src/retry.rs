@@ -1,9 +1,11 @@
 //! Trying again what the network broke: few times, with growing pauses.
 
+use std::time::{Duration, Instant};
+
+use legion_protocol::reason::StepClass;
+
 use crate::error::Result;
 use crate::{report, terminate};
-use legion_protocol::reason::StepClass;
-use std::time::{Duration, Instant};
 
 /// Pauses between attempts.
 const PAUSES: [Duration; 4] = [

@@ -1,11 +1,13 @@
 //! Keys of mounted Secrets. A value is read where it is used and never put into an argument, an address or a message.
 
-use crate::error::Result;
-use crate::paths;
-use legion_protocol::env;
-use legion_protocol::reason::{StepError, StepReason};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+
+use legion_protocol::env;
+use legion_protocol::reason::{StepError, StepReason};
+
+use crate::error::Result;
+use crate::paths;
 
 /// The values that were read, but for those that are no secrets.
 static READ: Mutex<Vec<String>> = Mutex::new(Vec::new());

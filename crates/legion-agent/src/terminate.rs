@@ -1,15 +1,17 @@
 //! Handling of TERM and INT.
 //!
 //! TERM arrives when the pod is deleted or its node shuts down. A process with PID 1 ignores it unless it handles it. A
-//! separate thread waits for the signal, so that no other code has to be interruptible. The thread sets a flag that long
-//! loops check, and ends the process if they do not react in time.
+//! separate thread waits for the signal, so that no other code has to be interruptible. The thread sets a flag that
+//! long loops check, and ends the process if they do not react in time.
 
-use crate::error::Result;
-use crate::report;
-use legion_protocol::reason::{StepError, StepReason};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use legion_protocol::reason::{StepError, StepReason};
+
+use crate::error::Result;
+use crate::report;
 
 static ABANDON: AtomicBool = AtomicBool::new(false);
 static MAY_STOP_IMMEDIATELY: AtomicBool = AtomicBool::new(true);

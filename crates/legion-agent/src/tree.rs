@@ -1,16 +1,18 @@
 //! Trees of files: listing them in one order, bounded, and copying them in.
 
-use crate::confined::{ConfinedDir, shown};
-use crate::error::carried;
-use crate::error::{Result, node_fault};
-use legion_protocol::digest;
-use legion_protocol::reason::{StepError, StepReason};
-use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use legion_protocol::digest;
+use legion_protocol::reason::{StepError, StepReason};
+use sha2::{Digest as _, Sha256};
+
+use crate::confined::{ConfinedDir, shown};
+use crate::error::carried;
+use crate::error::{Result, node_fault};
 
 /// Deepest directory that is entered.
 pub(crate) const MAX_DEPTH: usize = 64;

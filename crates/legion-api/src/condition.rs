@@ -43,8 +43,8 @@ impl Truth {
 /// Longest message of a condition, in bytes. A longer message is cut at a character boundary and ends with `…`.
 pub const MESSAGE_MAX: usize = 1024;
 
-/// Builds a condition. `now` is used only when the status differs from the status in `previous`: the API conventions require
-/// that the transition time changes with the status only.
+/// Builds a condition. `now` is used only when the status differs from the status in `previous`: the API conventions
+/// require that the transition time changes with the status only.
 #[must_use]
 pub fn condition(
     previous: &[Condition],

@@ -10,8 +10,8 @@ use crate::names::ObjectName;
 /// Annotation of the default output of a namespace. It works like the annotation of a default StorageClass.
 pub const DEFAULT_OUTPUT_ANNOTATION: &str = "legion-platform.org/default-output";
 
-/// The location of sources, data or outputs, and the Secret with the credentials. The operator never reads the Secret. Only
-/// the step of a pod that needs the Secret mounts it.
+/// The location of sources, data or outputs, and the Secret with the credentials. The operator never reads the Secret.
+/// Only the step of a pod that needs the Secret mounts it.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "legion-platform.org",
@@ -78,8 +78,9 @@ pub struct ConnectionSpec {
     #[schemars(length(min = 1, max = 1024))]
     pub uri: String,
 
-    /// The Secret with the credentials, in the same namespace. Keys: git `ssh-privatekey`, `known_hosts`, `username`, `password`;
-    /// s3 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`; http `username`, `password` or `token`.
+    /// The Secret with the credentials, in the same namespace. Keys: git `ssh-privatekey`, `known_hosts`, `username`,
+    /// `password`; s3 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`; http `username`, `password` or
+    /// `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 
@@ -98,7 +99,8 @@ pub struct ConnectionSpec {
     #[schemars(length(min = 1, max = 255), regex(pattern = "^[A-Za-z0-9_@/.+][A-Za-z0-9_@/.+#-]*$"))]
     pub reference: Option<String>,
 
-    /// Host keys of an ssh server, in the format of OpenSSH's known_hosts. They are used when the Secret has no `known_hosts`.
+    /// Host keys of an ssh server, in the format of OpenSSH's known_hosts. They are used when the Secret has no
+    /// `known_hosts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
     pub known_hosts: Option<String>,

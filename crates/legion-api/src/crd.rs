@@ -1,7 +1,7 @@
 //! The CRDs as they are installed: the derived CRDs, refined for the API server.
 //!
-//! A derived CRD has `nullable` on every optional field, and server-side apply would then own nulls. It also has formats
-//! that Kubernetes does not know, atomic condition lists and long texts of embedded Kubernetes types.
+//! A derived CRD has `nullable` on every optional field, and server-side apply would then own nulls. It also has
+//! formats that Kubernetes does not know, atomic condition lists and long texts of embedded Kubernetes types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::{CustomResourceExt as _, Resource as _};
@@ -58,9 +58,9 @@ fn refine(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     serde_json::from_value(value).expect("a refined CRD is a CRD")
 }
 
-/// Makes the parts of a status atomic, so that the API server tracks their owner as a whole and not by field. The operator
-/// writes all of them. This removes two fifths of the managed fields of a finished training. Managed fields cost the API
-/// server time at every write, and every client at every list.
+/// Makes the parts of a status atomic, so that the API server tracks their owner as a whole and not by field. The
+/// operator writes all of them. This removes two fifths of the managed fields of a finished training. Managed fields
+/// cost the API server time at every write, and every client at every list.
 fn own_as_wholes(status: &mut Value) {
     let parts = status["properties"].as_object_mut().into_iter().flatten();
     for (_, part) in parts.filter(|(_, part)| part["type"] == "object") {
@@ -118,8 +118,8 @@ fn brief(text: &str, foreign: bool) -> String {
     }
 }
 
-/// The quantities that pods accept, except negative ones. Without this pattern a wrong quantity would be refused only when
-/// the pod is created.
+/// The quantities that pods accept, except negative ones. Without this pattern a wrong quantity would be refused only
+/// when the pod is created.
 const QUANTITY: &str = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
 
 /// Adds bounds that embedded Kubernetes types lack. CEL's cost estimate needs them, and so do users of quantities.

@@ -1,7 +1,7 @@
 //! Typed names. A string is checked once, and different kinds of names cannot be confused.
 //!
-//! Parsing ([`std::str::FromStr`]), deserialization and the CRD's schema use the same pattern and length. A name that the
-//! API server accepted therefore always parses.
+//! Parsing ([`std::str::FromStr`]), deserialization and the CRD's schema use the same pattern and length. A name that
+//! the API server accepted therefore always parses.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -134,8 +134,8 @@ typed_name!(
     "lowercase letters, digits, '-' and '.', starting and ending with a letter or digit, at most 253 characters"
 );
 
-/// Longest name of a `ModelTraining`. A pod's name `<name>-<run id: 8>-<attempt: up to 5>` must be a DNS label of at most 63
-/// characters.
+/// Longest name of a `ModelTraining`. A pod's name `<name>-<run id: 8>-<attempt: up to 5>` must be a DNS label of at
+/// most 63 characters.
 pub const TRAINING_NAME_MAX: usize = 40;
 
 #[cfg(test)]

@@ -48,7 +48,8 @@ macro_rules! reasons {
                 lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
             }
 
-            /// Returns what a user can do when the message has nothing more specific. It is empty when there is nothing to do.
+            /// Returns what a user can do when the message has nothing more specific. It is empty when there is nothing
+            /// to do.
             #[must_use]
             pub const fn remedy(self) -> &'static str {
                 match self { $(Self::$name => $remedy,)+ }
@@ -94,8 +95,8 @@ reasons! {
     LocalConnectionNotAllowed: Waiting, "use a Connection of type s3 or pvc on a cluster";
     /// The ConfigMap with the source does not exist, or lacks a key.
     SourceNotFound: Waiting, "create the ConfigMap in the namespace of the training";
-    /// The Secret of a connection, or a key of it, does not exist. Attempts follow with back-off, because the operator itself
-    /// may not read Secrets.
+    /// The Secret of a connection, or a key of it, does not exist. Attempts follow with back-off, because the operator
+    /// itself may not read Secrets.
     SecretMissing: Waiting, "create the Secret with the key that the message names";
     /// The training names no output and the namespace has no default output.
     DefaultOutputMissing: Waiting, "set spec.output, or annotate one Connection of the namespace with legion-platform.org/default-output: \"true\" (see examples/default-output/pvc.yaml)";
@@ -109,7 +110,8 @@ reasons! {
     VolumeNotMounted: Waiting, "make the volume or claim available, or change the field; the pod's events have details";
     /// A container cannot be created as configured.
     ContainerNotCreated: Waiting, "see the pod's events for the refused setting";
-    /// A ResourceQuota of the namespace refuses the pod. Legion tries again on a timer, and when a pod of the namespace ends.
+    /// A ResourceQuota of the namespace refuses the pod. Legion tries again on a timer, and when a pod of the namespace
+    /// ends.
     QuotaExceeded: Waiting, "raise the ResourceQuota, lower spec.resources, or wait for other pods to end";
     /// Admission refuses the pod.
     AdmissionRefused: Waiting, "change what the message names: Pod Security, a policy or a webhook refuses the pod";

@@ -66,8 +66,8 @@ pub struct ToolchainIntegrationSpec {
     #[schemars(length(min = 1, max = 1024), regex(pattern = "^[^\\s]+$"))]
     pub image: String,
 
-    /// Command of the tool: one argument per list item, never a shell line. It is required, because the entrypoint of an
-    /// image is unknown until the image is pulled.
+    /// Command of the tool: one argument per list item, never a shell line. It is required, because the entrypoint of
+    /// an image is unknown until the image is pulled.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 4096)))]
     pub command: Vec<String>,
 
@@ -92,8 +92,8 @@ pub struct ToolchainIntegrationSpec {
     )]
     pub env: Vec<EnvVar>,
 
-    /// JSON Schema (draft 2020-12) of the tool's settings. Trainings set them in `spec.arguments`, and Legion adds the defaults.
-    /// Without a schema, a training must not set arguments.
+    /// JSON Schema (draft 2020-12) of the tool's settings. Trainings set them in `spec.arguments`, and Legion adds the
+    /// defaults. Without a schema, a training must not set arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<JsonObject>,
 

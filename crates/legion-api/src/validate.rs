@@ -1,7 +1,7 @@
 //! Validation without a cluster. It uses the same CRDs as the API server and gives the same results.
 //!
-//! The structure is checked with the CRD's schema ([`structure`]). CEL rules are checked with `kube`'s evaluator. A table
-//! test compares the results with the embedded API server.
+//! The structure is checked with the CRD's schema ([`structure`]). CEL rules are checked with `kube`'s evaluator. A
+//! table test compares the results with the embedded API server.
 
 mod structure;
 
@@ -21,8 +21,8 @@ pub fn with_defaults(object: &Value) -> Value {
     }
 }
 
-/// Returns the problems of an object of one of Legion's kinds. The list is empty when the API server would accept the object
-/// with `fieldValidation=Strict`. `old` is the replaced object: rules about changes need it.
+/// Returns the problems of an object of one of Legion's kinds. The list is empty when the API server would accept the
+/// object with `fieldValidation=Strict`. `old` is the replaced object: rules about changes need it.
 #[must_use]
 pub fn object(object: &Value, old: Option<&Value>) -> Vec<Problem> {
     let schema = match schema_of(object) {

@@ -1,13 +1,15 @@
 //! The control files: lock, start mark and exit record.
 
-use crate::{now, say};
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
 use legion_protocol::WIRE_VERSION;
 use legion_protocol::env::files;
 use legion_protocol::exit::ExitRecord;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
-use std::path::{Path, PathBuf};
+
+use crate::{now, say};
 
 /// The directory of the control files, with the lock held.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! PID 1 of the trainer's container.
 //!
 //! It runs the toolchain's command as an argument vector, never through a shell. It holds a lock while it runs, so that
-//! `publish` notices the end immediately. It forwards signals and reaps every orphan. It passes the output on and keeps a
-//! bounded copy. It enforces the timeout and writes an exit record. It uses no async runtime and no TLS, allocates
+//! `publish` notices the end immediately. It forwards signals and reaps every orphan. It passes the output on and keeps
+//! a bounded copy. It enforces the timeout and writes an exit record. It uses no async runtime and no TLS, allocates
 //! little, and sleeps in one `poll` while there is nothing to do.
 
 mod control;
@@ -12,14 +12,15 @@ mod stream;
 mod supervise;
 mod sys;
 
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
 use control::Control;
 use legion_protocol::exit::{ExitError, ExitRecord};
 use legion_protocol::reason::StepReason;
 use legion_protocol::{WIRE_VERSION, time::rfc3339_millis};
 use settings::Settings;
-use std::ffi::OsString;
-use std::io::Write as _;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Exit code for "the command could not be found, or its working directory".
 const NOT_FOUND: u8 = 127;

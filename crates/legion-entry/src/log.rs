@@ -1,9 +1,10 @@
 //! Writing the bounded copy of the output; the layout is that of [`legion_protocol::log`].
 
-use legion_protocol::log::{HEAD, TAIL, TAIL_OLD, marker};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+use legion_protocol::log::{HEAD, TAIL, TAIL_OLD, marker};
 
 /// The bounded copy of the output.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
 //! What the environment and the command line say.
 
-use legion_protocol::{env, log};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use legion_protocol::{env, log};
 
 /// Time between TERM and KILL when none is given.
 const DEFAULT_GRACE: Duration = Duration::from_secs(60);

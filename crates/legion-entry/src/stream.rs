@@ -1,9 +1,10 @@
 //! One output stream of the command on its way to the container's own.
 
-use rustix::event::{PollFd, PollFlags};
-use rustix::io::Errno;
 use std::io::{PipeReader, Stderr, Stdout};
 use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 
 /// Bytes of one read: the usual capacity of a pipe.
 const CHUNK: usize = 64 * 1024;

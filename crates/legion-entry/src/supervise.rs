@@ -1,20 +1,22 @@
 //! Running the command, in one loop that waits for signals, output and deadlines together.
 
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use legion_protocol::exit::ExitError;
+use legion_protocol::reason::StepReason;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
 use crate::control::Control;
 use crate::log::BoundedLog;
 use crate::settings::Settings;
 use crate::stream::{Stream, Target};
 use crate::sys::{self, Ended, Reaped, Signals};
 use crate::{not_started, say};
-use legion_protocol::exit::ExitError;
-use legion_protocol::reason::StepReason;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use std::io::ErrorKind;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
 
 /// Time between TERM and KILL for what the command left behind.
 const STRAY_GRACE: Duration = Duration::from_secs(1);

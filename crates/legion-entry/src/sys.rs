@@ -1,12 +1,13 @@
 //! The few system calls that neither the standard library nor rustix wraps safely.
 
-use rustix::process::{Pid, Signal};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+
+use rustix::process::{Pid, Signal};
 
 /// Signals that are passed on to the command, and SIGCHLD.
 const HANDLED: [libc::c_int; 7] = [

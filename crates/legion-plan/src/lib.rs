@@ -1,7 +1,8 @@
 //! World to plan: every decision of the operator, and the builder of every child object.
 //!
-//! This crate is pure: no client, no clock, no environment, no file system, no randomness. The driver of `legion-operator`
-//! reconciles a resource in five steps. The three steps `decide`, `settle` and `requeue` are in this crate:
+//! This crate is pure: no client, no clock, no environment, no file system, no randomness. The driver of
+//! `legion-operator` reconciles a resource in five steps. The three steps `decide`, `settle` and `requeue` are in this
+//! crate:
 //!
 //! ```text
 //! observe -> World                            what the watches show; absence is data, never an error

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 /// A decision about one resource: what to read, what to do, what to report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan<S> {
-    /// What must be read before a decision is possible. While this is not empty, everything else is empty. The caller reads,
-    /// puts the answers into the World and decides again.
+    /// What must be read before a decision is possible. While this is not empty, everything else is empty. The caller
+    /// reads, puts the answers into the World and decides again.
     pub needs: Vec<Need>,
     /// What to do, in this order. The caller stops at the first action without success.
     pub actions: Vec<Action>,
@@ -118,8 +118,8 @@ pub enum Need {
         /// Its uid.
         uid: String,
     },
-    /// A live GET of a pod that the watch no longer shows, because losing a label looks like a deletion. The answer belongs
-    /// in `World::probed`.
+    /// A live GET of a pod that the watch no longer shows, because losing a label looks like a deletion. The answer
+    /// belongs in `World::probed`.
     Pod {
         /// Its name.
         name: String,
@@ -153,8 +153,8 @@ pub enum Action {
 pub enum Write {
     /// Immediately.
     Now,
-    /// Not before this time, unless an action is refused. The state is expected to pass soon and is not worth a write. The
-    /// plan's `requeue_at` is not later.
+    /// Not before this time, unless an action is refused. The state is expected to pass soon and is not worth a write.
+    /// The plan's `requeue_at` is not later.
     NotBefore(Timestamp),
 }
 
@@ -189,8 +189,8 @@ pub enum StepResult {
     NameTaken,
     /// The API server refused, and will refuse until something changes: 403, 400, 422, 404 of the namespace.
     Refused(ApiError),
-    /// It failed repeatedly for a reason that should pass (429, 5xx, timeouts, lost connections). The driver keeps trying.
-    /// One or two failures do not appear here.
+    /// It failed repeatedly for a reason that should pass (429, 5xx, timeouts, lost connections). The driver keeps
+    /// trying. One or two failures do not appear here.
     Failed(ApiError),
 }
 
@@ -205,8 +205,8 @@ pub struct ApiError {
     pub message: String,
 }
 
-/// A status write: a JSON merge patch for the `status` subresource. It contains the resourceVersion that it was computed
-/// from. A patch of an outdated status is therefore refused.
+/// A status write: a JSON merge patch for the `status` subresource. It contains the resourceVersion that it was
+/// computed from. A patch of an outdated status is therefore refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusPatch {
     /// The body of the patch.
@@ -237,8 +237,8 @@ pub(crate) fn status_patch<S: Serialize + PartialEq>(
     })
 }
 
-/// Times that follow from a decision, and the resourceVersion of a source with the same content. A difference in these alone
-/// is not worth a write.
+/// Times that follow from a decision, and the resourceVersion of a source with the same content. A difference in these
+/// alone is not worth a write.
 const IGNORED: [&str; 6] = [
     "sourceVersion",
     "lastTransitionTime",
@@ -264,8 +264,8 @@ fn equal_ignoring_time(old: &Value, new: &Value) -> bool {
     }
 }
 
-/// Returns the JSON merge patch (RFC 7396) from `old` to `new`. Keys of a newer operator that this one does not know are in
-/// neither, and stay as they are.
+/// Returns the JSON merge patch (RFC 7396) from `old` to `new`. Keys of a newer operator that this one does not know
+/// are in neither, and stay as they are.
 fn merge_diff(old: &Value, new: &Value) -> Value {
     let (Value::Object(old), Value::Object(new)) = (old, new) else {
         return new.clone();

@@ -29,7 +29,8 @@ pub fn is_digest(text: &str) -> bool {
 }
 
 /// Digest of a set of files: SHA-256 over, for each path in byte order, the path and the content, each preceded by its
-/// length as a big-endian 64-bit number. Two different sets cannot collide by shifting bytes between names and contents.
+/// length as a big-endian 64-bit number. Two different sets cannot collide by shifting bytes between names and
+/// contents.
 pub fn of_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
     let mut files: Vec<_> = files.into_iter().collect();
     files.sort_unstable();

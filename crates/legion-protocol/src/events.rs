@@ -1,9 +1,10 @@
 //! The event stream of a toolchain: one JSON object a line, written as things happen.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 
 /// Longest name of a metric, parameter or tag, in bytes.
 pub const MAX_NAME: usize = 250;
@@ -351,8 +352,9 @@ fn quote_bare_tokens(line: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn metric(line: &str) -> MetricPoint {
         match ToolEvent::parse(line.as_bytes()) {

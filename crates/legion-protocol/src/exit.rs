@@ -1,8 +1,9 @@
 //! How the trainer's command ended, as its PID 1 saw it.
 
-use crate::{reason::StepReason, text, time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::{reason::StepReason, text, time};
 
 /// Longest message of an [`ExitError`], in bytes.
 pub const MAX_MESSAGE: usize = 512;

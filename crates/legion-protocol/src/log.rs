@@ -1,9 +1,9 @@
 //! The bounded copy of the command's output, as files in `$LEGION_RUN`.
 //!
 //! While the command runs, its output goes to [`HEAD`] until that file holds half of the limit. Later output goes to
-//! [`TAIL`]. When [`TAIL`] holds a quarter of the limit, it is renamed to [`TAIL_OLD`]. So the first half and at least the
-//! last quarter are always on disk, even if the kernel kills all processes. `legion-entry` joins the files at its end.
-//! `publish` does that if `legion-entry` was killed.
+//! [`TAIL`]. When [`TAIL`] holds a quarter of the limit, it is renamed to [`TAIL_OLD`]. So the first half and at least
+//! the last quarter are always on disk, even if the kernel kills all processes. `legion-entry` joins the files at its
+//! end. `publish` does that if `legion-entry` was killed.
 
 /// The first half of the output; after the end, all that is kept.
 pub const HEAD: &str = crate::env::files::LOG;

@@ -107,7 +107,8 @@ reasons! {
     CommandNotStarted, Transient, "see the message";
     /// The step was stopped before it was complete.
     Interrupted, Transient, "no action is needed: Legion retries the attempt";
-    /// The pod does not have the form that the agent expects. This is a defect of Legion, or of a program that changed the pod.
+    /// The pod does not have the form that the agent expects. This is a defect of Legion, or of a program that changed
+    /// the pod.
     TaskInvalid, User, "check that operator and agent have the same version, and that no admission webhook changed the pod";
     /// A program that the agent needs is missing: git, or ssh for repositories with an ssh address.
     ProgramMissing, User, "install git and an ssh client in the agent's image (with legionctl local: on this machine)";
@@ -173,8 +174,9 @@ impl StepError {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::collections::BTreeSet;
+
+    use super::*;
 
     #[test]
     fn every_reason_has_a_remedy_and_reads_as_it_is_written() {

@@ -1,9 +1,11 @@
 //! The result document: what a toolchain says at its end.
 
-use crate::text::bounded;
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+
+use crate::text::bounded;
 
 /// Largest result document, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;

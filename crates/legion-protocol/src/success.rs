@@ -1,8 +1,9 @@
 //! The success record: the proof, outside the pod, that a run has published its result.
 
-use crate::message::{PublishHead, PublishTail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::message::{PublishHead, PublishTail};
 
 /// Largest success record, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;

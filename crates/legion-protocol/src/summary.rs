@@ -1,11 +1,13 @@
 //! From an event stream to what status shows: the last value of every metric, parameters, tags, notices.
 
+use std::collections::HashMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::events::{EventError, MAX_LINE, MessageLevel, MetricPoint, Pair, ToolEvent, value_text};
 use crate::result::{MAX_NOTICES, WireNotice};
 use crate::text::bounded;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 
 /// Most metrics in status.
 pub const MAX_METRICS: usize = 64;

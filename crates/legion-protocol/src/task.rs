@@ -3,9 +3,10 @@
 //! A task names things relative to directories that the agent learns from its environment; it holds no path of a node
 //! and no secret, only the names of Secrets, so that an error can name them.
 
-use crate::training::{SourceKind, TrainingDocument, WireModel, WireObjective};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::training::{SourceKind, TrainingDocument, WireModel, WireObjective};
 
 /// Bytes that the kubelet divides among the termination messages of a pod's containers.
 pub const MESSAGE_BYTES_PER_POD: usize = 12 * 1024;

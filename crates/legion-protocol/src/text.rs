@@ -23,8 +23,9 @@ pub fn bounded(text: &str, limit: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn cuts_at_a_character() {

@@ -1,8 +1,9 @@
 //! The training document: everything a toolchain may know about the run, resolved and free of secrets.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// What the file named by `LEGION_TRAINING` holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -184,8 +184,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Starts fake kubelets for as many nodes as these pods need. A kubelet writes one status after the other: `syncBatch` in
-    /// `pkg/kubelet/status/status_manager.go` of Kubernetes.
+    /// Starts fake kubelets for as many nodes as these pods need. A kubelet writes one status after the other:
+    /// `syncBatch` in `pkg/kubelet/status/status_manager.go` of Kubernetes.
     fn kubelets(&self, namespace: &str, pods: usize) -> FakeKubelet {
         let settings = kubelet::Settings {
             namespace: Some(namespace.to_owned()),
@@ -388,8 +388,9 @@ impl<'a> Bench<'a> {
         self.until_pod_count(namespace, RATED).await?;
         drop(kubelet);
         let requests = log.requests(namespace)?;
-        // The server generates the names of Jobs' pods, and the log does not contain generated names. So objects and pods are paired
-        // by their order. Objects are created every 100 ms. A pod that takes longer makes the figures larger, not smaller.
+        // The server generates the names of Jobs' pods, and the log does not contain generated names. So objects and
+        // pods are paired by their order. Objects are created every 100 ms. A pod that takes longer makes the figures
+        // larger, not smaller.
         let in_order = |resource: &str, at: fn(&Asked) -> Timestamp| -> Vec<Timestamp> {
             let created = requests
                 .iter()
@@ -473,8 +474,8 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Measures the server's time for the operator's lists: the trainings in one piece and, in parallel, the pods in pages. The
-    /// client reads only the token of the next page.
+    /// Measures the server's time for the operator's lists: the trainings in one piece and, in parallel, the pods in
+    /// pages. The client reads only the token of the next page.
     async fn bare_lists(&self, trainings: &str, pods: &str) -> anyhow::Result<f64> {
         #[derive(serde::Deserialize)]
         struct Page {
@@ -632,8 +633,8 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Deletes a collection. The server's limit for a request is a minute, too short for 10,000 pods. So the request is repeated
-    /// for the rest.
+    /// Deletes a collection. The server's limit for a request is a minute, too short for 10,000 pods. So the request is
+    /// repeated for the rest.
     async fn delete_all(&self, collection: &str) -> anyhow::Result<()> {
         let now = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "propagationPolicy": "Background"});
         let body = serde_json::to_vec(&now)?;

@@ -1,5 +1,5 @@
-//! Many concurrent trainings on a real control plane with a fake kubelet, beside the same number of plain Jobs and the raw rate
-//! of creating pods, in one run: `docs/reports/benchmarks.md` says how, and what came out.
+//! Many concurrent trainings on a real control plane with a fake kubelet, beside the same number of plain Jobs and the
+//! raw rate of creating pods, in one run: `docs/reports/benchmarks.md` says how, and what came out.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -95,8 +95,9 @@ fn given_up(cluster: &Cluster) -> anyhow::Result<()> {
         if node.trim() != "Unknown" {
             return Ok(None);
         }
-        // When all nodes are unreachable, Kubernetes assumes that it is cut off itself and evicts no pods ("full disruption").
-        // This cluster has one node, so the test sets the taint. Kubernetes may remove it, so the test sets it repeatedly.
+        // When all nodes are unreachable, Kubernetes assumes that it is cut off itself and evicts no pods ("full
+        // disruption"). This cluster has one node, so the test sets the taint. Kubernetes may remove it, so the test
+        // sets it repeatedly.
         cluster.run(&[
             "taint",
             "node",

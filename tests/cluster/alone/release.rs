@@ -23,8 +23,8 @@ fn untouched(cluster: &Cluster, pod: &Value, done: &Value, after: &str) -> anyho
     Ok(())
 }
 
-/// A setting that changes the pod template, as another version of the operator would. The user id stays, because it owns the
-/// files in the namespace's volume.
+/// A setting that changes the pod template, as another version of the operator would. The user id stays, because it
+/// owns the files in the namespace's volume.
 const OTHER_PODS: [&str; 1] = ["--set=trainings.runAsGroup=70000"];
 
 #[test]

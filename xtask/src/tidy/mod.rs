@@ -1,4 +1,5 @@
-//! The rules of this repository that no compiler and no linter holds, and the figures that `cargo xtask measure` prints.
+//! The rules of this repository that no compiler and no linter holds, and the figures that `cargo xtask measure`
+//! prints.
 //!
 //! The tests in `xtask/tests/it/tidy.rs` call these functions on every file that git tracks.
 

@@ -6,8 +6,8 @@ use super::{TextFile, rust::Source};
 
 /// The modules of one crate: for each module, the modules that its code names.
 ///
-/// A path counts wherever it stands in code, not only in `use`. `pub use` of a module's own children is a façade and does
-/// not count, and neither do tests.
+/// A path counts wherever it stands in code, not only in `use`. `pub use` of a module's own children is a façade and
+/// does not count, and neither do tests.
 #[must_use]
 pub fn graph(files: &[TextFile], crate_directory: &str) -> BTreeMap<String, BTreeSet<String>> {
     let source = format!("{crate_directory}/src/");

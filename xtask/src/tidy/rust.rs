@@ -120,8 +120,8 @@ fn body_end(code: &str, at: usize) -> Option<usize> {
     None
 }
 
-/// Finds `use` declarations out of order. The order is: `std`, then other crates, then `crate`, `super` and `self`, with
-/// a blank line between the blocks.
+/// Finds `use` declarations out of order. The order is: `std`, then other crates, then `crate`, `super` and `self`,
+/// with a blank line between the blocks.
 #[must_use]
 pub fn misplaced_imports(file: &TextFile) -> Vec<Finding> {
     let source = Source::new(&file.text);

@@ -1,12 +1,13 @@
-//! Checks that every Secret of a task is mounted with the keys it needs. The check runs before any transfer, because the
-//! volumes of Secrets are optional and hours may pass before the last one is used.
+//! Checks that every Secret of a task is mounted with the keys it needs. The check runs before any transfer, because
+//! the volumes of Secrets are optional and hours may pass before the last one is used.
+
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::task::{FetchTask, SourceTask, WireStore};
 
 use super::git;
 use crate::error::Result;
 use crate::secrets::Secret;
 use crate::store;
-use legion_protocol::reason::{StepError, StepReason};
-use legion_protocol::task::{FetchTask, SourceTask, WireStore};
 
 /// What is missing, as one error that names every Secret and key; nothing when all are there.
 pub(super) fn missing(task: &FetchTask) -> Result<Option<StepError>> {

@@ -1,5 +1,13 @@
 //! Data bindings: downloaded into `$LEGION_DATA`, and moved below the project where the binding asks for that.
 
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use legion_protocol::message::FetchedData;
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::task::{DataTask, WireStore};
+use legion_protocol::training::WireData;
+
 use super::{http, source};
 use crate::confined::ConfinedDir;
 use crate::error::{Result, node_fault};
@@ -7,12 +15,6 @@ use crate::paths;
 use crate::secrets::Secret;
 use crate::store::s3::{Bucket, Purpose};
 use crate::tree::{self, Limits, TreeSummary};
-use legion_protocol::message::FetchedData;
-use legion_protocol::reason::{StepError, StepReason};
-use legion_protocol::task::{DataTask, WireStore};
-use legion_protocol::training::WireData;
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
 
 /// Brings one binding in.
 pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits) -> Result<(FetchedData, WireData)> {

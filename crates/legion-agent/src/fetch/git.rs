@@ -4,19 +4,21 @@
 //! file system monitors, credential helpers and remote helpers are off; only the transport of the address itself (and
 //! https and ssh for submodules) is allowed; links out of the tree are refused after the checkout.
 
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use legion_protocol::git_address::Transport;
+use legion_protocol::message::FetchedSource;
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::text::bounded;
+use url::Url;
+
 use super::address::{self, authority};
 use super::askpass;
 use crate::error::{Result, node_fault};
 use crate::secrets::{Secret, hide};
 use crate::tree::{self, Limits};
 use crate::{paths, retry};
-use legion_protocol::git_address::Transport;
-use legion_protocol::message::FetchedSource;
-use legion_protocol::reason::{StepError, StepReason};
-use legion_protocol::text::bounded;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use url::Url;
 
 const FIELD: &str = "spec.source.git";
 const REF_FIELD: &str = "spec.source.git.ref";

@@ -1,19 +1,21 @@
 //! Data from web servers.
 
-use crate::error::{Result, node_fault};
-use crate::retry;
-use crate::secrets::{Secret, hide};
-use crate::store::runtime::block_on;
-use crate::tree::{Limits, TreeSummary};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
 use legion_protocol::digest;
 use legion_protocol::reason::{StepError, StepReason};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Client, StatusCode, redirect};
 use sha2::{Digest as _, Sha256};
-use std::io::Write as _;
-use std::path::Path;
-use std::time::Duration;
 use url::Url;
+
+use crate::error::{Result, node_fault};
+use crate::retry;
+use crate::secrets::{Secret, hide};
+use crate::store::runtime::block_on;
+use crate::tree::{Limits, TreeSummary};
 
 const MAX_REDIRECTS: usize = 10;
 

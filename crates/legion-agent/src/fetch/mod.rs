@@ -8,20 +8,22 @@ mod git;
 mod http;
 mod source;
 
-use crate::error::{Result, node_fault};
-use crate::record::{self, Found};
-use crate::store::Output;
-use crate::tree::Limits;
-use crate::{paths, report, terminate};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
 use legion_protocol::WIRE_VERSION;
 use legion_protocol::env::{self, files};
 use legion_protocol::message::{FetchHead, FetchMessage, FetchOutcome, FetchTail};
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::{FetchTask, MESSAGE_BYTES_MAX};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
+
+use crate::error::{Result, node_fault};
+use crate::record::{self, Found};
+use crate::store::Output;
+use crate::tree::Limits;
+use crate::{paths, report, terminate};
 
 /// The program.
 pub(crate) fn main() -> ExitCode {

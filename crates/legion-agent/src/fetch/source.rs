@@ -1,17 +1,19 @@
 //! Fetching the source: git has its own module, all other kinds are here.
 
+use std::path::Path;
+
+use legion_protocol::message::FetchedSource;
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::task::SourceTask;
+use legion_protocol::task::WireStore;
+use legion_protocol::{digest, env};
+
 use super::git::{self, Repository};
 use crate::error::Result;
 use crate::secrets::Secret;
 use crate::store::s3::{Bucket, Purpose};
 use crate::tree::{self, Limits, TreeSummary};
 use crate::{extract, paths, retry};
-use legion_protocol::message::FetchedSource;
-use legion_protocol::reason::{StepError, StepReason};
-use legion_protocol::task::SourceTask;
-use legion_protocol::task::WireStore;
-use legion_protocol::{digest, env};
-use std::path::Path;
 
 /// The slot of the source's secret and volume.
 pub(super) const SLOT: &str = "source";

@@ -1,8 +1,10 @@
 //! Reading what the trainer left in the control directory. The trainer may write there, so every file is hostile.
 
-use crate::confined::{ConfinedDir, OpenRefusal};
-use crate::error::Result;
-use crate::terminate;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use legion_protocol::env::files;
 use legion_protocol::events::{MAX_LINE, ToolEvent};
 use legion_protocol::exit::ExitRecord;
@@ -10,10 +12,10 @@ use legion_protocol::log;
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::result::{self, ResultDocument};
 use legion_protocol::summary::Summarizer;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write};
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::confined::{ConfinedDir, OpenRefusal};
+use crate::error::Result;
+use crate::terminate;
 
 /// Largest exit record, in bytes.
 const MAX_EXIT: u64 = 16 << 10;
@@ -45,8 +47,8 @@ pub(super) fn result(run: &ConfinedDir) -> Result<Option<ResultDocument>> {
     }
 }
 
-/// Reads the event stream: every event goes to `sink` as a line, in the form this version of Legion writes, and into the
-/// summary. The second value is the first line that breaks the protocol; what came before it counts.
+/// Reads the event stream: every event goes to `sink` as a line, in the form this version of Legion writes, and into
+/// the summary. The second value is the first line that breaks the protocol; what came before it counts.
 pub(super) fn events(run: &ConfinedDir, limit: u64, sink: &mut dyn Write) -> Result<(Summarizer, Option<StepError>)> {
     let mut summary = Summarizer::default();
     let violation = |why: String| StepError::new(StepReason::ProtocolViolation, why);

@@ -4,9 +4,10 @@ mod collect;
 mod upload;
 mod wait;
 
-use crate::error::Result;
-use crate::record::{self, Found};
-use crate::{paths, report, retry, terminate};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use legion_protocol::env::files;
 use legion_protocol::exit::ExitRecord;
 use legion_protocol::message::{
@@ -19,9 +20,10 @@ use legion_protocol::summary::Summary;
 use legion_protocol::task::{MESSAGE_BYTES_MAX, PublishTask};
 use legion_protocol::time::rfc3339_millis;
 use legion_protocol::{WIRE_VERSION, env::objects};
-use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::error::Result;
+use crate::record::{self, Found};
+use crate::{paths, report, retry, terminate};
 
 /// The program.
 pub(crate) fn main() -> ExitCode {

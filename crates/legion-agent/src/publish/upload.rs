@@ -1,5 +1,15 @@
 //! From what the trainer left to what is stored.
 
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use legion_protocol::env::{self, objects};
+use legion_protocol::message::{HeadError, PublishMessage, PublishOutcome, WireArtifact, WireStoredFile};
+use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::result::ResultDocument;
+use legion_protocol::task::PublishTask;
+
 use super::collect::{self, Log};
 use super::{EXIT, MODEL, RunRecord, failed, object, repeat, repeated, stored, success_record};
 use crate::confined::ConfinedDir;
@@ -9,14 +19,6 @@ use crate::pack::{PackLimits, Packing};
 use crate::record::{self, Found};
 use crate::store::{Created, Output, StoredObject};
 use crate::{paths, retry};
-use legion_protocol::env::{self, objects};
-use legion_protocol::message::{HeadError, PublishMessage, PublishOutcome, WireArtifact, WireStoredFile};
-use legion_protocol::reason::{StepError, StepReason};
-use legion_protocol::result::ResultDocument;
-use legion_protocol::task::PublishTask;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 /// Judges and stores the run.
 pub(super) fn publish(task: &PublishTask, run: &Path) -> Result<PublishMessage> {

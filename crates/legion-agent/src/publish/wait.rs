@@ -1,15 +1,17 @@
 //! Waiting for the trainer's end: for its start by inotify, for its end by its lock. Neither polls, and neither keeps
 //! anything in memory.
 
-use crate::error::{Result, node_fault};
+use std::mem::MaybeUninit;
+use std::path::Path;
+
 use legion_protocol::env::files;
 use legion_protocol::reason::{StepError, StepReason};
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
-use std::mem::MaybeUninit;
-use std::path::Path;
+
+use crate::error::{Result, node_fault};
 
 /// Waits until the trainer has started. An exit record without a start mark says that its command could not be.
 pub(super) fn for_start(run: &Path) -> Result<()> {
@@ -34,8 +36,8 @@ pub(super) fn for_start(run: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The lock of the trainer's PID 1. `fetch` made it; from its start on the trainer may have put anything in its place, so
-/// that it is opened without following a link or waiting for a FIFO's other end.
+/// The lock of the trainer's PID 1. `fetch` made it; from its start on the trainer may have put anything in its place,
+/// so that it is opened without following a link or waiting for a FIFO's other end.
 pub(super) fn lock(run: &Path) -> Result<OwnedFd> {
     let path = run.join(files::LOCK);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;

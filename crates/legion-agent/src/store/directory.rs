@@ -1,13 +1,15 @@
 //! Results in a directory: complete files only, on disk before they have their name.
 
-use super::{Created, FIELD};
-use crate::error::Result;
-use legion_protocol::reason::{StepError, StepReason};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+
+use legion_protocol::reason::{StepError, StepReason};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::{Created, FIELD};
+use crate::error::Result;
 
 /// A directory for results.
 #[derive(Debug)]

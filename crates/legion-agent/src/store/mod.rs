@@ -4,16 +4,18 @@ pub(crate) mod directory;
 pub(crate) mod runtime;
 pub(crate) mod s3;
 
-use crate::error::Result;
-use crate::paths;
-use crate::secrets::Secret;
+use std::io::Write;
+
 use directory::Directory;
 use legion_protocol::digest;
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::{OutputTask, WireStore};
 use s3::Bucket;
 use sha2::{Digest as _, Sha256};
-use std::io::Write;
+
+use crate::error::Result;
+use crate::paths;
+use crate::secrets::Secret;
 
 /// The slot of the output's secret and volume.
 pub(crate) const SLOT: &str = "output";

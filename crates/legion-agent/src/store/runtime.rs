@@ -1,10 +1,12 @@
 //! The async runtime, made by the first request to a network store and by nothing else.
 
-use crate::error::Result;
-use legion_protocol::reason::{StepError, StepReason};
 use std::future::Future;
 use std::sync::OnceLock;
+
+use legion_protocol::reason::{StepError, StepReason};
 use tokio::runtime::{Builder, Runtime};
+
+use crate::error::Result;
 
 static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
 

@@ -1,10 +1,7 @@
 //! S3-compatible stores.
 
-use super::Created;
-use super::runtime::block_on;
-use crate::error::Result;
-use crate::secrets::{Secret, hide};
-use crate::{tls, tree};
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::StreamExt as _;
 use legion_protocol::reason::{StepError, StepReason};
@@ -15,7 +12,12 @@ use object_store::{
     ClientOptions, Error, GetResult, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions,
     PutPayload, RetryConfig, WriteMultipart,
 };
-use std::time::Duration;
+
+use super::Created;
+use super::runtime::block_on;
+use crate::error::Result;
+use crate::secrets::{Secret, hide};
+use crate::{tls, tree};
 
 /// Size of an upload's parts, unless there would be too many of them.
 const PART: u64 = 8 << 20;

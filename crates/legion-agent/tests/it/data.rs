@@ -1,11 +1,13 @@
 //! Data bindings from volumes and web servers.
 
-use crate::harness::{self, Pod, answer};
+use std::os::unix::fs::symlink;
+use std::sync::mpsc;
+
 use legion_protocol::digest;
 use legion_protocol::reason::StepReason;
 use legion_protocol::task::{DataTask, FetchTask, SourceTask, WireStore};
-use std::os::unix::fs::symlink;
-use std::sync::mpsc;
+
+use crate::harness::{self, Pod, answer};
 
 fn binding(name: &str, store: WireStore, remote: &str, local: &str) -> DataTask {
     DataTask {

@@ -1,10 +1,12 @@
 //! Sources in real git repositories, over files and over a real ssh server.
 
-use crate::harness::{Pod, fixture, server_packages, sh};
-use legion_protocol::reason::StepReason;
-use legion_protocol::task::SourceTask;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+
+use legion_protocol::reason::StepReason;
+use legion_protocol::task::SourceTask;
+
+use crate::harness::{Pod, fixture, server_packages, sh};
 
 pub fn source(uri: &str, reference: &str) -> SourceTask {
     SourceTask::Git {

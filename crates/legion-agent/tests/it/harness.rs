@@ -1,5 +1,12 @@
 //! A pod's directories and the agent's two steps in them.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, OnceLock, mpsc};
+
 use legion_protocol::env::files;
 use legion_protocol::exit::ExitRecord;
 use legion_protocol::message::*;
@@ -7,12 +14,6 @@ use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::*;
 use legion_protocol::training::{TrainingDocument, WireGoal, WireModel, WireObjective};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, OnceLock, mpsc};
 use tempfile::TempDir;
 
 pub const UID: &str = "6f1a";

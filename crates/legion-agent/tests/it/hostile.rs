@@ -1,13 +1,15 @@
 //! What a trainer may leave that `publish`, which holds credentials, must not fall for.
 
-use crate::harness::{Pod, exit_code};
-use crate::publish::good;
-use legion_protocol::message::PublishOutcome;
-use legion_protocol::reason::StepReason;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
+
+use legion_protocol::message::PublishOutcome;
+use legion_protocol::reason::StepReason;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::harness::{Pod, exit_code};
+use crate::publish::good;
 
 const SECRET: &str = "AKIA-the-credential";
 

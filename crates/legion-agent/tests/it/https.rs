@@ -1,13 +1,15 @@
 //! Sources over https: git's own HTTP backend behind real TLS, with a certificate that only the test's authority signs.
 
-use crate::git::{AS, repository, source};
-use crate::harness::{Fetched, Pod, fixture, sh};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
 use legion_protocol::message::FetchMessage;
 use legion_protocol::reason::StepReason;
 use legion_protocol::task::{DataTask, FetchTask, SourceTask, WireStore};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+
+use crate::git::{AS, repository, source};
+use crate::harness::{Fetched, Pod, fixture, sh};
 
 /// A server of the pod's repository `origin`, by its address; it ends with this value.
 struct Server {
@@ -52,7 +54,8 @@ impl Server {
     }
 }
 
-/// A pod with a repository, an authority in `authority.pem`, and a certificate of it for `localhost`. Gives the commits.
+/// A pod with a repository, an authority in `authority.pem`, and a certificate of it for `localhost`. Gives the
+/// commits.
 fn pod() -> (Pod, String, String) {
     let pod = Pod::new();
     let (_, first, second) = repository(&pod);

@@ -1,14 +1,16 @@
 //! Publishing to a directory: what is stored, what is said, and what waiting costs.
 
-use crate::harness::{Pod, exit_code};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
 use legion_protocol::digest;
 use legion_protocol::exit::ExitRecord;
 use legion_protocol::message::PublishOutcome;
 use legion_protocol::reason::{StepClass, StepReason};
 use legion_protocol::success::SuccessRecord;
 use legion_protocol::task::{SourceTask, WireStore};
-use std::process::Command;
-use std::time::{Duration, Instant};
+
+use crate::harness::{Pod, exit_code};
 
 const EVENTS: &str = r#"{"type":"param","name":"c","value":"0.5"}
 {"type":"metric","name":"val_accuracy","value":0.9166666666666666,"step":0,"timestamp":1795453297000}
@@ -317,8 +319,8 @@ fn waiting_costs_little_and_ends_at_once() {
     };
     let (resident, own) = (kib("VmRSS:"), kib("RssAnon:"));
     println!("publish while it waits: {resident} KiB resident, {own} KiB of them its own");
-    // Most of it is pages of the program's own code, and an unoptimised program has twice as many: with --release 4.3 MiB
-    // were measured where this build has 8.8. What it allocated is the same, and is what would grow first.
+    // Most of it is pages of the program's own code, and an unoptimised program has twice as many: with --release 4.3
+    // MiB were measured where this build has 8.8. What it allocated is the same, and is what would grow first.
     let limit = if cfg!(debug_assertions) { 12 } else { 8 };
     assert!(resident < limit * 1024, "{resident} KiB");
     assert!(own < 1536, "{own} KiB of its own");

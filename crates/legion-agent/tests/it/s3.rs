@@ -1,7 +1,5 @@
 //! An S3-compatible server as source, data and output; and what such servers answer when something is wrong.
 
-use crate::harness::{Pod, answer, exit_code, s3_endpoint, serve};
-use crate::publish::good;
 use legion_protocol::digest;
 use legion_protocol::message::PublishOutcome;
 use legion_protocol::reason::StepReason;
@@ -9,6 +7,9 @@ use legion_protocol::task::{DataTask, FetchTask, SourceTask, WireStore};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt as _, PutPayload};
+
+use crate::harness::{Pod, answer, exit_code, s3_endpoint, serve};
+use crate::publish::good;
 
 /// A pod whose output, source and data lie below a prefix of the test's own.
 struct Remote {

@@ -1,12 +1,14 @@
 //! Sources from ConfigMaps and volumes, and what every fetch does.
 
-use crate::harness::Pod;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::Instant;
+
 use legion_protocol::digest;
 use legion_protocol::message::FetchOutcome;
 use legion_protocol::reason::StepReason;
 use legion_protocol::task::{SourceTask, WireStore};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::time::Instant;
+
+use crate::harness::Pod;
 
 const FILES: [(&str, &[u8]); 2] = [("MLproject", b"name: wine\n"), ("src/train.py", b"print('hi')\n")];
 

@@ -62,7 +62,8 @@ pub struct GitSource {
 pub struct ConfigMapSource {
     /// Name of the ConfigMap.
     pub name: ObjectName,
-    /// Keys and their files. Without this list, every key becomes a file with the name of the key. A key cannot contain "/".
+    /// Keys and their files. Without this list, every key becomes a file with the name of the key. A key cannot contain
+    /// "/".
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     pub items: Vec<ConfigMapItem>,

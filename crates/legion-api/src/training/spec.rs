@@ -345,8 +345,8 @@ pub struct DataBinding {
 pub struct Output {
     /// A Connection of type s3, pvc or local.
     pub connection: ConnectionName,
-    /// Path below the connection's URI. Placeholders: {namespace} {training} {model} {version} {runId}. {runId} is required,
-    /// so that no run overwrites another run's artifact.
+    /// Path below the connection's URI. Placeholders: {namespace} {training} {model} {version} {runId}. {runId} is
+    /// required, so that no run overwrites another run's artifact.
     #[serde(default = "default_path_template")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(

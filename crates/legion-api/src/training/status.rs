@@ -117,8 +117,8 @@ pub struct OutputFacts {
 pub struct Metric {
     /// Name of the metric.
     pub name: String,
-    /// The last value: a decimal number, `NaN`, `Infinity` or `-Infinity`. It is text, because JSON numbers have no NaN and
-    /// no infinity.
+    /// The last value: a decimal number, `NaN`, `Infinity` or `-Infinity`. It is text, because JSON numbers have no NaN
+    /// and no infinity.
     pub value: String,
     /// Step of the last value.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -152,7 +152,8 @@ fn every_rule_refuses_a_case() {
     let unbroken: Vec<_> = rules
         .iter()
         .filter(|(kind, path, message)| {
-            // An error names `ModelTraining.spec.data[].localPath` as `spec.data[0].localPath`, or by the rule's field path.
+            // An error names `ModelTraining.spec.data[].localPath` as `spec.data[0].localPath`, or by the rule's field
+            // path.
             let field = path
                 .trim_start_matches(kind.as_str())
                 .trim_start_matches('.')

@@ -1,13 +1,14 @@
 //! Starting `legion-entry` in a directory of its own and waiting for what it does.
 
-use legion_protocol::exit::ExitRecord;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+
+use legion_protocol::exit::ExitRecord;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 /// A call of `legion-entry`, not yet made.

@@ -4,9 +4,10 @@
 
 mod harness;
 
+use std::time::{Duration, Instant};
+
 use harness::{Entry, Run, sh};
 use legion_protocol::reason::StepReason;
-use std::time::{Duration, Instant};
 
 #[test]
 fn the_commands_exit_code_is_ours() {

@@ -51,8 +51,8 @@ impl Attempt<'_> {
             .clamp(1, i32::MAX.into())
     }
 
-    /// Returns a hash over the configuration of the pod: `fields` of the spec, the pinned `inputs` and the agent's image.
-    /// A pod that cannot start is recreated when this hash has changed.
+    /// Returns a hash over the configuration of the pod: `fields` of the spec, the pinned `inputs` and the agent's
+    /// image. A pod that cannot start is recreated when this hash has changed.
     pub(crate) fn shape(&self, fields: &Value, inputs: &str) -> String {
         let parts = [&hash::canonical(fields), inputs, &self.settings.agent_image];
         format!("{:016x}", hash::short("legion-shape/1", &parts))

@@ -85,8 +85,8 @@ impl<'a> Containers<'a> {
     /// Returns whether none of the pod's containers runs, or ever will.
     ///
     /// A kubelet first reports the ends of all containers. It reports the last phase only after it has cleaned up (its
-    /// status manager's `mergePodStatus`). A pod in phase `Running` may therefore have no running container. The kubelet
-    /// ends native sidecars on its own.
+    /// status manager's `mergePodStatus`). A pod in phase `Running` may therefore have no running container. The
+    /// kubelet ends native sidecars on its own.
     pub(crate) fn has_stopped(&self) -> bool {
         let containers = self
             .pod

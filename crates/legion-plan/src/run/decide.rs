@@ -2,8 +2,8 @@
 //!
 //! An attempt has three states, and observation alone distinguishes them:
 //! *claimed* (`run.attempt` names it, `run.podUid` is empty), *seen* (`run.podUid` is the pod's) and *ended* (the next
-//! attempt is claimed, or the run has a result). Attempt 1 needs no claim: its name follows from the run. One pass either
-//! claims or creates, never both. A claim is therefore stored before its pod can exist.
+//! attempt is claimed, or the run has a result). Attempt 1 needs no claim: its name follows from the run. One pass
+//! either claims or creates, never both. A claim is therefore stored before its pod can exist.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -30,9 +30,9 @@ use crate::{
     plan::{Action, EventNote, Need, Note, Plan, Write},
 };
 
-/// How long a container that Legion did not create may outlive the run. The time is long enough for a container that ends
-/// on its own after the others. It is also long enough for a kubelet that reports the end of the main container after the
-/// end of `publish`.
+/// How long a container that Legion did not create may outlive the run. The time is long enough for a container that
+/// ends on its own after the others. It is also long enough for a kubelet that reports the end of the main container
+/// after the end of `publish`.
 const LINGER: SignedDuration = SignedDuration::from_secs(5);
 
 /// A decision about a run, in the making.
@@ -205,8 +205,8 @@ impl<'a> RunDecision<'a> {
         self.run.not_before = None;
     }
 
-    /// Decides about an attempt with a pod that has not ended. `shape` is the hash of the pod's configuration if it were
-    /// created now, where that can be said.
+    /// Decides about an attempt with a pod that has not ended. `shape` is the hash of the pod's configuration if it
+    /// were created now, where that can be said.
     pub(crate) fn with_activity(
         &mut self,
         pod: &Containers<'_>,
@@ -455,8 +455,8 @@ impl<'a> RunDecision<'a> {
             state.reason,
             Reason::PodCreated | Reason::Starting | Reason::Fetching | Reason::Publishing | Reason::Unschedulable
         );
-        // Some reports must not wait. A status that names this generation must not describe the run before. A change that
-        // starts no run is reported immediately, because nothing shows how long it has waited for its report.
+        // Some reports must not wait. A status that names this generation must not describe the run before. A change
+        // that starts no run is reported immediately, because nothing shows how long it has waited for its report.
         let observed = self.object.observed_generation == Some(self.object.generation);
         let misleads = self.new == observed;
         // The first report of a run waits for one such state only, however quickly they follow each other.

@@ -75,8 +75,8 @@ impl<'a> EndEvidence<'a> {
         self.main.is_none() && self.record().is_some_and(|record| record.exit_code != Some(0))
     }
 
-    /// Returns the first class that matches. The order matters: earlier evidence explains later evidence. A pod that has
-    /// reached its own deadline, for example, has containers that were ended by a signal.
+    /// Returns the first class that matches. The order matters: earlier evidence explains later evidence. A pod that
+    /// has reached its own deadline, for example, has containers that were ended by a signal.
     fn classify(&self) -> AttemptEnd {
         self.success()
             .or_else(|| self.own_deadline())
@@ -333,8 +333,8 @@ impl<'a> EndEvidence<'a> {
             return Some(step_failure(FETCH, report.and_then(|report| report.error()), end));
         }
         let publish = self.publish?;
-        // A main container that failed without a record is classified by its own exit code, unless `publish` reported an
-        // error.
+        // A main container that failed without a record is classified by its own exit code, unless `publish` reported
+        // an error.
         let error = self.report.as_ref().and_then(|report| report.error());
         if error.is_none() && self.main.is_some_and(|end| end.exit_code != 0) {
             return None;

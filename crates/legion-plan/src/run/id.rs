@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::hash;
 
-/// Version of the hash, and part of its input. An id is computed once and then kept in the status. If the list of fields
-/// ever changes, ids of the old version therefore stay valid.
+/// Version of the hash, and part of its input. An id is computed once and then kept in the status. If the list of
+/// fields ever changes, ids of the old version therefore stay valid.
 const VERSION: &str = "legion-run/1";
 
 /// Returns the id of run number `sequence` of an object: eight hexadecimal digits. `work` is the part of the spec that

@@ -8,8 +8,8 @@ use k8s_openapi::{
 };
 use legion_api::resources::Resources;
 
-/// Mount paths of the volumes. Processes learn them from environment variables only. A node without mount namespaces may
-/// therefore use other paths.
+/// Mount paths of the volumes. Processes learn them from environment variables only. A node without mount namespaces
+/// may therefore use other paths.
 pub(crate) mod at {
     pub(crate) const BIN: &str = "/legion/bin";
     pub(crate) const RUN: &str = "/legion/run";

@@ -156,8 +156,8 @@ fn source(world: &World, run: Option<&RunStatus>) -> Result<SourceVersion, Unava
     }
 }
 
-/// Returns the status at the start of a new run. Of the previous run it keeps the history entry and the artifact, because
-/// the status shows the last successful artifact.
+/// Returns the status at the start of a new run. Of the previous run it keeps the history entry and the artifact,
+/// because the status shows the last successful artifact.
 pub(super) fn begin(old: &ModelTrainingStatus) -> ModelTrainingStatus {
     let mut history = old.history.clone();
     if let Some(run) = &old.run {

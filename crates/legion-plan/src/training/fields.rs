@@ -1,4 +1,5 @@
-//! What a change of a field of the spec does to a run: one table. The run id and the reference docs are generated from it.
+//! What a change of a field of the spec does to a run: one table. The run id and the reference docs are generated from
+//! it.
 
 use legion_api::{ModelTrainingSpec, run::RunStatus};
 use serde_json::{Value, json};
@@ -43,8 +44,8 @@ const fn line(name: &'static str, effect: FieldEffect, note: &'static str) -> Fi
     Field { name, effect, note }
 }
 
-/// Every field of `spec`, in the order of the manifest. The run id is a hash over the fields with [`FieldEffect::NewRun`].
-/// This list is closed: adding or removing a field needs a new version of the hash.
+/// Every field of `spec`, in the order of the manifest. The run id is a hash over the fields with
+/// [`FieldEffect::NewRun`]. This list is closed: adding or removing a field needs a new version of the hash.
 const FIELDS: &[Field] = &[
     line("model", FieldEffect::NewRun, "name and version"),
     line(
@@ -124,8 +125,8 @@ pub(super) fn is_same_run(uid: &str, run: &RunStatus, spec: &ModelTrainingSpec, 
 
 /// Returns the part of a spec with the given effect.
 ///
-/// A field with its default value counts as absent. A default that a user writes, or that a newer CRD fills in, therefore
-/// changes nothing.
+/// A field with its default value counts as absent. A default that a user writes, or that a newer CRD fills in,
+/// therefore changes nothing.
 pub(super) fn part(spec: &Value, effect: FieldEffect) -> Value {
     let chosen = FIELDS.iter().filter(|line| line.effect == effect).filter_map(|line| {
         let value = without_defaults(spec.get(line.name)?, &default_of(line.name))?;

@@ -1,8 +1,8 @@
 //! `ModelTraining`: runs and their attempts.
 //!
-//! A *run* is one execution of a spec. Its id is a hash over the fields that mean work ([`fields`]). A run has *attempts*,
-//! one pod each. Everything follows from what is observed, and nothing is kept in memory: how an attempt's end is
-//! classified, what it waits for, when the next one starts and what the status reports.
+//! A *run* is one execution of a spec. Its id is a hash over the fields that mean work ([`fields`]). A run has
+//! *attempts*, one pod each. Everything follows from what is observed, and nothing is kept in memory: how an attempt's
+//! end is classified, what it waits for, when the next one starts and what the status reports.
 
 mod container;
 mod current;

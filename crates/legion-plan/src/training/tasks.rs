@@ -10,8 +10,8 @@ use legion_protocol::{
 use super::{inputs::Inputs, kind::work_dir};
 use crate::run::attempt::Attempt;
 
-/// Containers of the pod as Legion creates it: `fetch`, `trainer`, `publish`. Injected containers share the same 12 KiB.
-/// A message that is cut because of them has a wrong checksum.
+/// Containers of the pod as Legion creates it: `fetch`, `trainer`, `publish`. Injected containers share the same 12
+/// KiB. A message that is cut because of them has a wrong checksum.
 const CONTAINERS: usize = 3;
 
 fn budget() -> u32 {

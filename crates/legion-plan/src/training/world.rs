@@ -11,8 +11,8 @@ use legion_protocol::digest;
 use super::kind::{TRAINING, policy};
 use crate::run::{inputs::References, kind::RunObject, labels};
 
-/// The input of a decision about a training. It comes from watches, except for the answers to a [`crate::Need`]. Absence
-/// is data.
+/// The input of a decision about a training. It comes from watches, except for the answers to a [`crate::Need`].
+/// Absence is data.
 ///
 /// The training must not be older than any version that this process has seen or written: a decision on an outdated
 /// status may repeat an action. (An older version causes no lasting damage, see [`crate::Action::CreatePod`].)
@@ -30,13 +30,13 @@ pub struct World {
     pub default_outputs: Vec<Arc<Connection>>,
     /// The ConfigMap of a `configMap` source.
     pub config_map: ConfigMapView,
-    /// Every pod of the namespace that the training controls (by owner uid), in any phase. Pods with only its label, or one
-    /// of its names, may be here too: they are never changed.
+    /// Every pod of the namespace that the training controls (by owner uid), in any phase. Pods with only its label, or
+    /// one of its names, may be here too: they are never changed.
     pub pods: Vec<Arc<Pod>>,
     /// The answers to [`crate::Need::Pod`] in this pass: the pod, or `None` when there is none.
     pub probed: BTreeMap<String, Option<Arc<Pod>>>,
-    /// The answers to [`crate::Need::Mounts`] in this pass, by the pod's uid: the last message about a volume that cannot
-    /// be mounted, or `None` when there is none.
+    /// The answers to [`crate::Need::Mounts`] in this pass, by the pod's uid: the last message about a volume that
+    /// cannot be mounted, or `None` when there is none.
     pub mounts: BTreeMap<String, Option<String>>,
 }
 

@@ -1,4 +1,5 @@
-//! The rules of attempts: what is pinned, how long an attempt waits, what the status reports, and what a pod's end means.
+//! The rules of attempts: what is pinned, how long an attempt waits, what the status reports, and what a pod's end
+//! means.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -349,8 +349,9 @@ pub fn succeed(pod: &mut Pod, seconds: i64) {
     end(pod, ended(0, "Completed", "", seconds - 1), 0, &message, seconds);
 }
 
-/// Returns the kstatus of a custom resource. The order of the checks is that of `sigs.k8s.io/cli-utils/pkg/kstatus/status`
-/// (`checkGenericProperties`, then the condition `Ready`). Flux, Argo CD and `kubectl wait` use the same fields.
+/// Returns the kstatus of a custom resource. The order of the checks is that of
+/// `sigs.k8s.io/cli-utils/pkg/kstatus/status` (`checkGenericProperties`, then the condition `Ready`). Flux, Argo CD and
+/// `kubectl wait` use the same fields.
 pub fn kstatus(generation: Option<i64>, observed: Option<i64>, conditions: &[Condition]) -> &'static str {
     let is = |type_: &str, status: &str| conditions.iter().any(|c| c.type_ == type_ && c.status == status);
     let outdated = observed.is_some_and(|observed| Some(observed) != generation);

@@ -31,8 +31,8 @@ fn failed(spec: Value, record: ExitRecord) -> ModelTrainingStatus {
     decide(&world, &settings(), after(9)).status.unwrap()
 }
 
-/// Returns the statuses of two trainings from a ConfigMap and of one from git. The code of the first failed, and the kernel
-/// ended the second. The third has a second run with every field, and a third run that waits.
+/// Returns the statuses of two trainings from a ConfigMap and of one from git. The code of the first failed, and the
+/// kernel ended the second. The third has a second run with every field, and a third run that waits.
 fn statuses() -> [ModelTrainingStatus; 4] {
     let code_failed = failed(json!({"retries": 1}), exit(3));
     let git = json!({"source": {"git": {"connection": "code", "ref": "main"}}, "retries": 1});

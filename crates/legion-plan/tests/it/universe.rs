@@ -1,5 +1,5 @@
-//! A small pure model of the planner's environment: an API server with a training and its pods, a kubelet, a store of success
-//! records, and a clock.
+//! A small pure model of the planner's environment: an API server with a training and its pods, a kubelet, a store of
+//! success records, and a clock.
 //!
 //! It checks its invariants after every step. [`Universe::settle_down`] checks the final state.
 
@@ -66,8 +66,8 @@ pub struct Universe {
     /// How often the result of a run was published.
     published: BTreeMap<String, u32>,
     wake: Option<Timestamp>,
-    /// When the current generation was first reconciled before the status reports it. Losing the pod before the first report
-    /// resets this time, because nothing records it.
+    /// When the current generation was first reconciled before the status reports it. Losing the pod before the first
+    /// report resets this time, because nothing records it.
     unspoken: Option<(Option<i64>, Timestamp)>,
     pub writes: u32,
     pub creations: u32,

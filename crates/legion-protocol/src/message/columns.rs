@@ -1,9 +1,10 @@
 //! Metrics as columns. Row by row, the keys of 64 metrics alone are longer than a termination message; column by column
 //! like stands beside like, which compresses to about half of the rows' size.
 
-use crate::summary::MetricSummary;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::summary::MetricSummary;
 
 /// The metrics of a tail. Every column that is present has one entry per metric.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]

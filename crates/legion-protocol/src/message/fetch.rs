@@ -1,10 +1,11 @@
 //! The message of the init container `fetch`.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::frame::{self, Decoded, HEAD_ROOM, MessageError, json};
 use super::publish::HeadError;
 use crate::reason::StepError;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 /// How `fetch` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

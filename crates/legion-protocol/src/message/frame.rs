@@ -1,10 +1,11 @@
 //! The framing that both messages share.
 
+use std::io::{Read as _, Write as _};
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::io::{Read as _, Write as _};
 
 /// Longest head, in bytes.
 pub const HEAD_LIMIT: usize = 700;
@@ -204,8 +205,9 @@ fn unpack<T: DeserializeOwned>(text: &str) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::{Value, json};
+
+    use super::*;
 
     #[test]
     fn decompression_is_bounded() {

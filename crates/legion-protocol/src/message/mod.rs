@@ -1,9 +1,9 @@
 //! Termination messages: how facts leave a container without a network and without credentials.
 //!
 //! The kubelet keeps at most a share of 12 KiB per container and cuts the rest without a word. So a message has two
-//! parts: a *head*, one line of JSON of at most [`HEAD_LIMIT`] bytes that parses alone and holds what correctness needs,
-//! and after a line feed a *tail* with everything else, compressed when that is needed. The head states the length and
-//! checksum of the tail, so a tail that was cut or altered is noticed instead of believed.
+//! parts: a *head*, one line of JSON of at most [`HEAD_LIMIT`] bytes that parses alone and holds what correctness
+//! needs, and after a line feed a *tail* with everything else, compressed when that is needed. The head states the
+//! length and checksum of the tail, so a tail that was cut or altered is noticed instead of believed.
 
 mod columns;
 mod fetch;

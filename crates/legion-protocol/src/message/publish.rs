@@ -1,5 +1,10 @@
 //! The message of the main container `publish`.
 
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::columns::{self, MetricColumns};
 use super::frame::{self, Decoded, HEAD_ROOM, MessageError, json};
 use crate::exit::ExitRecord;
@@ -7,9 +12,6 @@ use crate::reason::{StepError, StepReason};
 use crate::result::{ToolError, WireExternalRun, WireNotice};
 use crate::summary::{MetricSummary, NamedValue, WireOmitted, is_system_metric};
 use crate::text::bounded;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// How `publish` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -201,8 +203,9 @@ pub struct PublishTail {
 mod pairs {
     //! Names and values as arrays of two: no keys to repeat.
 
-    use crate::summary::NamedValue;
     use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::summary::NamedValue;
 
     pub(super) fn serialize<S: Serializer>(pairs: &[NamedValue], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(pairs.iter().map(|p| (&p.name, &p.value)))

@@ -96,7 +96,8 @@ pub(super) fn start(layout: &Layout, programs: &Programs) -> anyhow::Result<()> 
         "--use-service-account-credentials=true".into(),
         // A node that does not answer is noticed within half of the usual time: tests wait for it.
         "--node-monitor-grace-period=20s".into(),
-        // Tests create and delete hundreds of namespaces. At the usual 20 requests a second each deletion takes minutes.
+        // Tests create and delete hundreds of namespaces. At the usual 20 requests a second each deletion takes
+        // minutes.
         "--kube-api-qps=200".into(),
         "--kube-api-burst=400".into(),
         format!(

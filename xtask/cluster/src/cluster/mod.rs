@@ -1,8 +1,8 @@
 //! `cargo xtask cluster`: a complete Kubernetes on this machine, from Go modules, for tests.
 //!
-//! It has etcd, API server, controller manager, scheduler, kubelet, containerd with runc, kube-proxy and CoreDNS. It also
-//! has an OCI registry, an S3 server and a default StorageClass. Everything runs in one network namespace, and nothing is
-//! reachable from outside. `down` leaves nothing behind, also when processes have failed.
+//! It has etcd, API server, controller manager, scheduler, kubelet, containerd with runc, kube-proxy and CoreDNS. It
+//! also has an OCI registry, an S3 server and a default StorageClass. Everything runs in one network namespace, and
+//! nothing is reachable from outside. `down` leaves nothing behind, also when processes have failed.
 
 #![allow(
     clippy::print_stdout,

@@ -1,10 +1,11 @@
-//! The programs of the cluster. They are built from pinned Go modules (`tests/kubernetes/tools/go.mod`), once per set of
-//! versions.
+//! The programs of the cluster. They are built from pinned Go modules (`tests/kubernetes/tools/go.mod`), once per set
+//! of versions.
 //!
 //! One go.mod for all of them: what two of them have in common has one version, and is compiled once.
 //!
-//! They lie in a cache outside the checkout, `$LEGION_TOOLS` or the user's cache directory. The name is made of the version
-//! and of everything that decides what the build yields. `$KUBEBUILDER_ASSETS` comes first where it has the program.
+//! They lie in a cache outside the checkout, `$LEGION_TOOLS` or the user's cache directory. The name is made of the
+//! version and of everything that decides what the build yields. `$KUBEBUILDER_ASSETS` comes first where it has the
+//! program.
 
 #![allow(
     clippy::print_stdout,
