@@ -56,7 +56,7 @@ pub const DEFAULT_OUTPUT_ANNOTATION: &str = "legion-platform.org/default-output"
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     crates(kube_core = "::kube_core"),
-    validation = Rule::new("self.type != 'git' || self.uri.matches('^(https?|ssh|file)://[^/@]*(@[^/]*)?/.+$') || self.uri.matches('^[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:.+$')").message("a git connection needs https://HOST/PATH, ssh://[USER@]HOST/PATH, USER@HOST:PATH or file:///PATH").field_path(".uri"),
+    validation = Rule::new("self.type != 'git' || self.uri.matches('^(https://[^/@[:space:]-][^/@[:space:]]*/|ssh://([^/@:[:space:]-][^/@:[:space:]]*@)?[^/@[:space:]-][^/@[:space:]]*/|file:///)[^[:space:]]+$') || self.uri.matches('^[A-Za-z0-9._][A-Za-z0-9._-]*@[A-Za-z0-9.][A-Za-z0-9.-]*:[^[:space:]]+$')").message("a git connection needs https://HOST/PATH, ssh://[USER@]HOST/PATH, USER@HOST:PATH or file:///PATH").field_path(".uri"),
     validation = Rule::new("self.type != 's3' || self.uri.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$')").message("an s3 connection needs s3://BUCKET[/PREFIX]").field_path(".uri"),
     validation = Rule::new("self.type != 'http' || self.uri.matches('^https?://[^/@]+(/.*)?$')").message("an http connection needs https://HOST[/PATH] without a user name").field_path(".uri"),
     validation = Rule::new("self.type != 'pvc' || self.uri.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?$')").message("a pvc connection needs pvc://CLAIM[/PATH]").field_path(".uri"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use legion_api::{Connection, ConnectionSpec, ConnectionStatus, ConnectionType, Problem, Reason};
+use legion_protocol::git_address;
 
 use crate::{
     Settings,
@@ -82,23 +83,10 @@ pub(crate) fn place(spec: &ConnectionSpec) -> Result<Place, Problem> {
     }
     match spec.type_ {
         ConnectionType::Git => {
-            let form = "https://HOST/PATH, ssh://[USER@]HOST/PATH, USER@HOST:PATH or file:///PATH";
-            let good = match uri.split_once("://") {
-                Some(("https" | "http" | "ssh", rest)) => host_and_path(rest).is_some_and(|(_, path)| !path.is_empty()),
-                Some(("file", path)) => path.starts_with('/') && path.len() > 1,
-                Some(_) => false,
-                None => uri.split_once('@').is_some_and(|(user, rest)| {
-                    !user.is_empty()
-                        && !user.starts_with('-')
-                        && rest
-                            .split_once(':')
-                            .is_some_and(|(host, path)| !host.is_empty() && !host.starts_with('-') && !path.is_empty())
-                }),
-            };
-            if good {
+            if git_address::parse(uri).is_ok() {
                 Ok(Place::Git { uri: uri.to_owned() })
             } else {
-                Err(wrong(form))
+                Err(wrong(git_address::FORM))
             }
         }
         ConnectionType::S3 => {

@@ -37,9 +37,14 @@ pub struct Source {
     validation = Rule::new("has(self.uri) != has(self.connection)").message("exactly one of uri and connection must be given")
 )]
 pub struct GitSource {
-    /// URI of a repository without credentials.
+    /// URI of a repository without credentials: https://HOST/PATH, ssh://[USER@]HOST/PATH or file:///PATH.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = "^(https?|ssh|file)://[^\\s]+$"))]
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(
+            pattern = "^(https://[^/\\s-][^/\\s]*/|ssh://([^/@:\\s-][^/@:\\s]*@)?[^/@\\s-][^/@\\s]*/|file:///)[^\\s]+$"
+        )
+    )]
     #[x_kube(
         validation = Rule::new("!self.matches('^https?://[^/]*@')").message("a uri must not contain credentials: create a Connection with a secretRef and name it in connection")
     )]

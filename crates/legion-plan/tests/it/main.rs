@@ -5,6 +5,7 @@
 
 mod attempts;
 mod factory;
+mod git_address;
 mod golden;
 mod pod;
 mod properties;
