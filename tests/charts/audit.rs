@@ -32,7 +32,7 @@ fn undeclared_requests_are_missing_and_undemanded_permissions_are_unused() {
         .flat_map(|access| access.verbs.iter().map(move |verb| (access, verb)))
         .enumerate()
         .map(|(number, (access, verb))| {
-            let (resource, subresource) = access.resource.split_once('/').unwrap_or((access.resource, ""));
+            let (resource, subresource) = access.resource.split_once('/').unwrap_or((&access.resource, ""));
             let object = json!({
                 "apiGroup": access.group, "resource": resource, "subresource": subresource,
                 "namespace": "legion-system", "name": "legion-operator",

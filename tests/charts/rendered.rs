@@ -148,7 +148,7 @@ fn the_roles_are_the_table_and_nothing_else(#[case] values: Option<&str>, #[case
         }
         assert_ne!(resource, "secrets", "{verb} of secrets in {place}");
         let row = TABLE.iter().find(|access| {
-            access.group == group && access.resource == resource && access.verbs.iter().any(|it| it.as_str() == verb)
+            access.group == group && access.resource == *resource && access.verbs.iter().any(|it| it.as_str() == verb)
         });
         let row = row.unwrap_or_else(|| panic!("{verb} {resource} of {group} in {place} is not in the table"));
         assert_eq!(
@@ -166,7 +166,7 @@ fn the_roles_are_the_table_and_nothing_else(#[case] values: Option<&str>, #[case
             .iter()
             .any(|it| it[0] == place && it[1] == group && it[2] == resource && it[3] == verb.as_str())
     };
-    for access in TABLE {
+    for access in TABLE.iter() {
         for verb in access.verbs {
             let place = if access.place == legion_operator::access::Place::Platform {
                 NAMESPACE
@@ -174,7 +174,7 @@ fn the_roles_are_the_table_and_nothing_else(#[case] values: Option<&str>, #[case
                 served
             };
             assert!(
-                has(place, access.group, access.resource, *verb),
+                has(place, access.group, &access.resource, *verb),
                 "{access:?} {verb:?} in {place}"
             );
         }

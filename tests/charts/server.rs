@@ -175,7 +175,7 @@ fn two_replicas_are_admitted() -> anyhow::Result<()> {
 }
 
 fn the_operator_may_do_what_its_table_says() -> anyhow::Result<()> {
-    for access in TABLE {
+    for access in TABLE.iter() {
         let namespaces: &[&str] = match access.place {
             Place::Served | Place::Anywhere => &["demo", NAMESPACE],
             Place::Platform => &[NAMESPACE],
@@ -190,7 +190,7 @@ fn the_operator_may_do_what_its_table_says() -> anyhow::Result<()> {
                     )?;
                     ensure!(said.ok, "{access:?} {verb:?} in {namespace}: {}", said.all);
                 } else {
-                    let may = can(OPERATOR, verb.as_str(), access.resource, access.group, namespace)?;
+                    let may = can(OPERATOR, verb.as_str(), &access.resource, access.group, namespace)?;
                     ensure!(may, "{access:?} {verb:?} in {namespace}");
                 }
             }

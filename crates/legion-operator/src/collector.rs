@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use legion_api::{Reason, condition};
-use legion_runtime::{lease::Leadership, requests::WatchActivity};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use legion_runtime::lease::Leadership;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
@@ -14,31 +14,33 @@ use prometheus_client::{
 use crate::{
     context::Context,
     metrics::{OfKind, OfResource, PREFIX, WithReason},
-    reconcile::queue::{Backlog, Queue},
+    names::plural_of,
+    reconcile::queue::Backlog,
+    registry::RegisteredKind,
+    watch::watches::Watch,
 };
 
-/// Adds what is read off `context` to a registry.
-pub(crate) fn register(registry: &mut Registry, context: Arc<Context>, leadership: Leadership, watches: Vec<Watch>) {
+/// Adds what is read at each scrape to a registry.
+pub(crate) fn register(
+    registry: &mut Registry,
+    kinds: Vec<Arc<dyn RegisteredKind>>,
+    context: Arc<Context>,
+    leadership: Leadership,
+    watches: Vec<Watch>,
+) {
     registry
         .sub_registry_with_prefix(PREFIX)
         .register_collector(Box::new(Collected {
+            kinds,
             context,
             leadership,
             watches,
         }));
 }
 
-/// A watch that fills a cache.
-#[derive(Clone, Debug)]
-pub(crate) struct Watch {
-    /// Plural name of what it watches.
-    pub(crate) resource: &'static str,
-    /// Whether it still tries, and is answered.
-    pub(crate) activity: Arc<WatchActivity>,
-}
-
 /// Reads the state off the caches and queues.
 struct Collected {
+    kinds: Vec<Arc<dyn RegisteredKind>>,
     context: Arc<Context>,
     leadership: Leadership,
     watches: Vec<Watch>,
@@ -86,11 +88,17 @@ impl Collector for Collected {
 impl Collected {
     fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let backlogs: Vec<_> = self
-            .context
-            .queues
-            .all()
-            .map(|(kind, queue): (_, &Queue)| (OfKind { kind }, queue.backlog()))
-            .into();
+            .kinds
+            .iter()
+            .map(|kind| {
+                (
+                    OfKind {
+                        kind: kind.queue().kind(),
+                    },
+                    kind.queue().backlog(),
+                )
+            })
+            .collect();
         let each = |value: fn(&Backlog) -> f64| {
             backlogs
                 .iter()
@@ -121,20 +129,19 @@ impl Collected {
     }
 
     fn caches(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let context = &*self.context;
-        let sizes = [
-            ("modeltrainings", context.trainings.len()),
-            ("toolchainintegrations", context.toolchains.len()),
-            ("connections", context.connections.len()),
-            ("pods", context.pods.len()),
-            ("configmaps", context.config_maps.len()),
+        let of_kinds = self.kinds.iter().map(|kind| (kind.resource(), kind.len()));
+        let others = [
+            (plural_of::<Pod>(), self.context.pods.cache.len()),
+            (plural_of::<ConfigMap>(), self.context.config_maps.len()),
         ];
         gauges(
             encoder,
             "cache_objects",
             None,
             "Objects in a cache.",
-            sizes.map(|(resource, size)| (OfResource { resource }, number(size))),
+            of_kinds
+                .chain(others)
+                .map(|(resource, size)| (OfResource { resource }, number(size))),
         )?;
         // Of several namespaces, the worst.
         let mut silence = BTreeMap::<&'static str, Duration>::new();
@@ -151,23 +158,18 @@ impl Collected {
                 .into_iter()
                 .map(|(resource, silence)| (OfResource { resource }, silence.as_secs_f64())),
         )?;
-        let mut trainings: BTreeMap<&'static str, usize> =
-            Reason::ALL.iter().map(|reason| (reason.as_str(), 0)).collect();
-        context.trainings.for_each(|training| {
-            let conditions = training.status.as_ref().map_or(&[][..], |status| &status.conditions);
-            let condition = condition::find(conditions, condition::SUCCEEDED);
-            if let Some(count) = condition.and_then(|condition| trainings.get_mut(condition.reason.as_str())) {
-                *count += 1;
+        self.runs(encoder)
+    }
+
+    fn runs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for kind in &self.kinds {
+            if let Some((run, counts)) = kind.count_by_reason() {
+                let (name, help) = run.gauge;
+                let counts = counts.into_iter();
+                let values = counts.map(|(reason, count)| (WithReason { reason }, number(count)));
+                gauges(encoder, name, None, help, values)?;
             }
-        });
-        gauges(
-            encoder,
-            "trainings",
-            None,
-            "Trainings, by the reason that stands in the condition Succeeded.",
-            trainings
-                .into_iter()
-                .map(|(reason, count)| (WithReason { reason }, number(count))),
-        )
+        }
+        Ok(())
     }
 }

@@ -1,51 +1,38 @@
-//! Waits until the API server serves the platform's kinds. Without that, a watch of a missing kind fails for ever, and
-//! nobody sees why.
+//! Waits until the API server serves the platform's kinds. Otherwise the watch of a missing kind would fail forever without
+//! a visible reason.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use kube::{Client, Resource as _};
-use legion_api::{Connection, ModelTraining, ToolchainIntegration};
+use kube::Client;
 use legion_runtime::health::Health;
 
-/// Between two looks.
+/// Between two requests.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-fn wanted() -> [String; 3] {
-    [
-        ToolchainIntegration::plural(&()),
-        Connection::plural(&()),
-        ModelTraining::plural(&()),
-    ]
-    .map(std::borrow::Cow::into_owned)
-}
-
-/// Returns when every kind of the platform is served; until then `health` says which are missing.
-pub(crate) async fn wait(client: &Client, health: &Health) {
+/// Returns when every wanted resource is served. Until then `health` reports the missing ones.
+pub(crate) async fn wait(client: &Client, health: &Health, wanted: &[&str]) {
     let group_version = format!("{}/{}", legion_api::GROUP, legion_api::VERSION);
-    let mut told = None;
+    let mut reported = None;
     loop {
         let missing = match client.list_api_group_resources(&group_version).await {
             Ok(list) => {
                 let served: BTreeSet<String> = list.resources.into_iter().map(|resource| resource.name).collect();
-                wanted()
-                    .into_iter()
-                    .filter(|plural| !served.contains(plural))
-                    .collect::<Vec<_>>()
-                    .join(", ")
+                let missing = wanted.iter().copied().filter(|plural| !served.contains(*plural));
+                missing.collect::<Vec<_>>().join(", ")
             }
-            Err(error) => format!("{} ({error})", wanted().join(", ")),
+            Err(error) => format!("{} ({error})", wanted.join(", ")),
         };
         if missing.is_empty() {
             return;
         }
-        // Once for each state: a cluster may be without them for hours.
-        if told.as_ref() != Some(&missing) {
+        // Once for each change: a cluster may be without them for hours.
+        if reported.as_ref() != Some(&missing) {
             tracing::warn!(
                 missing,
                 "waiting for the CRDs: install them with `legion-operator crds | kubectl apply --server-side -f -`"
             );
             health.set_not_ready(format!("waiting for the CRDs: {missing}"));
-            told = Some(missing);
+            reported = Some(missing);
         }
         tokio::time::sleep(INTERVAL).await;
     }

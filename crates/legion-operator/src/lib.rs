@@ -18,10 +18,14 @@ mod crds;
 mod key;
 mod kinds;
 mod metrics;
+mod names;
+mod pods;
 mod reconcile;
+mod registry;
 mod requests;
 mod run;
 mod settings;
+mod store;
 mod watch;
 
 pub use run::{RunError, run};

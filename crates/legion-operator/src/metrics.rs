@@ -1,7 +1,7 @@
 //! What the operator counts. Everything that is hit once per reconciliation is looked up once, when its driver starts:
 //! counting it then is an atomic addition. What can be read off the caches and queues is read when it is asked for.
 
-use legion_api::{ModelTraining, Reason, ReasonKind};
+use legion_api::{Reason, ReasonKind, run::RunStatus};
 use legion_runtime::{metrics::DURATION_BUCKETS, requests::RequestMetrics, retry::ErrorClass};
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -11,16 +11,6 @@ use prometheus_client::{
 
 /// How every metric of the operator's own begins.
 pub(crate) const PREFIX: &str = "legion_operator";
-/// The resources that requests are told apart by.
-pub(crate) const RESOURCES: &[&str] = &[
-    "modeltrainings",
-    "toolchainintegrations",
-    "connections",
-    "pods",
-    "configmaps",
-    "events",
-    "leases",
-];
 /// A run takes between seconds and days.
 const RUN_SECONDS: [f64; 12] = [
     10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10_800.0, 43_200.0, 86_400.0, 259_200.0,
@@ -79,10 +69,11 @@ pub(crate) struct Metrics {
     run_durations: Histogram,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// `resources` are the plural names that requests are counted by.
+    pub(crate) fn new(resources: &'static [&'static str]) -> Self {
         let metrics = Self {
-            requests: RequestMetrics::new(RESOURCES),
+            requests: RequestMetrics::new(resources),
             reconciles: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             waits: Family::new_with_constructor(|| Histogram::new(WAIT_SECONDS)),
@@ -199,23 +190,19 @@ impl Metrics {
         self.throttled.inc();
     }
 
-    /// Takes note of what a status write has changed.
-    pub(crate) fn status_written(&self, before: &ModelTraining, after: &ModelTraining) {
-        let run = |training: &ModelTraining| training.status.as_ref().and_then(|status| status.run.clone());
-        let Some(run_after) = run(after) else { return };
-        let Some(finished) = &run_after.finished_at else { return };
-        if run(before).is_some_and(|run| run.id == run_after.id && run.finished_at.is_some()) {
+    /// Counts a run that a status write has ended.
+    pub(crate) fn status_written(&self, before: Option<&RunStatus>, after: Option<&RunStatus>) {
+        let Some(after) = after else { return };
+        let Some(finished) = &after.finished_at else { return };
+        if before.is_some_and(|before| before.id == after.id && before.finished_at.is_some()) {
             return;
         }
-        if let Some(reason) = run_after
-            .reason
-            .as_deref()
-            .and_then(|reason| reason.parse::<Reason>().ok())
-        {
+        let reason = after.reason.as_deref().and_then(|reason| reason.parse::<Reason>().ok());
+        if let Some(reason) = reason {
             let reason = reason.as_str();
             self.runs.get_or_create(&WithReason { reason }).inc();
         }
-        if let Some(started) = &run_after.started_at {
+        if let Some(started) = &after.started_at {
             self.run_durations
                 .observe(finished.0.duration_since(started.0).as_secs_f64());
         }

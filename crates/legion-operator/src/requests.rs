@@ -88,7 +88,7 @@ pub(crate) enum Deletion<K> {
     /// It has begun; the object as the server left it, if it says.
     Begun(Option<Box<K>>),
     /// There was nothing to delete.
-    WasGone,
+    NotFound,
 }
 
 /// Makes requests.
@@ -291,7 +291,7 @@ impl ApiRequests {
             Ok(answer) => Ok(Deletion::Begun(
                 answer.left().and_then(|told| told.typed().ok()).map(Box::new),
             )),
-            Err(error) if error.class == ErrorClass::Gone => Ok(Deletion::WasGone),
+            Err(error) if error.class == ErrorClass::Gone => Ok(Deletion::NotFound),
             Err(error) => Err(error),
         }
     }

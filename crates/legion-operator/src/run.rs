@@ -1,10 +1,9 @@
 //! The whole operator, from an API client to an orderly end.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use kube::{Api, Client, Resource, core::NamespaceResourceScope, runtime::watcher};
-use legion_plan::training::labels;
+use kube::Client;
 use legion_runtime::{
     SharedClock, Shutdown,
     client::{RESPONSE_DEADLINE, RequestPolicy},
@@ -12,66 +11,64 @@ use legion_runtime::{
     lease::{self, HoldEnd, Leadership},
 };
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Settings,
-    collector::{self, Watch},
-    context::{Context, Queues},
-    crds,
-    kinds::{connection::Connections, toolchain::Toolchains, training::Trainings},
-    metrics::{Metrics, PREFIX, RESOURCES},
-    reconcile::driver::Driver,
+    Settings, access, collector,
+    context::Context,
+    crds, kinds,
+    metrics::{Metrics, PREFIX},
+    registry::RegisteredKind,
     requests::ApiRequests,
-    watch::{cache::Cache, guarded::Guarded, projection::Projection, watcher::CacheWatcher},
+    watch::watches::{Watch, Watches},
 };
 
-/// Name under which writes are booked.
+/// Field manager of writes.
 const MANAGER: &str = "legion-operator";
-/// Who asks, in every request.
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("legion-operator/", env!("CARGO_PKG_VERSION")));
-/// A watch is renewed every five minutes, and one that fails tries again every half minute: when nothing was tried for so
-/// long, its task is stuck.
+/// A watch is renewed every five minutes, and one that fails is retried every half minute. After this long without an attempt
+/// its task is stuck.
 const WATCH_STALL: Duration = Duration::from_secs(900);
-/// Every request has a deadline of seconds: when work is due and none was taken up for so long, all workers are stuck.
+/// Every request has a deadline of seconds. When objects are due and none was started for this long, all workers are stuck.
 const WORK_STALL: Duration = Duration::from_secs(300);
 
 /// Why an operator ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Another replica may act by now: this process must end, and be started anew.
+    /// Another replica may act by now. The process must end and be restarted.
     #[error("the leader lease was lost: another replica may act")]
     LeaseLost,
-    /// A task ended that never should.
+    /// A task ended that must not end before the shutdown.
     #[error("a watch or a driver ended unexpectedly: {0}")]
     TaskEnded(String),
 }
 
-/// Serves the platform's kinds until `shutdown`. What is under way then is finished.
+/// Serves the platform's kinds until `shutdown`. Reconciliations that have begun by then are finished.
 ///
 /// # Errors
-/// When the leader lease is lost, or a task dies: the process should end and be started anew.
+/// Fails when the leader lease is lost or a task dies. Then the process should end and be restarted.
 pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdown: Shutdown) -> Result<(), RunError> {
     let telemetry = settings.telemetry.clone().unwrap_or_default();
-    let (health, metrics) = (&telemetry.health, Metrics::default());
-    // Whatever client this is: a request that is never answered must end.
+    let (health, metrics) = (&telemetry.health, Metrics::new(access::resources()));
+    // Whatever client this is, a request that is never answered must end.
     let policy = RequestPolicy {
         user_agent: USER_AGENT,
         deadline: RESPONSE_DEADLINE,
         requests: metrics.requests.clone(),
     };
     let client = policy.wrap(client);
+    let registry = kinds::registry(&settings.plan, &metrics);
+    let kinds = registry.kinds().to_vec();
+    let resources: Vec<_> = kinds.iter().map(|kind| kind.resource()).collect();
     tokio::select! {
-        () = crds::wait(&client, health) => {}
+        () = crds::wait(&client, health, &resources) => {}
         () = shutdown.requested() => return Ok(()),
     }
-    // Replicas that wait for the lease keep their caches warm; hence the watches first.
-    let leader = Shutdown::new();
+    // The watches begin before the lease is acquired, so that standby replicas keep their caches warm.
     let held = Leadership::pending();
     let requests = ApiRequests::new(client.clone(), held.clone(), MANAGER, metrics.clone());
-    let context = Context::new(requests, settings.plan.clone(), clock.clone(), metrics.clone());
+    let context = registry.into_context(requests, settings.plan.clone(), clock.clone());
     let mut tasks = JoinSet::new();
-    let (watches, synced) = watch_all(&mut tasks, &client, &settings, &context);
+    let watches = watch_all(&mut tasks, &client, &settings, &kinds, &context);
     for watch in watches.clone() {
         health.add_liveness_check(Box::new(move || check_watch(&watch)));
     }
@@ -79,15 +76,15 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
     telemetry.metrics.register(|registry| {
         metrics.requests.register(registry, PREFIX);
         metrics.register(registry);
-        collector::register(registry, context.clone(), held.clone(), watches.clone());
+        collector::register(registry, kinds.clone(), context.clone(), held.clone(), watches.clone());
     });
     tokio::select! {
-        () = first_lists(&watches, &synced, health) => {}
+        () = first_lists(&watches, health) => {}
         ended = tasks.join_next() => return Err(task_ended(ended)),
         () = shutdown.requested() => return Ok(()),
     }
     tracing::info!("the caches are complete");
-    // Ready also while another replica leads: this one takes over at any moment.
+    // Also ready while another replica leads: this one can take over at any moment.
     health.set_ready();
 
     let lease = match settings.lease.clone() {
@@ -101,12 +98,13 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
         },
     };
 
-    let queues = context.queues.clone();
-    health.add_liveness_check(Box::new(move || check_queues(&queues)));
+    let checked = kinds.clone();
+    health.add_liveness_check(Box::new(move || check_queues(&checked)));
+    let leader = Shutdown::new();
     let mut drivers = JoinSet::new();
-    drivers.spawn(Driver::<Toolchains>::new(context.clone()).run(settings.workers, leader.child()));
-    drivers.spawn(Driver::<Connections>::new(context.clone()).run(settings.workers, leader.child()));
-    drivers.spawn(Driver::<Trainings>::new(context.clone()).run(settings.workers, leader.child()));
+    for kind in kinds {
+        drivers.spawn(kind.drive(context.clone(), settings.workers, leader.child()));
+    }
     let end_of_lease = Shutdown::new();
     let keep_lease = async {
         match lease {
@@ -140,12 +138,30 @@ fn task_ended(ended: Option<Result<(), tokio::task::JoinError>>) -> RunError {
     })
 }
 
+/// Starts the watches of every kind, of pods and of ConfigMaps.
+fn watch_all(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    settings: &Settings,
+    kinds: &[Arc<dyn RegisteredKind>],
+    context: &Context,
+) -> Vec<Watch> {
+    let platform = &settings.plan.platform_namespace;
+    let mut watches = Watches::new(tasks, client, &context.metrics, &settings.namespaces, platform);
+    for kind in kinds {
+        kind.watch(&mut watches);
+    }
+    watches.start_pods(&context.pods.cache);
+    watches.start_whole(&context.config_maps, false);
+    watches.started()
+}
+
 /// Waits until every watch has listed once.
-async fn first_lists(watches: &[Watch], synced: &[CancellationToken], health: &Health) {
-    for (watch, token) in watches.iter().zip(synced) {
-        if !token.is_cancelled() {
+async fn first_lists(watches: &[Watch], health: &Health) {
+    for watch in watches {
+        if !watch.synced.is_cancelled() {
             health.set_not_ready(format!("waiting for the first list of {}", watch.activity.path()));
-            token.cancelled().await;
+            watch.synced.cancelled().await;
         }
     }
 }
@@ -156,104 +172,18 @@ fn check_watch(watch: &Watch) -> Result<(), String> {
         return Ok(());
     }
     let (path, seconds) = (watch.activity.path(), since_attempt.as_secs());
-    Err(format!("the watch of {path} has tried nothing for {seconds} s"))
+    Err(format!("the watch of {path} has made no request for {seconds} s"))
 }
 
-fn check_queues(queues: &Queues) -> Result<(), String> {
-    for (kind, queue) in queues.all() {
+fn check_queues(kinds: &[Arc<dyn RegisteredKind>]) -> Result<(), String> {
+    for queue in kinds.iter().map(|kind| kind.queue()) {
         let backlog = queue.backlog();
         if backlog.oldest.min(backlog.idle) >= WORK_STALL {
-            let seconds = backlog.idle.as_secs();
+            let (due, kind, seconds) = (backlog.due, queue.kind(), backlog.idle.as_secs());
             return Err(format!(
-                "{} objects of kind {kind} are due, and none was looked at for {seconds} s",
-                backlog.due
+                "{due} objects of kind {kind} are due, and no reconciliation has begun for {seconds} s"
             ));
         }
     }
     Ok(())
-}
-
-/// Starts every watch; gives back each with what is cancelled when it has listed once.
-fn watch_all(
-    tasks: &mut JoinSet<()>,
-    client: &Client,
-    settings: &Settings,
-    context: &Arc<Context>,
-) -> (Vec<Watch>, Vec<CancellationToken>) {
-    let mut own: Vec<Option<String>> = settings.namespaces.iter().cloned().map(Some).collect();
-    if own.is_empty() {
-        own.push(None);
-    }
-    // Toolchains of the platform serve every namespace.
-    let mut with_platform = own.clone();
-    let platform = Some(settings.plan.platform_namespace.clone());
-    if !own.contains(&None) && !own.contains(&platform) {
-        with_platform.push(platform);
-    }
-    let mut watches = Watches {
-        tasks,
-        client,
-        metrics: &context.metrics,
-        started: Vec::new(),
-        synced: Vec::new(),
-    };
-    // In one piece, as other controllers list: the server answers that from its memory, but takes all pages except the first from
-    // etcd when nothing was written for a while, which made 10,000 trainings take it six times as long.
-    let whole = watcher::Config {
-        page_size: None,
-        ..watcher::Config::default()
-    };
-    // In pages: pods are large, and many only when they were written minutes ago, because `ttlAfterFinished` removes them.
-    let pods = watcher::Config::default().labels(labels::TRAINING);
-    watches.start(&with_platform, &whole, &context.toolchains);
-    watches.start(&own, &whole, &context.connections);
-    watches.start(&own, &whole, &context.trainings);
-    watches.start(&own, &pods, &context.pods);
-    watches.start(&own, &whole, &context.config_maps);
-    (watches.started, watches.synced)
-}
-
-struct Watches<'a> {
-    tasks: &'a mut JoinSet<()>,
-    client: &'a Client,
-    metrics: &'a Metrics,
-    started: Vec<Watch>,
-    synced: Vec<CancellationToken>,
-}
-
-impl Watches<'_> {
-    fn start<K>(&mut self, namespaces: &[Option<String>], config: &watcher::Config, cache: &Arc<Cache<K>>)
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Projection
-            + Clone
-            + Debug
-            + Send
-            + Sync
-            + 'static,
-    {
-        let plural = K::plural(&()).into_owned();
-        let resource = RESOURCES.iter().find(|known| **known == plural).unwrap_or(&"other");
-        for namespace in namespaces {
-            let synced = CancellationToken::new();
-            self.synced.push(synced.clone());
-            let api = match namespace {
-                Some(namespace) => Api::<Guarded<K>>::namespaced(self.client.clone(), namespace),
-                None => Api::all(self.client.clone()),
-            };
-            self.started.push(Watch {
-                resource,
-                activity: self.metrics.requests.track(api.resource_url()),
-            });
-            let watcher = CacheWatcher {
-                api,
-                namespace: namespace.clone(),
-                config: config.clone(),
-                cache: cache.clone(),
-                synced,
-                metrics: self.metrics.for_watch(resource),
-            };
-            self.tasks.spawn(watcher.run());
-        }
-    }
 }

@@ -137,7 +137,7 @@ fn permissions() -> String {
         "<!-- {NOTE} -->\n# Permissions of the operator\n\nIts roles have exactly these rules. It cannot read a Secret, write a spec, \
          change a pod, or run a command in one.\n\n| API group | resource | verbs | where | purpose |\n|---|---|---|---|---|\n"
     );
-    for access in TABLE {
+    for access in TABLE.iter() {
         let verbs: Vec<&str> = access.verbs.iter().map(|verb| verb.as_str()).collect();
         let place = match access.place {
             Place::Served => "in every served namespace",
@@ -155,7 +155,7 @@ fn permissions() -> String {
             "| {group} | `{}` | {} | {place} | {} |",
             access.resource,
             verbs.join(", "),
-            cell(access.why)
+            cell(&access.why)
         );
     }
     text

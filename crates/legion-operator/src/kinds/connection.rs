@@ -1,54 +1,28 @@
-//! Connection: its decisions need nothing but the object.
+//! `Connection`.
 
-use std::sync::Arc;
-
-use jiff::Timestamp;
-use legion_api::{Connection, ConnectionStatus};
-use legion_plan::{Outcome, Plan, Settings, StatusPatch, connection};
-
-use crate::{
-    context::Context,
-    key::Key,
-    reconcile::{controller::Controller, queue::Queue},
-    watch::cache::Cache,
+use legion_api::{Connection, ConnectionSpec, ConnectionStatus};
+use legion_plan::{
+    connection::{World, decide, requeue, settle},
+    training::is_default_output,
 };
 
-/// Connection.
-pub(crate) struct Connections;
+use crate::{
+    kinds::standalone::Standalone,
+    watch::{projection::without_managed_fields, references::Reference},
+};
 
-impl Controller for Connections {
-    type Object = Connection;
-    type World = connection::World;
-    type Status = ConnectionStatus;
+/// The default output of a namespace: what a training without an output refers to.
+pub(crate) const DEFAULT_OUTPUT: &str = "default output";
 
-    const NAME: &'static str = "Connection";
+without_managed_fields!(Connection, ConnectionSpec, ConnectionStatus);
 
-    fn cache(context: &Context) -> &Cache<Connection> {
-        &context.connections
-    }
-
-    fn queue(context: &Context) -> &Queue {
-        &context.queues.connections
-    }
-
-    fn observe(_: &Context, _: &Key, connection: Arc<Connection>) -> connection::World {
-        connection::World { connection }
-    }
-
-    fn decide(world: &connection::World, settings: &Settings, now: Timestamp) -> Plan<ConnectionStatus> {
-        connection::decide(world, settings, now)
-    }
-
-    fn settle(
-        world: &connection::World,
-        plan: &Plan<ConnectionStatus>,
-        outcome: &Outcome,
-        now: Timestamp,
-    ) -> Option<StatusPatch> {
-        connection::settle(world, plan, outcome, now)
-    }
-
-    fn requeue(plan: &Plan<ConnectionStatus>, outcome: &Outcome, now: Timestamp) -> Option<Timestamp> {
-        connection::requeue(plan, outcome, now)
+pub(crate) fn controller() -> Standalone<Connection, World, ConnectionStatus> {
+    Standalone {
+        in_platform_namespace: false,
+        provides: |key, connection| is_default_output(connection).then(|| Reference::namespace(DEFAULT_OUTPUT, key)),
+        observe: |connection| World { connection },
+        decide,
+        settle,
+        requeue,
     }
 }

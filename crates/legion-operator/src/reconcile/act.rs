@@ -1,4 +1,4 @@
-//! Carries out the actions of a plan, in their order, up to the first that does not go through.
+//! Carries out the actions of a plan in order. Stops at the first one that does not succeed.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource as _, ResourceExt as _};
@@ -8,28 +8,42 @@ use legion_runtime::retry::ErrorClass;
 use crate::{
     context::Context,
     key::Key,
-    reconcile::controller::Controller,
+    reconcile::controller::{Managed, RunHooks},
     requests::{Deletion, RequestError},
 };
 
-/// What became of the actions of a plan.
+/// The results of a plan's actions.
 #[derive(Debug, Default)]
 pub(crate) struct Acted {
-    /// As the planner is told.
+    /// What the planner needs to know.
     pub(crate) outcome: Outcome,
-    /// The error that passes by itself at which the actions stopped, if one did.
+    /// The error at which the actions stopped, when a retry may succeed.
     pub(crate) stopped: Option<RequestError>,
-    /// A pod of ours that was there already and that no watch shows: its label was taken away.
-    pub(crate) unseen: Option<Box<Pod>>,
+    /// A pod of ours that existed already and that no watch shows, because it has lost its label.
+    pub(crate) unwatched: Option<Box<Pod>>,
 }
 
 /// Carries out the actions.
-pub(crate) async fn act<K: Controller>(context: &Context, key: &Key, world: &K::World, actions: &[Action]) -> Acted {
+pub(crate) async fn act<C: RunHooks>(
+    context: &Context,
+    kind: &Managed<C>,
+    key: &Key,
+    world: &C::World,
+    actions: &[Action],
+) -> Acted {
     let mut acted = Acted::default();
     for action in actions {
         let result = match action {
             Action::CreatePod { pod, only_at } => {
-                create::<K>(context, key, world, pod, only_at.as_deref(), &mut acted.unseen).await
+                create(
+                    context,
+                    kind,
+                    key,
+                    world,
+                    (pod, only_at.as_deref()),
+                    &mut acted.unwatched,
+                )
+                .await
             }
             Action::DeletePod { name, uid, why } => delete(context, key, name, uid, why).await,
         };
@@ -50,19 +64,20 @@ pub(crate) async fn act<K: Controller>(context: &Context, key: &Key, world: &K::
     acted
 }
 
-async fn create<K: Controller>(
+/// Creates a pod: with a version, only while the owner has that resourceVersion.
+async fn create<C: RunHooks>(
     context: &Context,
+    kind: &Managed<C>,
     key: &Key,
-    world: &K::World,
-    pod: &Pod,
-    only_at: Option<&str>,
-    unseen: &mut Option<Box<Pod>>,
+    world: &C::World,
+    (pod, only_at): (&Pod, Option<&str>),
+    unwatched: &mut Option<Box<Pod>>,
 ) -> Result<StepResult, RequestError> {
     if let Some(version) = only_at {
-        match context.requests.get::<K::Object>(key).await? {
+        match context.requests.get::<C::Object>(key).await? {
             Some(live) if live.meta().resource_version.as_deref() == Some(version) => {}
             Some(live) => {
-                K::cache(context).overwrite(live);
+                kind.store.cache.overwrite(live);
                 return Ok(StepResult::NotYet);
             }
             None => return Ok(StepResult::NotYet),
@@ -73,7 +88,7 @@ async fn create<K: Controller>(
         Ok(created) => {
             tracing::info!(pod = %pod_key, "created the pod");
             context.metrics.pods_created.inc();
-            context.pods.apply_response(created);
+            context.pods.cache.apply_response(created);
             return Ok(StepResult::Created);
         }
         Err(error) => error,
@@ -83,16 +98,16 @@ async fn create<K: Controller>(
             let Some(found) = context.requests.get::<Pod>(&pod_key).await? else {
                 return Ok(StepResult::NotYet);
             };
-            let judged = K::judge(world, pod, &found);
-            if matches!(judged, StepResult::Created | StepResult::NotYet) {
-                // Without its label the watch would never tell its end: it must not enter the cache.
-                if found.labels().contains_key(labels::TRAINING) {
-                    context.pods.apply_response(found);
+            let result = kind.controller.classify_existing(world, pod, &found);
+            if matches!(result, StepResult::Created | StepResult::NotYet) {
+                // Without the label the watch would never report its deletion. So it must not enter the cache.
+                if found.labels().contains_key(labels::RUN) {
+                    context.pods.cache.apply_response(found);
                 } else {
-                    *unseen = Some(Box::new(found));
+                    *unwatched = Some(Box::new(found));
                 }
             }
-            Ok(judged)
+            Ok(result)
         }
         ErrorClass::Forbidden | ErrorClass::Invalid | ErrorClass::Gone => {
             tracing::warn!(pod = %pod_key, %error, "the pod is refused");
@@ -108,14 +123,14 @@ async fn delete(context: &Context, key: &Key, name: &str, uid: &str, why: &str) 
         Ok(Deletion::Begun(pod)) => {
             tracing::info!(pod = %pod_key, why, "deleted the pod");
             context.metrics.pods_deleted.inc();
-            // Until the node has ended it, it is still there.
+            // It exists until the node has ended it.
             if let Some(pod) = pod {
-                context.pods.apply_response(*pod);
+                context.pods.cache.apply_response(*pod);
             }
             Ok(StepResult::Deleted)
         }
-        Ok(Deletion::WasGone) => {
-            context.pods.remove_uid(&pod_key, Some(uid));
+        Ok(Deletion::NotFound) => {
+            context.pods.cache.remove_uid(&pod_key, Some(uid));
             Ok(StepResult::Deleted)
         }
         Err(error) if matches!(error.class, ErrorClass::Forbidden | ErrorClass::Invalid) => {

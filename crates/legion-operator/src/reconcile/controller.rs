@@ -1,17 +1,18 @@
-//! What the driver asks of a kind: the five steps, as data and functions.
+//! What the driver asks of a kind: the steps of a reconciliation, as data and functions.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
+use legion_api::run::RunStatus;
 use legion_plan::{Need, Outcome, Plan, Settings, StatusPatch, StepResult};
 
 use crate::{
     context::Context,
     key::Key,
-    reconcile::queue::Queue,
     requests::{Object, RequestError},
-    watch::cache::Cache,
+    store::Store,
+    watch::references::Reference,
 };
 
 /// A kind that the operator reconciles. The pure steps are `legion-plan`'s.
@@ -20,25 +21,72 @@ pub(crate) trait Controller: Send + Sync + 'static {
     type Object: Object;
     /// What its decisions are made from.
     type World: Send + Sync;
-    /// Its status.
     type Status: Send + Sync;
 
-    /// Its name, as in manifests.
-    const NAME: &'static str;
-    /// Whether the kind's own truth is `Succeeded` (a run) rather than `Ready`.
-    const IS_RUN: bool = false;
+    /// Whether objects of the platform's namespace serve every namespace. Then that namespace is watched too.
+    fn in_platform_namespace(&self) -> bool {
+        false
+    }
 
-    /// Its cache.
-    fn cache(context: &Context) -> &Cache<Self::Object>;
+    /// Returns what the object refers to. A change of that requeues the object.
+    fn references(&self, key: &Key, object: &Self::Object) -> BTreeSet<Reference> {
+        let _ = (key, object);
+        BTreeSet::new()
+    }
 
-    /// Its work.
-    fn queue(context: &Context) -> &Queue;
+    /// Returns what the object is besides itself, such as the default output of its namespace. A change of the object
+    /// requeues what refers to that.
+    fn provides(&self, key: &Key, object: &Self::Object) -> Option<Reference> {
+        let _ = (key, object);
+        None
+    }
 
-    /// What the watches show.
-    fn observe(context: &Context, key: &Key, object: Arc<Self::Object>) -> Self::World;
+    /// Collects from the caches what a decision is made from.
+    fn observe(&self, context: &Context, key: &Key, object: Arc<Self::Object>) -> Self::World;
 
-    /// Reads what the watches cannot show. Kinds that never need anything are done.
+    /// Decides what is to be done.
+    fn decide(&self, world: &Self::World, settings: &Settings, now: Timestamp) -> Plan<Self::Status>;
+
+    /// Returns the status write that follows from what was done.
+    fn settle(
+        &self,
+        world: &Self::World,
+        plan: &Plan<Self::Status>,
+        outcome: &Outcome,
+        now: Timestamp,
+    ) -> Option<StatusPatch>;
+
+    /// Returns when to reconcile again although nothing changes.
+    fn requeue(&self, plan: &Plan<Self::Status>, outcome: &Outcome, now: Timestamp) -> Option<Timestamp>;
+}
+
+/// What one kind of run has that another has not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunKind {
+    /// Label of a pod that names its owner.
+    pub(crate) owner_label: &'static str,
+    /// Name and help of the gauge that counts the objects by the reason of their condition `Succeeded`.
+    pub(crate) gauge: (&'static str, &'static str),
+}
+
+/// What a kind needs besides when its objects are run in pods. The defaults are right for kinds that are no runs.
+pub(crate) trait RunHooks: Controller {
+    /// `None` for a kind that is no run. The main condition of a run is `Succeeded`, and of any other kind `Ready`.
+    const RUN: Option<RunKind> = None;
+
+    fn conditions(object: &Self::Object) -> &[Condition] {
+        let _ = object;
+        &[]
+    }
+
+    fn run_status(object: &Self::Object) -> Option<&RunStatus> {
+        let _ = object;
+        None
+    }
+
+    /// Reads what the caches cannot show, and puts it into the world.
     fn read(
+        &self,
         context: &Context,
         key: &Key,
         world: &mut Self::World,
@@ -48,46 +96,37 @@ pub(crate) trait Controller: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// What [`Controller::read`] was asked for cannot be read. Returns whether something can be decided without it.
-    fn unreadable(world: &mut Self::World, need: &Need, error: &RequestError) -> bool {
+    /// Puts into the world that a need cannot be read. Returns whether something can be decided without it.
+    fn unreadable(&self, world: &mut Self::World, need: &Need, error: &RequestError) -> bool {
         let _ = (world, need, error);
         false
     }
 
-    /// Decides.
-    fn decide(world: &Self::World, settings: &Settings, now: Timestamp) -> Plan<Self::Status>;
-
-    /// What it means that a pod which was to be created exists already. Kinds without pods own none.
-    fn judge(world: &Self::World, wanted: &Pod, found: &Pod) -> StepResult {
+    /// Classifies a pod that exists although it was to be created.
+    fn classify_existing(&self, world: &Self::World, wanted: &Pod, found: &Pod) -> StepResult {
         let _ = (world, wanted, found);
         StepResult::NameTaken
     }
 
-    /// A pod of ours is there that no watch shows.
-    fn found(world: &mut Self::World, pod: Box<Pod>) {
+    /// Puts a pod into the world that belongs to the object and that no watch shows.
+    fn add_unwatched(&self, world: &mut Self::World, pod: Box<Pod>) {
         let _ = (world, pod);
     }
 
-    /// Does the world hold something that no watch tells about? Then it must be looked at again.
-    fn is_unwatched(world: &Self::World) -> bool {
+    /// Returns whether the world holds a pod that no watch shows. Then the object is reconciled at intervals.
+    fn has_unwatched(&self, world: &Self::World) -> bool {
         let _ = world;
         false
     }
 
-    /// The status write that follows.
-    fn settle(world: &Self::World, plan: &Plan<Self::Status>, outcome: &Outcome, now: Timestamp)
-    -> Option<StatusPatch>;
-
-    /// A status of ours was written.
-    fn written(context: &Context, before: &Self::Object, after: &Self::Object) {
-        let _ = (context, before, after);
+    /// Drops what was kept for an object that no longer exists.
+    fn deleted(&self, key: &Key) {
+        let _ = key;
     }
+}
 
-    /// When to look again although nothing happens.
-    fn requeue(plan: &Plan<Self::Status>, outcome: &Outcome, now: Timestamp) -> Option<Timestamp>;
-
-    /// The object is gone: forget what was kept for it.
-    fn gone(context: &Context, key: &Key) {
-        let _ = (context, key);
-    }
+/// A kind with its objects.
+pub(crate) struct Managed<C: Controller> {
+    pub(crate) controller: Arc<C>,
+    pub(crate) store: Store<C::Object>,
 }

@@ -1,6 +1,6 @@
-//! One driver for all kinds: takes due objects from the queue and runs the five steps for each.
+//! One driver for all kinds: takes due objects from the queue and runs the steps for each.
 //!
-//! Errors are logged here and nowhere else, once each.
+//! Errors are logged here, once each, and nowhere else.
 
 use std::{
     collections::HashMap,
@@ -24,45 +24,48 @@ use crate::{
     context::Context,
     key::Key,
     metrics::DriverMetrics,
-    reconcile::{act::act, controller::Controller, events, invalid},
+    reconcile::{
+        act::act,
+        controller::{Managed, RunHooks},
+        events, invalid,
+    },
     requests::RequestError,
     watch::cache::Entry,
 };
 
-/// How often an object is looked at although nothing happens: should a wake-up ever be lost, it is lost for no longer.
+/// Every object is reconciled this often although nothing changes. Should a requeue ever be lost, it is lost for no longer.
 const RESYNC: Duration = Duration::from_secs(3600);
-/// Before a request is repeated that the server refuses for a reason that only people can remove.
+/// Shortest delay before a retry when the server refused for a reason that only people can remove.
 const SLOW: Duration = Duration::from_secs(60);
-/// How often a pod is read whose label somebody took away, so that no watch tells what becomes of it.
+/// Between two reads of a pod that has lost its label. No watch shows what happens to it.
 const POLL: Duration = Duration::from_secs(15);
-/// So often in a row may a request fail before the status speaks of it: with the back-off between, less than five seconds.
+/// Consecutive failures before the status reports them: with the back-off between, less than five seconds.
 const PATIENCE: u32 = 3;
-/// A plan that still asks for more after so many rounds of reading will always do.
+/// A plan that still has needs after this many rounds of reading will always have some.
 const MAX_READS: usize = 8;
 
 /// Reconciles one kind.
-pub(crate) struct Driver<K: Controller> {
+pub(crate) struct Driver<C: RunHooks> {
+    kind: Arc<Managed<C>>,
     context: Arc<Context>,
+    /// Consecutive failures.
     failures: Mutex<HashMap<Key, u32>>,
     metrics: DriverMetrics,
-    kind: std::marker::PhantomData<K>,
 }
 
-impl<K: Controller> Driver<K> {
-    /// A driver that has nothing to do yet.
-    #[must_use]
-    pub(crate) fn new(context: Arc<Context>) -> Arc<Self> {
+impl<C: RunHooks> Driver<C> {
+    pub(crate) fn new(kind: Arc<Managed<C>>, context: Arc<Context>) -> Arc<Self> {
         Arc::new(Self {
-            metrics: context.metrics.for_driver(K::NAME),
+            metrics: context.metrics.for_driver(kind.store.queue.kind()),
+            kind,
             context,
             failures: Mutex::default(),
-            kind: std::marker::PhantomData,
         })
     }
 
-    /// Works until `shutdown`; what is under way is finished.
+    /// Works until `shutdown`. Reconciliations that have begun are finished.
     pub(crate) async fn run(self: Arc<Self>, workers: usize, shutdown: Shutdown) {
-        K::queue(&self.context).open();
+        self.kind.store.queue.open();
         let mut tasks = JoinSet::new();
         for _ in 0..workers.max(1) {
             let (driver, shutdown) = (self.clone(), shutdown.clone());
@@ -72,7 +75,7 @@ impl<K: Controller> Driver<K> {
     }
 
     async fn work(&self, shutdown: &Shutdown) {
-        let queue = K::queue(&self.context);
+        let queue = &self.kind.store.queue;
         loop {
             let key = tokio::select! {
                 biased;
@@ -83,32 +86,32 @@ impl<K: Controller> Driver<K> {
                 } => key,
             };
             let began = Instant::now();
-            let span = tracing::info_span!("reconcile", kind = K::NAME, ns = %key.namespace, name = %key.name);
-            let again = self.once(&key).instrument(span).await;
+            let span = tracing::info_span!("reconcile", kind = queue.kind(), ns = %key.namespace, name = %key.name);
+            let requeue_after = self.once(&key).instrument(span).await;
             self.metrics.duration.observe(began.elapsed().as_secs_f64());
-            queue.done(key, again);
+            queue.done(key, requeue_after);
         }
     }
 
-    /// Looks at one object; says when to look again.
+    /// Reconciles one object. Returns when to do it again.
     async fn once(&self, key: &Key) -> Option<Duration> {
-        let Some(entry) = K::cache(&self.context).entry(key) else {
+        let Some(entry) = self.kind.store.cache.entry(key) else {
             self.forget_failures(key);
-            K::gone(&self.context, key);
+            self.kind.controller.deleted(key);
             self.metrics.gone.inc();
             return None;
         };
         // A panic is a bug of ours and must not stop the other objects.
         let result = AssertUnwindSafe(self.reconcile(key, entry)).catch_unwind().await;
         match result {
-            Ok(Ok(again)) => {
+            Ok(Ok(requeue_after)) => {
                 self.forget_failures(key);
                 self.metrics.done.inc();
                 Some(
-                    again
+                    requeue_after
                         .unwrap_or(RESYNC)
                         .min(RESYNC)
-                        .mul_f64(1.0 + 0.1 * spread(key, again)),
+                        .mul_f64(1.0 + 0.1 * spread(key, requeue_after)),
                 )
             }
             Ok(Err(error)) => {
@@ -149,54 +152,55 @@ impl<K: Controller> Driver<K> {
         }
     }
 
+    /// Returns the delay before the retry.
     fn failed(&self, key: &Key, error: &RequestError) -> Duration {
         let attempt = self.count_failure(key);
         let backoff = Backoff::RECONCILE.delay(&key.to_string(), attempt);
         let delay = match error.class {
-            // Spread, so that not all who were refused come back at the same moment.
+            // Spread, so that not all refused objects are retried at the same moment.
             ErrorClass::Throttled(Some(asked)) => asked
                 .mul_f64(1.0 + 0.25 * jitter(&key.to_string(), attempt))
                 .max(backoff),
             ErrorClass::Forbidden | ErrorClass::Invalid | ErrorClass::Bug => backoff.max(SLOW),
             _ => backoff,
         };
-        tracing::warn!(class = error.class.as_str(), attempt, ?delay, %error, "not done");
+        tracing::warn!(class = error.class.as_str(), attempt, ?delay, %error, "reconciliation failed");
         delay
     }
 
-    async fn reconcile(&self, key: &Key, entry: Entry<K::Object>) -> Result<Option<Duration>, RequestError> {
-        let context = &*self.context;
+    async fn reconcile(&self, key: &Key, entry: Entry<C::Object>) -> Result<Option<Duration>, RequestError> {
+        let (context, controller) = (&*self.context, &*self.kind.controller);
         let object = match entry {
             Entry::Valid(object) => object,
             Entry::Invalid(invalid) => {
-                invalid::report::<K>(context, key, &invalid).await?;
+                invalid::report::<C>(context, key, &invalid).await?;
                 return Ok(None);
             }
         };
-        let mut world = K::observe(context, key, object.clone());
+        let mut world = controller.observe(context, key, object.clone());
         let now = context.clock.now();
         let (mut plan, mut unread) = self.decide(key, &mut world, now).await?;
-        let mut acted = act::<K>(context, key, &world, &plan.actions).await;
-        if let Some(pod) = acted.unseen.take() {
+        let mut acted = act(context, &self.kind, key, &world, &plan.actions).await;
+        if let Some(pod) = acted.unwatched.take() {
             // The decision was made without it.
-            K::found(&mut world, pod);
+            controller.add_unwatched(&mut world, pod);
             (plan, unread) = self.decide(key, &mut world, now).await?;
-            acted = act::<K>(context, key, &world, &plan.actions).await;
+            acted = act(context, &self.kind, key, &world, &plan.actions).await;
         }
         if let Some(error) = acted.stopped.as_ref().filter(|error| self.should_report(key, error)) {
             acted.outcome.results.push(StepResult::Failed(error.answer()));
         }
-        if let Some(patch) = K::settle(&world, &plan, &acted.outcome, now) {
+        if let Some(patch) = controller.settle(&world, &plan, &acted.outcome, now) {
             self.write_status(key, &object, &patch.body).await?;
             for event in &patch.events {
-                events::publish::<K>(context, &object, event, now).await;
+                events::publish(context, &*object, event, now).await;
             }
         }
         match acted.stopped.or(unread) {
             Some(error) => Err(error),
             None => {
-                let poll = K::is_unwatched(&world).then_some(POLL);
-                Ok(until(K::requeue(&plan, &acted.outcome, now), now)
+                let poll = controller.has_unwatched(&world).then_some(POLL);
+                Ok(until(controller.requeue(&plan, &acted.outcome, now), now)
                     .into_iter()
                     .chain(poll)
                     .min())
@@ -204,8 +208,8 @@ impl<K: Controller> Driver<K> {
         }
     }
 
-    /// Whether a failed request is told in the status: one that will not pass by itself, or has failed again and again. A
-    /// single answer of a server that restarts is no news.
+    /// Returns whether the status reports a failed request: one that a retry does not fix, or one that has failed again and
+    /// again. A single failure while a server restarts is not reported.
     fn should_report(&self, key: &Key, error: &RequestError) -> bool {
         match error.class {
             ErrorClass::Forbidden | ErrorClass::Invalid => true,
@@ -216,17 +220,18 @@ impl<K: Controller> Driver<K> {
         }
     }
 
-    /// Decides, after reading what the decision asks for. Also gives back the error of a read without which something
-    /// could be decided: it is to be tried again.
+    /// Decides, after reading what the decision asks for. The error is that of a read without which something could be
+    /// decided. That read is to be retried.
     async fn decide(
         &self,
         key: &Key,
-        world: &mut K::World,
+        world: &mut C::World,
         now: Timestamp,
-    ) -> Result<(Plan<K::Status>, Option<RequestError>), RequestError> {
+    ) -> Result<(Plan<C::Status>, Option<RequestError>), RequestError> {
+        let (context, controller) = (&*self.context, &*self.kind.controller);
         let mut unread = None;
         for _ in 0..MAX_READS {
-            let plan = K::decide(world, &self.context.settings, now);
+            let plan = controller.decide(world, &context.settings, now);
             if plan.needs.is_empty() {
                 for why in &plan.why {
                     tracing::debug!(why = %why);
@@ -235,8 +240,8 @@ impl<K: Controller> Driver<K> {
             }
             for need in &plan.needs {
                 tracing::debug!(?need, "read");
-                if let Err(error) = K::read(&self.context, key, world, need).await {
-                    if !self.should_report(key, &error) || !K::unreadable(world, need, &error) {
+                if let Err(error) = controller.read(context, key, world, need).await {
+                    if !self.should_report(key, &error) || !controller.unreadable(world, need, &error) {
                         return Err(error);
                     }
                     unread = Some(error);
@@ -246,25 +251,27 @@ impl<K: Controller> Driver<K> {
         Err(RequestError {
             request: "decide".to_owned(),
             class: ErrorClass::Bug,
-            message: format!("still not everything is known after {MAX_READS} rounds of reading"),
+            message: format!("the plan still has needs after {MAX_READS} rounds of reading"),
             status: None,
         })
     }
 
-    async fn write_status(&self, key: &Key, object: &K::Object, patch: &serde_json::Value) -> Result<(), RequestError> {
-        let (context, cache) = (&*self.context, K::cache(&self.context));
-        let error = match context.requests.patch_status::<K::Object>(key, patch).await {
+    async fn write_status(&self, key: &Key, object: &C::Object, patch: &serde_json::Value) -> Result<(), RequestError> {
+        let (context, cache) = (&*self.context, &self.kind.store.cache);
+        let error = match context.requests.patch_status::<C::Object>(key, patch).await {
             Ok(written) => {
-                K::written(context, object, &written);
+                context
+                    .metrics
+                    .status_written(C::run_status(object), C::run_status(&written));
                 cache.apply_response(written);
                 return Ok(());
             }
             Err(error) => error,
         };
         if matches!(error.class, ErrorClass::Conflict | ErrorClass::Gone) {
-            // The cache is behind. The watch will catch up; one read is quicker, and it also heals a cache that is ahead
-            // of a cluster that was restored.
-            match context.requests.get::<K::Object>(key).await? {
+            // The cache is behind. The watch will catch up, but one read is quicker. It also fixes a cache that is ahead of
+            // a restored cluster.
+            match context.requests.get::<C::Object>(key).await? {
                 Some(live) => cache.overwrite(live),
                 None => cache.remove_uid(key, object.meta().uid.as_deref()),
             }
@@ -275,13 +282,13 @@ impl<K: Controller> Driver<K> {
 
 fn until(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     let wait = at?.duration_since(now);
-    // Times in objects have whole seconds; a wake-up that comes a fraction too early would only be repeated.
+    // Times in objects have whole seconds. A reconciliation that is a jitter too early would only be repeated.
     Some(Duration::try_from(wait).unwrap_or_default())
 }
 
-/// Only the resync is spread: what a plan asks for happens when it asks for it.
-fn spread(key: &Key, again: Option<Duration>) -> f64 {
-    if again.is_some() {
+/// Spreads the resync only: what a plan asks for happens when the plan asks for it.
+fn spread(key: &Key, requeue_after: Option<Duration>) -> f64 {
+    if requeue_after.is_some() {
         0.0
     } else {
         jitter(&key.to_string(), 0)

@@ -1,35 +1,34 @@
-//! Events: what happened, for `kubectl describe`. Few, and never a reason to fail.
+//! Events, for `kubectl describe`. There are few, and one that cannot be written is never a reason to fail.
 
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::Resource as _;
 use legion_api::condition::cut;
 use legion_plan::EventNote;
 use legion_runtime::retry::ErrorClass;
 use sha2::{Digest as _, Sha256};
 
-use crate::{context::Context, reconcile::controller::Controller};
+use crate::{context::Context, requests::Object};
 
-/// Who reports.
+/// `reportingController` of every event.
 const CONTROLLER: &str = "legion-platform.org/operator";
 /// Longest note that the API accepts, in bytes.
 const NOTE_MAX: usize = 1024;
 
-/// Publishes an event about an object. Its name follows from what it says, so that the same thing is never said twice of
-/// the same object, also after a crash. An event that cannot be published is lost: everything in it stands in the status.
-pub(crate) async fn publish<K: Controller>(context: &Context, object: &K::Object, note: &EventNote, now: Timestamp) {
-    let event = event::<K>(object, note, now);
+/// Publishes an event about an object. Its name is a hash of its content. So the same event is never published twice for
+/// the same object, also after a crash. An event that cannot be published is lost: the status has everything in it.
+pub(crate) async fn publish<K: Object>(context: &Context, object: &K, note: &EventNote, now: Timestamp) {
+    let event = event(object, note, now);
     if let Err(error) = context.requests.create(&event).await
         && error.class != ErrorClass::AlreadyExists
     {
-        tracing::warn!(class = error.class.as_str(), %error, "an event is lost");
+        tracing::warn!(class = error.class.as_str(), %error, "an event could not be published");
     }
 }
 
-fn event<K: Controller>(object: &K::Object, note: &EventNote, now: Timestamp) -> Event {
+fn event<K: Object>(object: &K, note: &EventNote, now: Timestamp) -> Event {
     let meta = object.meta();
     let name = meta.name.clone().unwrap_or_default();
     let uid = meta.uid.clone().unwrap_or_default();
@@ -53,7 +52,7 @@ fn event<K: Controller>(object: &K::Object, note: &EventNote, now: Timestamp) ->
         .collect();
     Event {
         metadata: ObjectMeta {
-            // 253 is the longest name; the object's own is at most 63.
+            // The longest name has 253 characters, and the object's own at most 63.
             name: Some(format!("{name}.{digest}")),
             namespace: meta.namespace.clone(),
             ..ObjectMeta::default()
@@ -63,8 +62,8 @@ fn event<K: Controller>(object: &K::Object, note: &EventNote, now: Timestamp) ->
         note: Some(text),
         reason: Some(note.reason.as_str().to_owned()),
         regarding: Some(ObjectReference {
-            api_version: Some(K::Object::api_version(&()).into_owned()),
-            kind: Some(K::Object::kind(&()).into_owned()),
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
             name: Some(name),
             namespace: meta.namespace.clone(),
             uid: Some(uid),

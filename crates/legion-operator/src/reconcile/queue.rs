@@ -22,6 +22,7 @@ use crate::key::Key;
 /// A work queue. Context by its producers and workers.
 #[derive(Debug)]
 pub(crate) struct Queue {
+    kind: &'static str,
     state: Mutex<State>,
     changed: Notify,
     waits: Histogram,
@@ -116,12 +117,18 @@ impl State {
 impl Queue {
     /// An empty queue; `waits` is told how long each object waited.
     #[must_use]
-    pub(crate) fn new(waits: Histogram) -> Self {
+    pub(crate) fn new(kind: &'static str, waits: Histogram) -> Self {
         Self {
+            kind,
             state: Mutex::default(),
             changed: Notify::new(),
             waits,
         }
+    }
+
+    /// The kind of the objects.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
     }
 
     /// Work begins now. What was due before has not waited until now: a replica that stands by collects what it would do.
@@ -232,7 +239,7 @@ mod tests {
     }
 
     fn queue() -> Queue {
-        Queue::new(Histogram::new([1.0]))
+        Queue::new("Kind", Histogram::new([1.0]))
     }
 
     #[tokio::test(start_paused = true)]

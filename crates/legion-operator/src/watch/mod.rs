@@ -5,3 +5,4 @@ pub(crate) mod guarded;
 pub(crate) mod projection;
 pub(crate) mod references;
 pub(crate) mod watcher;
+pub(crate) mod watches;

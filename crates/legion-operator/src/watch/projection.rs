@@ -16,10 +16,6 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
 use kube::core::PartialObjectMeta;
-use legion_api::{
-    Connection, ConnectionSpec, ConnectionStatus, ModelTraining, ModelTrainingSpec, ModelTrainingStatus,
-    ToolchainIntegration, ToolchainIntegrationSpec, ToolchainIntegrationStatus,
-};
 use legion_protocol::env;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -118,35 +114,32 @@ impl From<Identity> for PartialObjectMeta<ConfigMap> {
 
 /// Of a kind of Legion's own, everything but its managed fields.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Whole<S, T> {
-    metadata: Metadata,
-    spec: S,
-    status: Option<T>,
+pub(crate) struct WithoutManagedFields<S, T> {
+    pub(crate) metadata: Metadata,
+    pub(crate) spec: S,
+    pub(crate) status: Option<T>,
 }
 
-macro_rules! whole {
-    ($($kind:ident: $spec:ty, $status:ty;)*) => {
-        $(impl Projection for $kind {
-            type Of<'a> = Whole<$spec, $status>;
+/// Reads a kind of Legion's own without its managed fields.
+macro_rules! without_managed_fields {
+    ($kind:ident, $spec:ty, $status:ty) => {
+        impl $crate::watch::projection::Projection for $kind {
+            type Of<'a> = $crate::watch::projection::WithoutManagedFields<$spec, $status>;
         }
 
-        impl From<Whole<$spec, $status>> for $kind {
-            fn from(read: Whole<$spec, $status>) -> Self {
+        impl From<$crate::watch::projection::WithoutManagedFields<$spec, $status>> for $kind {
+            fn from(read: $crate::watch::projection::WithoutManagedFields<$spec, $status>) -> Self {
                 Self {
                     metadata: read.metadata.into(),
                     spec: read.spec,
                     status: read.status,
                 }
             }
-        })*
+        }
     };
 }
 
-whole! {
-    Connection: ConnectionSpec, ConnectionStatus;
-    ModelTraining: ModelTrainingSpec, ModelTrainingStatus;
-    ToolchainIntegration: ToolchainIntegrationSpec, ToolchainIntegrationStatus;
-}
+pub(crate) use without_managed_fields;
 
 /// Of a pod: metadata, the node's name, limits and the status.
 #[derive(Debug, Deserialize)]
@@ -235,6 +228,7 @@ fn without_room(mut status: PodStatus) -> PodStatus {
 
 #[cfg(test)]
 mod tests {
+    use legion_api::Connection;
     use serde_json::json;
 
     use super::*;

@@ -1,131 +1,97 @@
-//! Who must look again when something else changes.
+//! What objects refer to, indexed in reverse: a change requeues its dependents.
 //!
-//! Indexes, so that a change costs what it concerns and not what exists: a cluster's ConfigMaps change all the time.
+//! The index makes a change cost what depends on it, not what exists. A cluster's ConfigMaps change all the time.
 
 use std::{
     collections::{BTreeSet, HashMap},
     hash::Hash,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::Pod;
-use legion_api::{ModelTraining, Reason, condition};
-use legion_plan::training::{config_map_name, connection_names, labels};
+use kube::Resource;
 
-use crate::key::Key;
+use crate::{key::Key, names::kind_of};
 
-/// Something that trainings refer to.
+/// Something that an object can refer to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Reference {
-    /// A toolchain.
-    Toolchain(Key),
-    /// A connection.
-    Connection(Key),
-    /// A ConfigMap that holds a source.
-    ConfigMap(Key),
-    /// The default output of a namespace; the name of the key is empty.
-    DefaultOutput(Key),
-    /// Room under the quotas of a namespace; the name of the key is empty.
-    Quota(Key),
+    /// An object, whether it exists or not.
+    Object {
+        /// Its kind.
+        kind: &'static str,
+        /// Its namespace and name.
+        key: Key,
+    },
+    /// Something that a namespace has as a whole, such as room under its quotas.
+    Namespace {
+        /// What it is.
+        what: &'static str,
+        /// The namespace.
+        namespace: Arc<str>,
+    },
 }
 
 impl Reference {
-    /// The default output of the namespace of that object.
-    #[must_use]
-    pub(crate) fn default_output_of(object: &Key) -> Self {
-        Self::DefaultOutput(object.sibling(""))
+    /// Refers to an object of kind `K`.
+    pub(crate) fn object<K: Resource<DynamicType = ()>>(key: Key) -> Self {
+        Self::Object {
+            kind: kind_of::<K>(),
+            key,
+        }
     }
 
-    /// Room under the quotas of the namespace of that object.
-    #[must_use]
-    pub(crate) fn quota_of(object: &Key) -> Self {
-        Self::Quota(object.sibling(""))
+    /// Refers to something of the namespace in which the object with this key is.
+    pub(crate) fn namespace(what: &'static str, key: &Key) -> Self {
+        Self::Namespace {
+            what,
+            namespace: key.namespace.clone(),
+        }
     }
 }
 
-/// What a training refers to.
-#[must_use]
-pub(crate) fn references(key: &Key, training: &ModelTraining, platform_namespace: &str) -> BTreeSet<Reference> {
-    let toolchain = training.spec.toolchain.as_str();
-    let mut all: BTreeSet<Reference> = connection_names(training)
-        .map(|name| Reference::Connection(key.sibling(name)))
-        .collect();
-    all.insert(Reference::Toolchain(key.sibling(toolchain)));
-    all.insert(Reference::Toolchain(Key::new(platform_namespace, toolchain)));
-    if let Some(name) = config_map_name(training) {
-        all.insert(Reference::ConfigMap(key.sibling(name)));
-    }
-    if training.spec.output.is_none() {
-        all.insert(Reference::default_output_of(key));
-    }
-    if waits_for_quota(training) {
-        all.insert(Reference::quota_of(key));
-    }
-    all
-}
-
-fn waits_for_quota(training: &ModelTraining) -> bool {
-    let conditions = training.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    condition::find(conditions, condition::SUCCEEDED)
-        .is_some_and(|condition| condition.reason == Reason::QuotaExceeded.as_str())
-}
-
-/// The training that a pod belongs to, by its owner; by its label where it has none.
-#[must_use]
-pub(crate) fn training_of(pod: &Pod) -> Option<Key> {
-    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-    let owner = owners
-        .iter()
-        .find(|owner| owner.kind == "ModelTraining")
-        .map(|owner| owner.name.as_str());
-    let label = || pod.metadata.labels.as_ref()?.get(labels::TRAINING).map(String::as_str);
-    Some(Key::new(pod.metadata.namespace.as_deref()?, owner.or_else(label)?))
-}
-
-/// A relation between keys that is asked in one direction and changed in the other.
+/// Who refers to what. Dependents change what they refer to; a change of what is referred to asks for its dependents.
 #[derive(Debug)]
-pub(crate) struct ReverseIndex<From, To>(Mutex<HashMap<From, BTreeSet<To>>>);
+pub(crate) struct ReverseIndex<To, Dependent>(Mutex<HashMap<To, BTreeSet<Dependent>>>);
 
-impl<From, To> Default for ReverseIndex<From, To> {
+impl<To, Dependent> Default for ReverseIndex<To, Dependent> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<From: Hash + Eq + Clone, To: Ord + Clone> ReverseIndex<From, To> {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<From, BTreeSet<To>>> {
+impl<To: Hash + Eq + Clone, Dependent: Ord + Clone> ReverseIndex<To, Dependent> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<To, BTreeSet<Dependent>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `to` is no longer related to `old`, but to `new`.
+    /// Replaces what `dependent` refers to.
     pub(crate) fn update<'a>(
         &self,
-        to: &To,
-        old: impl IntoIterator<Item = &'a From>,
-        new: impl IntoIterator<Item = &'a From>,
+        dependent: &Dependent,
+        old: impl IntoIterator<Item = &'a To>,
+        new: impl IntoIterator<Item = &'a To>,
     ) where
-        From: 'a,
+        To: 'a,
     {
         let mut index = self.lock();
-        for from in old {
-            if let Some(related) = index.get_mut(from) {
-                related.remove(to);
-                if related.is_empty() {
-                    index.remove(from);
+        for to in old {
+            if let Some(dependents) = index.get_mut(to) {
+                dependents.remove(dependent);
+                if dependents.is_empty() {
+                    index.remove(to);
                 }
             }
         }
-        for from in new {
-            index.entry(from.clone()).or_default().insert(to.clone());
+        for to in new {
+            index.entry(to.clone()).or_default().insert(dependent.clone());
         }
     }
 
-    /// Everything related to `from`, in order.
-    #[must_use]
-    pub(crate) fn dependents(&self, from: &From) -> Vec<To> {
+    /// Returns everything that refers to `to`, in order.
+    pub(crate) fn dependents(&self, to: &To) -> Vec<Dependent> {
         self.lock()
-            .get(from)
-            .map(|related| related.iter().cloned().collect())
+            .get(to)
+            .map(|dependents| dependents.iter().cloned().collect())
             .unwrap_or_default()
     }
 }
@@ -135,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_follows_changes_and_forgets_what_nobody_refers_to() {
+    fn an_index_follows_changes_and_drops_what_nothing_refers_to() {
         let index = ReverseIndex::<&str, &str>::default();
         index.update(&"t1", [], [&"a", &"b"]);
         index.update(&"t2", [], [&"b"]);
