@@ -14,7 +14,7 @@ fn an_unlabeled_pod_is_still_followed() -> anyhow::Result<()> {
     let pod = under_way(&cluster, "unlabelled", json!({}))?;
     let name = name_of(&pod)?;
     // The operator watches only pods with this label.
-    cluster.run(&["label", "pod", name, "legion-platform.org/training-"])?;
+    cluster.run(&["label", "pod", name, "legion-platform.org/run-"])?;
     let_go(&cluster, &pod)?;
     ended_in_attempt(&cluster.success("unlabelled")?, 1)?;
     let made = cluster.list::<Pod>("")?;

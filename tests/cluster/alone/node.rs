@@ -26,7 +26,7 @@ fn a_drained_training_continues_in_a_second_attempt() -> anyhow::Result<()> {
         "--delete-emptydir-data",
         "--ignore-daemonsets",
         // Legion's own pods stay: the harness has no second node for them.
-        "--pod-selector=legion-platform.org/training",
+        "--pod-selector=legion-platform.org/run",
         "--timeout=120s",
     ]);
     let waiting = drained.and_then(|_| cluster.waiting("drained", "Unschedulable"));
