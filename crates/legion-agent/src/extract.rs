@@ -6,8 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use legion_protocol::reason::{StepError, StepReason};
 
 use crate::confined::{ConfinedDir, shown};
-use crate::error::carried;
-use crate::error::{Result, node_fault};
+use crate::error::{Result, carried, node_fault};
 use crate::paths;
 use crate::tree::{self, Collector, Limits, TreeSummary};
 

@@ -11,8 +11,7 @@ use legion_protocol::reason::{StepError, StepReason};
 use sha2::{Digest as _, Sha256};
 
 use crate::confined::{ConfinedDir, shown};
-use crate::error::carried;
-use crate::error::{Result, node_fault};
+use crate::error::{Result, carried, node_fault};
 
 /// Deepest directory that is entered.
 pub(crate) const MAX_DEPTH: usize = 64;

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use legion_protocol::env::{self, objects};
 use legion_protocol::message::{HeadError, PublishMessage, PublishOutcome, WireArtifact, WireStoredFile};
@@ -11,10 +10,9 @@ use legion_protocol::result::ResultDocument;
 use legion_protocol::task::PublishTask;
 
 use super::collect::{self, Log};
-use super::{EXIT, MODEL, RunRecord, failed, object, repeat, repeated, stored, success_record};
+use super::message::{MODEL, RunRecord, failed, object, remember_exit, repeated, stored, success_record};
 use crate::confined::ConfinedDir;
-use crate::error::Result;
-use crate::error::sink_error;
+use crate::error::{Result, sink_error};
 use crate::pack::{PackLimits, Packing};
 use crate::record::{self, Found};
 use crate::store::{Created, Output, StoredObject};
@@ -25,7 +23,7 @@ pub(super) fn publish(task: &PublishTask, run: &Path) -> Result<PublishMessage> 
     let run = ConfinedDir::open(run)
         .map_err(|e| StepError::new(StepReason::NodeFault, format!("the control directory {e}")))?;
     let exit = collect::exit(&run);
-    EXIT.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&exit);
+    remember_exit(exit.as_ref());
     match store(task, &run, exit.clone()) {
         Ok(message) => Ok(message),
         // How the trainer ended is known even when nothing can be stored.
@@ -45,28 +43,28 @@ fn store(
     if let Found::Published(record) = found {
         return Ok(repeated(*record));
     }
-    let mut facts = RunRecord {
+    let mut run_record = RunRecord {
         exit,
         ..RunRecord::default()
     };
     let mut log = Log::open(run);
-    facts.log = log_object(task, &store, &mut log)?;
-    let (summary, violation) = series(task, &store, run, &mut facts.series)?;
-    facts.summary = summary;
+    run_record.log = log_object(task, &store, &mut log)?;
+    let (summary, violation) = series(task, &store, run, &mut run_record.series)?;
+    run_record.summary = summary;
     let document = collect::result(run);
     let (document, violation) = match (document, violation) {
         (Ok(document), violation) => (document, violation),
         (Err(error), violation) => (None, violation.or(Some(error))),
     };
-    facts.document = document;
+    run_record.document = document;
 
-    let succeeded = facts
+    let succeeded = run_record
         .exit
         .as_ref()
         .is_some_and(legion_protocol::exit::ExitRecord::succeeded);
-    let tool_error = facts.document.as_ref().and_then(|d| d.error.clone());
+    let tool_error = run_record.document.as_ref().and_then(|d| d.error.clone());
     if !succeeded {
-        let mut message = facts.message(task, PublishOutcome::Failed, None);
+        let mut message = run_record.message(task, PublishOutcome::Failed, None);
         message.tail.log_tail = log.tail();
         return Ok(message);
     }
@@ -84,15 +82,15 @@ fn store(
     });
     let artifact = match complaint {
         Some(error) => Err(error),
-        None => artifact(task, &store, &mut facts),
+        None => artifact(task, &store, &mut run_record),
     };
     match artifact {
         Ok(artifact) => {
-            let message = facts.message(task, PublishOutcome::Published, artifact);
+            let message = run_record.message(task, PublishOutcome::Published, artifact);
             finish(task, &store, message, matches!(found, Found::Stale))
         }
         Err(error) => {
-            let mut message = facts.message(task, PublishOutcome::Error, None);
+            let mut message = run_record.message(task, PublishOutcome::Error, None);
             message.head.error = Some(HeadError::of(&error));
             message.tail.error = Some(error);
             message.tail.log_tail = log.tail();
@@ -121,6 +119,21 @@ fn finish(task: &PublishTask, store: &Output, message: PublishMessage, stale: bo
         Created::New => Ok(message),
         // Another one was faster by a hair. The first one counts.
         Created::Exists => repeat(task),
+    }
+}
+
+/// Repeats the run_record of the attempt that published.
+pub(super) fn repeat(task: &PublishTask) -> Result<PublishMessage> {
+    let store = Output::open(&task.output)?;
+    match retry::patiently(|| record::find(&store, &task.output, &task.uid, &task.run_id))? {
+        Found::Published(record) => Ok(repeated(*record)),
+        Found::Nothing | Found::Stale => Err(StepError::new(
+            StepReason::UploadFailed,
+            format!(
+                "the success record {} or its artifact went away after it was found",
+                task.output.record
+            ),
+        )),
     }
 }
 
@@ -169,10 +182,10 @@ fn series(
 }
 
 /// Packs and stores the model and the other files of the run. Nothing when the toolchain says that there is no model.
-fn artifact(task: &PublishTask, store: &Output, facts: &mut RunRecord) -> Result<Option<WireArtifact>> {
+fn artifact(task: &PublishTask, store: &Output, run_record: &mut RunRecord) -> Result<Option<WireArtifact>> {
     let output = paths::in_work(env::OUTPUT, "output")?;
-    let document = facts.document.clone();
-    facts.files = match document.as_ref().filter(|d| !d.files.is_empty()) {
+    let document = run_record.document.clone();
+    run_record.files = match document.as_ref().filter(|d| !d.files.is_empty()) {
         Some(document) => Some(run_files(task, store, &output, document)?),
         None => None,
     };

@@ -8,7 +8,7 @@ use legion_protocol::reason::{StepError, StepReason};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::{Created, FIELD};
+use super::create::{Created, FIELD};
 use crate::error::Result;
 
 /// A directory for results.

@@ -1,6 +1,7 @@
 //! Where results go: a directory or a bucket, behind the few operations that publishing needs.
 
-pub(crate) mod directory;
+mod create;
+mod directory;
 pub(crate) mod runtime;
 pub(crate) mod s3;
 
@@ -13,15 +14,13 @@ use legion_protocol::task::{OutputTask, WireStore};
 use s3::Bucket;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use self::create::{Created, FIELD};
 use crate::error::Result;
 use crate::paths;
 use crate::secrets::Secret;
 
 /// The slot of the output's secret and volume.
 pub(crate) const SLOT: &str = "output";
-/// The field that errors of the output are about.
-pub(crate) const FIELD: &str = "spec.output";
-
 /// The output store. Its errors name the connection, which is what a user can change.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -35,15 +34,6 @@ enum Place {
     Directory(Directory),
     /// A bucket.
     Bucket(Bucket),
-}
-
-/// What became of an object that must not exist yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Created {
-    /// It was created.
-    New,
-    /// It was there before, and is untouched.
-    Exists,
 }
 
 /// An object on its way into the store, with its digest and size so far. Dropped, it leaves nothing behind.

@@ -13,7 +13,7 @@ use object_store::{
     PutPayload, RetryConfig, WriteMultipart,
 };
 
-use super::Created;
+use super::create::{Created, FIELD};
 use super::runtime::block_on;
 use crate::error::Result;
 use crate::secrets::{Secret, hide};
@@ -180,7 +180,7 @@ impl Bucket {
             Trouble::Refused | Trouble::Certificate | Trouble::Unreachable => "cannot be used",
         };
         let field = match self.usage {
-            Purpose::Output => super::FIELD,
+            Purpose::Output => FIELD,
             Purpose::Source => "spec.source.objectStore",
             Purpose::Data => "spec.data",
         };
