@@ -11,36 +11,36 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
     after_help = "Exit codes: 0 done, 1 the training failed, 2 wrong command line or manifest, 3 not found or \
     unreachable, 4 timed out, 5 other, 130 interrupted."
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Settings that every command takes.
     #[command(flatten)]
-    pub global: Global,
+    pub(crate) global: Global,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// Settings that every command takes.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Global {
+pub(crate) struct Global {
     /// Kubeconfig of the API to talk to; else that of --data-dir where it is up, else $KUBECONFIG, else that of the
     /// local mode's own directory where it is up, else ~/.kube/config.
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub kubeconfig: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig.
     #[arg(long, global = true, value_name = "NAME")]
-    pub context: Option<String>,
+    pub(crate) context: Option<String>,
     /// Namespace; else the context's own.
     #[arg(long, short, global = true, value_name = "NAME")]
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// Where the local mode keeps everything; else $XDG_DATA_HOME/legion, else ~/.local/share/legion.
     #[arg(long, global = true, env = "LEGION_DATA_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Runs Legion on this machine, without a cluster.
     #[command(subcommand)]
     Local(Local),
@@ -66,7 +66,7 @@ pub enum Command {
 
 /// `legionctl local`.
 #[derive(Debug, Subcommand)]
-pub enum Local {
+pub(crate) enum Local {
     /// Starts the API and the operator; stays in the foreground until Ctrl-C or `local down`.
     Up(Up),
     /// Trains: starts what is needed, applies the file, follows the training and prints its result.
@@ -83,112 +83,112 @@ pub enum Local {
 
 /// `legionctl local up`.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Up {
+pub(crate) struct Up {
     /// Goes to the background and returns when everything is ready.
     #[arg(long)]
-    pub detach: bool,
+    pub(crate) detach: bool,
     /// Loopback port of the API; else the one used before, else any free one.
     #[arg(long, value_name = "PORT")]
-    pub port: Option<u16>,
+    pub(crate) port: Option<u16>,
     /// Set by `--detach` for the process in the background: leave the terminal's session.
     #[arg(long, hide = true)]
-    pub session: bool,
+    pub(crate) session: bool,
 }
 
 /// `legionctl local run`.
 #[derive(Debug, Clone, Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// Manifest, applied in its order; `-` is standard input.
     #[arg(long = "file", short, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Trains with the files of this directory instead of the manifest's source: for the inner loop of editing.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub source: Option<PathBuf>,
+    pub(crate) source: Option<PathBuf>,
     /// How to print the training at the end; the progress goes to standard error.
     #[arg(long, short, value_enum, default_value_t = Format::Report)]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Gives up waiting after this long; the training goes on where `local up` runs.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// Prints no log lines of the training.
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// `legionctl validate`.
 #[derive(Debug, Clone, Args)]
-pub struct Validate {
+pub(crate) struct Validate {
     /// Manifests of one or more documents; `-` is standard input.
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
     /// How to print what is wrong.
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
-    pub output: Format,
+    pub(crate) output: Format,
 }
 
 /// `legionctl get`.
 #[derive(Debug, Clone, Args)]
-pub struct Get {
+pub(crate) struct Get {
     /// What to show: trainings (mt), toolchains (ti), connections (conn); everything without it.
     #[arg(value_name = "KIND")]
-    pub kind: Option<String>,
+    pub(crate) kind: Option<String>,
     /// One object only.
     #[arg(value_name = "NAME", requires = "kind")]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Objects of every namespace.
     #[arg(long, short = 'A', conflicts_with = "name")]
-    pub all_namespaces: bool,
+    pub(crate) all_namespaces: bool,
     /// Only objects with these labels.
     #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "name")]
-    pub selector: Option<String>,
+    pub(crate) selector: Option<String>,
     /// How to print them; `report` shows one training with metrics and plots.
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
-    pub output: Format,
+    pub(crate) output: Format,
 }
 
 /// `legionctl logs`.
 #[derive(Debug, Clone, Args)]
-pub struct Logs {
+pub(crate) struct Logs {
     /// Name of the training.
-    pub name: String,
+    pub(crate) name: String,
     /// Goes on until the training has ended, over its attempts.
     #[arg(long, short)]
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// Which step: trainer, fetch or publish. The steps beside the trainer are there as long as the pod is.
     #[arg(long, short, default_value = "trainer", value_parser = ["trainer", "fetch", "publish"])]
-    pub container: String,
+    pub(crate) container: String,
     /// Only this many lines from the end.
     #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(i64).range(0..))]
-    pub tail: Option<i64>,
+    pub(crate) tail: Option<i64>,
 }
 
 /// `legionctl wait`.
 #[derive(Debug, Clone, Args)]
-pub struct Wait {
+pub(crate) struct Wait {
     /// Names of trainings.
     #[arg(required = true)]
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Gives up after this long.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// How to print the trainings at the end.
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
-    pub output: Format,
+    pub(crate) output: Format,
 }
 
 /// `legionctl rerun`.
 #[derive(Debug, Clone, Args)]
-pub struct Rerun {
+pub(crate) struct Rerun {
     /// Name of the training.
-    pub name: String,
+    pub(crate) name: String,
     /// The text for `spec.trigger`; else the current time.
     #[arg(long, value_name = "TEXT")]
-    pub trigger: Option<String>,
+    pub(crate) trigger: Option<String>,
 }
 
 /// `legionctl toolchain`.
 #[derive(Debug, Subcommand)]
-pub enum Toolchain {
+pub(crate) enum Toolchain {
     /// Runs the conformance cases of the toolchain protocol against a toolchain, without operator or cluster.
     Test {
         /// Directory of the toolchain: it holds toolchain.yaml.
@@ -211,7 +211,7 @@ pub enum Toolchain {
 
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// A table for people.
     Table,
     /// One training in full, with a metrics table and a plot per series.

@@ -14,19 +14,19 @@ use crate::{
 };
 
 /// A client, and the namespace that commands work in.
-pub struct Session {
+pub(crate) struct Session {
     /// The API.
-    pub client: Client,
+    pub(crate) client: Client,
     /// `--namespace`, else the context's.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// The local mode's directory, where there can be one: results that the local node has stored are in it.
-    pub data_dir: Option<DataDir>,
+    pub(crate) data_dir: Option<DataDir>,
 }
 
 impl Session {
     /// The same in another namespace, where an object names one.
     #[must_use]
-    pub fn in_namespace(&self, namespace: Option<&str>) -> Self {
+    pub(crate) fn in_namespace(&self, namespace: Option<&str>) -> Self {
         Self {
             client: self.client.clone(),
             namespace: namespace.unwrap_or(&self.namespace).to_owned(),
@@ -36,7 +36,7 @@ impl Session {
 }
 
 /// Connects to the API that the command line, the environment or the machine names, in this order.
-pub async fn connect(global: &Global) -> Result<Session> {
+pub(crate) async fn connect(global: &Global) -> Result<Session> {
     let named = env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
     let data_dir = match DataDir::choose(global.data_dir.as_deref()) {
         Ok(data_dir) => Some(data_dir),
@@ -103,7 +103,7 @@ fn down(data_dir: &DataDir, what: &str) -> CliError {
 }
 
 /// The same, for a command that must answer at once when nothing listens.
-pub async fn reach(global: &Global) -> Result<Session> {
+pub(crate) async fn reach(global: &Global) -> Result<Session> {
     let session = connect(global).await?;
     session.client.apiserver_version().await?;
     Ok(session)

@@ -2,7 +2,7 @@
 
 /// Aligns cells to the left, two spaces apart; no line ends in spaces.
 #[must_use]
-pub fn align(rows: &[Vec<String>]) -> Vec<String> {
+pub(crate) fn align(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let widths: Vec<usize> = (0..columns)
         .map(|column| {

@@ -21,35 +21,36 @@ use crate::{
 /// A case: what is run, and what is expected.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Case {
+pub(crate) struct Case {
     /// Name of its directory.
     #[serde(skip)]
-    pub name: String,
+    pub(crate) name: String,
     /// The project's directory, relative to the case's; `project` if that is there; an empty project otherwise.
     #[serde(default)]
-    pub project: Option<PathBuf>,
+    pub(crate) project: Option<PathBuf>,
     /// What lies in `$LEGION_DATA`: the case's directory `data`, if that is there.
     #[serde(skip)]
-    pub data: Option<PathBuf>,
-    /// What it shows, for people.
-    pub description: String,
+    pub(crate) data: Option<PathBuf>,
+    /// Every case must say what it shows. Only people read it.
+    #[serde(rename = "description")]
+    _description: String,
     /// What differs from the minimal training document.
     #[serde(default)]
-    pub training: Value,
+    pub(crate) training: Value,
     /// Environment variables of the command.
     #[serde(default)]
-    pub env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
     /// TERM is sent to the command once its event stream holds this text.
     #[serde(default)]
-    pub term_after: Option<String>,
+    pub(crate) term_after: Option<String>,
     /// What is expected.
-    pub expect: Expect,
+    pub(crate) expect: Expect,
 }
 
 /// What a case expects.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Expect {
+pub(crate) struct Expect {
     exit_code: i32,
     #[serde(default)]
     params: BTreeMap<String, String>,
@@ -87,7 +88,7 @@ struct ExpectedError {
 
 impl Case {
     /// Reads a case's directory.
-    pub fn read(directory: &Path) -> Result<Self> {
+    pub(crate) fn read(directory: &Path) -> Result<Self> {
         let path = directory.join("case.yaml");
         let text = fs::read_to_string(&path).map_err(|error| CliError::io(path.display(), error))?;
         let mut case: Self = serde_saphyr::from_str(&text).map_err(|error| {
@@ -122,19 +123,19 @@ impl Case {
 
 /// What a run of a toolchain left.
 #[derive(Debug, Clone, Default)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// The command's exit code; none when a signal ended it.
-    pub exit_code: Option<i32>,
+    pub(crate) exit_code: Option<i32>,
     /// `$LEGION_OUTPUT`.
-    pub output: PathBuf,
+    pub(crate) output: PathBuf,
     /// The toolchain's format, for a result that names none.
-    pub format: String,
+    pub(crate) format: String,
     /// The event stream.
-    pub events: Vec<u8>,
+    pub(crate) events: Vec<u8>,
     /// The result document, where there is one.
-    pub result: Option<Vec<u8>>,
+    pub(crate) result: Option<Vec<u8>>,
     /// Standard output and error.
-    pub log: String,
+    pub(crate) log: String,
 }
 
 /// What of the main run stands in the event stream.
@@ -149,7 +150,7 @@ struct Stream {
 
 /// Everything that is wrong, with the protocol and with what the case expects.
 #[must_use]
-pub fn judge(expect: &Expect, observed: &Observed) -> Vec<String> {
+pub(crate) fn judge(expect: &Expect, observed: &Observed) -> Vec<String> {
     let mut faults = Vec::new();
     let mut stream = read_stream(&observed.events, &mut faults);
     let result = observed.result.as_deref().and_then(|bytes| {

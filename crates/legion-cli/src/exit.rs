@@ -42,21 +42,21 @@ impl Code {
 
 /// Why a command could not do its work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CliError {
+pub(crate) struct CliError {
     /// The process's exit code.
-    pub code: Code,
+    pub(crate) code: Code,
     /// What went wrong; names the value.
-    pub message: String,
+    pub(crate) message: String,
     /// What to do about it.
-    pub remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
 }
 
 /// What commands give back.
-pub type Result<T> = std::result::Result<T, CliError>;
+pub(crate) type Result<T> = std::result::Result<T, CliError>;
 
 impl CliError {
     /// An error with this exit code.
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
@@ -65,20 +65,20 @@ impl CliError {
     }
 
     /// An error of the machine: a file, a process, a socket.
-    pub fn io(what: impl fmt::Display, error: impl fmt::Display) -> Self {
+    pub(crate) fn io(what: impl fmt::Display, error: impl fmt::Display) -> Self {
         Self::new(Code::Other, format!("{what}: {error}"))
     }
 
     /// The same error with what to do about it.
     #[must_use]
-    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
     /// The same error, with what was being done before its message.
     #[must_use]
-    pub fn context(mut self, what: impl fmt::Display) -> Self {
+    pub(crate) fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
     }

@@ -25,28 +25,28 @@ use crate::{
 };
 
 /// How a followed training ended.
-pub struct Followed {
+pub(crate) struct Followed {
     /// The training at its end.
-    pub training: ModelTraining,
+    pub(crate) training: ModelTraining,
     /// What Legion's own part took in the last attempt, where it was seen from its beginning.
-    pub overhead: Overhead,
+    pub(crate) overhead: Overhead,
 }
 
 /// What Legion's own part took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Overhead {
+pub(crate) struct Overhead {
     /// From the pod's creation to the trainer's start, without the next two.
-    pub start: Option<Duration>,
+    pub(crate) start: Option<Duration>,
     /// How long `fetch` ran.
-    pub fetch: Duration,
+    pub(crate) fetch: Duration,
     /// How long the trainer's environment took to make.
-    pub environment: Duration,
+    pub(crate) environment: Duration,
     /// From the trainer's end to `Succeeded`: checking, packing, storing, telling.
-    pub finish: Option<Duration>,
+    pub(crate) finish: Option<Duration>,
 }
 
 /// Prints progress to standard error: with a spinner on a terminal, as plain lines elsewhere.
-pub struct Progress {
+pub(crate) struct Progress {
     began: Instant,
     spinner: Option<ProgressBar>,
     log_lines: bool,
@@ -55,7 +55,7 @@ pub struct Progress {
 impl Progress {
     /// Begins now.
     #[must_use]
-    pub fn new(log_lines: bool) -> Self {
+    pub(crate) fn new(log_lines: bool) -> Self {
         let spinner = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
             // The template is a constant; were it wrong, the default would do.
@@ -73,7 +73,7 @@ impl Progress {
     }
 
     /// Something happened.
-    pub fn step(&self, text: &str) {
+    pub(crate) fn step(&self, text: &str) {
         let line = format!("{:7.2}s  {text}", self.began.elapsed().as_secs_f64());
         if let Some(bar) = &self.spinner {
             bar.set_message(text.to_owned());
@@ -105,7 +105,7 @@ impl Drop for Progress {
 }
 
 /// Follows a training until it has ended in a state that `accept` takes. What an earlier run has left is no news.
-pub async fn follow(
+pub(crate) async fn follow(
     session: &Session,
     current: &ModelTraining,
     progress: &Progress,

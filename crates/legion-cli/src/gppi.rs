@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 /// Name of the format.
-pub const FORMAT: &str = "gppi/v1";
+pub(crate) const FORMAT: &str = "gppi/v1";
 const DESCRIPTOR: &str = "legion.model.yaml";
 const FIELDS: [&str; 8] = [
     "format", "identity", "lineage", "loader", "lock", "files", "schema", "producer",
@@ -20,7 +20,7 @@ const REQUIRED: [&str; 5] = ["format", "identity", "loader", "lock", "files"];
 
 /// Every problem of a model directory; none when it is GPPI v1.
 #[must_use]
-pub fn validate(root: &Path) -> Vec<String> {
+pub(crate) fn validate(root: &Path) -> Vec<String> {
     let path = root.join(DESCRIPTOR);
     if !path.is_file() {
         return vec![format!("{DESCRIPTOR}: there is no such file in {}", root.display())];

@@ -7,7 +7,7 @@ use crate::exit::{CliError, Code, Result};
 
 /// Every kind, in the order in which `legionctl get` shows them.
 #[must_use]
-pub fn all() -> Vec<ApiResource> {
+pub(crate) fn all() -> Vec<ApiResource> {
     vec![
         ApiResource::erase::<ModelTraining>(&()),
         ApiResource::erase::<ToolchainIntegration>(&()),
@@ -16,7 +16,7 @@ pub fn all() -> Vec<ApiResource> {
 }
 
 /// The kind with this name, plural or short name.
-pub fn find(name: &str) -> Result<ApiResource> {
+pub(crate) fn find(name: &str) -> Result<ApiResource> {
     let short = |kind: &str| {
         legion_api::crd::of_kind(kind)
             .and_then(|crd| crd.spec.names.short_names)
@@ -40,7 +40,7 @@ pub fn find(name: &str) -> Result<ApiResource> {
 
 /// `kind "name" not found`, with what to do.
 #[must_use]
-pub fn missing(kind: &str, namespace: &str, name: &str) -> CliError {
+pub(crate) fn missing(kind: &str, namespace: &str, name: &str) -> CliError {
     CliError::new(
         Code::NotFound,
         format!("{} {name:?} not found in namespace {namespace:?}", kind.to_lowercase()),
@@ -50,7 +50,7 @@ pub fn missing(kind: &str, namespace: &str, name: &str) -> CliError {
 
 /// The same for trainings.
 #[must_use]
-pub fn no_training(namespace: &str, name: &str) -> CliError {
+pub(crate) fn no_training(namespace: &str, name: &str) -> CliError {
     missing(&ModelTraining::kind(&()), namespace, name)
 }
 

@@ -1,21 +1,21 @@
 //! The command line of Legion, with a local mode that needs no cluster.
 
-pub mod args;
-pub mod client;
-pub mod columns;
-pub mod command;
-pub mod conformance;
+mod args;
+mod client;
+mod columns;
+mod command;
+mod conformance;
 pub mod exit;
-pub mod follow;
-pub mod gppi;
-pub mod kinds;
-pub mod local;
-pub mod manifest;
-pub mod output;
-pub mod plot;
-pub mod report;
-pub mod stored;
-pub mod training;
+mod follow;
+mod gppi;
+mod kinds;
+mod local;
+mod manifest;
+mod output;
+mod plot;
+mod report;
+mod stored;
+mod training;
 
 use std::io::Write;
 

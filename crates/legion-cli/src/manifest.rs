@@ -18,11 +18,11 @@ use crate::exit::{CliError, Code, Result};
 
 /// A document of a manifest.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Document {
+pub(crate) struct Document {
     /// The file that it stands in; `-` is standard input.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The object.
-    pub value: Value,
+    pub(crate) value: Value,
     /// Line of every field, by the steps of its path.
     lines: BTreeMap<Vec<String>, u64>,
     first_line: u64,
@@ -31,14 +31,14 @@ pub struct Document {
 impl Document {
     /// `kind/name`, for messages.
     #[must_use]
-    pub fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         let text = |pointer: &str| self.value.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
         format!("{}/{}", text("/kind"), text("/metadata/name"))
     }
 
     /// The value of a field: `spec.data[0].name`, `spec.hyperParameters[c]`.
     #[must_use]
-    pub fn at(&self, path: &str) -> Option<&Value> {
+    pub(crate) fn at(&self, path: &str) -> Option<&Value> {
         steps(path)
             .into_iter()
             .try_fold(&self.value, |value, step| match value {
@@ -49,7 +49,7 @@ impl Document {
 
     /// The line of a field, or of the nearest field around it.
     #[must_use]
-    pub fn line(&self, path: &str) -> u64 {
+    pub(crate) fn line(&self, path: &str) -> u64 {
         let steps: Vec<String> = steps(path).into_iter().map(ToOwned::to_owned).collect();
         (1..=steps.len())
             .rev()
@@ -74,7 +74,7 @@ fn steps(path: &str) -> Vec<&str> {
 }
 
 /// Reads every document of a file; `-` is standard input. Empty documents are left out.
-pub fn read(path: &Path) -> Result<Vec<Document>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Document>> {
     let text = if path == Path::new("-") {
         let mut text = String::new();
         io::stdin()
@@ -96,7 +96,7 @@ pub fn read(path: &Path) -> Result<Vec<Document>> {
 }
 
 /// The documents of a text.
-pub fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
     let trees: Vec<Spanned<Tree>> = serde_saphyr::from_multiple(text).map_err(|error| {
         // The parser's own rendering, which shows the lines around the fault, without its advice to programmers.
         let text = error

@@ -10,23 +10,23 @@ use crate::{
 };
 
 /// Prints a line. A closed pipe ends the command quietly: `legionctl get | head` is no failure.
-pub fn line(out: &mut dyn Write, text: fmt::Arguments<'_>) -> Result<()> {
+pub(crate) fn line(out: &mut dyn Write, text: fmt::Arguments<'_>) -> Result<()> {
     writeln!(out, "{text}").map_err(closed)
 }
 
 /// Prints a line to standard error: for people, beside what scripts read.
-pub fn note(text: fmt::Arguments<'_>) {
+pub(crate) fn note(text: fmt::Arguments<'_>) {
     // Whoever closed standard error does not want to read it.
     let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Prints bytes as they are.
-pub fn bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<()> {
+pub(crate) fn bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<()> {
     out.write_all(bytes).and_then(|()| out.flush()).map_err(closed)
 }
 
 /// Prints a value as JSON or YAML.
-pub fn structured<T: Serialize>(out: &mut dyn Write, format: Format, value: &T) -> Result<()> {
+pub(crate) fn structured<T: Serialize>(out: &mut dyn Write, format: Format, value: &T) -> Result<()> {
     let text = if format == Format::Yaml {
         serde_saphyr::to_string(value).map_err(|error| CliError::io("YAML", error))?
     } else {

@@ -5,7 +5,7 @@ const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█
 /// Draws values in the order given, at most `width` characters. Values that are no numbers are gaps; a longer series is
 /// shown by the mean of each stretch.
 #[must_use]
-pub fn spark(values: &[f64], width: usize) -> String {
+pub(crate) fn spark(values: &[f64], width: usize) -> String {
     let columns = values.len().min(width.max(1));
     let means: Vec<Option<f64>> = (0..columns)
         .map(|column| {

@@ -13,7 +13,7 @@ const MAX_VALUE: usize = 60;
 
 /// Width of the terminal, or of a page where there is none.
 #[must_use]
-pub fn width() -> usize {
+pub(crate) fn width() -> usize {
     let stdout = std::io::stdout();
     if stdout.is_terminal()
         && let Ok(size) = rustix::termios::tcgetwinsize(&stdout)
@@ -26,7 +26,7 @@ pub fn width() -> usize {
 
 /// One line: how the training stands.
 #[must_use]
-pub fn outcome(training: &ModelTraining) -> String {
+pub(crate) fn outcome(training: &ModelTraining) -> String {
     let name = training.metadata.name.as_deref().unwrap_or_default();
     let status = training.status.as_ref();
     let condition = training::succeeded(training);
@@ -55,7 +55,7 @@ pub fn outcome(training: &ModelTraining) -> String {
 
 /// The whole report; `series` is what plots are made of.
 #[must_use]
-pub fn render(training: &ModelTraining, series: &Result<Vec<MetricPoint>>, width: usize) -> String {
+pub(crate) fn render(training: &ModelTraining, series: &Result<Vec<MetricPoint>>, width: usize) -> String {
     let mut text = format!("{}\n", outcome(training));
     let Some(status) = &training.status else { return text };
     failure(&mut text, status);
@@ -303,7 +303,7 @@ fn rounded(text: &str) -> String {
 
 /// A size in bytes, for reading.
 #[must_use]
-pub fn bytes(size: i64) -> String {
+pub(crate) fn bytes(size: i64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = size as f64;
     let mut unit = 0;

@@ -31,12 +31,12 @@ const MAX_SERIES: u64 = 64 << 20;
 const MAX_POINTS: usize = 200_000;
 
 /// The whole log of a training that has one.
-pub async fn log(session: &Session, training: &ModelTraining, uri: &str) -> Result<Vec<u8>> {
+pub(crate) async fn log(session: &Session, training: &ModelTraining, uri: &str) -> Result<Vec<u8>> {
     read(session, training, uri, u64::MAX).await
 }
 
 /// The points of the main run's metrics, in the order in which they were logged; none when no series is stored.
-pub async fn series(session: &Session, training: &ModelTraining) -> Result<Vec<MetricPoint>> {
+pub(crate) async fn series(session: &Session, training: &ModelTraining) -> Result<Vec<MetricPoint>> {
     let stored = training.status.as_ref().and_then(|status| status.series.as_ref());
     let Some(stored) = stored else { return Ok(Vec::new()) };
     Ok(points(&read(session, training, &stored.uri, MAX_SERIES).await?))

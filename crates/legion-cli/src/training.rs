@@ -7,7 +7,7 @@ use crate::exit::Code;
 
 /// How far a training is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// Working, waiting, or not yet seen by the operator.
     Open,
     /// The current run succeeded.
@@ -19,7 +19,7 @@ pub enum State {
 impl State {
     /// The exit code of commands that wait.
     #[must_use]
-    pub const fn code(self) -> Code {
+    pub(crate) const fn code(self) -> Code {
         match self {
             Self::Succeeded => Code::Ok,
             Self::Open | Self::Failed => Code::Failed,
@@ -29,14 +29,14 @@ impl State {
 
 /// The condition that says how far it is.
 #[must_use]
-pub fn succeeded(training: &ModelTraining) -> Option<&Condition> {
+pub(crate) fn succeeded(training: &ModelTraining) -> Option<&Condition> {
     let conditions = &training.status.as_ref()?.conditions;
     conditions.iter().find(|condition| condition.type_ == SUCCEEDED)
 }
 
 /// How far a training is; what was said about an earlier generation does not count.
 #[must_use]
-pub fn state(training: &ModelTraining) -> State {
+pub(crate) fn state(training: &ModelTraining) -> State {
     let observed = training.status.as_ref().and_then(|status| status.observed_generation);
     if observed.is_none() || observed != training.metadata.generation {
         return State::Open;
@@ -50,13 +50,13 @@ pub fn state(training: &ModelTraining) -> State {
 
 /// Id of the current run.
 #[must_use]
-pub fn run_id(training: &ModelTraining) -> Option<&str> {
+pub(crate) fn run_id(training: &ModelTraining) -> Option<&str> {
     Some(&training.status.as_ref()?.run.as_ref()?.id)
 }
 
 /// Name of the current attempt's pod.
 #[must_use]
-pub fn pod(training: &ModelTraining) -> Option<&str> {
+pub(crate) fn pod(training: &ModelTraining) -> Option<&str> {
     training.status.as_ref()?.run.as_ref()?.pod.as_deref()
 }
 

@@ -48,7 +48,7 @@ struct Row {
 }
 
 /// Shows what was asked for.
-pub async fn run(session: &Session, get: &Get, out: &mut dyn Write) -> Result<Code> {
+pub(crate) async fn run(session: &Session, get: &Get, out: &mut dyn Write) -> Result<Code> {
     let kinds = match &get.kind {
         Some(kind) => vec![kinds::find(kind)?],
         None => kinds::all(),

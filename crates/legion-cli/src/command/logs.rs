@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Prints the log; with `--follow` until the training has ended.
-pub async fn run(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
+pub(crate) async fn run(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
     let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
     let training = api
         .get_opt(&logs.name)
@@ -84,7 +84,7 @@ async fn follow(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<C
 }
 
 /// The pod once this container has begun; none when the pod is gone or will never begin it.
-pub async fn started(session: &Session, name: &str, container: &str) -> Result<Option<Pod>> {
+pub(crate) async fn started(session: &Session, name: &str, container: &str) -> Result<Option<Pod>> {
     let pods: Api<Pod> = Api::namespaced(session.client.clone(), &session.namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = watcher(pods, config).default_backoff().boxed();

@@ -1,8 +1,8 @@
 //! The commands, one module each.
 
-pub mod get;
-pub mod logs;
-pub mod rerun;
-pub mod toolchain;
-pub mod validate;
-pub mod wait;
+pub(crate) mod get;
+pub(crate) mod logs;
+pub(crate) mod rerun;
+pub(crate) mod toolchain;
+pub(crate) mod validate;
+pub(crate) mod wait;

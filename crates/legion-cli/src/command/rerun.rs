@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Sets `spec.trigger`.
-pub async fn run(session: &Session, rerun: &Rerun, out: &mut dyn Write) -> Result<Code> {
+pub(crate) async fn run(session: &Session, rerun: &Rerun, out: &mut dyn Write) -> Result<Code> {
     let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
     let training = api
         .get_opt(&rerun.name)

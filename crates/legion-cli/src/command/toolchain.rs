@@ -35,7 +35,7 @@ use crate::{
 const CASE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Checks a model directory against GPPI v1.
-pub fn validate_model(directory: &Path, out: &mut dyn Write) -> Result<Code> {
+pub(crate) fn validate_model(directory: &Path, out: &mut dyn Write) -> Result<Code> {
     if !directory.is_dir() {
         return Err(
             CliError::new(Code::NotFound, format!("{}: no such directory", directory.display()))
@@ -56,7 +56,7 @@ pub fn validate_model(directory: &Path, out: &mut dyn Write) -> Result<Code> {
 }
 
 /// Runs the cases whose names contain `filter`, `jobs` of them at once; as many as there are processors without a number.
-pub async fn test(
+pub(crate) async fn test(
     directory: &Path,
     filter: Option<&str>,
     jobs: Option<NonZeroUsize>,

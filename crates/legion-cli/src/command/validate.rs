@@ -15,26 +15,26 @@ use crate::{
 
 /// A problem and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The file; `-` is standard input.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The line, counted from 1.
-    pub line: u64,
+    pub(crate) line: u64,
     /// `kind/name` of the object.
-    pub object: String,
+    pub(crate) object: String,
     /// The class of the problem.
-    pub reason: String,
+    pub(crate) reason: String,
     /// The field at fault.
-    pub field: String,
+    pub(crate) field: String,
     /// What is wrong.
-    pub message: String,
+    pub(crate) message: String,
     /// What to do about it.
-    pub remedy: String,
+    pub(crate) remedy: String,
 }
 
 /// What is wrong with a document. Kinds of others are not judged: only a cluster knows them.
 #[must_use]
-pub fn check(document: &Document) -> Vec<Finding> {
+pub(crate) fn check(document: &Document) -> Vec<Finding> {
     let api_version = document.value["apiVersion"].as_str().unwrap_or_default();
     let is_ours = api_version == GROUP || api_version.starts_with(&format!("{GROUP}/"));
     let problems = if is_ours {
@@ -128,7 +128,7 @@ fn foreign(value: &Value) -> Vec<Problem> {
 }
 
 /// Validates the files and prints what is wrong.
-pub fn run(files: &[PathBuf], format: Format, out: &mut dyn Write) -> Result<Code> {
+pub(crate) fn run(files: &[PathBuf], format: Format, out: &mut dyn Write) -> Result<Code> {
     let mut findings = Vec::new();
     let mut count = 0;
     for file in files {
@@ -158,7 +158,7 @@ pub fn run(files: &[PathBuf], format: Format, out: &mut dyn Write) -> Result<Cod
 
 /// A finding as compilers print theirs.
 #[must_use]
-pub fn text(finding: &Finding) -> String {
+pub(crate) fn text(finding: &Finding) -> String {
     let mut text = format!(
         "{}:{}: {}: {}: {}",
         finding.file.display(),

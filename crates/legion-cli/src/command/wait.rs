@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Waits for all of them and prints how each ended. The exit code is that of the worst.
-pub async fn run(session: &Session, wait: &Wait, out: &mut dyn Write) -> Result<Code> {
+pub(crate) async fn run(session: &Session, wait: &Wait, out: &mut dyn Write) -> Result<Code> {
     let all = try_join_all(wait.names.iter().map(|name| ended(session, name, |_| true)));
     let trainings = limited(wait.timeout, "wait", all).await?;
     let mut code = Code::Ok;
@@ -40,7 +40,11 @@ pub async fn run(session: &Session, wait: &Wait, out: &mut dyn Write) -> Result<
 }
 
 /// A future with the time limit of the command line.
-pub async fn limited<T>(timeout: Option<Duration>, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn limited<T>(
+    timeout: Option<Duration>,
+    what: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     match timeout {
         None => work.await,
         Some(timeout) => tokio::time::timeout(timeout, work).await.map_err(|_| {
@@ -51,7 +55,11 @@ pub async fn limited<T>(timeout: Option<Duration>, what: &str, work: impl Future
 }
 
 /// The training once it has ended in a state that `accept` takes.
-pub async fn ended(session: &Session, name: &str, accept: impl Fn(&ModelTraining) -> bool) -> Result<ModelTraining> {
+pub(crate) async fn ended(
+    session: &Session,
+    name: &str,
+    accept: impl Fn(&ModelTraining) -> bool,
+) -> Result<ModelTraining> {
     let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
     let missing = || kinds::no_training(&session.namespace, name);
     // The watch alone would wait for ever for a name that does not exist.

@@ -23,7 +23,7 @@ const MANAGER: &str = "legionctl";
 
 /// What applying an object did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// It was not there before.
     Created,
     /// It is another than before.
@@ -35,7 +35,7 @@ pub enum Change {
 impl Change {
     /// As kubectl says it.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Configured => "configured",
@@ -46,19 +46,19 @@ impl Change {
 
 /// An applied object.
 #[derive(Debug, Clone)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// Its kind.
-    pub kind: String,
+    pub(crate) kind: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its namespace, where its kind has one.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// What was done.
-    pub change: Change,
+    pub(crate) change: Change,
 }
 
 /// Refuses the documents when one of them is wrong, before any is applied.
-pub fn check(documents: &[Document]) -> Result<()> {
+pub(crate) fn check(documents: &[Document]) -> Result<()> {
     let findings: Vec<String> = documents
         .iter()
         .flat_map(validate::check)
@@ -74,7 +74,7 @@ pub fn check(documents: &[Document]) -> Result<()> {
 }
 
 /// Applies the documents.
-pub async fn apply(client: &Client, namespace: &str, documents: &[Document]) -> Result<Vec<Applied>> {
+pub(crate) async fn apply(client: &Client, namespace: &str, documents: &[Document]) -> Result<Vec<Applied>> {
     let mut applied = Vec::new();
     for document in documents {
         let place = format!(
@@ -137,7 +137,7 @@ async fn one(client: &Client, namespace: &str, value: &Value) -> Result<Applied>
 }
 
 /// The documents with the files of a directory as the source of their trainings.
-pub fn with_source(mut documents: Vec<Document>, directory: &Path) -> Result<Vec<Document>> {
+pub(crate) fn with_source(mut documents: Vec<Document>, directory: &Path) -> Result<Vec<Document>> {
     let files = read_source(directory)?;
     let mut all = Vec::new();
     for mut document in documents.drain(..) {

@@ -13,7 +13,7 @@ const PROGRAMS: [&str; 2] = ["legion-agent", "legion-entry"];
 
 /// The directory that holds them: `$LEGION_PROGRAMS`, else that of `legionctl` itself. Where `legionctl` was started by
 /// cargo in its repository, which builds the one binary that was asked for, the other two are built now.
-pub fn directory(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+pub(crate) fn directory(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     if let Some(named) = env::var_os("LEGION_PROGRAMS").filter(|value| !value.is_empty()) {
         let named = PathBuf::from(named);
         return match missing(&named) {

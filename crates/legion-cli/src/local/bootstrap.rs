@@ -23,9 +23,9 @@ use super::toolchains::Toolchain;
 use crate::exit::{CliError, Code, Result};
 
 /// Namespace of the platform: its toolchains serve every namespace.
-pub const PLATFORM_NAMESPACE: &str = "legion-system";
+pub(crate) const PLATFORM_NAMESPACE: &str = "legion-system";
 /// Name of the Connection that the local mode makes in every namespace.
-pub const DEFAULT_OUTPUT: &str = "local-output";
+pub(crate) const DEFAULT_OUTPUT: &str = "local-output";
 const MANAGER: &str = "legionctl-local";
 
 fn apply() -> PatchParams {
@@ -33,7 +33,7 @@ fn apply() -> PatchParams {
 }
 
 /// Installs the CRDs and registers the toolchains. Doing it again changes nothing.
-pub async fn install(client: &Client, toolchains: &[Toolchain]) -> Result<()> {
+pub(crate) async fn install(client: &Client, toolchains: &[Toolchain]) -> Result<()> {
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in legion_api::crd::all() {
         let name = crd.name_any();
@@ -59,7 +59,7 @@ pub async fn install(client: &Client, toolchains: &[Toolchain]) -> Result<()> {
 }
 
 /// Makes the default output of the namespaces that are there now.
-pub async fn default_outputs(client: &Client, outputs: &Path) -> Result<()> {
+pub(crate) async fn default_outputs(client: &Client, outputs: &Path) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     for namespace in namespaces.list(&kube::api::ListParams::default()).await? {
         default_output(client, &namespace.name_any(), outputs).await?;
@@ -68,7 +68,7 @@ pub async fn default_outputs(client: &Client, outputs: &Path) -> Result<()> {
 }
 
 /// Keeps a default output in every namespace, also in those that come, until it is dropped.
-pub async fn keep_default_outputs(client: Client, outputs: &Path) {
+pub(crate) async fn keep_default_outputs(client: Client, outputs: &Path) {
     let namespaces = watcher(Api::<Namespace>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         .filter_map(async |event| match event {

@@ -15,32 +15,32 @@ use crate::exit::{CliError, Code, Result};
 
 /// The directory of one local API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     root: PathBuf,
 }
 
 /// What the process that serves a data directory says about itself, in the lock file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Holder {
+pub(crate) struct Holder {
     /// Its process id.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// Its version.
-    pub version: String,
+    pub(crate) version: String,
     /// Whether it serves until it is told to stop, or for one `local run` only.
-    pub stays: bool,
+    pub(crate) stays: bool,
 }
 
 /// Holds the data directory until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     /// Locked with `flock`: the kernel releases it with the process.
     _file: File,
 }
 
 impl DataDir {
     /// The directory that the command line names, else the user's own.
-    pub fn choose(named: Option<&Path>) -> Result<Self> {
+    pub(crate) fn choose(named: Option<&Path>) -> Result<Self> {
         let root = match named {
             Some(path) => path.to_owned(),
             None => default_root(
@@ -62,43 +62,43 @@ impl DataDir {
 
     /// The directory itself.
     #[must_use]
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The kubeconfig for kubectl and any other client.
     #[must_use]
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.root.join("kubeconfig")
     }
 
     /// The objects of the API.
     #[must_use]
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.root.join("state")
     }
 
     /// What the node keeps of its pods.
     #[must_use]
-    pub fn node(&self) -> PathBuf {
+    pub(crate) fn node(&self) -> PathBuf {
         self.root.join("node")
     }
 
     /// Where trainings without an output of their own leave their results.
     #[must_use]
-    pub fn outputs(&self) -> PathBuf {
+    pub(crate) fn outputs(&self) -> PathBuf {
         self.root.join("outputs")
     }
 
     /// The log of a process in the background.
     #[must_use]
-    pub fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.root.join("legion.log")
     }
 
     /// Port and token of the API, kept so that a kubeconfig stays valid over restarts.
     #[must_use]
-    pub fn endpoint(&self) -> PathBuf {
+    pub(crate) fn endpoint(&self) -> PathBuf {
         self.root.join("endpoint.json")
     }
 
@@ -107,7 +107,7 @@ impl DataDir {
     }
 
     /// Makes the directory, readable by its owner only: it holds a token and everything that was trained.
-    pub fn create(&self) -> Result<()> {
+    pub(crate) fn create(&self) -> Result<()> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -118,7 +118,7 @@ impl DataDir {
     }
 
     /// Takes the directory, or says who holds it.
-    pub fn lock(&self, stays: bool) -> Result<std::result::Result<Lock, Option<Holder>>> {
+    pub(crate) fn lock(&self, stays: bool) -> Result<std::result::Result<Lock, Option<Holder>>> {
         self.create()?;
         let path = self.lock_file();
         let failed = |error: io::Error| CliError::io(path.display(), error);
@@ -153,7 +153,7 @@ impl DataDir {
 
     /// Whether a process serves this directory now.
     #[must_use]
-    pub fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         let Ok(file) = File::open(self.lock_file()) else {
             return false;
         };
@@ -165,7 +165,7 @@ impl DataDir {
     }
 
     /// Waits until no process serves this directory.
-    pub fn wait_until_down(&self) -> Result<()> {
+    pub(crate) fn wait_until_down(&self) -> Result<()> {
         let path = self.lock_file();
         let file = File::open(&path).map_err(|error| CliError::io(path.display(), error))?;
         flock(&file, FlockOperation::LockShared).map_err(|error| CliError::io(path.display(), error))
@@ -173,7 +173,7 @@ impl DataDir {
 
     /// Who serves this directory.
     #[must_use]
-    pub fn holder(&self) -> Option<Holder> {
+    pub(crate) fn holder(&self) -> Option<Holder> {
         if !self.is_up() {
             return None;
         }
@@ -183,7 +183,7 @@ impl DataDir {
     }
 
     /// Writes a file that only its owner may read, by rename: a reader sees the old one or the new one.
-    pub fn write_secret(&self, path: &Path, content: &str) -> Result<()> {
+    pub(crate) fn write_secret(&self, path: &Path, content: &str) -> Result<()> {
         let failed = |error: io::Error| CliError::io(path.display(), error);
         let mut file = tempfile::Builder::new()
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
@@ -196,7 +196,7 @@ impl DataDir {
 
     /// Reads a small file of this directory, if it is there.
     #[must_use]
-    pub fn read(&self, path: &Path) -> Option<String> {
+    pub(crate) fn read(&self, path: &Path) -> Option<String> {
         fs::read_to_string(path).ok()
     }
 }

@@ -15,17 +15,17 @@ use super::{
 };
 
 /// Image of `legion-agent`, as the local operator names it.
-pub const AGENT_IMAGE: &str = concat!("legion-platform/agent:", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT_IMAGE: &str = concat!("legion-platform/agent:", env!("CARGO_PKG_VERSION"));
 
 /// The image table of the local mode.
-pub struct LocalImages {
+pub(crate) struct LocalImages {
     entries: BTreeMap<String, Image>,
 }
 
 impl LocalImages {
     /// A table with Legion's own programs and these toolchains.
     #[must_use]
-    pub fn new(programs: &Path, toolchains: &[Toolchain], cache: &Path) -> Self {
+    pub(crate) fn new(programs: &Path, toolchains: &[Toolchain], cache: &Path) -> Self {
         let mut agent = ImageEnvironment::system();
         agent.path.insert(0, programs.to_owned());
         let mut entries = BTreeMap::from([(AGENT_IMAGE.to_owned(), Image::Ready(agent))]);

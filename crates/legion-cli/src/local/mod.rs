@@ -11,8 +11,8 @@ mod server;
 mod toolchains;
 mod up;
 
-pub use data_dir::{DataDir, Holder, Lock};
-pub use python::{PythonEnvironment, cache};
-pub use run::run;
-pub use toolchains::{Environment, LocalImage, Toolchain};
-pub use up::{down, status, up};
+pub(crate) use data_dir::DataDir;
+pub(crate) use python::{PythonEnvironment, cache};
+pub(crate) use run::run;
+pub(crate) use toolchains::{Environment, Toolchain};
+pub(crate) use up::{down, status, up};

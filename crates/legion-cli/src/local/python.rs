@@ -42,7 +42,7 @@ const INTERPRETERS: [&str; 6] = [
 
 /// Where environments are kept: `$LEGION_CACHE_DIR`, else `legion` in the user's cache directory.
 #[must_use]
-pub fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let named = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     named("LEGION_CACHE_DIR")
         .or_else(|| named("XDG_CACHE_HOME").map(|path| path.join("legion")))
@@ -52,7 +52,7 @@ pub fn cache() -> PathBuf {
 
 /// The environment of one toolchain.
 #[derive(Clone)]
-pub struct PythonEnvironment {
+pub(crate) struct PythonEnvironment {
     inner: Arc<Inner>,
 }
 
@@ -69,7 +69,7 @@ struct Inner {
 impl PythonEnvironment {
     /// The environment that a toolchain's `local.yaml` asks for; `base` is what the image is besides it.
     #[must_use]
-    pub fn new(toolchain: &Toolchain, base: ImageEnvironment, cache: PathBuf) -> Self {
+    pub(crate) fn new(toolchain: &Toolchain, base: ImageEnvironment, cache: PathBuf) -> Self {
         Self {
             inner: Arc::new(Inner {
                 image: toolchain.local.image.clone(),
@@ -83,7 +83,7 @@ impl PythonEnvironment {
     }
 
     /// Makes the environment if it is not there, and gives it back with its size.
-    pub async fn make(&self, progress: &(dyn Fn(String) + Send + Sync)) -> Result<Prepared, String> {
+    pub(crate) async fn make(&self, progress: &(dyn Fn(String) + Send + Sync)) -> Result<Prepared, String> {
         let inner = &self.inner;
         let _turn = inner.making.lock().await;
         let python = interpreter(inner.wanted.python.as_deref()).await?;

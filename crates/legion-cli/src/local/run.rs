@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Trains what the file says, and prints how it ended.
-pub async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Result<Code> {
+pub(crate) async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Result<Code> {
     let mut documents = manifest::read(&run.file)?;
     if let Some(directory) = &run.source {
         documents = apply::with_source(documents, directory)?;

@@ -28,7 +28,7 @@ use crate::exit::{CliError, Result};
 const STOP_GRACE: Duration = Duration::from_secs(30);
 
 /// A running local mode.
-pub struct Server {
+pub(crate) struct Server {
     embedded: Embedded,
     endpoint: Endpoint,
     node: Node,
@@ -50,7 +50,12 @@ struct Promise {
 
 impl Server {
     /// Starts everything; returns when the API answers and the operator runs.
-    pub async fn start(data_dir: DataDir, lock: Lock, port: Option<u16>, say: &mut dyn FnMut(&str)) -> Result<Self> {
+    pub(crate) async fn start(
+        data_dir: DataDir,
+        lock: Lock,
+        port: Option<u16>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         let programs = binaries::directory(say)?;
         let toolchains = toolchains::all()?;
         let outputs = data_dir.outputs();
@@ -107,24 +112,24 @@ impl Server {
 
     /// A client of the API in this process.
     #[must_use]
-    pub fn client(&self, namespace: &str) -> Client {
+    pub(crate) fn client(&self, namespace: &str) -> Client {
         self.embedded.client(namespace)
     }
 
     /// The URL of the API.
     #[must_use]
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.endpoint.url()
     }
 
     /// Where it keeps everything.
     #[must_use]
-    pub fn data_dir(&self) -> &DataDir {
+    pub(crate) fn data_dir(&self) -> &DataDir {
         &self.data_dir
     }
 
     /// Resolves when the operator has ended by itself, which it never should.
-    pub async fn failed(&mut self) -> CliError {
+    pub(crate) async fn failed(&mut self) -> CliError {
         match (&mut self.operator).await {
             Ok(Ok(())) => CliError::io("the operator", "ended by itself"),
             Ok(Err(error)) => CliError::io("the operator", error),
@@ -134,7 +139,7 @@ impl Server {
 
     /// Stops in the order in which nothing is lost: the operator first, so that it does not answer the end of pods with
     /// new ones, then the pods, then the API.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.request();
         self.outputs.abort();
         // What it ended with matters no more.

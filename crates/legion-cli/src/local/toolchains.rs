@@ -16,50 +16,50 @@ use crate::{
 
 /// A toolchain on this machine.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Toolchain {
+pub(crate) struct Toolchain {
     /// Its directory.
-    pub directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// The ToolchainIntegration, as it is applied.
-    pub manifest: Value,
+    pub(crate) manifest: Value,
     /// What stands in for its image.
-    pub local: LocalImage,
+    pub(crate) local: LocalImage,
 }
 
 /// `local.yaml`: how a node that runs processes instead of containers enters an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LocalImage {
+pub(crate) struct LocalImage {
     /// The image reference, as in `toolchain.yaml`.
-    pub image: String,
+    pub(crate) image: String,
     /// What has to be installed first; nothing, where it is empty.
     #[serde(default)]
-    pub environment: Environment,
+    pub(crate) environment: Environment,
     /// Directories for `PATH`, relative to the toolchain's.
     #[serde(default)]
-    pub path: Vec<PathBuf>,
+    pub(crate) path: Vec<PathBuf>,
     /// Environment variables of the image.
     #[serde(default)]
-    pub env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
 }
 
 /// A Python environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// Which versions of Python serve: `>=3.11`.
     #[serde(default)]
-    pub python: Option<String>,
+    pub(crate) python: Option<String>,
     /// File of exact requirements, relative to the toolchain's directory.
     #[serde(default)]
-    pub requirements: Option<PathBuf>,
+    pub(crate) requirements: Option<PathBuf>,
     /// The toolchain's own package, relative to its directory.
     #[serde(default)]
-    pub package: Option<PathBuf>,
+    pub(crate) package: Option<PathBuf>,
 }
 
 impl Toolchain {
     /// Reads a toolchain's directory.
-    pub fn read(directory: &Path) -> Result<Self> {
+    pub(crate) fn read(directory: &Path) -> Result<Self> {
         let directory = std::path::absolute(directory).map_err(|error| CliError::io(directory.display(), error))?;
         let path = directory.join("toolchain.yaml");
         let mut documents = manifest::read(&path)?;
@@ -104,13 +104,13 @@ impl Toolchain {
 
     /// Its name.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.manifest["metadata"]["name"].as_str().unwrap_or_default()
     }
 
     /// Where it keeps what it can make again, below the machine's cache directory.
     #[must_use]
-    pub fn cache(&self, cache: &Path) -> PathBuf {
+    pub(crate) fn cache(&self, cache: &Path) -> PathBuf {
         cache.join("toolchains").join(self.name())
     }
 }
@@ -119,7 +119,7 @@ impl Toolchain {
 ///
 /// The variable lists directories as `PATH` does; each is a toolchain's own directory, or one that holds several. A name
 /// that was there before is not taken again, so that a shipped toolchain can be replaced.
-pub fn all() -> Result<Vec<Toolchain>> {
+pub(crate) fn all() -> Result<Vec<Toolchain>> {
     let named = env::var_os("LEGION_TOOLCHAINS").unwrap_or_default();
     let named: Vec<PathBuf> = env::split_paths(&named)
         .filter(|path| !path.as_os_str().is_empty())

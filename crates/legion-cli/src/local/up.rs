@@ -25,7 +25,7 @@ use crate::{
 const READY: &str = "ready:";
 
 /// `legionctl local up`.
-pub async fn up(global: &Global, up: &Up, out: &mut dyn Write) -> Result<Code> {
+pub(crate) async fn up(global: &Global, up: &Up, out: &mut dyn Write) -> Result<Code> {
     let data_dir = DataDir::choose(global.data_dir.as_deref())?;
     if up.detach {
         return detach(&data_dir, up, out);
@@ -127,7 +127,7 @@ fn detach(data_dir: &DataDir, up: &Up, out: &mut dyn Write) -> Result<Code> {
 }
 
 /// `legionctl local down`.
-pub fn down(global: &Global, out: &mut dyn Write) -> Result<Code> {
+pub(crate) fn down(global: &Global, out: &mut dyn Write) -> Result<Code> {
     let data_dir = DataDir::choose(global.data_dir.as_deref())?;
     let Some(holder) = data_dir.holder() else {
         output::line(
@@ -155,7 +155,7 @@ pub fn down(global: &Global, out: &mut dyn Write) -> Result<Code> {
 }
 
 /// `legionctl local status`.
-pub fn status(global: &Global, format: Format, out: &mut dyn Write) -> Result<Code> {
+pub(crate) fn status(global: &Global, format: Format, out: &mut dyn Write) -> Result<Code> {
     let data_dir = DataDir::choose(global.data_dir.as_deref())?;
     let holder = data_dir.holder();
     let environments = super::python::cache();
