@@ -7,7 +7,7 @@ use std::{
 };
 
 use legion_operator::access::TABLE;
-use legion_tests::audit::{Verdict, compare};
+use legion_tests::audit::{AccessReport, compare};
 use serde_json::{Value, json};
 
 fn event(id: &str, verb: &str, object: Value) -> Value {
@@ -18,7 +18,7 @@ fn event(id: &str, verb: &str, object: Value) -> Value {
     })
 }
 
-fn verdict(events: &[Value]) -> Verdict {
+fn report(events: &[Value]) -> AccessReport {
     let file = tempfile::NamedTempFile::new().unwrap();
     let text: String = events.iter().map(|event| format!("{event}\n")).collect();
     fs::write(file.path(), text).unwrap();
@@ -40,11 +40,11 @@ fn undeclared_requests_are_missing_and_undemanded_permissions_are_unused() {
             event(&number.to_string(), verb.as_str(), object)
         })
         .collect();
-    let complete = verdict(&all);
+    let complete = report(&all);
     assert_eq!((complete.missing, complete.unused), (BTreeMap::new(), BTreeSet::new()));
     assert_eq!(complete.requests, all.len());
 
-    let less = verdict(&all[1..]);
+    let less = report(&all[1..]);
     assert_eq!(less.unused.len(), 1, "{:?}", less.unused);
 
     let mut refused = all[0].clone();
@@ -66,7 +66,7 @@ fn undeclared_requests_are_missing_and_undemanded_permissions_are_unused() {
         path,
         of_somebody_else,
     ];
-    let found = verdict(&more);
+    let found = report(&more);
     let missing: Vec<_> = found
         .missing
         .iter()
@@ -100,7 +100,7 @@ fn a_permission_granted_before_and_after_is_not_missing() {
             lease("refused", "get", "forbid", second),
             lease("after", "update", "allow", 20),
         ];
-        verdict(&log)
+        report(&log)
     };
     assert_eq!([5, 12, 25].map(|second| refused(second).missing.len()), [1, 0, 1]);
     // A verb that was always refused counts as unused. It may be missing in the role.

@@ -2,7 +2,7 @@
 
 use rstest::rstest;
 
-use legion_tests::tool::helm_says;
+use legion_tests::tool::run_helm;
 
 #[rstest]
 #[case::unknown("legion", "replica=2", &["replica", "not allowed"])]
@@ -29,7 +29,7 @@ use legion_tests::tool::helm_says;
 #[case::crds("legion-crds", "keep=maybe", &["/keep", "boolean"])]
 #[case::crds_unknown("legion-crds", "kep=true", &["kep", "not allowed"])]
 fn a_wrong_value_is_refused(#[case] chart: &str, #[case] set: &str, #[case] words: &[&str]) -> anyhow::Result<()> {
-    let said = helm_says(&["template", chart, &format!("charts/{chart}"), "--set", set])?;
+    let said = run_helm(&["template", chart, &format!("charts/{chart}"), "--set", set])?;
     assert!(!said.ok, "{set} is accepted");
     for word in words {
         assert!(said.all.contains(word), "{set}: {word:?} is not in: {}", said.all);

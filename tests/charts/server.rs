@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use legion_operator::access::{Place, TABLE, Verb};
 use legion_tests::{
     local::{repository, until},
-    tool::{helm, helm_says, kubectl, kubectl_json, kubectl_says, until_crds_are_served},
+    tool::{helm, kubectl, kubectl_json, run_helm, run_kubectl, until_crds_are_served},
 };
 use serde_json::Value;
 
@@ -74,7 +74,7 @@ fn can(who: &str, verb: &str, resource: &str, group: &str, namespace: &str) -> a
     if subresource != "--subresource=" {
         arguments.push(&subresource);
     }
-    let said = kubectl_says(&arguments, "")?;
+    let said = run_kubectl(&arguments, "")?;
     match said.out.trim() {
         "yes" => Ok(true),
         answer if answer.starts_with("no") => Ok(false),
@@ -133,7 +133,7 @@ fn installation_upgrade_removal_and_reinstallation() -> anyhow::Result<()> {
 }
 
 fn without_crds_helm_says_what_to_do() -> anyhow::Result<()> {
-    let said = helm_says(&["install", "legion", "charts/legion", "--namespace", NAMESPACE])?;
+    let said = run_helm(&["install", "legion", "charts/legion", "--namespace", NAMESPACE])?;
     ensure!(
         !said.ok
             && said
@@ -184,7 +184,7 @@ fn the_operator_may_do_what_its_table_says() -> anyhow::Result<()> {
             for namespace in namespaces {
                 if access.only_lease {
                     let lease = "leases.coordination.k8s.io/legion-operator";
-                    let said = kubectl_says(
+                    let said = run_kubectl(
                         &["auth", "can-i", verb.as_str(), lease, "-n", namespace, "--as", OPERATOR],
                         "",
                     )?;
@@ -304,7 +304,7 @@ fn every_option_is_accepted() -> anyhow::Result<()> {
     install("legion", &["--values", &values("everything")])?;
     // Strict: a field that Kubernetes would drop, or answer with a warning, is an error.
     let manifest = template("legion", Some("everything"))?;
-    let said = kubectl_says(
+    let said = run_kubectl(
         &[
             "apply",
             "--dry-run=server",
@@ -425,7 +425,7 @@ fn reinstalling_adopts(training: &(Value, Value)) -> anyhow::Result<()> {
     kubectl(&["delete", "crd", "connections.legion-platform.org"], "")?;
     let crd = repository().join("crds/connections.yaml");
     kubectl(&["apply", "--server-side", "-f", crd.to_str().context("UTF-8")?], "")?;
-    let refused = helm_says(&[
+    let refused = run_helm(&[
         "upgrade",
         "--install",
         "legion-crds",

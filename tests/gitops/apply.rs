@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use anyhow::{Context as _, ensure};
 use legion_tests::{
     local::repository,
-    tool::{Said, kubectl, kubectl_json, kubectl_says, until_crds_are_served},
+    tool::{CommandOutput, kubectl, kubectl_json, run_kubectl, until_crds_are_served},
 };
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -75,17 +75,17 @@ fn versions(namespace: &str) -> anyhow::Result<BTreeMap<String, (i64, String)>> 
     Ok(found)
 }
 
-fn apply(namespace: &str, manifest: &str, more: &[&str]) -> anyhow::Result<Said> {
+fn apply(namespace: &str, manifest: &str, more: &[&str]) -> anyhow::Result<CommandOutput> {
     let mut arguments = vec!["apply", "--server-side", "--namespace", namespace, "-f", "-"];
     arguments.extend(more);
-    kubectl_says(&arguments, manifest)
+    run_kubectl(&arguments, manifest)
 }
 
 /// Returns the output of `kubectl diff`: what apply would change.
 fn difference(namespace: &str, manifest: &str, more: &[&str]) -> anyhow::Result<String> {
     let mut arguments = vec!["diff", "--namespace", namespace, "-f", "-"];
     arguments.extend(more);
-    let said = kubectl_says(&arguments, manifest)?;
+    let said = run_kubectl(&arguments, manifest)?;
     // 1: there is a difference. Above 1: kubectl failed.
     ensure!(matches!(said.code, Some(0 | 1)), "{}", said.all);
     ensure!(said.ok == said.out.is_empty(), "{}", said.all);

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::ensure;
 use legion_tests::{
     local::repository,
-    tool::{self, kubectl, kubectl_says},
+    tool::{self, kubectl, run_kubectl},
 };
 use serde_json::Value;
 
@@ -98,7 +98,7 @@ fn flux_and_argo_cd_accept_them() -> anyhow::Result<()> {
                 "-f",
                 "-",
             ];
-            let said = kubectl_says(&arguments, &document.to_string())?;
+            let said = run_kubectl(&arguments, &document.to_string())?;
             ensure!(
                 said.ok && !said.all.contains("Warning"),
                 "{}: {}",

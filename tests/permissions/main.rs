@@ -13,27 +13,27 @@ const ON_CONFLICT: [&str; 3] = ["modeltrainings", "connections", "toolchaininteg
 #[ignore = "needs the log of the other suites: cargo xtask test --kubernetes"]
 fn the_operator_used_every_permission_and_lacked_none() -> anyhow::Result<()> {
     let log = cluster_directory()?.join("logs/audit.log");
-    let mut verdict = audit::compare(&log, "legion-system", "legion-operator", "legion-operator")?;
-    println!("{} requests of the operator were compared", verdict.requests);
+    let mut report = audit::compare(&log, "legion-system", "legion-operator", "legion-operator")?;
+    println!("{} requests of the operator were compared", report.requests);
     ensure!(
-        verdict.requests > 100,
+        report.requests > 100,
         "{} requests of the operator are in the log: the other suites have not run",
-        verdict.requests
+        report.requests
     );
-    verdict.unused.retain(|unused| {
+    report.unused.retain(|unused| {
         !ON_CONFLICT
             .iter()
             .any(|resource| unused.starts_with(&format!("get {resource}")))
     });
     ensure!(
-        verdict.missing.is_empty(),
+        report.missing.is_empty(),
         "not in the table, or refused: {:#?}",
-        verdict.missing
+        report.missing
     );
     ensure!(
-        verdict.unused.is_empty(),
+        report.unused.is_empty(),
         "in the table, and never asked for: {:#?}",
-        verdict.unused
+        report.unused
     );
     Ok(())
 }

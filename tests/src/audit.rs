@@ -1,5 +1,5 @@
-//! The API server's audit log: the requests in it, and what they say of the operator's permissions: what was asked for and is
-//! not in the table, and what is in the table and was never asked for.
+//! Reads the API server's audit log and compares it with the operator's permissions. Finds requests that the table does
+//! not allow, and permissions that no request used.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,58 +15,58 @@ use jiff::Timestamp;
 use legion_operator::access::{Access, DISCOVERY, Place, TABLE, Verb};
 use serde::Deserialize;
 
-/// What an audit log says of the operator's permissions.
+/// The differences between an audit log and the table of the operator's permissions.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// Requests that no row of the table allows, or that the server refused, with how often they were made.
+pub struct AccessReport {
+    /// Requests that no row of the table allows, or that the server refused. The value is the number of such requests.
     pub missing: BTreeMap<String, usize>,
-    /// Permissions that no request needed: verb, resource and where.
+    /// Permissions that no request needed: verb, resource and API group.
     pub unused: BTreeSet<String>,
-    /// How many requests were compared.
+    /// The number of requests that were compared.
     pub requests: usize,
 }
 
-/// A request, as the audit log tells it.
+/// One event of the audit log: a request at one stage.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The same for all that is told of one request.
+    /// `auditID`: the same in all events of one request.
     pub id: String,
-    /// How far it was when this was told: `ResponseComplete` is its end.
+    /// The stage of this event. The last one is `ResponseComplete`.
     pub stage: String,
-    /// Who asked.
+    /// The name of the authenticated user.
     pub user: String,
-    /// By which program.
+    /// The `User-Agent` header.
     pub agent: String,
-    /// What for.
+    /// The API verb, such as `list`.
     pub verb: String,
     /// Path and query.
     pub uri: String,
-    /// API group of the resource; empty for the core group, and where it is about no resource.
+    /// API group of the resource. Empty for the core group and for requests without a resource.
     pub group: String,
-    /// Plural of the resource, with its subresource behind a slash; empty where it is about no resource.
+    /// Plural of the resource, with its subresource behind a slash. Empty for requests without a resource.
     pub resource: String,
-    /// Namespace of the object, if it has one.
+    /// Namespace of the object. Empty for cluster-scoped objects.
     pub namespace: String,
-    /// Name of the object, if it is about one.
+    /// Name of the object. Empty for requests for a collection.
     pub name: String,
-    /// HTTP status of the answer; 0 while there is none.
+    /// HTTP status of the answer, or 0 before the answer.
     pub code: u64,
-    /// Authorization let it through not.
+    /// Whether authorization denied it.
     pub forbidden: bool,
-    /// When it came.
+    /// When the API server received the request.
     pub received: Timestamp,
-    /// When this was told.
-    pub told: Timestamp,
+    /// When the request reached this stage.
+    pub reported_at: Timestamp,
 }
 
 impl Request {
-    /// Whether it changes something.
+    /// Returns whether it changes something.
     #[must_use]
     pub fn is_write(&self) -> bool {
         !matches!(self.verb.as_str(), "get" | "list" | "watch")
     }
 
-    /// Whether it was answered to the end.
+    /// Returns whether the answer is complete.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.stage == "ResponseComplete"
@@ -79,7 +79,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// As much of an event of the audit log as counts (`audit.k8s.io/v1`).
+/// The fields of an `audit.k8s.io/v1` `Event` that this module reads.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Event {
@@ -148,16 +148,16 @@ impl From<Event> for Request {
             name: object.name,
             code: event.response_status.code,
             received: event.request_received_timestamp,
-            told: event.stage_timestamp,
+            reported_at: event.stage_timestamp,
         }
     }
 }
 
-/// What the log, one JSON object a line, tells from this byte on, in lines that hold `text`: most lines are of others.
-/// A last line that is still being written is left out.
+/// Returns the events of a log from a byte offset. The log has one JSON object per line. Only lines that contain `text`
+/// are parsed, because most lines are about other users. An incomplete last line is left out.
 ///
 /// # Errors
-/// When the log cannot be read, or a line of it is no event.
+/// The log cannot be read, or a line is not an event.
 pub fn requests(log: &Path, from: u64, text: &str) -> anyhow::Result<Vec<Request>> {
     let shown = || log.display().to_string();
     let mut file = File::open(log).with_context(shown)?;
@@ -180,18 +180,18 @@ pub fn requests(log: &Path, from: u64, text: &str) -> anyhow::Result<Vec<Request
     Ok(requests)
 }
 
-/// Compares the log for the operator's service account: its namespace is the platform's, its `lease` bears the Deployment's
-/// name.
+/// Compares the requests of the operator's service account with the table. `namespace` is the namespace of the
+/// platform. `lease` has the name of the Deployment.
 ///
 /// # Errors
-/// When the log cannot be read, or a line of it is no event.
-pub fn compare(log: &Path, namespace: &str, service_account: &str, lease: &str) -> anyhow::Result<Verdict> {
+/// The log cannot be read, or a line is not an event.
+pub fn compare(log: &Path, namespace: &str, service_account: &str, lease: &str) -> anyhow::Result<AccessReport> {
     let user = format!("system:serviceaccount:{namespace}:{service_account}");
-    let mut verdict = Verdict::default();
+    let mut report = AccessReport::default();
     let mut used = BTreeSet::new();
     let mut seen = BTreeSet::new();
     let mut requests = requests(log, 0, &user)?;
-    // A watch is told of twice: when it is answered and when it ends.
+    // The log has a watch twice: when it is answered and when it ends.
     requests.retain(|request| request.user == user && seen.insert(request.id.clone()));
     let requests: Vec<_> = requests
         .into_iter()
@@ -199,9 +199,9 @@ pub fn compare(log: &Path, namespace: &str, service_account: &str, lease: &str) 
         .collect();
     let granted = granted(&requests);
     for (permission, request) in &requests {
-        verdict.requests += 1;
-        // A row is granted as a whole, by one rule of a role. What was granted before and was granted again was not lacking: a
-        // replica that is stopped with its release may lose its permissions first, and an API server that has just been started
+        report.requests += 1;
+        // One rule of a role grants a whole row. A row that was granted before and after a refusal is not missing. A
+        // replica that is stopped with its release may lose its permissions first. An API server that has just started
         // answers before it knows all roles.
         let in_between = permission
             .and_then(Permission::row)
@@ -209,7 +209,7 @@ pub fn compare(log: &Path, namespace: &str, service_account: &str, lease: &str) 
             .is_some_and(|time| time.start < request.received && request.received < time.end);
         let refused = request.forbidden && !in_between;
         if refused || permission.is_none() {
-            *verdict.missing.entry(words(request)).or_default() += 1;
+            *report.missing.entry(words(request)).or_default() += 1;
         }
         if !request.forbidden {
             used.extend(permission.and_then(Permission::row));
@@ -217,13 +217,13 @@ pub fn compare(log: &Path, namespace: &str, service_account: &str, lease: &str) 
     }
     for (index, access) in TABLE.iter().enumerate() {
         for verb in access.verbs.iter().filter(|verb| !used.contains(&(index, **verb))) {
-            verdict.unused.insert(permission(access, *verb));
+            report.unused.insert(permission(access, *verb));
         }
     }
-    Ok(verdict)
+    Ok(report)
 }
 
-/// For each row of the table, from when to when it was granted: the first and the last time.
+/// Returns the first and the last time that each row of the table was granted.
 fn granted(requests: &[(Option<Permission>, Request)]) -> BTreeMap<usize, Range<Timestamp>> {
     let mut granted = BTreeMap::new();
     for (permission, request) in requests.iter().filter(|(_, request)| !request.forbidden) {
@@ -237,29 +237,29 @@ fn granted(requests: &[(Option<Permission>, Request)]) -> BTreeMap<usize, Range<
     granted
 }
 
-/// What lets a request through.
+/// The reason why a request is allowed.
 #[derive(Clone, Copy)]
 enum Permission {
-    /// A row of the table, and which of its verbs.
+    /// The index of a row of the table, and one of its verbs.
     Row(usize, Verb),
-    /// Every client may ask that.
-    Everybody,
+    /// Discovery, which every client may request.
+    Discovery,
 }
 
 impl Permission {
     fn row(self) -> Option<(usize, Verb)> {
         match self {
             Self::Row(row, verb) => Some((row, verb)),
-            Self::Everybody => None,
+            Self::Discovery => None,
         }
     }
 }
 
-/// What of the table lets a request through, if anything does.
+/// Returns what allows a request, if anything does.
 fn allowed(request: &Request, platform: &str, lease: &str) -> Option<Permission> {
     if request.resource.is_empty() {
         let path = request.uri.split('?').next().unwrap_or_default();
-        return DISCOVERY.contains(&path).then_some(Permission::Everybody);
+        return DISCOVERY.contains(&path).then_some(Permission::Discovery);
     }
     for (index, access) in TABLE.iter().enumerate() {
         let here = match access.place {

@@ -1,4 +1,5 @@
-//! Legion behind the Kubernetes API as kubectl sees it, embedded or in a real cluster: one suite runs on both.
+//! Legion behind the Kubernetes API, used through kubectl. The API is embedded or a real cluster: one suite runs on
+//! both.
 
 use std::{
     path::{Path, PathBuf},
@@ -28,29 +29,30 @@ use crate::{
     tool,
 };
 
-/// How long anything may take: nodes pull images of a gigabyte, and the machine may be busy.
+/// The timeout of every wait. Nodes pull images of a gigabyte, and the machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(300);
-/// Between two looks: many tests look at once.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The time between two polls. It is not short, because many tests poll at the same time.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The harness' registry, to which `cargo xtask image --load` pushes.
 pub const REGISTRY: &str = "10.244.0.1:5000";
 
-/// Which Kubernetes.
+/// The Kubernetes API under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// `legionctl local`: the API of kube-embed, pods as processes.
+    /// `legionctl local`: the API of kube-embed, with pods as processes.
     Embedded,
     /// The cluster of KUBECONFIG, in which Legion is installed.
     Kubernetes,
 }
 
-/// A kind that is known when this is compiled, and whose objects are in namespaces.
+/// A namespaced kind that is known at compile time.
 pub trait Namespaced: Resource<DynamicType = (), Scope = NamespaceResourceScope> {}
 
 impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>> Namespaced for K {}
 
-/// A namespace in which trainings succeed: it has a default output. Dropping it deletes it with all that is in it.
+/// A namespace with a default output, so that trainings can succeed in it. Dropping it deletes the namespace and its
+/// content.
 #[derive(Debug)]
 pub struct Cluster {
     backend: Backend,
@@ -58,11 +60,11 @@ pub struct Cluster {
     kubeconfig: PathBuf,
     reader: Reader,
     namespace: String,
-    /// Ends with this.
+    /// The local mode under test: it is stopped when this is dropped.
     _local: Option<Local>,
 }
 
-/// Reads without a kubectl: many tests look at once and often, and each kubectl costs a tenth of a second of computing.
+/// Reads objects without kubectl. Many tests poll at the same time, and each kubectl costs 0.1 s of CPU time.
 struct Reader {
     runtime: Runtime,
     client: Client,
@@ -91,13 +93,13 @@ impl Reader {
             self.runtime.block_on(self.client.request_text(request))
         };
         match ask() {
-            // A connection that a server which was restarted knows nothing of.
+            // The connection is from before a restart of the server.
             Err(error) if !matches!(error, kube::Error::Api(_)) => ask(),
             answer => answer,
         }
     }
 
-    /// The object at this path; null where there is none.
+    /// Returns the object at this path, or null if there is none.
     fn read(&self, path: &str) -> anyhow::Result<Value> {
         match self.text(path) {
             Ok(text) => Ok(serde_json::from_str(&text)?),
@@ -108,7 +110,7 @@ impl Reader {
 }
 
 impl Cluster {
-    /// A new namespace, named after what it is for.
+    /// Creates a namespace. Its name starts with `purpose`.
     pub fn new(backend: Backend, purpose: &str) -> anyhow::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -134,7 +136,7 @@ impl Cluster {
             kubectl,
             reader: Reader::new(&kubeconfig)?,
             kubeconfig,
-            // Unique also beside what an interrupted run left.
+            // The process id makes it different from namespaces that an interrupted run left.
             namespace: format!("{}-{}-{number}", purpose.trim_end_matches('-'), std::process::id()),
             _local: local,
         };
@@ -148,19 +150,19 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Which Kubernetes this is.
+    /// Returns the Kubernetes API that this namespace is in.
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// The namespace.
+    /// Returns the name of the namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// kubectl in the namespace.
+    /// Returns a kubectl command for this namespace. The command is not started.
     #[must_use]
     pub fn kubectl(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.kubectl);
@@ -173,36 +175,36 @@ impl Cluster {
         command
     }
 
-    /// Runs kubectl, which must do what it is told, and returns what it printed.
+    /// Runs kubectl, which must succeed. Returns its stdout.
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         printed(&mut self.kubectl(arguments), "")
     }
 
-    /// Runs kubectl, which must refuse, and returns what it said.
+    /// Runs kubectl, which must fail. Returns its stdout and stderr.
     pub fn refused(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
         let said = tool::run(&mut self.kubectl(arguments), input)?;
         ensure!(!said.ok, "not refused: {arguments:?}\n{}", said.all);
         Ok(said.all)
     }
 
-    /// Applies manifests as a GitOps tool does.
+    /// Applies manifests with server-side apply, as a GitOps tool does.
     pub fn apply(&self, manifests: &str) -> anyhow::Result<String> {
-        // The force is for tests that apply in the place of somebody else.
+        // Forced, because some tests apply fields that another manager owns.
         let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
         printed(&mut self.kubectl(&arguments), manifests)
     }
 
-    /// Where the objects of a kind are.
+    /// Returns the URL path of a kind's objects in this namespace.
     fn path<K: Namespaced>(&self) -> String {
         K::url_path(&(), Some(&self.namespace))
     }
 
-    /// An object as it is now; null where there is none.
+    /// Returns an object, or null if there is none.
     pub fn get<K: Namespaced>(&self, name: &str) -> anyhow::Result<Value> {
         self.reader.read(&format!("{}/{name}", self.path::<K>()))
     }
 
-    /// All objects of a kind in the namespace that a label selector takes.
+    /// Returns all objects of a kind in the namespace that match a label selector.
     pub fn list<K: Namespaced>(&self, selector: &str) -> anyhow::Result<Vec<Value>> {
         let selector = selector.replace('=', "%3D");
         let path = self.path::<K>();
@@ -213,17 +215,17 @@ impl Cluster {
         }
     }
 
-    /// The pods of a training.
+    /// Returns the pods of a training.
     pub fn pods(&self, training: &str) -> anyhow::Result<Vec<Value>> {
         self.list::<Pod>(&format!("legion-platform.org/training={training}"))
     }
 
-    /// A training as it is now; null where there is none.
+    /// Returns a training, or null if there is none.
     pub fn training(&self, name: &str) -> anyhow::Result<Value> {
         self.get::<ModelTraining>(name)
     }
 
-    /// Waits until `look` finds something; a failure says what the training and its pods looked like last.
+    /// Polls a training until `look` finds something. The error of a timeout contains the last status and the pods.
     pub fn until<T>(
         &self,
         training: &str,
@@ -244,11 +246,11 @@ impl Cluster {
                 seen["status"],
                 text(&self.kubectl(&["get", "pods,events", "--output=wide"]).output()?),
             );
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Waits until the API server answers: while it is away, that is no failure.
+    /// Repeats `ask` until the API server answers. An error is not a failure before the timeout.
     pub fn until_served<T>(&self, what: &str, mut ask: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let began = Instant::now();
         loop {
@@ -257,12 +259,12 @@ impl Cluster {
                 Err(error) if began.elapsed() > LIMIT => {
                     return Err(error.context(format!("not within {} s: {what}", LIMIT.as_secs())));
                 }
-                Err(_) => thread::sleep(LOOK_EVERY),
+                Err(_) => thread::sleep(POLL_INTERVAL),
             }
         }
     }
 
-    /// Waits until the current generation of a training has ended, in whatever way.
+    /// Waits until the current generation of a training has succeeded or failed.
     pub fn ended(&self, name: &str) -> anyhow::Result<Value> {
         self.until(name, "it has ended", |training| {
             let condition = succeeded(training);
@@ -272,7 +274,7 @@ impl Cluster {
         })
     }
 
-    /// Waits until a training has succeeded; fails at once when it fails.
+    /// Waits until a training has succeeded. Returns an error immediately if the training fails.
     pub fn success(&self, name: &str) -> anyhow::Result<Value> {
         let training = self.ended(name)?;
         ensure!(
@@ -284,7 +286,7 @@ impl Cluster {
         Ok(training)
     }
 
-    /// Waits until a training that is not at its end says this reason.
+    /// Waits until a training waits with this reason.
     pub fn waiting(&self, name: &str, reason: &str) -> anyhow::Result<Value> {
         self.until(name, &format!("it waits because of {reason}"), |training| {
             let condition = succeeded(training);
@@ -293,7 +295,7 @@ impl Cluster {
         })
     }
 
-    /// Waits until the command of a training's toolchain has printed this.
+    /// Waits until the trainer has printed these words.
     pub fn printed(&self, name: &str, words: &str) -> anyhow::Result<Value> {
         self.until(name, &format!("its trainer has printed {words:?}"), |_| {
             for pod in self.pods(name)? {
@@ -301,7 +303,7 @@ impl Cluster {
                 // A container that has not started yet has no log.
                 let path = format!("{}/{pod_name}/log?container=trainer", self.path::<Pod>());
                 let log = self.reader.text(&path).unwrap_or_default();
-                // One that was evicted stays, with its log.
+                // An evicted pod and its log still exist.
                 let lives = pod["metadata"]["deletionTimestamp"].is_null() && pod["status"]["phase"] != "Failed";
                 if lives && log.contains(words) {
                     return Ok(Some(pod));
@@ -315,7 +317,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if self.backend == Backend::Kubernetes {
-            // What stays of a failed test is found by its namespace's name; nothing can be done about it here.
+            // An error is ignored here. The name of a leftover namespace shows which test left it.
             let _ = self
                 .kubectl(&["delete", "namespace", &self.namespace, "--wait=false"])
                 .output();
@@ -323,22 +325,23 @@ impl Drop for Cluster {
     }
 }
 
-/// A namespace in which only pods run that Pod Security takes at its strictest.
+/// Returns the manifest of a namespace that enforces the `restricted` Pod Security Standard.
 #[must_use]
 pub fn namespace(name: &str) -> String {
     let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}).to_string()
 }
 
-/// A training by the toolchain `script`, with its source: lines of `train.sh`, and fields of the spec that are other
-/// than usual.
+/// Returns the manifests of a training with the toolchain `script` and of its source. `lines` go into `train.sh`. The
+/// fields of `spec` override the defaults.
 #[must_use]
 pub fn script(name: &str, lines: &str, spec: Value) -> String {
     let text = format!("set -eu\nmkdir -p \"$LEGION_OUTPUT/model\"\n{lines}\n");
     manifest(name, &Map::from_iter([("train.sh".to_owned(), text.into())]), spec)
 }
 
-/// A training by the toolchain `script` unless `spec` says something else, and its source, as JSON, which is YAML.
+/// Returns the manifests of a training and of its source, as JSON, which is also YAML. The toolchain is `script` unless
+/// `spec` overrides it.
 #[must_use]
 pub fn manifest(name: &str, files: &Map<String, Value>, spec: Value) -> String {
     let source = format!("{name}-source");
@@ -362,13 +365,13 @@ pub fn manifest(name: &str, files: &Map<String, Value>, spec: Value) -> String {
     format!("{config_map:#}\n---\n{training:#}\n")
 }
 
-/// Helm, which must do what it is told, in Legion's namespace; returns what it printed.
+/// Runs Helm in Legion's namespace. It must succeed. Returns its stdout.
 pub fn helm(arguments: &[&str]) -> anyhow::Result<String> {
     tool::helm(&[&["--namespace=legion-system"], arguments].concat())
 }
 
-/// Installs Legion's charts in the harness' cluster, once for each test binary. In a cluster of somebody else's, it has to
-/// be there.
+/// Installs Legion's charts in the cluster of the harness, once per test binary. Any other cluster must have them
+/// already.
 fn installed() -> anyhow::Result<()> {
     static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
     let installed = INSTALLED.get_or_init(|| {
@@ -382,7 +385,7 @@ fn installed() -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("Legion is not installed: {error}"))
 }
 
-/// Installs or upgrades Legion's charts with these settings, and waits until they are in force.
+/// Installs or upgrades Legion's charts with these settings, and waits until the rollout is complete.
 pub fn install(settings: &[&str]) -> anyhow::Result<()> {
     let release = |name: &str, settings: &[&str]| -> anyhow::Result<()> {
         let chart = format!("charts/{name}");
@@ -404,12 +407,12 @@ pub fn install(settings: &[&str]) -> anyhow::Result<()> {
     release("legion", &arguments)
 }
 
-/// Changes a process of the harness' cluster: see `cargo xtask cluster process --help`.
+/// Changes a process of the harness's cluster: see `cargo xtask cluster process --help`.
 pub fn process(name: &str, change: &str) -> anyhow::Result<()> {
     process_of(&programs()?.join("legion-cluster"), &cluster_directory()?, name, change)
 }
 
-/// The same with this program, in the cluster of this directory.
+/// Does the same as [`process`] with this program, in the cluster of this directory.
 pub fn process_of(program: &Path, cluster: &Path, name: &str, change: &str) -> anyhow::Result<()> {
     let mut command = Command::new(program);
     command
@@ -419,19 +422,19 @@ pub fn process_of(program: &Path, cluster: &Path, name: &str, change: &str) -> a
     printed(&mut command, "").map(drop)
 }
 
-/// The directory of the harness' cluster that this runs in.
+/// Returns the directory of the harness's cluster, from `LEGION_CLUSTER`.
 pub fn cluster_directory() -> anyhow::Result<PathBuf> {
     let directory = std::env::var_os("LEGION_CLUSTER")
         .context("LEGION_CLUSTER is not set: run this with `cargo xtask cluster run -- ...`")?;
     Ok(Path::new(&directory).to_owned())
 }
 
-/// The name of an object.
+/// Returns `metadata.name` of an object.
 pub fn name_of(object: &Value) -> anyhow::Result<&str> {
     object["metadata"]["name"].as_str().context("an object's name")
 }
 
-/// What a command that succeeds printed.
+/// Runs a command, which must succeed. Returns its stdout.
 fn printed(command: &mut Command, input: &str) -> anyhow::Result<String> {
     let said = tool::run(command, input)?;
     ensure!(said.ok, "{command:?}: exit code {:?}\n{}", said.code, said.all);

@@ -1,8 +1,8 @@
-//! Plays the statuses of pods on a control plane without a node: each pod runs, and has succeeded a moment later. Two
-//! PATCHes of a pod's status, as few as a kubelet ever sends.
+//! Writes the statuses of pods on a control plane without a node. Each pod runs, and succeeds a moment later. That
+//! takes two PATCH requests per pod, as few as a kubelet ever sends.
 //!
-//! Any pod will do, whether it is bound to a node or not. The containers of a training end with the termination messages that
-//! Legion's own would leave.
+//! It handles all pods, bound to a node or not. The containers of a training end with the termination messages that
+//! Legion's own containers would leave.
 
 use std::{
     collections::HashSet,
@@ -41,19 +41,19 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
-/// Who asks, in the audit log.
+/// The `User-Agent` of the requests, for the audit log.
 pub const USER_AGENT: &str = "fake-kubelet";
-/// Between two attempts of a request that was not answered.
+/// The time between two attempts of a request.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How pods are played.
+/// The settings of a [`FakeKubelet`].
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The only namespace whose pods are played, if not all are.
+    /// The namespace of the pods, or none for the pods of all namespaces.
     pub namespace: Option<String>,
-    /// How long a pod runs.
+    /// The time from the start of a pod to its end.
     pub runs: Duration,
-    /// How many requests are under way at the same time.
+    /// The maximum number of concurrent requests.
     pub parallel: usize,
 }
 
@@ -67,7 +67,7 @@ impl Default for Settings {
     }
 }
 
-/// The kubelet. Dropping it stops it.
+/// A task that acts as the kubelet of all pods. Dropping it stops the task.
 #[derive(Debug)]
 pub struct FakeKubelet {
     task: JoinHandle<()>,
@@ -75,7 +75,7 @@ pub struct FakeKubelet {
 }
 
 impl FakeKubelet {
-    /// Plays every pod from now on. Must be called within a tokio runtime.
+    /// Starts to watch pods. Must be called within a tokio runtime.
     #[must_use]
     pub fn start(client: Client, settings: Settings) -> Self {
         let finished = Arc::new(AtomicUsize::new(0));
@@ -89,7 +89,7 @@ impl FakeKubelet {
         Self { task, finished }
     }
 
-    /// How many pods have been played to their end.
+    /// Returns the number of pods that have succeeded.
     #[must_use]
     pub fn finished(&self) -> usize {
         self.finished.load(Ordering::Relaxed)
@@ -102,7 +102,7 @@ impl Drop for FakeKubelet {
     }
 }
 
-/// The same client, that says who asks.
+/// Returns the client with [`USER_AGENT`] as its user agent.
 fn named(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let service = tower::service_fn(move |mut request: Request<Body>| {
@@ -170,10 +170,10 @@ impl Node {
         }
     }
 
-    /// Returns whether the pod was still there.
+    /// Patches a status. Returns whether the pod still exists.
     async fn patch(&self, pod: &Pod, status: Value) -> bool {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-        // Not the status of another pod that bears the name by now.
+        // The uid protects a newer pod with the same name.
         let patch = Patch::Merge(json!({"metadata": {"uid": pod.uid()}, "status": status}));
         loop {
             let answer = {
@@ -185,19 +185,19 @@ impl Node {
             match answer {
                 Ok(_) => return true,
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => return false,
-                // A server that is being restarted.
+                // The server is restarting.
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
     }
 
-    /// A bound pod stays until its kubelet lets it go.
+    /// Completes the deletion of a pod: a bound pod exists until its kubelet deletes it without a grace period.
     async fn end(&self, pod: &Pod) {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
         let now = DeleteParams::default().grace_period(0);
         let _permit = self.requests.acquire().await;
-        // One that is gone was let go already.
-        let _gone = pods.delete(&pod.name_any(), &now).await;
+        // The pod may no longer exist.
+        let _deleted = pods.delete(&pod.name_any(), &now).await;
     }
 }
 
@@ -212,7 +212,7 @@ fn containers(pod: &Pod) -> (&[Container], &[Container]) {
     })
 }
 
-/// Init containers have ended, the others run.
+/// Returns the status of a running pod: its init containers have ended.
 fn running(pod: &Pod, now: Timestamp) -> Value {
     let (init, main) = containers(pod);
     let time = seconds(now);
@@ -235,7 +235,7 @@ fn running(pod: &Pod, now: Timestamp) -> Value {
     })
 }
 
-/// Every container has ended with 0.
+/// Returns the status of a succeeded pod: every container has exit code 0.
 fn succeeded(pod: &Pod, started: Timestamp, now: Timestamp) -> Value {
     let (init, main) = containers(pod);
     let ended = |list: &[Container]| -> Vec<Value> {
@@ -287,12 +287,12 @@ fn terminated(container: &Container, started: Timestamp, finished: Timestamp) ->
     status_of(container, json!({"terminated": end}))
 }
 
-/// Times of pods have whole seconds.
+/// Formats a time with whole seconds, as in the status of a pod.
 fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// What a container of Legion's leaves as its termination message; others leave none.
+/// Returns the termination message of a container of Legion's. Other containers have none.
 fn message(container: &Container, started: Timestamp, finished: Timestamp) -> Option<String> {
     match container.name.as_str() {
         "fetch" => Some(fetched(&task(container)?)),

@@ -1,9 +1,11 @@
-//! End-to-end suites over the built binaries: what a person at a terminal would see.
+//! What the end-to-end suites share. The suites run the built binaries and check what a user at a terminal sees.
 //!
-//! The suites stand beside this; what they share is in [`local`], a local Legion under test, [`cluster`], Legion behind kubectl,
-//! [`tool`], other people's programs, [`sample`], shares of exhaustive tests,
-//! [`audit`], what an audit log says of the operator's permissions, and [`fake_kubelet`],
-//! which plays pods on a control plane without a node.
+//! - [`local`]: a local Legion under test
+//! - [`cluster`]: Legion behind kubectl, embedded or in a real cluster
+//! - [`tool`]: third-party programs
+//! - [`sample`]: shares of exhaustive tests
+//! - [`audit`]: the operator's permissions compared with an audit log
+//! - [`fake_kubelet`]: pod statuses on a control plane without a node
 
 pub mod audit;
 pub mod cluster;

@@ -1,4 +1,4 @@
-//! A local Legion under test: its programs, its data directory, and every process that belongs to it.
+//! A local Legion under test: its programs, its data directory and its processes.
 
 use std::{
     env, fs,
@@ -16,18 +16,18 @@ use rustix::{
 };
 use serde_json::Value;
 
-/// How long anything may take. Far more than it ever does: a slow machine fails no test, and a hang ends.
+/// The timeout of every wait. It is far longer than needed, so a slow machine fails no test, and a hang still ends.
 pub const LIMIT: Duration = Duration::from_secs(180);
-/// Between two looks at something that announces itself to nobody, such as a file.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// The time between two polls of something that sends no notification, such as a file.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The root of the repository.
+/// Returns the root directory of the repository.
 #[must_use]
 pub fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// The directory of the built programs, brought up to date once for each test binary.
+/// Builds the programs once per test binary, and returns their directory.
 pub fn programs() -> anyhow::Result<&'static Path> {
     static PROGRAMS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = PROGRAMS.get_or_init(|| build().map_err(|error| format!("{error:#}")));
@@ -70,7 +70,7 @@ fn build() -> anyhow::Result<PathBuf> {
     Ok(directory.to_owned())
 }
 
-/// Waits until `look` finds something.
+/// Polls until `look` finds something.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
     let began = Instant::now();
     loop {
@@ -78,12 +78,12 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> anyhow::Result<Option<T>>)
             return Ok(found);
         }
         ensure!(began.elapsed() < LIMIT, "not within {} s: {what}", LIMIT.as_secs());
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Kills a process as a crash does, and waits until the kernel has closed its files and released its locks. One that is gone already
-/// is no error.
+/// Kills a process with SIGKILL, as a crash does. Waits until the kernel has closed its files and released its locks. A
+/// process that no longer exists is not an error.
 pub fn kill(pid: i32) -> anyhow::Result<()> {
     let id = Pid::from_raw(pid).with_context(|| format!("{pid} is no process id"))?;
     let killed = pidfd_open(id, PidfdFlags::empty()).and_then(|process| {
@@ -104,22 +104,22 @@ pub fn kill(pid: i32) -> anyhow::Result<()> {
 /// A process that belongs to a data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Its id.
+    /// The process id.
     pub pid: i32,
-    /// Its command line.
+    /// The command line, with spaces between the arguments.
     pub command: String,
-    /// The pod that it belongs to, where it is one of a pod.
+    /// The name of the pod that it belongs to, if it belongs to one.
     pub pod: Option<String>,
 }
 
-/// A data directory of the local mode. Dropping it kills whatever still belongs to it, and deletes it.
+/// A data directory of the local mode. Dropping it kills the remaining processes and deletes the directory.
 #[derive(Debug)]
 pub struct Local {
     directory: tempfile::TempDir,
 }
 
 impl Local {
-    /// An empty one. Its path is as long every time.
+    /// Creates an empty data directory. The length of its path is always the same.
     pub fn new() -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("legion-")
@@ -128,13 +128,13 @@ impl Local {
         Ok(Self { directory })
     }
 
-    /// The data directory.
+    /// Returns the path of the data directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// `legionctl` on this directory.
+    /// Returns a `legionctl` command for this directory. The command is not started.
     pub fn legionctl(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(programs()?.join("legionctl"));
         command
@@ -147,18 +147,18 @@ impl Local {
         Ok(command)
     }
 
-    /// Runs `legionctl` to its end, however it ends.
+    /// Runs `legionctl`. A nonzero exit code is not an error.
     pub fn output(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         Ok(self.legionctl(arguments)?.output()?)
     }
 
-    /// Runs `legionctl` and returns what it printed and its exit code.
+    /// Runs `legionctl` and returns its stdout and its exit code.
     pub fn exits(&self, arguments: &[&str]) -> anyhow::Result<(String, Option<i32>)> {
         let output = self.legionctl(arguments)?.stderr(Stdio::inherit()).output()?;
         Ok((String::from_utf8(output.stdout)?, output.status.code()))
     }
 
-    /// Runs `legionctl`, which must do what it is told, and returns what it printed.
+    /// Runs `legionctl`, which must succeed. Returns its stdout.
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.output(arguments)?;
         ensure!(
@@ -171,7 +171,8 @@ impl Local {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// `local run` of a file: the exit code, the training (null when none was printed), and what was said beside it.
+    /// Runs `legionctl local run` with a file. Returns the exit code, the training (null if none was printed) and
+    /// stderr.
     pub fn train(&self, file: &Path) -> anyhow::Result<(Option<i32>, Value, String)> {
         let file = file.to_str().context("a path in UTF-8")?;
         let output = self.output(&["local", "run", "-f", file, "-o", "json"])?;
@@ -179,48 +180,48 @@ impl Local {
         Ok((output.status.code(), training, String::from_utf8(output.stderr)?))
     }
 
-    /// A training as the API holds it now; null where there is none.
+    /// Returns a training from the API, or null if there is none.
     pub fn training(&self, name: &str) -> anyhow::Result<Value> {
         let output = self.output(&["get", "mt", name, "-o", "json"])?;
         Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
     }
 
-    /// Starts the local mode in the background; returns when it is ready.
+    /// Starts the local mode in the background. Returns when it is ready.
     pub fn up(&self) -> anyhow::Result<()> {
         let said = self.run(&["local", "up", "--detach"])?;
         ensure!(said.starts_with("ready: "), "`local up --detach` said: {said}");
         Ok(())
     }
 
-    /// Stops it, and sees that nothing of it is left.
+    /// Stops the local mode, and checks that no process is left.
     pub fn down(&self) -> anyhow::Result<()> {
         self.run(&["local", "down"])?;
         self.deserted()
     }
 
-    /// The process that serves this directory.
+    /// Returns the id of the process that serves this directory.
     pub fn server(&self) -> anyhow::Result<i32> {
         let status: Value = serde_json::from_str(&self.run(&["local", "status", "-o", "json"])?)?;
         let pid = status["pid"].as_i64().with_context(|| format!("not up: {status}"))?;
         Ok(i32::try_from(pid)?)
     }
 
-    /// Fails when any process belongs to this directory.
+    /// Returns an error if a process still belongs to this directory.
     pub fn deserted(&self) -> anyhow::Result<()> {
-        // A process that has just been killed is in /proc until its parent, or init, has taken its status.
+        // A killed process is in /proc until its parent, or init, has read its status.
         until_or("no process is left", || self.processes().is_empty())
             .with_context(|| format!("left behind: {:?}", self.processes()))
     }
 
-    /// Every process that belongs to this directory: whose environment, command line or working directory names it, or
-    /// that has one of its files open.
+    /// Returns every process that belongs to this directory. Its environment, command line or working directory
+    /// contains the path, or it has one of the files open.
     #[must_use]
     pub fn processes(&self) -> Vec<Process> {
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         let text = |pid: i32, file: &str| {
-            // One that ends meanwhile has nothing to say.
+            // A process that has just ended has no such file.
             let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
         };
@@ -253,19 +254,19 @@ impl Local {
     }
 }
 
-/// Waits for something that is true at once or a moment later; not as long as [`until`] would.
+/// Polls for at most 10 s, much shorter than [`until`], until `holds` returns true.
 fn until_or(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
     let began = Instant::now();
     while !holds() {
         ensure!(began.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }
 
 impl Drop for Local {
     fn drop(&mut self) {
-        // A test that failed leaves nothing running; a supervisor that dies may leave its container, hence the rounds.
+        // A failed test leaves nothing running. A killed supervisor may leave its container, hence the rounds.
         for _ in 0..100 {
             let left = self.processes();
             if left.is_empty() {
@@ -275,12 +276,12 @@ impl Drop for Local {
                 // The next round tries again.
                 let _ = kill(process.pid);
             }
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-/// Runs git in a directory, as somebody, and returns what it printed.
+/// Runs git in a directory, with a fixed user name and email address. It must succeed. Returns its stdout.
 pub fn git(directory: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new("git")
         .current_dir(directory)
@@ -291,7 +292,7 @@ pub fn git(directory: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Everything that a process printed.
+/// Returns stdout, then stderr, of a process.
 #[must_use]
 pub fn text(output: &Output) -> String {
     format!(
@@ -301,7 +302,7 @@ pub fn text(output: &Output) -> String {
     )
 }
 
-/// The `Succeeded` condition of a training; null where there is none.
+/// Returns the `Succeeded` condition of a training, or null if there is none.
 #[must_use]
 pub fn succeeded(training: &Value) -> &Value {
     training["status"]["conditions"]

@@ -1,4 +1,4 @@
-//! Samples of exhaustive tests. `cargo xtask test` gives them a seed in `LEGION_SEED`, unless it is to run them whole.
+//! Samples of exhaustive tests. `cargo xtask test` sets a seed in `LEGION_SEED`, unless it runs the tests whole.
 
 use std::{env, fmt::Arguments, io::Write as _};
 
@@ -8,7 +8,7 @@ fn seed() -> Option<usize> {
     Some(seed.parse().expect("LEGION_SEED is a number"))
 }
 
-/// Returns one of so many shares, as the seed chooses, or all without a seed. Each item belongs to one share.
+/// Divides the items into `shares` shares and returns the one that the seed chooses. Returns all items without a seed.
 pub fn share<T>(all: &[T], shares: usize) -> Vec<&T> {
     let Some(seed) = seed() else {
         return all.iter().collect();
@@ -23,7 +23,7 @@ pub fn share<T>(all: &[T], shares: usize) -> Vec<&T> {
     share
 }
 
-/// Returns how often something is repeated: less often in a sample.
+/// Returns the number of repetitions: `sample` with a seed, `all` without one.
 pub fn count(all: usize, sample: usize) -> usize {
     if seed().is_none() {
         return all;

@@ -1,4 +1,4 @@
-//! Programs of other people that suites run: Helm, kubeconform, kubectl.
+//! Third-party programs that the suites run: Helm, kubeconform, kubectl.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,11 @@ use serde_json::Value;
 
 use crate::local::{repository, text, until};
 
-/// Where a pinned program lies (`cargo xtask cluster tool NAME`); it is built where it is not in the cache.
+/// Returns the path of a pinned program, and builds the program if the cache does not have it: see
+/// `cargo xtask cluster tool NAME`.
 pub fn path(name: &str) -> anyhow::Result<PathBuf> {
     static FOUND: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
-    // Held meanwhile: one build at a time is enough.
+    // The lock is held during the build: one build at a time is enough.
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(path) = found.get(name) {
         return Ok(path.clone());
@@ -35,8 +36,8 @@ pub fn path(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Where Go keeps a module that the go.mod in this directory below `tests/kubernetes` requires; it is downloaded where it is
-/// not there.
+/// Returns the directory where Go keeps a module, and downloads the module if necessary. The go.mod in `directory`,
+/// which is below `tests/kubernetes`, requires the module.
 pub fn module(directory: &str, name: &str) -> anyhow::Result<PathBuf> {
     let said = Command::new("go")
         .args(["mod", "download", "-json", name])
@@ -51,21 +52,21 @@ pub fn module(directory: &str, name: &str) -> anyhow::Result<PathBuf> {
         .into())
 }
 
-/// What a command printed, and whether it did what it was told.
+/// The output and the exit code of a command.
 #[derive(Debug)]
-pub struct Said {
-    /// It ended with 0.
+pub struct CommandOutput {
+    /// Whether the exit code is 0.
     pub ok: bool,
-    /// Its exit code.
+    /// The exit code, or none if a signal ended the command.
     pub code: Option<i32>,
-    /// What it printed to its output.
+    /// What it printed to stdout.
     pub out: String,
-    /// Everything that it printed.
+    /// What it printed to stdout, then what it printed to stderr.
     pub all: String,
 }
 
-/// Runs a command in the repository's root, with something on its input.
-pub fn run(command: &mut Command, input: &str) -> anyhow::Result<Said> {
+/// Runs a command in the root of the repository, with `input` on its stdin.
+pub fn run(command: &mut Command, input: &str) -> anyhow::Result<CommandOutput> {
     let mut child = command
         .current_dir(repository())
         .stdin(Stdio::piped())
@@ -75,12 +76,12 @@ pub fn run(command: &mut Command, input: &str) -> anyhow::Result<Said> {
         .with_context(|| format!("{command:?} cannot be started"))?;
     let mut stdin = child.stdin.take().context("a pipe")?;
     let input = input.to_owned();
-    // Beside it, because the command may print before it has read everything.
+    // In a thread, because the command may print before it has read everything.
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output()?;
-    // One that does not read its input closes the pipe.
+    // A command that does not read its input closes the pipe: not an error.
     let _ = writer.join();
-    Ok(Said {
+    Ok(CommandOutput {
         ok: output.status.success(),
         code: output.status.code(),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -88,20 +89,20 @@ pub fn run(command: &mut Command, input: &str) -> anyhow::Result<Said> {
     })
 }
 
-/// Runs Helm in the repository's root, whatever comes of it.
-pub fn helm_says(arguments: &[&str]) -> anyhow::Result<Said> {
+/// Runs Helm in the root of the repository. A nonzero exit code is not an error.
+pub fn run_helm(arguments: &[&str]) -> anyhow::Result<CommandOutput> {
     run(Command::new(path("helm")?).args(arguments), "")
 }
 
-/// Runs Helm, which must do what it is told; gives back what it printed.
+/// Runs Helm, which must succeed. Returns its stdout.
 pub fn helm(arguments: &[&str]) -> anyhow::Result<String> {
-    let said = helm_says(arguments)?;
+    let said = run_helm(arguments)?;
     ensure!(said.ok, "helm {}: {}", arguments.join(" "), said.all);
     Ok(said.out)
 }
 
-/// Runs kubectl against the cluster that the environment names, whatever comes of it.
-pub fn kubectl_says(arguments: &[&str], input: &str) -> anyhow::Result<Said> {
+/// Runs kubectl against the cluster of `KUBECONFIG`. A nonzero exit code is not an error.
+pub fn run_kubectl(arguments: &[&str], input: &str) -> anyhow::Result<CommandOutput> {
     ensure!(
         env::var_os("KUBECONFIG").is_some(),
         "no cluster: run this by `cargo xtask cluster run -- cargo test ...`"
@@ -109,19 +110,19 @@ pub fn kubectl_says(arguments: &[&str], input: &str) -> anyhow::Result<Said> {
     run(Command::new("kubectl").args(arguments), input)
 }
 
-/// Runs kubectl, which must do what it is told; gives back what it printed.
+/// Runs kubectl, which must succeed. Returns its stdout.
 pub fn kubectl(arguments: &[&str], input: &str) -> anyhow::Result<String> {
-    let said = kubectl_says(arguments, input)?;
+    let said = run_kubectl(arguments, input)?;
     ensure!(said.ok, "kubectl {}: {}", arguments.join(" "), said.all);
     Ok(said.out)
 }
 
-/// Waits until the server serves the kinds of all CRDs. One that was made just now has no conditions for a moment, which
-/// `kubectl wait` takes for an error: then it is asked again.
+/// Waits until the server serves the kinds of all CRDs. A new CRD has no conditions for a moment. `kubectl wait`
+/// reports that as an error, so it is run again.
 pub fn until_crds_are_served() -> anyhow::Result<()> {
     let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"];
     until("all CRDs have conditions", || {
-        let said = kubectl_says(&wait, "")?;
+        let said = run_kubectl(&wait, "")?;
         if !said.ok && said.all.contains("accessor error") {
             return Ok(None);
         }
@@ -130,7 +131,7 @@ pub fn until_crds_are_served() -> anyhow::Result<()> {
     })
 }
 
-/// What kubectl prints with `-o json`.
+/// Runs kubectl with `-o json`, and returns the parsed output.
 pub fn kubectl_json(arguments: &[&str]) -> anyhow::Result<Value> {
     let mut all = arguments.to_vec();
     all.extend(["-o", "json"]);

@@ -30,7 +30,7 @@ use crate::{
 /// Number of concurrent requests while objects are created.
 const SIDE_BY_SIDE: usize = 64;
 /// Interval between two polls of a contest.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Time limit of a contest.
 const LIMIT: Duration = Duration::from_secs(900);
 /// Objects per second, and their number, where the time from object to pod is measured.
@@ -399,7 +399,7 @@ impl<'a> Bench<'a> {
             times.sort();
             times
         };
-        let owners = in_order(kind.resource(), |request| request.told);
+        let owners = in_order(kind.resource(), |request| request.reported_at);
         let pods = in_order("pods", |request| request.received);
         let ways: Vec<f64> = owners
             .iter()
@@ -628,7 +628,7 @@ impl<'a> Bench<'a> {
             if began.elapsed() > LIMIT {
                 bail!("not within {} s: {what}", LIMIT.as_secs());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
