@@ -16,7 +16,7 @@ pub(crate) enum OpenRefusal {
     #[error("does not exist")]
     Missing,
     /// A link, at the end or on the way.
-    #[error("is or lies behind a symbolic link")]
+    #[error("is a symbolic link or is reached through one")]
     Link,
     /// Neither a regular file nor, where one was wanted, a directory.
     #[error("is not a regular file")]
@@ -25,13 +25,13 @@ pub(crate) enum OpenRefusal {
     #[error("is larger than its limit")]
     TooLarge,
     /// This process may not open it.
-    #[error("may not be read; its mode must let its owner read it")]
+    #[error("cannot be read: its mode must allow its owner to read it")]
     Denied,
     /// Longer than the system can open.
     #[error("has a path that is too long")]
     TooLong,
     /// The way leads out.
-    #[error("lies outside of its directory")]
+    #[error("is outside of its directory")]
     Outside,
     /// Anything else.
     #[error("cannot be read ({0})")]

@@ -31,7 +31,7 @@ pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<TreeS
         if path.components().any(|c| !matches!(c, Component::Normal(_))) {
             return Err(StepError::new(
                 StepReason::PathEscapes,
-                format!("the archive's entry {:?} would lie outside of the source", shown(&path)),
+                format!("the archive's entry {:?} is outside of the source", shown(&path)),
             ));
         }
         let target = to.join(&path);
@@ -60,7 +60,7 @@ pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<TreeS
                 return Err(StepError::new(
                     StepReason::ContentRefused,
                     format!(
-                        "the archive's entry {:?} is no file, directory or symbolic link",
+                        "the archive's entry {:?} is not a file, directory or symbolic link",
                         shown(&path)
                     ),
                 ));
@@ -73,13 +73,13 @@ pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<TreeS
             paths::make(parent)?;
         }
         std::os::unix::fs::symlink(link, &target)
-            .map_err(|e| node_fault(format_args!("cannot make the link {:?}", shown(path)), &e))?;
+            .map_err(|e| node_fault(format_args!("cannot create the link {:?}", shown(path)), &e))?;
     }
     let root = ConfinedDir::open(to).map_err(|e| StepError::new(StepReason::NodeFault, e.to_string()))?;
     if let Some((path, _)) = links.iter().find(|(path, _)| root.leads_out(path, to)) {
         return Err(StepError::new(
             StepReason::PathEscapes,
-            format!("the archive's link {:?} leads out of the source", shown(path)),
+            format!("the archive's link {:?} points outside of the source", shown(path)),
         ));
     }
     Ok(facts.finish())
@@ -94,7 +94,7 @@ fn unreadable(error: &std::io::Error) -> StepError {
         StepReason::ContentRefused,
         format!("the archive cannot be read: {error}"),
     )
-    .remedy("store a tar archive, compressed with gzip when its name ends in .tar.gz or .tgz")
+    .remedy("store a tar archive. Compress it with gzip if its name ends in .tar.gz or .tgz")
 }
 
 #[cfg(test)]

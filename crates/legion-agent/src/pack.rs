@@ -55,7 +55,7 @@ impl<R: Read> Read for Exactly<R> {
         let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let read = self.inner.read(&mut buffer[..want])?;
         if read == 0 && want > 0 {
-            return Err(std::io::Error::other("a file became shorter while it was packed"));
+            return Err(std::io::Error::other("a file was truncated while it was packed"));
         }
         self.left -= read as u64;
         Ok(read)
@@ -136,11 +136,11 @@ impl Packing {
         if self.bytes > limits.bytes {
             let (size, most) = (entry.size.unwrap_or(0), limits.bytes);
             let what = format!(
-                "with {:?} ({size} bytes) it is more than {most} bytes of files",
+                "{:?} ({size} bytes) exceeds the limit of {most} bytes of files",
                 shown(&entry.path)
             );
             return Err(StepError::new(StepReason::TooLarge, what)
-                .remedy("write less into it; a sparse file counts with its whole length"));
+                .remedy("write less data. A sparse file counts with its full length"));
         }
         self.entries.push(entry);
         if self.entries.len() as u64 > limits.entries {

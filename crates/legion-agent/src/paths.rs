@@ -71,7 +71,7 @@ pub(crate) fn relative<'a>(path: &'a str, field: &str) -> Result<&'a Path> {
 
 /// Makes a directory with its parents.
 pub(crate) fn make(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(|e| node_fault(format_args!("cannot make {}", path.display()), &e))
+    std::fs::create_dir_all(path).map_err(|e| node_fault(format_args!("cannot create {}", path.display()), &e))
 }
 
 /// Writes a file by rename: a reader sees all of it or nothing.

@@ -20,7 +20,7 @@ pub(crate) fn transient<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> 
     for pause in PAUSES {
         match attempt() {
             Err(error) if error.class() != StepClass::User => {
-                report::line(&format!("{error}; trying again in {} ms", pause.as_millis()));
+                report::line(&format!("{error}; retrying in {} ms", pause.as_millis()));
                 std::thread::sleep(pause);
             }
             done => return done,
@@ -41,7 +41,7 @@ pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> 
     loop {
         match attempt() {
             Err(error) if error.class() == StepClass::Storage && Instant::now() + pause < until => {
-                report::line(&format!("{error}; trying again in {} s", pause.as_secs()));
+                report::line(&format!("{error}; retrying in {} s", pause.as_secs()));
                 let resume = Instant::now() + pause;
                 while let Some(left) = resume.checked_duration_since(Instant::now()) {
                     terminate::check()?;

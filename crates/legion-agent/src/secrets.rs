@@ -71,7 +71,7 @@ impl Secret {
         let path = self.path(key);
         match std::fs::metadata(&path) {
             Ok(meta) if meta.is_file() && meta.len() <= MAX_BYTES => {}
-            Ok(_) => return Err(self.invalid(key, "is no value of at most 1 MiB")),
+            Ok(_) => return Err(self.invalid(key, "is not a file of at most 1 MiB")),
             Err(_) => return Ok(None),
         }
         match std::fs::read_to_string(&path) {

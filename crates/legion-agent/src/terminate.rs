@@ -33,14 +33,14 @@ pub(crate) fn handle(grace: Duration, message: impl Fn(&StepError) -> String + S
         // SAFETY: both pointers are to live locals; the set is initialised.
         unsafe { libc::sigwait(&raw const set, &raw mut signal) };
         if !MAY_STOP_IMMEDIATELY.load(Ordering::Acquire) {
-            report::line("received a signal to stop: finishing the current upload");
+            report::line("received a termination signal: finishing the current upload");
             std::thread::sleep(grace.mul_f64(0.8));
             ABANDON.store(true, Ordering::Release);
             std::thread::sleep(grace.mul_f64(0.15));
         }
         let error = StepError::new(
             StepReason::Interrupted,
-            "the pod was stopped before this step was complete",
+            "the pod was stopped before this step completed",
         );
         report::error(&error);
         report::message(&message(&error));
@@ -63,7 +63,7 @@ pub(crate) fn check() -> Result<()> {
     if ABANDON.load(Ordering::Acquire) {
         return Err(StepError::new(
             StepReason::Interrupted,
-            "the pod was stopped before the upload was complete",
+            "the pod was stopped before the upload completed",
         ));
     }
     Ok(())

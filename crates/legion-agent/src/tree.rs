@@ -235,9 +235,9 @@ fn changed(path: &Path, why: crate::confined::OpenRefusal) -> StepError {
 fn leads_out(path: &Path) -> StepError {
     StepError::new(
         StepReason::PathEscapes,
-        format!("the link {:?} leads out of its tree", shown(path)),
+        format!("the link {:?} points outside of its tree", shown(path)),
     )
-    .remedy("replace the link by what it points to, or by a link within the tree")
+    .remedy("replace the link with its target, or with a link inside the tree")
 }
 
 fn special(path: &Path) -> StepError {

@@ -34,10 +34,7 @@ impl Control {
                 directory: directory.to_owned(),
                 _lock: file,
             }),
-            Err(Errno::WOULDBLOCK) => Err(format!(
-                "another legion-entry holds the lock file {}; one run at a time",
-                path.display()
-            )),
+            Err(Errno::WOULDBLOCK) => Err(format!("another legion-entry holds the lock file {}", path.display())),
             Err(e) => Err(format!("cannot lock {}: {e}", path.display())),
         }
     }

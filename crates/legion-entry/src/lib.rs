@@ -42,7 +42,7 @@ pub fn run(begun: Instant, args: Vec<OsString>) -> u8 {
         Err(message) => return broken(&message),
     };
     if control.is_skipped() {
-        say("this run has already published its result; the command is not run again");
+        say("this run has already published its result, so the command is not run again");
         return 0;
     }
     let (record, code) = supervised(begun, &settings, &control);

@@ -66,5 +66,5 @@ fn number(name: &str) -> Result<Option<u64>, String> {
     let number = text.to_str().and_then(|text| text.parse().ok());
     number
         .map(Some)
-        .ok_or_else(|| format!("the environment variable {name} is {text:?}, which is no whole number"))
+        .ok_or_else(|| format!("the environment variable {name} is {text:?}, which is not a whole number"))
 }

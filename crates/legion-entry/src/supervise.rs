@@ -61,7 +61,7 @@ impl Supervised {
             return Err(not_started(
                 StepReason::WorkDirMissing,
                 format!(
-                    "the working directory {} does not exist; {}",
+                    "the working directory {} does not exist: {}",
                     settings.directory.display(),
                     StepReason::WorkDirMissing.remedy()
                 ),
@@ -74,7 +74,7 @@ impl Supervised {
             BoundedLog::create(control.directory(), settings.log_limit).map_err(|e| cannot("create the log", e))?;
         let ((out, child_out), (err, child_err)) = std::io::pipe()
             .and_then(|out| Ok((out, std::io::pipe()?)))
-            .map_err(|e| cannot("make pipes for the output", e))?;
+            .map_err(|e| cannot("create pipes for the output", e))?;
         let streams = Stream::new(out, Target::Out(std::io::stdout()))
             .and_then(|out| Ok([out, Stream::new(err, Target::Err(std::io::stderr()))?]))
             .map_err(|e| cannot("read the output", e))?;
@@ -126,7 +126,7 @@ impl Supervised {
                 self.timeout_at = None;
                 self.timed_out = true;
                 say(&format!(
-                    "the command outlived its timeout of {} s; it gets TERM, and KILL after {} s",
+                    "the command exceeded its timeout of {} s: sending TERM now and KILL after {} s",
                     self.timeout.as_secs(),
                     self.grace.as_secs()
                 ));
@@ -318,7 +318,7 @@ fn spawn_error(settings: &Settings, error: &std::io::Error) -> ExitError {
     match error.kind() {
         ErrorKind::NotFound if found => not_started(
             StepReason::CommandNotExecutable,
-            format!("the command {name:?} exists and its interpreter does not; check its first line (#!)"),
+            format!("the command {name:?} exists, but its interpreter does not: check its first line (#!)"),
         ),
         ErrorKind::NotFound => {
             let place = if name.contains('/') {
@@ -337,7 +337,7 @@ fn spawn_error(settings: &Settings, error: &std::io::Error) -> ExitError {
         ),
         _ if error.raw_os_error() == Some(libc::ENOEXEC) => not_started(
             StepReason::CommandNotExecutable,
-            format!("the command {name:?} is neither a program nor a script with a first line (#!)"),
+            format!("the command {name:?} is neither a program nor a script that starts with #!"),
         ),
         _ => not_started(
             StepReason::CommandNotStarted,

@@ -23,7 +23,7 @@ pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits
     if name.components().count() != 1 {
         return Err(StepError::new(
             StepReason::PathEscapes,
-            format!("{:?} is no name of a binding", task.name),
+            format!("{:?} is not a valid name for a binding", task.name),
         )
         .field(field));
     }
@@ -31,7 +31,7 @@ pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits
     let facts = bring(task, &entry, limits).map_err(|e| e.field(field.clone()))?;
     if !task.digest.is_empty() && task.digest != facts.digest {
         let message = format!(
-            "{} has the digest {}, and the manifest says {}",
+            "{} has the digest {}, but the manifest requires {}",
             task.uri, facts.digest, task.digest
         );
         return Err(StepError::new(StepReason::DigestMismatch, message).field(format!("{field}.digest")));
@@ -41,7 +41,7 @@ pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits
     } else {
         let placed = place(task, &entry, project, &format!("{field}.localPath"))?;
         std::os::unix::fs::symlink(&placed, &entry)
-            .map_err(|e| node_fault(format_args!("cannot make {}", entry.display()), &e))?;
+            .map_err(|e| node_fault(format_args!("cannot create {}", entry.display()), &e))?;
         placed
     };
     let seen = WireData {
@@ -64,7 +64,7 @@ pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits
 
 fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<TreeSummary> {
     let nothing = || {
-        let message = format!("there is nothing at {:?} ({})", task.remote_path, task.uri);
+        let message = format!("there is no data at {:?} ({})", task.remote_path, task.uri);
         StepError::new(StepReason::DataNotFound, message)
     };
     match &task.store {
@@ -98,7 +98,7 @@ fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<TreeSummary> {
             let root = ConfinedDir::open(&mount)
                 .map_err(|e| StepError::new(StepReason::NodeFault, format!("the volume {e}")))?;
             if !below.as_os_str().is_empty() && root.leads_out(&below, &mount) {
-                let message = format!("{:?} leads out of its volume", task.remote_path);
+                let message = format!("{:?} points outside of its volume", task.remote_path);
                 return Err(StepError::new(StepReason::PathEscapes, message));
             }
             if meta.is_dir() {
@@ -108,7 +108,7 @@ fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<TreeSummary> {
             if !meta.is_file() {
                 return Err(StepError::new(
                     StepReason::ContentRefused,
-                    format!("{:?} is no file", task.remote_path),
+                    format!("{:?} is not a file", task.remote_path),
                 ));
             }
             let mut file = std::fs::File::open(&from).map_err(|e| node_fault("cannot open the data", &e))?;
@@ -137,7 +137,10 @@ fn place(task: &DataTask, from: &Path, project: &Path, field: &str) -> Result<Pa
         at.push(part);
         match std::fs::symlink_metadata(&at) {
             Ok(meta) if meta.is_symlink() => {
-                let message = format!("localPath {:?} goes through a link of the source", task.local_path);
+                let message = format!(
+                    "localPath {:?} goes through a symbolic link of the source",
+                    task.local_path
+                );
                 return Err(StepError::new(StepReason::PathEscapes, message).field(field));
             }
             Ok(_) => {}

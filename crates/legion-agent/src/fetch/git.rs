@@ -102,7 +102,7 @@ impl Git {
     fn prepare(repository: &Repository<'_>, secret: Option<&Secret>, to: &Path) -> Result<Self> {
         let transport = address::check(repository.uri)?;
         let private = Private(std::env::temp_dir().join(format!("legion-git-{}", std::process::id())));
-        let make = |e: std::io::Error| node_fault("cannot make a private directory", &e);
+        let make = |e: std::io::Error| node_fault("cannot create a private directory", &e);
         std::fs::create_dir_all(&private.0).map_err(make)?;
         std::fs::set_permissions(&private.0, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(make)?;
         let mut environment: Vec<(&'static str, std::ffi::OsString)> = Vec::new();
@@ -294,7 +294,7 @@ impl Git {
         self.commit(commit).map_err(|_| {
             StepError::new(
                 StepReason::GitRefNotFound,
-                format!("{} has no commit {commit:?} any more", self.uri),
+                format!("{} does not contain the commit {commit:?}", self.uri),
             )
             .field(REF_FIELD)
         })
@@ -358,11 +358,11 @@ impl Git {
         };
         let last: Vec<_> = words.lines().map(str::trim).filter(|l| !is_noise(l)).collect();
         let shown = bounded(&hide(&last[last.len().saturating_sub(3)..].join("; ")), 400);
-        let error = StepError::new(reason, format!("{}: git says: {shown}", self.uri)).field(FIELD);
+        let error = StepError::new(reason, format!("{}: git reports: {shown}", self.uri)).field(FIELD);
         if reason == StepReason::SourceAccessDenied && !self.has_secret {
             return error.field(SECRET_FIELD).remedy(
-                "correct the address, or, if the repository is private, make a Secret with the keys username and password, a Connection of type git whose secretRef names it, \
-                 and name that connection in spec.source.git.connection",
+                "correct the address. If the repository is private, create a Secret with the keys username and password, \
+                 create a Connection of type git with that secretRef, and set spec.source.git.connection to it",
             );
         }
         error
@@ -386,19 +386,19 @@ fn ssh(repository: &Repository<'_>, secret: Option<&Secret>, private: &Path) -> 
     };
     let known = known.unwrap_or_default() + "\n" + repository.known_hosts;
     if known.trim().is_empty() {
-        let message = format!("there is no host key to check {} against", repository.uri);
+        let message = format!("no host key is configured for {}", repository.uri);
         return Err(StepError::new(StepReason::HostKeyUnverified, message)
             .field(FIELD)
             .remedy(
-                "put the output of `ssh-keyscan HOST`, after checking it, into the key known_hosts of the connection's \
-             Secret or into spec.knownHosts of the connection",
+                "run `ssh-keyscan HOST`, check its output, and put it into the key known_hosts of the connection's Secret or \
+             into spec.knownHosts of the connection",
             ));
     }
     let Some(secret) = secret else {
-        let message = format!("{} needs a key, and the connection names no Secret", repository.uri);
+        let message = format!("{} needs an SSH key, but the connection has no Secret", repository.uri);
         return Err(StepError::new(StepReason::SourceAccessDenied, message)
             .field(FIELD)
-            .remedy("give the connection a secretRef to a Secret of type kubernetes.io/ssh-auth"));
+            .remedy("set secretRef of the connection to a Secret of type kubernetes.io/ssh-auth"));
     };
     let (hosts, key) = (private.join("known_hosts"), private.join("key"));
     paths::write(&hosts, (known + "\n").as_bytes())?;

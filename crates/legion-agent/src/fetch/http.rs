@@ -31,16 +31,16 @@ struct Partial {
 /// Joins the base address of a connection and a path below it.
 pub(super) fn address(base: &str, path: &str) -> Result<Url> {
     let wrong = |why: String| StepError::new(StepReason::DataNotFound, why).field("spec.data");
-    let mut url = Url::parse(base).map_err(|e| wrong(format!("the connection's address is not one: {e}")))?;
+    let mut url = Url::parse(base).map_err(|e| wrong(format!("the connection's address is not a URL: {e}")))?;
     if !matches!(url.scheme(), "http" | "https") || url.password().is_some() || !url.username().is_empty() {
         return Err(wrong(
-            "the connection's address must be http(s) and without credentials".into(),
+            "the connection's address must use http or https and must not contain credentials".into(),
         ));
     }
     if !path.is_empty() {
         crate::paths::relative(path, "spec.data")?;
         url.path_segments_mut()
-            .map_err(|()| wrong("the connection's address takes no path".into()))?
+            .map_err(|()| wrong("the connection's address cannot have a path".into()))?
             .pop_if_empty()
             .extend(path.trim_end_matches('/').split('/'));
     }
@@ -76,7 +76,7 @@ fn client(url: &Url) -> Result<Client> {
         match attempt.url().scheme() {
             "https" => attempt.follow(),
             "http" if !secure && attempt.previous().iter().all(|u| u.scheme() == "http") => attempt.follow(),
-            _ => attempt.error("a redirect to an address that is not https"),
+            _ => attempt.error("redirected to an address without https"),
         }
     });
     block_on(async {
@@ -87,7 +87,7 @@ fn client(url: &Url) -> Result<Client> {
             .user_agent(concat!("legion-agent/", env!("CARGO_PKG_VERSION")))
             .build()
     })?
-    .map_err(|e| StepError::new(StepReason::NodeFault, format!("cannot make an HTTP client: {e}")))
+    .map_err(|e| StepError::new(StepReason::NodeFault, format!("cannot create an HTTP client: {e}")))
 }
 
 async fn attempt(
@@ -177,7 +177,7 @@ fn refused(url: &Url, status: StatusCode) -> StepError {
         408 | 429 | 500..=599 => StepReason::DataUnreachable,
         _ => StepReason::DataNotFound,
     };
-    StepError::new(reason, format!("{url} answers {status}")).field("spec.data")
+    StepError::new(reason, format!("{url} answered {status}")).field("spec.data")
 }
 
 fn unreachable(url: &Url, error: &reqwest::Error) -> StepError {

@@ -58,7 +58,7 @@ pub(crate) fn main() -> ExitCode {
 fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
     if task.version != WIRE_VERSION {
         let message = format!(
-            "the task has version {}, and this agent knows {WIRE_VERSION}",
+            "the task has version {}, but this agent supports version {WIRE_VERSION}",
             task.version
         );
         return Err(StepError::new(StepReason::TaskInvalid, message));
@@ -76,7 +76,7 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
     let store = Output::open(&task.output).map_err(|error| missing.clone().unwrap_or(error))?;
     if already_published(task, &store)? {
         paths::write(&run.join(files::SKIP), b"")?;
-        report::line("this run has already published its result: nothing is fetched");
+        report::line("this run has already published its result, so nothing is fetched");
         return Ok((
             FetchHead {
                 outcome: FetchOutcome::Skip,
@@ -157,7 +157,7 @@ fn already_published(task: &FetchTask, store: &Output) -> Result<bool> {
         Ok(found) => Ok(matches!(found, Found::Published(_))),
         // Credentials may write and not read; the first attempt has nothing to find in any case.
         Err(error) if task.training.attempt <= 1 => {
-            report::line(&format!("cannot look for a success record: {error}"));
+            report::line(&format!("cannot check for a success record: {error}"));
             Ok(false)
         }
         Err(error) => Err(error),
@@ -172,7 +172,7 @@ fn project_directory(source: &Path, work_dir: &str) -> Result<PathBuf> {
         return Err(missing(work_dir, source));
     };
     if !real.starts_with(&root) {
-        let message = format!("the directory {work_dir:?} of the source leads out of it");
+        let message = format!("the directory {work_dir:?} is outside of the source");
         return Err(StepError::new(StepReason::PathEscapes, message).field(FIELD));
     }
     if real.is_dir() {
@@ -201,6 +201,6 @@ fn missing(work_dir: &str, source: &Path) -> StepError {
     .remedy(if known.is_empty() {
         "leave spec.workDir empty: the source has no directories".to_owned()
     } else {
-        format!("set spec.workDir to a directory of the source; at its top it has: {known}")
+        format!("set spec.workDir to a directory of the source. Directories at its top level: {known}")
     })
 }

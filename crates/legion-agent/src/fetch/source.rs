@@ -88,7 +88,8 @@ fn config_map(name: &str, expected: &str, to: &Path) -> Result<TreeSummary> {
     }
     let found = digest::of_files(files.iter().map(|(path, content)| (path.as_str(), content.as_slice())));
     if !expected.is_empty() && found != expected {
-        let message = format!("the ConfigMap {name:?} has the digest {found}; this run was planned with {expected}");
+        let message =
+            format!("the ConfigMap {name:?} has the digest {found}, but this run was planned with {expected}");
         return Err(StepError::new(StepReason::SourceChanged, message).field(FIELD));
     }
     let mut bytes = 0;

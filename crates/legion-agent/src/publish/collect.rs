@@ -37,7 +37,7 @@ pub(super) fn result(run: &ConfinedDir) -> Result<Option<ResultDocument>> {
     let broken = |why: String| {
         StepError::new(
             StepReason::ProtocolViolation,
-            format!("the file that LEGION_RESULT names {why}"),
+            format!("the file at LEGION_RESULT {why}"),
         )
     };
     match run.read(Path::new(files::RESULT), result::MAX_BYTES as u64) {
@@ -56,10 +56,7 @@ pub(super) fn events(run: &ConfinedDir, limit: u64, sink: &mut dyn Write) -> Res
         Ok((file, _)) => file,
         Err(OpenRefusal::Missing) => return Ok((summary, None)),
         Err(why) => {
-            return Ok((
-                summary,
-                Some(violation(format!("the file that LEGION_EVENTS names {why}"))),
-            ));
+            return Ok((summary, Some(violation(format!("the file at LEGION_EVENTS {why}")))));
         }
     };
     // When a point was logged without a time, the time at which it is first read is as close as one can get.

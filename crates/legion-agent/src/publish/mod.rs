@@ -44,7 +44,7 @@ pub(crate) fn main() -> ExitCode {
 fn publish(task: &PublishTask) -> Result<PublishMessage> {
     if task.version != WIRE_VERSION {
         let message = format!(
-            "the task has version {}, and this agent knows {WIRE_VERSION}",
+            "the task has version {}, but this agent supports version {WIRE_VERSION}",
             task.version
         );
         return Err(StepError::new(StepReason::TaskInvalid, message));

@@ -130,7 +130,7 @@ pub(super) fn repeat(task: &PublishTask) -> Result<PublishMessage> {
         Found::Nothing | Found::Stale => Err(StepError::new(
             StepReason::UploadFailed,
             format!(
-                "the success record {} or its artifact went away after it was found",
+                "the success record {} or its artifact was deleted after it was found",
                 task.output.record
             ),
         )),
@@ -202,7 +202,7 @@ fn artifact(task: &PublishTask, store: &Output, run_record: &mut RunRecord) -> R
     let packing = Packing::of(&output, &[(&path, Path::new(""))], limits)?;
     if packing.files() == 0 {
         let message = format!(
-            "the trainer left no file in LEGION_OUTPUT/{}",
+            "the trainer wrote no file to LEGION_OUTPUT/{}",
             crate::confined::shown(&path)
         );
         return Err(StepError::new(StepReason::ModelMissing, message));

@@ -26,7 +26,7 @@ pub(super) fn for_start(run: &Path) -> Result<()> {
             Ok(event) if event.events().contains(ReadFlags::IGNORED) => {
                 return Err(StepError::new(
                     StepReason::NodeFault,
-                    format!("{} went away", run.display()),
+                    format!("{} no longer exists", run.display()),
                 ));
             }
             Ok(_) | Err(Errno::INTR) => {}

@@ -51,7 +51,7 @@ impl Directory {
         let address = self.address(path);
         let path = self.root.join(path);
         let parent = path.parent().unwrap_or(&self.root).to_owned();
-        std::fs::create_dir_all(&parent).map_err(|e| failed("cannot make the directory of", &address, &e))?;
+        std::fs::create_dir_all(&parent).map_err(|e| failed("cannot create the directory of", &address, &e))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
         let file = File::create(&partial).map_err(|e| failed("cannot write", &address, &e))?;
@@ -156,13 +156,13 @@ impl Drop for PendingFile {
 }
 
 fn failed(what: &str, address: &str, error: &std::io::Error) -> StepError {
-    let elsewhere = "or name another connection in spec.output";
+    let elsewhere = "or set spec.output to another connection";
     let (reason, remedy) = match error.kind() {
         ErrorKind::PermissionDenied => {
             let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
             (
                 StepReason::OutputNotWritable,
-                format!("let the user {user} or the group {group} of the pod write there, {elsewhere}"),
+                format!("give write permission to the user {user} or the group {group} of the pod, {elsewhere}"),
             )
         }
         ErrorKind::ReadOnlyFilesystem => (
@@ -175,11 +175,11 @@ fn failed(what: &str, address: &str, error: &std::io::Error) -> StepError {
         | ErrorKind::DirectoryNotEmpty
         | ErrorKind::InvalidFilename => (
             StepReason::OutputNotWritable,
-            format!("remove what lies in the way or change spec.output.pathTemplate, {elsewhere}"),
+            format!("remove the conflicting file, change spec.output.pathTemplate, {elsewhere}"),
         ),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (
             StepReason::UploadFailed,
-            "make room on the volume of the output connection".to_owned(),
+            "free space on the volume of the output connection".to_owned(),
         ),
         _ => (StepReason::UploadFailed, StepReason::UploadFailed.remedy().to_owned()),
     };

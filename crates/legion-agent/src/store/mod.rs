@@ -73,7 +73,7 @@ impl Output {
                 return Err(StepError::new(
                     StepReason::OutputNotWritable,
                     format!(
-                        "the connection {:?} is of type http, which cannot be written to",
+                        "the connection {:?} has the type http, which is read-only",
                         task.connection
                     ),
                 )

@@ -145,7 +145,7 @@ impl Bucket {
         let store = block_on(async { builder.build() })?.map_err(|e| {
             StepError::new(
                 StepReason::TaskInvalid,
-                format!("the connection to the bucket {bucket:?} is wrong: {e}"),
+                format!("the configuration of the bucket {bucket:?} is invalid: {e}"),
             )
         })?;
         Ok(Self {
@@ -165,7 +165,7 @@ impl Bucket {
         Key::parse(joined.trim_matches('/')).map_err(|e| {
             StepError::new(
                 StepReason::PathEscapes,
-                format!("{path:?} is no name of an object: {e}"),
+                format!("{path:?} is not a valid object name: {e}"),
             )
         })
     }
@@ -190,9 +190,8 @@ impl Bucket {
             text if trouble == Trouble::Refused && text.contains("region") => {
                 error.remedy("set spec.region of the connection to the bucket's region")
             }
-            text if text.starts_with("NotImplemented") && self.usage == Purpose::Output => {
-                error.remedy("use a store that knows conditional writes (If-None-Match), as S3, MinIO and Ceph do")
-            }
+            text if text.starts_with("NotImplemented") && self.usage == Purpose::Output => error
+                .remedy("use a store that supports conditional writes (If-None-Match), for example S3, MinIO or Ceph"),
             _ => error,
         }
     }
@@ -293,7 +292,7 @@ impl Bucket {
                 objects.push((rest.to_owned(), meta.size));
                 if bytes > limits.bytes || objects.len() as u64 > limits.entries {
                     let what = format!(
-                        "s3://{}/{key} holds more than {} objects or {} bytes",
+                        "s3://{}/{key} contains more than {} objects or {} bytes",
                         self.name, limits.entries, limits.bytes
                     );
                     return Err(StepError::new(StepReason::TooLarge, what));
@@ -350,7 +349,7 @@ fn words(cause: &str) -> String {
     let said = match (code(cause), element(cause, "Message"), cause.split_once(STATUS)) {
         (Some(code), Some(message), _) => format!("{code}: {message}"),
         (Some(code), None, _) => code.to_owned(),
-        (None, _, Some((_, rest))) => format!("the server answers {}", rest.split(": ").next().unwrap_or(rest)),
+        (None, _, Some((_, rest))) => format!("the server answered {}", rest.split(": ").next().unwrap_or(rest)),
         (None, _, None) => cause.to_owned(),
     };
     legion_protocol::text::bounded(&said, 300)
@@ -461,7 +460,7 @@ mod tests {
             </Code><Message>The provided token has expired.</Message><Token-0>FwoGZXIvYXdzEXAMPLE</Token-0></Error>";
         assert_eq!(words(expired), "ExpiredToken: The provided token has expired.");
         let proxy = "Server returned non-2xx status code: 502 Bad Gateway: <html>you sent: secret</html>";
-        assert_eq!(words(proxy), "the server answers 502 Bad Gateway");
+        assert_eq!(words(proxy), "the server answered 502 Bad Gateway");
         assert_eq!(words("connection refused"), "connection refused");
     }
 

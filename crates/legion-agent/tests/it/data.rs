@@ -98,7 +98,7 @@ fn wrong_bindings_are_named() {
     error(
         binding("d", volume(), "etc/hostname", ""),
         StepReason::PathEscapes,
-        &["etc/hostname", "leads out"],
+        &["etc/hostname", "points outside"],
     );
     let mut wrong = binding("d", volume(), "wine.csv", "");
     wrong.digest = digest::of_bytes(b"other");

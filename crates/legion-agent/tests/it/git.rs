@@ -187,7 +187,7 @@ fn a_link_out_of_the_repository_is_refused() {
     pod.fetch_error(
         &pod.fetch_task(source(&uri, "main")),
         StepReason::PathEscapes,
-        &["\"leak\"", "leads out"],
+        &["\"leak\"", "points outside"],
     );
 }
 

@@ -174,7 +174,10 @@ fn an_output_that_refuses_is_final_and_named() {
     std::fs::remove_dir(pod.at("storage/output")).unwrap();
     std::os::unix::fs::symlink(nobody_writes, pod.at("storage/output")).unwrap();
     let published = pod.run(&exit_code(0), good);
-    published.error(StepReason::OutputNotWritable, "the connection \"models\": cannot make");
+    published.error(
+        StepReason::OutputNotWritable,
+        "the connection \"models\": cannot create",
+    );
     let error = published.message.error().unwrap();
     assert_eq!(error.class(), StepClass::User, "trying again gives the same answer");
     assert_eq!(error.field, "spec.output");

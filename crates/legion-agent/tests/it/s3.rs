@@ -282,7 +282,7 @@ fn a_store_that_is_away_for_a_while_costs_no_result() {
         "{}",
         published.stderr
     );
-    assert!(published.stderr.contains("trying again in 1 s"), "{}", published.stderr);
+    assert!(published.stderr.contains("retrying in 1 s"), "{}", published.stderr);
     let last = requests.try_iter().last().unwrap();
     assert!(
         last.starts_with("put /b/.legion/6f1a/7f3a1c9e.json"),

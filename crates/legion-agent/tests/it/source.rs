@@ -90,7 +90,7 @@ fn the_working_directory_must_exist_and_stay_inside() {
     pod.fetch_error(
         &task,
         StepReason::WorkDirMissing,
-        &["\"nowhere\"", "at its top it has: src"],
+        &["\"nowhere\"", "at its top level: src"],
     );
     for path in ["../run", "/etc", "src/../../.."] {
         task.training.work_dir = path.into();
