@@ -1,8 +1,9 @@
-//! A Kubernetes client whose requests always end, are never repeated behind the caller's back, say who asks, and are
-//! counted.
+//! A Kubernetes client for operators: each request has a deadline and a `User-Agent` and is counted. No request is
+//! repeated without the caller.
 //!
-//! kube's own retry layer repeats any verb for up to minutes, a POST after a 504 included; the caller then meets its own
-//! object as "already exists", long after its lease may have passed to somebody else. Here the caller decides.
+//! The retry layer of kube repeats any verb for up to minutes, even a POST after a 504. The caller then gets "already
+//! exists" for its own object, possibly long after another replica has taken the lease. Here the caller decides about
+//! retries.
 
 use std::time::Duration;
 
@@ -16,32 +17,33 @@ use kube::{
 
 use crate::requests::RequestMetrics;
 
-/// How long the head of any answer may take: longer than a slow server needs, shorter than a leader lease.
+/// Deadline for the head of a response. It is longer than a slow server needs and shorter than a leader lease.
 pub const RESPONSE_DEADLINE: Duration = Duration::from_secs(10);
-/// More of a refusal than this is not read.
+/// Maximum number of bytes that are read of an error response.
 const MAX_REFUSAL: usize = 64 * 1024;
 
-/// Why there is no client.
+/// Failure to create a client.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Neither a kubeconfig nor a service account says where the cluster is.
+    /// There is neither a kubeconfig nor a service account.
     #[error("no cluster is configured: set KUBECONFIG, or run in a pod with a service account ({0})")]
     Config(#[from] kube::config::InferConfigError),
-    /// The configuration cannot be used.
+    /// The configuration is not valid.
     #[error("the cluster's configuration cannot be used: {0}")]
     Client(#[from] kube::Error),
 }
 
-/// Makes aws-lc-rs the process's TLS provider. Does nothing when one is set already: a library may have done the same.
-pub fn install_crypto_provider() {
+/// Makes aws-lc-rs the TLS provider of the process. Does nothing when a provider is set already, for instance by a
+/// library.
+fn install_crypto_provider() {
     let _already_set = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// A client of the cluster that the environment names: `KUBECONFIG`, `~/.kube/config`, or the pod's service account. Its
-/// requests have no deadline yet: see [`RequestPolicy::wrap`].
+/// Creates a client from the environment: `KUBECONFIG`, `~/.kube/config`, or the service account of the pod. Requests
+/// of this client have no deadline yet. See [`RequestPolicy::wrap`].
 ///
 /// # Errors
-/// When no cluster is configured, or its configuration cannot be used.
+/// When no cluster is configured, or its configuration is not valid.
 pub async fn connect() -> Result<Client, ConnectError> {
     install_crypto_provider();
     let mut config = Config::infer().await?;
@@ -50,19 +52,19 @@ pub async fn connect() -> Result<Client, ConnectError> {
     Ok(Client::try_from(config)?)
 }
 
-/// How the requests of a process behave.
+/// Settings for all requests of a process.
 #[derive(Clone, Debug)]
 pub struct RequestPolicy {
-    /// Who asks: the header `User-Agent`.
+    /// Value of the header `User-Agent`.
     pub user_agent: HeaderValue,
-    /// How long the head of any answer may take. The bodies of watches may still go on for ever.
+    /// Deadline for the head of a response. The body of a watch has no deadline.
     pub deadline: Duration,
-    /// Counts them.
+    /// Counters of the requests.
     pub requests: RequestMetrics,
 }
 
 impl RequestPolicy {
-    /// The same client, with this policy.
+    /// Returns the client with this policy applied to each request.
     #[must_use]
     pub fn wrap(&self, client: Client) -> Client {
         let namespace = client.default_namespace().to_owned();
@@ -99,19 +101,21 @@ impl RequestPolicy {
     }
 }
 
-/// What the server asks for in the header of a refusal. Priority and fairness, and proxies before the server, refuse in
-/// plain text: the header alone says how long to wait, and kube passes on the body alone.
+/// Returns the seconds in the header `Retry-After` of a 429 or 503.
+///
+/// Priority and fairness, and proxies in front of the server, answer in plain text. Then only the header holds the
+/// delay, and kube keeps only the body.
 fn retry_after(answer: &Response<Body>) -> Option<u32> {
     let refuses = matches!(
         answer.status(),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
     );
     let value = answer.headers().get(header::RETRY_AFTER).filter(|_| refuses)?;
-    // The other form, a date, is used by no API server.
+    // No API server sends the other form of this header, a date.
     value.to_str().ok()?.trim().parse().ok()
 }
 
-/// The refusal as the server words it, with the time that its header asks for.
+/// Returns the error of the server with the delay from its header `Retry-After`.
 async fn refusal(answer: Response<Body>, seconds: u32, deadline: Duration) -> Status {
     let code = answer.status();
     let body = tokio::time::timeout(deadline, Limited::new(answer.into_body(), MAX_REFUSAL).collect()).await;
@@ -139,10 +143,10 @@ async fn refusal(answer: Response<Body>, seconds: u32, deadline: Duration) -> St
     status
 }
 
-/// The API server did not answer in time. Whether it acted is unknown.
+/// The API server did not answer before the deadline. It may or may not have executed the request.
 #[derive(Debug, thiserror::Error)]
 #[error("{request}: no answer within {deadline:?}")]
-pub struct NoAnswer {
+struct NoAnswer {
     request: String,
     deadline: Duration,
 }
@@ -177,12 +181,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_that_is_never_answered_ends_at_the_deadline() {
-        let silent = tower::service_fn(|_: http::Request<Body>| {
+    async fn a_request_without_an_answer_fails_at_the_deadline() {
+        let unresponsive = tower::service_fn(|_: http::Request<Body>| {
             std::future::pending::<Result<http::Response<Body>, tower::BoxError>>()
         });
         let policy = policy();
-        let client = policy.wrap(Client::new(silent, "default"));
+        let client = policy.wrap(Client::new(unresponsive, "default"));
         let start = tokio::time::Instant::now();
         let error = Api::<Pod>::default_namespaced(client).get("a").await.unwrap_err();
         assert_eq!(start.elapsed(), RESPONSE_DEADLINE);
@@ -201,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_server_is_told_who_asks() {
+    async fn each_request_has_the_user_agent_header() {
         let client = policy().wrap(answering(|request| {
             assert_eq!(request.headers()[header::USER_AGENT], "tool/1.2.3");
             let mut response = Response::new(Body::empty());
@@ -212,9 +216,9 @@ mod tests {
         assert!(matches!(found, Err(kube::Error::Api(status)) if status.code == 404));
     }
 
-    /// Priority and fairness refuse in plain text, and other parts of the server with a Status that lacks the time.
+    /// Priority and fairness answer in plain text. Other parts of the server answer with a Status without the delay.
     #[tokio::test]
-    async fn the_header_says_how_long_to_wait_whatever_the_body_is() {
+    async fn the_retry_after_header_is_used_with_any_body() {
         let bodies = [
             "Too many requests, please try again later.\n",
             r#"{"kind":"Status","status":"Failure","message":"Too many requests, please try again later.","code":429}"#,

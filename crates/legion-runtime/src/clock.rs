@@ -1,16 +1,16 @@
-//! Wall time as something that is handed in.
+//! Wall time from a clock that callers pass in.
 //!
-//! Two kinds of time meet in an operator. *Durations* (back-off, deadlines, leases) are always measured with
-//! [`tokio::time`], which a test can pause. *Times* that are written into objects or compared with such times come from
-//! a [`Clock`], so that a test decides what day it is.
+//! An operator uses two kinds of time. *Durations* (back-off, deadlines, leases) are always measured with
+//! [`tokio::time`], which a test can pause. *Timestamps* in objects come from a [`Clock`], so that a test can set the
+//! date.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-/// Tells the wall time.
+/// A source of wall time.
 pub trait Clock: Send + Sync + 'static {
-    /// The current wall time.
+    /// Returns the current wall time.
     fn now(&self) -> Timestamp;
 }
 
@@ -20,10 +20,10 @@ impl std::fmt::Debug for dyn Clock {
     }
 }
 
-/// A clock that many tasks read.
+/// A clock shared by many tasks.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The machine's clock.
+/// The clock of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -33,8 +33,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// Wall time that follows tokio's clock from a fixed start: on a paused runtime an hour slept is an hour later, in no
-/// time.
+/// Wall time that follows tokio's clock from a fixed start. On a paused runtime, a sleep of one hour moves it by one
+/// hour and takes no real time.
 #[derive(Clone, Copy, Debug)]
 pub struct VirtualClock {
     start: Timestamp,
@@ -42,7 +42,7 @@ pub struct VirtualClock {
 }
 
 impl VirtualClock {
-    /// A clock that reads `start` now. Must be called within a tokio runtime.
+    /// Creates a clock with `start` as its current time. Must be called within a tokio runtime.
     #[must_use]
     pub fn starting_at(start: Timestamp) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl VirtualClock {
 
 impl Clock for VirtualClock {
     fn now(&self) -> Timestamp {
-        // Saturates at the end of representable time.
+        // Saturates at the last timestamp that can be represented.
         self.start.checked_add(self.origin.elapsed()).unwrap_or(Timestamp::MAX)
     }
 }

@@ -1,17 +1,17 @@
-//! Whether a process lives, and whether it is ready.
+//! Liveness and readiness of a process.
 //!
-//! *Live* means that a restart would not help: an API server that is away is no reason for one, work that nobody takes up
-//! any more is. *Ready* means that it can do its work at once.
+//! *Live* means that a restart would not help. An unavailable API server is no reason for a restart. A queue that no
+//! task processes is one. *Ready* means that the process can work immediately.
 
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Says what is wrong in a way that only a restart mends.
+/// A check that returns an error for a problem that only a restart fixes.
 pub type LivenessCheck = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// The health of a process. Cloning gives another handle of the same.
+/// Health of a process. Clones share the same state.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Inner>);
 
@@ -39,17 +39,17 @@ impl fmt::Debug for Health {
 }
 
 impl Health {
-    /// Not ready: it waits for this.
-    pub fn set_not_ready(&self, what: impl Into<String>) {
-        *self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner) = Readiness::NotYet(what.into());
+    /// Reports the process as not ready, with the condition that it waits for.
+    pub fn set_not_ready(&self, awaited: impl Into<String>) {
+        *self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner) = Readiness::NotYet(awaited.into());
     }
 
-    /// Ready from now on.
+    /// Reports the process as ready.
     pub fn set_ready(&self) {
         *self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner) = Readiness::Ready;
     }
 
-    /// Adds a reason for a restart.
+    /// Adds a check to [`Self::live`].
     pub fn add_liveness_check(&self, check: LivenessCheck) {
         self.0
             .liveness_checks
@@ -58,28 +58,28 @@ impl Health {
             .push(check);
     }
 
-    /// Is it ready?
+    /// Returns `Ok` when the process is ready.
     ///
     /// # Errors
-    /// Says what it waits for.
+    /// The condition that the process waits for.
     pub fn ready(&self) -> Result<(), String> {
         match &*self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner) {
             Readiness::Ready => Ok(()),
-            Readiness::NotYet(what) => Err(what.clone()),
+            Readiness::NotYet(awaited) => Err(awaited.clone()),
         }
     }
 
-    /// Does it live?
+    /// Returns `Ok` when no liveness check fails.
     ///
     /// # Errors
-    /// Says what only a restart mends.
+    /// The problems that only a restart fixes, one on each line.
     pub fn live(&self) -> Result<(), String> {
         let liveness_checks = self.0.liveness_checks.lock().unwrap_or_else(PoisonError::into_inner);
-        let wrong: Vec<String> = liveness_checks.iter().filter_map(|check| check().err()).collect();
-        if wrong.is_empty() {
+        let problems: Vec<String> = liveness_checks.iter().filter_map(|check| check().err()).collect();
+        if problems.is_empty() {
             Ok(())
         } else {
-            Err(wrong.join("\n"))
+            Err(problems.join("\n"))
         }
     }
 }

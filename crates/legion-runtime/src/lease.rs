@@ -1,15 +1,15 @@
-//! Which of several replicas writes.
+//! Leader election with a `coordination.k8s.io/v1` Lease.
 //!
-//! A `coordination.k8s.io/v1` Lease, taken and renewed by compare-and-swap on its resourceVersion: two replicas can never
-//! both believe that their write won. As in client-go, a challenger measures the holder's silence with its own clock,
-//! from the moment it saw the last renewal, so that clocks need not agree.
+//! The lease is acquired and renewed by compare-and-swap on its resourceVersion, so only one of two concurrent writes
+//! can succeed. As in client-go, a candidate measures the lease duration with its own clock, from the moment when it
+//! observed the last renewal. The clocks of the replicas may differ.
 //!
-//! A challenger watches the lease, so that one that is given back is taken at once, and waits for nothing else but the
-//! holder's silence.
+//! A candidate watches the lease and acquires a released lease immediately. Otherwise it waits until the lease duration
+//! has passed without a renewal.
 //!
-//! A lease alone fences nothing: a holder may be paused in mid-write. So [`Leadership::remaining`] ends before a
-//! challenger may take over, no write is waited for beyond it, and every write of the operator carries a precondition of
-//! its own.
+//! A lease alone does not fence writes, because a leader may be paused in the middle of one. Therefore
+//! `Leadership::remaining` ends (client-go's renew deadline) before a candidate may take over, and it is the deadline
+//! of each write. Each write of the operator also carries its own precondition.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -30,23 +30,24 @@ use crate::{
     retry::{ErrorClass, classify},
 };
 
-/// How a lease is held.
+/// Settings of leader election.
 #[derive(Clone, Debug)]
 pub struct LeaseSettings {
     /// Namespace of the Lease.
     pub namespace: String,
     /// Name of the Lease.
     pub name: String,
-    /// Who asks: unique among the replicas, as the pod's name is.
+    /// Identity of this replica, unique among the replicas, for instance the name of the pod.
     pub identity: String,
-    /// A holder that is silent for so long may be replaced.
+    /// The lease duration of client-go: a candidate may take over after this time without a renewal.
     pub duration: Duration,
-    /// How often the holder renews.
+    /// Time between two renewals (client-go's retry period). A failed request is repeated after a fifth of it.
     pub interval: Duration,
 }
 
 impl LeaseSettings {
-    /// The usual times: replaced after 15 s of silence, renewed every 5 s (0.2 requests a second).
+    /// Returns settings with the default times: a lease duration of 15 s and a renewal every 5 s (0.2 requests per
+    /// second).
     #[must_use]
     pub fn new(namespace: impl Into<String>, name: impl Into<String>, identity: impl Into<String>) -> Self {
         Self {
@@ -58,16 +59,17 @@ impl LeaseSettings {
         }
     }
 
-    /// How long after a renewal was *sent* the holder still acts: a third of the duration is left for what is in flight.
-    fn usable(&self) -> Duration {
+    /// Returns the renew deadline of client-go: the time after *sending* the last renewal when the leader stops. The
+    /// last third of the lease duration is left for requests in flight.
+    fn renew_deadline(&self) -> Duration {
         self.duration * 2 / 3
     }
 }
 
-/// A point in time by two clocks: tokio's, and the one that goes on while the machine is suspended.
+/// An instant on two clocks: tokio's clock, and the boot-time clock, which also counts while the machine is suspended.
 ///
-/// A virtual machine that is suspended and resumed must not believe that its lease still runs, and the monotonic clock of
-/// Linux stands still meanwhile.
+/// A virtual machine that was suspended and resumed must notice that its lease has expired. The monotonic clock of
+/// Linux does not count that time.
 #[derive(Clone, Copy, Debug)]
 struct SuspendAwareInstant {
     tokio: Instant,
@@ -87,10 +89,11 @@ impl SuspendAwareInstant {
     }
 }
 
-/// Time since the machine was booted, with the time that it was suspended. Zero, always, where the system does not tell.
+/// Returns the time since boot, including the time when the machine was suspended. Always zero if the system has no
+/// such clock.
 fn since_boot() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a timespec of ours, which the call fills.
+    // SAFETY: the pointer refers to our own timespec, and the call fills it.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
     if result != 0 {
         return Duration::ZERO;
@@ -99,49 +102,49 @@ fn since_boot() -> Duration {
     Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default())
 }
 
-/// Whether this replica may write. Cloning gives another view of the same.
+/// The permission of this replica to write. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Leadership(Arc<Mutex<Hold>>);
 
 #[derive(Clone, Copy, Debug)]
 enum Hold {
-    /// There is one replica only.
+    /// There is only one replica.
     Always,
-    /// Held for so long since then, unless renewed.
+    /// The leader, until this renew deadline after the last renewal.
     For(Duration, SuspendAwareInstant),
-    /// Held by nobody here.
+    /// Not the leader.
     None,
 }
 
 impl Leadership {
-    /// For a process that does not lead yet: nothing may be written.
+    /// Returns the leadership of a process that is not the leader yet. It must not write.
     #[must_use]
     pub fn pending() -> Self {
         Self(Arc::new(Mutex::new(Hold::None)))
     }
 
-    /// Now the process is alone by construction.
+    /// Makes this process the leader for good, without a lease. Only for a process without other replicas.
     pub fn lead_unconditionally(&self) {
         self.set(Hold::Always);
     }
 
-    /// May this replica write now?
+    /// Returns whether this replica may write now.
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.remaining().is_some()
     }
 
-    /// For how long this replica may write, unless it renews its lease; `None` when it may not.
-    #[must_use]
-    pub fn remaining(&self) -> Option<Duration> {
+    /// Returns the time until this replica must stop writing, unless it renews its lease. `None` when it must not
+    /// write.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Hold::Always => Some(Duration::MAX),
-            Hold::For(usable, since) => usable.checked_sub(since.elapsed()).filter(|left| !left.is_zero()),
+            Hold::For(deadline, since) => deadline.checked_sub(since.elapsed()).filter(|left| !left.is_zero()),
             Hold::None => None,
         }
     }
 
-    /// Ends when this replica may write no longer. Renewals on the way put it off.
+    /// Completes when this replica must stop writing. A renewal extends the wait.
     pub async fn lost(&self) {
         loop {
             match self.remaining() {
@@ -157,7 +160,7 @@ impl Leadership {
     }
 }
 
-/// A lease that this replica holds.
+/// A lease held by this replica.
 #[derive(Debug)]
 pub struct HeldLease {
     api: Api<Lease>,
@@ -168,8 +171,8 @@ pub struct HeldLease {
     leadership: Leadership,
 }
 
-/// Waits until the lease is free, or its holder has been silent for too long, and takes it; from then on `leadership` is
-/// current. `None` when `shutdown` came first.
+/// Waits until the lease is free or expired, and acquires it. Then `leadership` is current. Returns `None` when
+/// `shutdown` came first.
 pub async fn acquire(
     client: Client,
     settings: LeaseSettings,
@@ -184,7 +187,7 @@ pub async fn acquire(
         settings,
         clock,
         leadership,
-        seen: None,
+        observed: None,
     };
     loop {
         let mut changes = std::pin::pin!(watch_object(api.clone(), &candidate.settings.name));
@@ -196,10 +199,10 @@ pub async fn acquire(
                 change = changes.next() => match change {
                     None => break,
                     Some(Ok(lease)) if lease.as_ref().is_none_or(|lease| candidate.is_free(lease)) => {
-                        candidate.take(lease.as_ref()).await
+                        candidate.acquire(lease.as_ref()).await
                     }
                     Some(Ok(_)) => Ok(None),
-                    // Without the watch, looking now and then has to do.
+                    // Without a watch, the candidate polls the lease.
                     Some(Err(error)) => {
                         tracing::warn!(%error, "cannot watch the lease");
                         tokio::select! {
@@ -217,7 +220,7 @@ pub async fn acquire(
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(class = classify(&error).as_str(), %error, "cannot take the lease");
+                    tracing::warn!(class = classify(&error).as_str(), %error, "cannot acquire the lease");
                     candidate.retry_in(pause);
                 }
             }
@@ -230,45 +233,45 @@ struct Candidate {
     settings: LeaseSettings,
     clock: SharedClock,
     leadership: Leadership,
-    /// The version of the lease that was seen last, and when its holder may be replaced.
-    seen: Option<(Option<String>, Instant)>,
+    /// The last observed resourceVersion of the lease, and the time when that version expires.
+    observed: Option<(Option<String>, Instant)>,
 }
 
 impl Candidate {
-    /// Ends when the holder's time is over. A lease that was not seen yet is waited for.
+    /// Completes when the observed lease has expired. Never completes before a lease was observed.
     async fn holder_expired(&self) {
-        match &self.seen {
-            Some((_, end)) => tokio::time::sleep_until(*end).await,
+        match &self.observed {
+            Some((_, expiry)) => tokio::time::sleep_until(*expiry).await,
             None => std::future::pending().await,
         }
     }
 
     fn retry_in(&mut self, pause: Duration) {
-        let version = self.seen.take().and_then(|(version, _)| version);
-        self.seen = Some((version, Instant::now() + pause));
+        let version = self.observed.take().and_then(|(version, _)| version);
+        self.observed = Some((version, Instant::now() + pause));
     }
 
-    /// Reads the lease, and takes it when it is free.
+    /// Reads the lease, and acquires it if it is free or expired.
     async fn try_acquire(&mut self) -> Result<Option<HeldLease>, kube::Error> {
         let current = self.api.get_opt(&self.settings.name).await?;
         match current {
             Some(current) if !self.is_free(&current) => Ok(None),
-            current => self.take(current.as_ref()).await,
+            current => self.acquire(current.as_ref()).await,
         }
     }
 
-    /// Takes the lease, which was free when it was seen.
-    async fn take(&self, current: Option<&Lease>) -> Result<Option<HeldLease>, kube::Error> {
+    /// Writes this replica into the lease, which was free or expired when it was read.
+    async fn acquire(&self, current: Option<&Lease>) -> Result<Option<HeldLease>, kube::Error> {
         let sent = SuspendAwareInstant::now();
         let wanted = claim(&self.settings, current, self.clock.now());
         let params = PostParams::default();
-        let taken = match current {
+        let written = match current {
             None => self.api.create(&params, &wanted).await,
             Some(_) => self.api.replace(&self.settings.name, &params, &wanted).await,
         };
-        match taken {
+        match written {
             Ok(lease) => {
-                self.leadership.set(Hold::For(self.settings.usable(), sent));
+                self.leadership.set(Hold::For(self.settings.renew_deadline(), sent));
                 Ok(Some(HeldLease {
                     api: self.api.clone(),
                     clock: self.clock.clone(),
@@ -278,34 +281,35 @@ impl Candidate {
                     renewed: sent,
                 }))
             }
-            // Another challenger was faster.
+            // Another candidate was faster.
             Err(error) if matches!(classify(&error), ErrorClass::Conflict | ErrorClass::AlreadyExists) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
+    /// Returns whether the lease has no other holder or has expired.
     fn is_free(&mut self, lease: &Lease) -> bool {
         let spec = lease.spec.as_ref();
         let holder = spec
             .and_then(|spec| spec.holder_identity.as_deref())
             .unwrap_or_default();
-        // Our own name: this replica held it before it was restarted, and one identity runs once.
+        // With our own identity, this replica held the lease before a restart. No two replicas share an identity.
         if holder.is_empty() || holder == self.settings.identity {
             return true;
         }
         let version = &lease.metadata.resource_version;
         let now = Instant::now();
-        if let Some((seen, end)) = &self.seen
-            && seen == version
+        if let Some((observed, expiry)) = &self.observed
+            && observed == version
         {
-            return *end <= now;
+            return *expiry <= now;
         }
-        // The holder's own duration counts: it may have been started with another setting.
-        let promised = spec
+        // Use the lease duration of the holder, which may run with other settings.
+        let lease_duration = spec
             .and_then(|spec| spec.lease_duration_seconds)
             .and_then(|seconds| u64::try_from(seconds).ok())
             .map(Duration::from_secs);
-        self.seen = Some((version.clone(), now + promised.unwrap_or(self.settings.duration)));
+        self.observed = Some((version.clone(), now + lease_duration.unwrap_or(self.settings.duration)));
         false
     }
 }
@@ -333,8 +337,8 @@ fn claim(settings: &LeaseSettings, previous: Option<&Lease>, now: Timestamp) -> 
 }
 
 impl HeldLease {
-    /// Renews until the lease is lost or `shutdown` comes. Returns whether it was lost; otherwise it was given back, so
-    /// that the next replica need not wait.
+    /// Renews the lease until it is lost or `shutdown` comes. On shutdown it releases the lease, so that the next
+    /// replica need not wait.
     pub async fn hold(mut self, shutdown: &Shutdown) -> HoldEnd {
         loop {
             tokio::select! {
@@ -344,8 +348,8 @@ impl HeldLease {
                     return HoldEnd::Released;
                 }
             }
-            let left = self.settings.usable().saturating_sub(self.renewed.elapsed());
-            // Nothing is sent when there is no time left: the process was paused, and somebody else may hold it.
+            let left = self.settings.renew_deadline().saturating_sub(self.renewed.elapsed());
+            // After the renew deadline, send nothing: the process was paused, and another replica may be the leader.
             if left.is_zero() || tokio::time::timeout(left, self.renew()).await != Ok(true) {
                 self.leadership.set(Hold::None);
                 return HoldEnd::Lost;
@@ -353,7 +357,7 @@ impl HeldLease {
         }
     }
 
-    /// Renews once, trying again for as long as the caller waits.
+    /// Renews the lease once, with retries. The caller limits the time. Returns false when another replica holds it.
     async fn renew(&mut self) -> bool {
         loop {
             let sent = SuspendAwareInstant::now();
@@ -366,10 +370,10 @@ impl HeldLease {
                 Ok(lease) => {
                     self.lease = lease;
                     self.renewed = sent;
-                    self.leadership.set(Hold::For(self.settings.usable(), sent));
+                    self.leadership.set(Hold::For(self.settings.renew_deadline(), sent));
                     return true;
                 }
-                // Also after a renewal of ours whose answer was lost: the object tells whose it is.
+                // The answer to an earlier renewal of ours may have been lost. Read the lease to find its holder.
                 Err(error) if classify(&error) == ErrorClass::Conflict => match self.api.get(&self.settings.name).await
                 {
                     Ok(lease) if self.is_ours(&lease) => self.lease = lease,
@@ -394,19 +398,19 @@ impl HeldLease {
         }
         let params = PostParams::default();
         let replaced = self.api.replace(&self.settings.name, &params, &lease);
-        // A courtesy: without it the next replica waits out the duration.
+        // Best effort: without a release, the next replica waits for the lease duration.
         if let Ok(Err(error)) = tokio::time::timeout(self.settings.interval, replaced).await {
-            tracing::warn!(%error, "cannot give the lease back");
+            tracing::warn!(%error, "cannot release the lease");
         }
     }
 }
 
-/// Was the lease lost?
+/// The reason why a replica stopped holding the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HoldEnd {
-    /// Somebody else may hold it.
+    /// It was not renewed in time, or another replica holds it.
     Lost,
-    /// It was given back.
+    /// This replica released it.
     Released,
 }
 
@@ -415,14 +419,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_that_the_machine_was_suspended_counts() {
+    fn time_while_the_machine_is_suspended_counts() {
         let now = SuspendAwareInstant::now();
-        assert!(now.boot > Duration::ZERO, "the system tells");
+        assert!(now.boot > Duration::ZERO, "the system has a boot-time clock");
         let minute = Duration::from_secs(60);
         let leadership = Leadership::pending();
         leadership.set(Hold::For(minute, now));
         assert!(leadership.remaining().is_some_and(|left| left > minute / 2));
-        // As if the clock of tokio had stood still for a minute.
+        // As if tokio's clock had stopped for a minute while the machine was suspended.
         let suspended = SuspendAwareInstant {
             boot: now.boot.saturating_sub(minute),
             ..now

@@ -1,8 +1,8 @@
-//! What every long-running binary of Legion needs around its own work: logs, a clock that tests can own, an orderly
-//! shutdown, the classes of API errors and how long to wait after each, a leader lease, a Kubernetes client whose
-//! requests always end, and what probes and Prometheus ask for.
+//! The common parts of Legion's long-running binaries: logs, a clock that tests can control, graceful shutdown, classes
+//! of API errors and their delays, leader election, a Kubernetes client with a deadline for each request, probes, and
+//! metrics.
 //!
-//! It knows none of Legion's kinds.
+//! This crate knows none of Legion's kinds.
 
 pub mod client;
 pub mod clock;
@@ -12,7 +12,7 @@ pub mod listen;
 pub mod logs;
 pub mod memory;
 pub mod metrics;
-pub mod process;
+mod process;
 pub mod requests;
 pub mod retry;
 pub mod shutdown;

@@ -1,6 +1,7 @@
 //! The HTTP listener of a process: `/healthz`, `/readyz` and `/metrics`, for the kubelet and Prometheus.
 //!
-//! Plain HTTP without authentication, as probes are: it tells nothing that is secret, and a NetworkPolicy says who may ask.
+//! It serves plain HTTP without authentication, because probes need that. Responses contain no secrets, and a
+//! NetworkPolicy limits access.
 
 use std::{
     convert::Infallible,
@@ -21,32 +22,32 @@ use tokio::{
 
 use crate::{Shutdown, metrics, telemetry::Telemetry};
 
-/// More than probes and scrapers ever have open; whoever opens more waits.
+/// Maximum number of open connections, more than probes and scrapers use. Further connections wait.
 const MAX_CONNECTIONS: usize = 32;
-/// Within this time a client says what it wants, or is cut off: so nobody keeps a connection from others.
+/// Deadline for the header of a request, so that idle clients do not block the connections of others.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Before connections are accepted again when there are no file descriptors for more.
+/// Delay after a failed accept, for instance when there are no free file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Why nothing listens.
+/// Failure to listen on an address.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The address cannot be read.
-    #[error("{0:?} is no address to listen on: write ADDRESS:PORT, such as [::]:8080 or 127.0.0.1:8080")]
+    /// The address has a wrong form.
+    #[error("{0:?} is not a listen address: use ADDRESS:PORT, such as [::]:8080 or 127.0.0.1:8080")]
     Malformed(String),
-    /// The address cannot be had.
+    /// The address cannot be bound.
     #[error("cannot listen on {address}: {source}; {remedy}")]
     Unavailable {
-        /// The address.
+        /// The requested address.
         address: SocketAddr,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
-        /// What to do.
+        /// How to fix it.
         remedy: &'static str,
     },
 }
 
-/// A bound listener that does not serve yet.
+/// A bound listener that does not serve requests yet.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -56,13 +57,13 @@ pub struct Listener {
 /// Binds `address`. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// When it is not of the form ADDRESS:PORT, or cannot be bound.
+/// When `address` does not have the form ADDRESS:PORT, or cannot be bound.
 pub async fn bind(address: &str) -> Result<Listener, ListenError> {
     let wanted: SocketAddr = address
         .parse()
         .map_err(|_| ListenError::Malformed(address.to_owned()))?;
     let bound = match TcpListener::bind(wanted).await {
-        // A kernel without IPv6: "any address" is meant.
+        // Without IPv6 in the kernel, [::] stands for every IPv4 address.
         Err(error) if has_no_ipv6(&error) && wanted.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, wanted.port())).await
         }
@@ -87,28 +88,28 @@ fn has_no_ipv6(error: &std::io::Error) -> bool {
 
 fn remedy(kind: std::io::ErrorKind) -> &'static str {
     match kind {
-        std::io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
-        std::io::ErrorKind::PermissionDenied => "choose a port from 1024 on",
-        std::io::ErrorKind::AddrNotAvailable => "this machine has no such address: [::] stands for every one",
+        std::io::ErrorKind::AddrInUse => "another process uses this address: stop it, or choose another port",
+        std::io::ErrorKind::PermissionDenied => "choose a port of at least 1024",
+        std::io::ErrorKind::AddrNotAvailable => "this machine has no such address: use [::] for all addresses",
         _ => "choose another address",
     }
 }
 
 impl Listener {
-    /// Where it listens; the port is the real one where 0 was asked for.
+    /// Returns the bound address, with the actual port if port 0 was requested.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves for ever: also while the process shuts down, so that the kubelet and Prometheus see it. A process that shuts
-    /// down is not ready.
+    /// Serves requests until the task is dropped. Also serves during a shutdown, so that the kubelet and Prometheus can
+    /// observe it. Then the process is not ready.
     pub async fn serve(self, telemetry: Telemetry, shutdown: Shutdown) {
         let endpoints = Arc::new(Endpoints { telemetry, shutdown });
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            // Never closed.
-            let Ok(place) = connections.clone().acquire_owned().await else {
+            // The semaphore is never closed.
+            let Ok(permit) = connections.clone().acquire_owned().await else {
                 return;
             };
             match self.socket.accept().await {
@@ -116,7 +117,7 @@ impl Listener {
                     let endpoints = endpoints.clone();
                     tokio::spawn(async move {
                         serve_connection(stream, endpoints).await;
-                        drop(place);
+                        drop(permit);
                     });
                 }
                 Err(error) => {
@@ -142,9 +143,9 @@ async fn serve_connection(stream: TcpStream, endpoints: Arc<Endpoints>) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    // A client that goes away is none of our concern.
+    // A client that disconnects is not a problem of this process.
     if let Err(error) = served.await {
-        tracing::debug!(%error, "a connection of the listener ended");
+        tracing::debug!(%error, "a connection to the listener failed");
     }
 }
 
@@ -152,7 +153,7 @@ fn respond(endpoints: &Endpoints, method: &Method, path: &str) -> Response<Full<
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut response = text(
             StatusCode::METHOD_NOT_ALLOWED,
-            "only GET and HEAD are answered\n".to_owned(),
+            "only GET and HEAD are allowed\n".to_owned(),
         );
         response
             .headers_mut()
@@ -166,16 +167,16 @@ fn respond(endpoints: &Endpoints, method: &Method, path: &str) -> Response<Full<
         "/metrics" => match endpoints.telemetry.metrics.encode() {
             Ok(metrics) => with_type(StatusCode::OK, metrics::CONTENT_TYPE, metrics),
             Err(error) => {
-                tracing::error!(%error, "the metrics cannot be written");
+                tracing::error!(%error, "cannot encode the metrics");
                 text(
                     StatusCode::INTERNAL_SERVER_ERROR,
-                    "the metrics cannot be written\n".to_owned(),
+                    "cannot encode the metrics\n".to_owned(),
                 )
             }
         },
         _ => text(
             StatusCode::NOT_FOUND,
-            "there is /healthz, /readyz and /metrics\n".to_owned(),
+            "not found: use /healthz, /readyz or /metrics\n".to_owned(),
         ),
     }
 }
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_says_what_is_waited_for_and_ends_with_the_wish_to_stop() {
+    async fn readyz_reports_the_awaited_condition_and_fails_during_shutdown() {
         let (address, health, shutdown) = serving().await;
         health.set_not_ready("waiting for the CRDs: widgets");
         let not_ready = ("503".to_owned(), "waiting for the CRDs: widgets\n".to_owned());
@@ -249,17 +250,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn liveness_tells_every_reason_for_a_restart() {
+    async fn healthz_lists_every_failed_liveness_check() {
         let (address, health, _) = serving().await;
         health.add_liveness_check(Box::new(|| Ok(())));
-        health.add_liveness_check(Box::new(|| Err("the queue stands".to_owned())));
-        health.add_liveness_check(Box::new(|| Err("the watch stands".to_owned())));
-        let dead = ("503".to_owned(), "the queue stands\nthe watch stands\n".to_owned());
+        health.add_liveness_check(Box::new(|| Err("the queue is stuck".to_owned())));
+        health.add_liveness_check(Box::new(|| Err("the watch is stuck".to_owned())));
+        let dead = ("503".to_owned(), "the queue is stuck\nthe watch is stuck\n".to_owned());
         assert_eq!(status_and_body(address, "/healthz").await, dead);
     }
 
     #[tokio::test]
-    async fn metrics_are_openmetrics_and_other_requests_are_told_what_there_is() {
+    async fn metrics_are_openmetrics_and_unknown_paths_list_the_endpoints() {
         let (address, ..) = serving().await;
         let scraped = ask(address, "GET /metrics HTTP/1.1").await;
         assert!(
@@ -267,7 +268,10 @@ mod tests {
             "{scraped}"
         );
         assert!(scraped.ends_with("# EOF\n"), "{scraped}");
-        let unknown = ("404".to_owned(), "there is /healthz, /readyz and /metrics\n".to_owned());
+        let unknown = (
+            "404".to_owned(),
+            "not found: use /healthz, /readyz or /metrics\n".to_owned(),
+        );
         assert_eq!(status_and_body(address, "/").await, unknown);
         let posted = ask(address, "POST /metrics HTTP/1.1").await;
         assert!(posted.starts_with("HTTP/1.1 405 "), "{posted}");
@@ -280,14 +284,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_is_wrong_or_taken_is_named_with_what_to_do() {
+    async fn an_invalid_or_used_address_gets_an_error_with_a_remedy() {
         for wrong in ["8080", ":8080", "localhost:8080", "127.0.0.1", "127.0.0.1:99999"] {
             let error = bind(wrong).await.unwrap_err().to_string();
             assert_eq!(
                 error,
-                format!(
-                    "{wrong:?} is no address to listen on: write ADDRESS:PORT, such as [::]:8080 or 127.0.0.1:8080"
-                )
+                format!("{wrong:?} is not a listen address: use ADDRESS:PORT, such as [::]:8080 or 127.0.0.1:8080")
             );
         }
         let first = bind("127.0.0.1:0").await.unwrap();
@@ -295,18 +297,18 @@ mod tests {
         let error = bind(&taken).await.unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen on {taken}: ")), "{error}");
         assert!(
-            error.ends_with("another process listens there: stop it, or choose another port"),
+            error.ends_with("another process uses this address: stop it, or choose another port"),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn clients_that_say_nothing_keep_nobody_waiting_for_long() {
+    async fn idle_clients_do_not_block_others_for_long() {
         tokio::time::pause();
         let (address, ..) = serving().await;
-        let mut silent = Vec::new();
+        let mut idle = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
-            silent.push(TcpStream::connect(address).await.unwrap());
+            idle.push(TcpStream::connect(address).await.unwrap());
         }
         let start = tokio::time::Instant::now();
         assert_eq!(status_and_body(address, "/healthz").await.0, "200");

@@ -4,13 +4,13 @@ use std::{io::IsTerminal as _, str::FromStr};
 
 use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// How a log line looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// One line of text an event, in colour on a terminal.
+    /// One line of text per event, in color on a terminal.
     #[default]
     Text,
-    /// One JSON object an event, for log collectors.
+    /// One JSON object per event, for log collectors.
     Json,
 }
 
@@ -26,35 +26,35 @@ impl FromStr for Format {
     }
 }
 
-/// A format that does not exist.
+/// The name of an unknown format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown log format {0:?}: use text or json")]
 pub struct UnknownFormat(String);
 
-/// Why logs cannot be written.
+/// Failure to set up the logs.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The filter cannot be read.
+    /// The filter has a wrong form.
     #[error("the log filter {filter:?} is not valid: {source}; use a level such as info, or target=level pairs")]
     Filter {
-        /// The filter as given.
+        /// The given filter.
         filter: String,
-        /// What is wrong with it.
+        /// The error of the parser.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// Somebody else already writes the logs of this process.
+    /// The process has another log subscriber already.
     #[error("logs are already set up in this process")]
     AlreadySetUp,
 }
 
-/// Where events and spans go besides the logs.
+/// A further destination of events and spans, besides the logs.
 pub type ExtraLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Sends the events of this process that pass `filter` (`info`, or `target=level` pairs) to standard error, and all of them
-/// to `beside`.
+/// Writes the events that pass `filter` (`info`, or `target=level` pairs) to standard error. Sends all events to
+/// `extra`.
 ///
 /// # Errors
-/// When the filter is not valid, or logs were set up before.
+/// When the filter is not valid, or logs are set up already.
 pub fn init(format: Format, filter: &str, extra: Option<ExtraLayer>) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(filter).map_err(|source| LogError::Filter {
         filter: filter.to_owned(),

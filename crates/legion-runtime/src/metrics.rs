@@ -1,4 +1,4 @@
-//! The metrics of a process: one registry, read by whoever scrapes it.
+//! The metrics registry of a process.
 
 use std::{
     fmt,
@@ -9,20 +9,20 @@ use prometheus_client::{encoding::text, metrics::info::Info, registry::Registry}
 
 use crate::process::ProcessCollector;
 
-/// What an answer to a scrape is: OpenMetrics, which every Prometheus since 2.5 reads.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Content type of the OpenMetrics format. Prometheus reads it since version 2.5.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The buckets of everything that takes milliseconds when all is well: 1 ms to 10 s.
+/// Histogram buckets in seconds for operations that normally take milliseconds.
 pub const DURATION_BUCKETS: [f64; 13] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// The metrics of a process. Cloning gives another handle of the same.
+/// Metrics of a process. Clones share the same registry.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Mutex<Registry>>);
 
 impl Default for Metrics {
-    /// With what every process tells about itself.
+    /// Creates a registry with the metrics of the process itself.
     fn default() -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(ProcessCollector));
@@ -31,12 +31,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Adds to what is told.
+    /// Calls `add` to register further metrics.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Adds the metric `PREFIX_build_info`, which is always 1 and tells in its label which version runs.
+    /// Adds the metric `PREFIX_build_info`. Its value is always 1, and its label holds the running version.
     pub fn register_build(&self, prefix: &str, version: &'static str) {
         self.register(|registry| {
             registry.register(
@@ -47,10 +47,10 @@ impl Metrics {
         });
     }
 
-    /// All metrics as they stand now.
+    /// Returns the current values of all metrics in the OpenMetrics text format.
     ///
     /// # Errors
-    /// When a metric cannot be written as text.
+    /// When a collector cannot encode a metric.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_tells_what_it_costs_and_which_version_it_is() {
+    fn a_process_exports_its_resource_use_and_its_version() {
         let metrics = Metrics::default();
         metrics.register_build("tool", "1.2.3");
         let text = metrics.encode().unwrap();

@@ -1,5 +1,6 @@
-//! What the process itself costs, under the names that every Prometheus client library uses. Read from `/proc` when it
-//! is asked for; where there is no `/proc`, nothing is said.
+//! Resource use of the process, under the metric names of all Prometheus client libraries.
+//!
+//! Values are read from `/proc` at each scrape. Without `/proc` there are no such metrics.
 
 use std::fs;
 
@@ -10,11 +11,11 @@ use prometheus_client::{
     registry::Unit,
 };
 
-/// Collects them.
+/// Collector of the resource use.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ProcessCollector;
+pub(crate) struct ProcessCollector;
 
-/// What `/proc/self/stat` says, in its own units.
+/// Fields of `/proc/self/stat`, in the units of that file. See proc_pid_stat(5).
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     cpu_ticks: u64,
@@ -26,9 +27,9 @@ struct Stat {
 
 impl Stat {
     fn parse(text: &str) -> Option<Self> {
-        // The program's name stands in parentheses, and may hold any character.
+        // The name of the program is in parentheses and may contain any character.
         let (_, after_name) = text.rsplit_once(") ")?;
-        // The first of these is field 3.
+        // The first of these is field 3 of the file.
         let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         Some(Self {
@@ -41,8 +42,8 @@ impl Stat {
     }
 }
 
-/// When the machine was booted, in seconds since 1970.
-fn booted() -> Option<u64> {
+/// Returns the boot time of the machine, in seconds since 1970.
+fn boot_time() -> Option<u64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     text.lines()
         .find_map(|line| line.strip_prefix("btime "))?
@@ -87,18 +88,18 @@ impl Collector for ProcessCollector {
                     None,
                     stat.threads as f64,
                 )?;
-                if let Some(booted) = booted() {
+                if let Some(boot_time) = boot_time() {
                     gauge(
                         "process_start_time",
                         "When the process was started, in seconds since 1970.",
                         Some(&Unit::Seconds),
-                        booted as f64 + seconds(stat.start_ticks),
+                        boot_time as f64 + seconds(stat.start_ticks),
                     )?;
                 }
             }
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
-            // One of them is the directory that is being read.
+            // One of them is the open directory itself.
             let open = u32::try_from(open.count().saturating_sub(1)).unwrap_or(u32::MAX);
             gauge("process_open_fds", "Open file descriptors.", None, f64::from(open))?;
         }
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_whose_name_holds_parentheses_is_read_too() {
+    fn a_program_name_may_contain_parentheses() {
         let text = "4711 (a) b) (c) S 1 4711 4711 0 -1 4194560 9 0 0 0 150 25 0 0 20 0 7 0 9000 11501568 830 \
                     18446744073709551615 1 1 0 0 0 0 0 0 0";
         assert_eq!(

@@ -1,5 +1,7 @@
-//! Counts a process's requests to the API server, by what they do and not by whom they concern: few series, however many
-//! objects and namespaces there are.
+//! Metrics of the requests to the API server.
+//!
+//! Labels are the verb and the resource, never the namespace or the object. So the number of series does not grow with
+//! the number of objects.
 
 use std::{
     fmt,
@@ -17,16 +19,16 @@ use tokio::time::Instant;
 
 use crate::metrics::DURATION_BUCKETS;
 
-/// What a request does, as RBAC and audit logs call it.
+/// Verb of a request, as in RBAC and audit logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
-    /// Reads one object.
+    /// Reads one object: GET.
     Get,
-    /// Reads many.
+    /// Reads a collection: GET.
     List,
-    /// Follows changes.
+    /// Follows changes: GET with `watch=true`.
     Watch,
-    /// Makes an object: POST.
+    /// Creates an object: POST.
     Create,
     /// Replaces an object: PUT.
     Update,
@@ -37,7 +39,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// As it stands in roles, audit logs and labels.
+    /// Returns the verb as in roles, audit logs and metric labels.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -58,7 +60,7 @@ impl EncodeLabelValue for Verb {
     }
 }
 
-/// The status of an answer; none where there was no answer.
+/// The HTTP status of a response, or `None` without a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Code(Option<StatusCode>);
 
@@ -71,7 +73,7 @@ impl EncodeLabelValue for Code {
     }
 }
 
-/// What a request is about.
+/// Labels of the request durations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Target {
     verb: Verb,
@@ -79,6 +81,7 @@ struct Target {
     subresource: &'static str,
 }
 
+/// Labels of the request counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AnsweredTarget {
     verb: Verb,
@@ -87,7 +90,7 @@ struct AnsweredTarget {
     code: Code,
 }
 
-/// What a watch does for its cache: whether it still tries, and whether the server still answers.
+/// Activity of the watch of one collection: its last attempt, and the last successful answer of the server.
 #[derive(Debug)]
 pub struct WatchActivity {
     path: String,
@@ -109,33 +112,33 @@ impl WatchActivity {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The collection that is watched.
+    /// Returns the API path of the watched collection.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// For how long there was no attempt to list or watch. A watch is renewed every five minutes, so a long time means
-    /// that its task is stuck.
+    /// Returns the time since the last attempt to list or watch. A watch is renewed every five minutes, so a much
+    /// longer time means that its task is stuck.
     #[must_use]
     pub fn time_since_attempt(&self) -> Duration {
         self.times().tried.elapsed()
     }
 
-    /// For how long the server answered no list or watch.
+    /// Returns the time since the last successful answer to a list or watch.
     #[must_use]
     pub fn time_since_answer(&self) -> Duration {
         self.times().answered.elapsed()
     }
 }
 
-/// Counts requests. Cloning gives another handle of the same.
+/// Metrics of the requests. Clones share the same counters.
 #[derive(Clone, Debug)]
 pub struct RequestMetrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Plural names that are told apart; all others are `other`.
+    /// Plural names that appear as labels. All other resources are `other`.
     resources: &'static [&'static str],
     answers: Family<AnsweredTarget, Counter>,
     durations: Family<Target, Histogram, fn() -> Histogram>,
@@ -147,7 +150,7 @@ fn histogram() -> Histogram {
 }
 
 impl RequestMetrics {
-    /// Tells these resources apart.
+    /// Creates the metrics, with these plural names as labels. All other resources are counted as `other`.
     #[must_use]
     pub fn new(resources: &'static [&'static str]) -> Self {
         Self(Arc::new(Inner {
@@ -173,7 +176,7 @@ impl RequestMetrics {
         );
     }
 
-    /// Follows the lists and watches of the collection with this path.
+    /// Records the lists and watches of the collection with this path.
     #[must_use]
     pub fn track(&self, path: impl Into<String>) -> Arc<WatchActivity> {
         let now = Instant::now();
@@ -192,7 +195,7 @@ impl RequestMetrics {
         self.0.activities.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request is about to be sent.
+    /// Records the start of a request. Call [`InFlight::end`] when it ends.
     pub(crate) fn begin(&self, method: &Method, uri: &Uri) -> InFlight<'_> {
         let target = target(self.0.resources, method, uri);
         let activity = matches!(target.verb, Verb::List | Verb::Watch)
@@ -215,7 +218,7 @@ impl RequestMetrics {
     }
 }
 
-/// A request that is under way.
+/// A request without a result yet.
 pub(crate) struct InFlight<'a> {
     requests: &'a Inner,
     target: Target,
@@ -224,7 +227,7 @@ pub(crate) struct InFlight<'a> {
 }
 
 impl InFlight<'_> {
-    /// It was answered, or will never be.
+    /// Records the end of the request, with its HTTP status or `None` without an answer.
     pub(crate) fn end(self, code: Option<StatusCode>) {
         let Target {
             verb,
@@ -293,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_known_by_what_it_does() {
+    fn a_request_has_a_verb_a_resource_and_a_subresource() {
         for (method, uri, expected) in [
             (Method::GET, "/apis/example.org/v1", "get discovery "),
             (Method::GET, "/api/v1/pods?limit=500", "list pods "),
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pulse_tells_an_attempt_from_an_answer() {
+    async fn watch_activity_distinguishes_attempts_from_answers() {
         let requests = RequestMetrics::new(&["pods"]);
         let activity = requests.track("/api/v1/pods");
         let second = Duration::from_secs(1);
@@ -350,7 +353,7 @@ mod tests {
             (Duration::ZERO, Duration::ZERO)
         );
         tokio::time::advance(second).await;
-        // Somebody else's requests are none of its own.
+        // A request for another path does not count.
         let other: Uri = "/api/v1/namespaces/ns/pods?watch=true".parse().unwrap();
         requests.begin(&Method::GET, &other).end(Some(StatusCode::OK));
         assert_eq!(

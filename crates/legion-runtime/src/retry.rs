@@ -1,4 +1,4 @@
-//! What a refused API request means, and how long to wait before the next.
+//! Classes of API errors, and the delays before the next request.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -9,29 +9,29 @@ use std::{
 use kube::core::Status;
 use tokio::time::Instant;
 
-/// What a failed request means for whoever made it.
+/// Class of a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The server or the way to it is in trouble: try again. Whether a write took effect is unknown.
+    /// The server or the network has a temporary problem: retry. A write may or may not have taken effect.
     Transient,
-    /// The server asks for patience.
+    /// The server throttles requests, with the delay that it requests, if any.
     Throttled(Option<Duration>),
-    /// Somebody else changed the object first: look again, then decide again.
+    /// The object has changed since it was read: read it again and reconcile again.
     Conflict,
-    /// An object of this name exists.
+    /// An object with this name exists already.
     AlreadyExists,
-    /// The object, its namespace or its kind is not there.
+    /// The object, its namespace or its kind does not exist.
     Gone,
-    /// Not allowed: by RBAC, by quota or by admission. The message says which.
+    /// Not allowed by RBAC, quota or admission. The message names the reason.
     Forbidden,
-    /// The server will never accept this request as it is.
+    /// The server will never accept this request without a change.
     Invalid,
-    /// The answer cannot be understood: one of the two sides is wrong.
+    /// The request cannot be built, or its answer cannot be parsed: a bug in the client or the server.
     Bug,
 }
 
 impl ErrorClass {
-    /// Every class.
+    /// Every class, for metrics.
     pub const ALL: [Self; 8] = [
         Self::Transient,
         Self::Throttled(None),
@@ -43,7 +43,7 @@ impl ErrorClass {
         Self::Bug,
     ];
 
-    /// As a metric label and in logs.
+    /// Returns the class as in metric labels and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl ErrorClass {
     }
 }
 
-/// The class of an answer of the API server.
+/// Returns the class of an error response of the API server.
 #[must_use]
 pub fn classify_status(status: &Status) -> ErrorClass {
     if status.is_already_exists() {
@@ -76,7 +76,7 @@ pub fn classify_status(status: &Status) -> ErrorClass {
         429 => ErrorClass::Throttled(retry_after),
         503 if retry_after.is_some() => ErrorClass::Throttled(retry_after),
         403 => ErrorClass::Forbidden,
-        // A token that has just expired is renewed by the client.
+        // The client renews an expired token.
         401 => ErrorClass::Transient,
         404 | 410 => ErrorClass::Gone,
         400 | 405 | 406 | 413 | 415 | 422 => ErrorClass::Invalid,
@@ -84,7 +84,7 @@ pub fn classify_status(status: &Status) -> ErrorClass {
     }
 }
 
-/// The class of an error of the client.
+/// Returns the class of an error of the client.
 #[must_use]
 pub fn classify(error: &kube::Error) -> ErrorClass {
     match error {
@@ -94,25 +94,27 @@ pub fn classify(error: &kube::Error) -> ErrorClass {
     }
 }
 
-/// Exponential back-off with jitter that is a function of the object and the attempt: many objects spread out, and a
-/// test sees the same delays again.
+/// Exponential back-off with jitter.
+///
+/// The jitter is a function of the object and the attempt. Many objects spread out, and a test always gets the same
+/// delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// The first delay.
+    /// The delay after the first failure.
     pub first: Duration,
-    /// No delay is longer than this.
+    /// The longest delay.
     pub limit: Duration,
 }
 
 impl Backoff {
-    /// For one object's reconciliations.
+    /// Back-off of the reconciliations of one object.
     pub const RECONCILE: Self = Self {
         first: Duration::from_millis(500),
         limit: Duration::from_secs(120),
     };
 
-    /// The delay after `attempt` failures (counted from 1) of what `key` names: between three quarters and all of the
-    /// doubled delay.
+    /// Returns the delay for `key` after the given number of failures, counted from 1. It is between 75 % and 100 % of
+    /// the doubled delay.
     #[must_use]
     pub fn delay(&self, key: &str, attempt: u32) -> Duration {
         let doubled = self
@@ -123,25 +125,27 @@ impl Backoff {
     }
 }
 
-/// Holds back everybody while the server asks for patience. One object's back-off would not do: the next object's request
-/// would be refused as well, and cost the server as much.
+/// A pause of all requests while the server throttles them.
+///
+/// A back-off per object would not suffice: the server would also refuse the requests for other objects, at the same
+/// cost.
 #[derive(Debug, Default)]
 pub struct Throttle(Mutex<Option<Instant>>);
 
 impl Throttle {
-    /// However long the server asks for: then it is asked again.
+    /// The longest pause, even if the server requests a longer one.
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// The server asks for so much patience. Returns whether this is news: nobody was held back already.
-    pub fn pause_for(&self, asked: Duration) -> bool {
+    /// Pauses all requests for the requested time. Returns whether this starts a new pause.
+    pub fn pause_for(&self, requested: Duration) -> bool {
         let now = Instant::now();
         let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = until.is_none_or(|until| until <= now);
-        *until = (*until).max(Some(now + asked.min(Self::LIMIT)));
-        is_news
+        let is_new = until.is_none_or(|until| until <= now);
+        *until = (*until).max(Some(now + requested.min(Self::LIMIT)));
+        is_new
     }
 
-    /// Ends when nobody is held back.
+    /// Completes when no pause is in effect.
     pub async fn wait(&self) {
         loop {
             let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,7 +157,7 @@ impl Throttle {
     }
 }
 
-/// A number in 0..1 that is spread evenly over keys and salts, and always the same for one of them.
+/// Returns a number from 0 to 1, evenly distributed over keys and salts. The same key and salt give the same number.
 #[must_use]
 pub fn jitter(key: &str, salt: u32) -> f64 {
     // SipHash with fixed keys: stable within a build, which is all that jitter needs.
@@ -182,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_have_the_class_that_callers_act_on() {
+    fn error_responses_are_classified_by_code_and_reason() {
         for (code, reason, after, class) in [
             (409, "Conflict", 0, ErrorClass::Conflict),
             (409, "AlreadyExists", 0, ErrorClass::AlreadyExists),
@@ -213,13 +217,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn everybody_waits_as_long_as_the_server_asks_and_no_longer_than_a_minute() {
+    async fn requests_pause_for_the_requested_time_and_at_most_a_minute() {
         let throttle = Throttle::default();
         let start = Instant::now();
         throttle.wait().await;
         assert_eq!(start.elapsed(), Duration::ZERO);
         assert!(throttle.pause_for(Duration::from_secs(7)));
-        assert!(!throttle.pause_for(Duration::from_secs(2)), "held back already");
+        assert!(!throttle.pause_for(Duration::from_secs(2)), "a pause is in effect");
         throttle.wait().await;
         assert_eq!(start.elapsed(), Duration::from_secs(7));
         assert!(throttle.pause_for(Duration::from_secs(3600)));

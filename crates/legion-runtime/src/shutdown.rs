@@ -1,22 +1,22 @@
-//! One token for the whole process: cancelled by SIGTERM or SIGINT, awaited by every task.
+//! Graceful shutdown: one token for the whole process. SIGTERM or SIGINT cancels it, and every task awaits it.
 
 use tokio_util::sync::CancellationToken;
 
-/// The wish to stop. Cloning gives another handle of the same wish.
+/// A shutdown request. Clones share the same state.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown(CancellationToken);
 
 impl Shutdown {
-    /// A wish that nobody has yet.
+    /// Creates a token without a request.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A wish that SIGTERM and SIGINT express. A second signal ends the process at once, for whoever loses patience.
+    /// Creates a token that SIGTERM and SIGINT cancel. A second signal ends the process immediately.
     ///
     /// # Errors
-    /// When the process may not install signal handlers.
+    /// When the process cannot install signal handlers.
     pub fn on_signals() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut term = signal(SignalKind::terminate())?;
@@ -30,7 +30,7 @@ impl Shutdown {
                     _ = interrupt.recv() => "SIGINT",
                 };
                 if signals > 0 {
-                    tracing::warn!(signal = name, "second signal: ending at once");
+                    tracing::warn!(signal = name, "second signal: exiting immediately");
                     std::process::exit(130);
                 }
                 tracing::info!(signal = name, "shutting down");
@@ -40,23 +40,23 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Asks everything to stop.
+    /// Requests the shutdown.
     pub fn request(&self) {
         self.0.cancel();
     }
 
-    /// Has somebody asked?
+    /// Returns whether a shutdown was requested.
     #[must_use]
-    pub fn is_requested(&self) -> bool {
+    pub(crate) fn is_requested(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Ends when somebody asks.
+    /// Completes when a shutdown is requested.
     pub async fn requested(&self) {
         self.0.cancelled().await;
     }
 
-    /// A handle that stops with this one and can be stopped alone.
+    /// Returns a token that is cancelled together with this one, and can also be cancelled alone.
     #[must_use]
     pub fn child(&self) -> Self {
         Self(self.0.child_token())

@@ -1,12 +1,12 @@
-//! What a process tells about itself to whoever asks.
+//! Health and metrics of a process.
 
 use crate::{health::Health, metrics::Metrics};
 
-/// Health and metrics. Cloning gives another handle of the same.
+/// Health and metrics of a process, for the listener. Clones share the same state.
 #[derive(Clone, Debug, Default)]
 pub struct Telemetry {
-    /// Whether it lives, and is ready.
+    /// Liveness and readiness.
     pub health: Health,
-    /// What it counts.
+    /// The metrics registry.
     pub metrics: Metrics,
 }

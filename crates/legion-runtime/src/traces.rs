@@ -1,8 +1,9 @@
-//! Traces: spans sent to a collector by OTLP over HTTP, when the environment names one.
+//! Traces: exports spans to a collector with OTLP over HTTP, if the environment sets an endpoint.
 //!
-//! The variables are OpenTelemetry's own (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES` and
-//! so on: <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>). Without an endpoint nothing is
-//! set up and spans cost what they cost the logs.
+//! The variables are those of OpenTelemetry, such as `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER` and
+//! `OTEL_RESOURCE_ATTRIBUTES`. See
+//! <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>. Without an endpoint no exporter
+//! is set up, and spans have no cost beyond their cost in the logs.
 
 use std::{env, time::Duration};
 
@@ -13,49 +14,50 @@ use tracing::{Level, Metadata, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
-/// How long the last spans may take to reach the collector when the process ends.
+/// Deadline for the export of the last spans when the process ends.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why there are no traces although they are asked for.
+/// Failure to set up the traces that the environment requests.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// The collector is to be spoken to in a way that is not built in.
+    /// The environment requests a protocol that is not built in.
     #[error(
-        "{variable}={value}: traces are sent by http/protobuf alone; unset it, and name the collector's HTTP port (4318 by default)"
+        "{variable}={value}: only http/protobuf is supported; unset the variable, and use the HTTP port of the collector \
+         (4318 by default)"
     )]
     Protocol {
         /// The environment variable.
         variable: &'static str,
-        /// What it says.
+        /// Its value.
         value: String,
     },
-    /// The exporter cannot be set up.
+    /// The exporter cannot be created.
     #[error("traces cannot be sent: {0}")]
     Exporter(#[from] ExporterBuildError),
 }
 
-/// Sends spans to a collector.
+/// An exporter of spans to a collector.
 #[derive(Debug)]
 pub struct Traces {
     provider: SdkTracerProvider,
     service: &'static str,
 }
 
-/// A variable that is set and not empty: the specification takes an empty one for one that is not set.
+/// Returns a variable that is set and not empty. In the specification, an empty variable counts as unset.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 impl Traces {
-    /// To the collector that the environment names; nothing when it names none or says that no traces are wanted.
+    /// Creates the exporter from the environment. Returns `None` without an endpoint, or if traces are disabled.
     ///
     /// # Errors
-    /// When what the environment says cannot be done.
+    /// When the environment requests another protocol, or the exporter cannot be created.
     pub fn from_env(service: &'static str, version: &'static str) -> Result<Option<Self>, TraceError> {
-        let named = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+        let endpoints = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
         let disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
             || variable("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
-        if disabled || named.into_iter().all(|name| variable(name).is_none()) {
+        if disabled || endpoints.into_iter().all(|name| variable(name).is_none()) {
             return Ok(None);
         }
         for name in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
@@ -76,7 +78,7 @@ impl Traces {
         Ok(Some(Self { provider, service }))
     }
 
-    /// Takes the spans of this process: Legion's own, and kube's of each request.
+    /// Returns the layer that exports Legion's own spans and those of kube for each request.
     pub fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -86,10 +88,10 @@ impl Traces {
             .with_filter(filter_fn(is_exported))
     }
 
-    /// Sends what was not sent yet. Blocks for up to five seconds.
+    /// Exports the remaining spans. Blocks for up to five seconds.
     ///
     /// # Errors
-    /// When the collector did not take it.
+    /// When the collector did not accept them.
     pub fn shut_down(self) -> Result<(), OTelSdkError> {
         self.provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT)
     }
@@ -101,7 +103,7 @@ fn is_exported(metadata: &Metadata<'_>) -> bool {
     target.starts_with("legion") && *metadata.level() <= Level::INFO || is_of_request()
 }
 
-/// Tells whom a request goes to of which trace it is, by the headers of W3C Trace Context. Nothing without traces.
+/// Adds the headers of W3C Trace Context for the current span. Adds none without traces.
 pub(crate) fn inject(headers: &mut http::HeaderMap) {
     struct Headers<'a>(&'a mut http::HeaderMap);
     impl Injector for Headers<'_> {
@@ -120,7 +122,7 @@ pub(crate) fn inject(headers: &mut http::HeaderMap) {
 mod tests {
     use super::*;
 
-    /// Each of these needs an environment of its own: this test starts itself again in one.
+    /// Runs a test of this binary in its own process, because each case needs its own environment.
     fn in_environment(test: &str, variables: &[(&str, &str)]) -> String {
         let output = std::process::Command::new(env::current_exe().unwrap())
             .args(["--exact", test, "--ignored", "--nocapture"])
@@ -132,8 +134,8 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "tells what the environment asks for: others start it"]
-    fn told() {
+    #[ignore = "another test starts it in a separate process"]
+    fn print_configuration() {
         match Traces::from_env("it", "1.2.3") {
             Ok(None) => println!("none"),
             Ok(Some(traces)) => {
@@ -145,8 +147,8 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_says_whether_where_and_how() {
-        let told = |variables: &[(&str, &str)]| in_environment("traces::tests::told", variables);
+    fn the_environment_configures_the_exporter() {
+        let printed = |variables: &[(&str, &str)]| in_environment("traces::tests::print_configuration", variables);
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
         for none in [
             &[][..],
@@ -154,17 +156,17 @@ mod tests {
             &[endpoint, ("OTEL_SDK_DISABLED", "true")],
             &[endpoint, ("OTEL_TRACES_EXPORTER", "none")],
         ] {
-            assert!(told(none).contains("\nnone\n"), "{none:?}: {}", told(none));
+            assert!(printed(none).contains("\nnone\n"), "{none:?}: {}", printed(none));
         }
-        let set_up = told(&[endpoint]);
+        let enabled = printed(&[endpoint]);
         for part in ["service.name", "\"it\"", "service.version", "1.2.3"] {
-            assert!(set_up.contains(part), "{part} is not in {set_up}");
+            assert!(enabled.contains(part), "{part} is not in {enabled}");
         }
-        let renamed = told(&[endpoint, ("OTEL_SERVICE_NAME", "other")]);
+        let renamed = printed(&[endpoint, ("OTEL_SERVICE_NAME", "other")]);
         assert!(renamed.contains("other") && !renamed.contains("\"it\""), "{renamed}");
-        let grpc = told(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
+        let grpc = printed(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
         assert!(grpc.contains("error: OTEL_EXPORTER_OTLP_PROTOCOL=grpc: "), "{grpc}");
-        let invalid = told(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url")]);
+        let invalid = printed(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url")]);
         assert!(
             invalid.contains("error: traces cannot be sent") && invalid.contains("not a url"),
             "{invalid}"
