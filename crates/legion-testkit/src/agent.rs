@@ -1,9 +1,8 @@
-//! Training pods whose containers do what Legion's own do, in paused time: `fetch` looks for the success record, `trainer`
-//! trains, `publish` writes the record last and says so in its termination message.
+//! A container runtime for training pods in paused time. Its containers behave like Legion's: `fetch` checks for the
+//! success record, `trainer` trains, and `publish` writes the record last and reports it in its termination message.
 //!
-//! The messages are built by `legion-protocol`, from the tasks that the operator gave the containers. What matters to the
-//! invariants is kept in one [`Ledger`]: how often a trainer was started and finished for each run, and what was
-//! published.
+//! `legion-protocol` builds the messages from the tasks that the operator gave the containers. A [`Ledger`] holds the
+//! facts for the invariants: the number of started and finished trainers of each run, and the published records.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -34,20 +33,20 @@ use legion_protocol::{
 };
 use serde::de::DeserializeOwned;
 
-/// How one attempt goes, if nobody disturbs it.
+/// The course of one attempt without disturbances.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
-    /// How long `fetch` takes.
+    /// Run time of `fetch`.
     pub fetch: Duration,
-    /// Why `fetch` fails, if it does.
+    /// The reason for which `fetch` fails, if any.
     pub fetch_error: Option<StepReason>,
-    /// How long the training takes.
+    /// Run time of the training.
     pub train: Duration,
-    /// The training's exit code.
+    /// Exit code of the training.
     pub exit_code: i32,
-    /// Whether its memory limit ends it.
+    /// Whether the training runs out of memory.
     pub out_of_memory: bool,
-    /// How long `publish` takes after the training.
+    /// Run time of `publish` after the end of the training.
     pub publish: Duration,
 }
 
@@ -64,24 +63,24 @@ impl Default for Behaviour {
     }
 }
 
-/// A run: uid of the training, id of the run.
+/// Key of a run: uid of the training, id of the run.
 pub type RunKey = (String, String);
 
-/// What has happened outside Kubernetes.
+/// Effects of the containers outside Kubernetes.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    /// How often training code was started.
+    /// Number of starts of the training code.
     pub started: BTreeMap<RunKey, usize>,
-    /// How often training code ended well.
+    /// Number of times when the training code succeeded.
     pub finished: BTreeMap<RunKey, usize>,
-    /// The success records.
+    /// The success record of each run.
     pub published: BTreeMap<RunKey, PublishMessage>,
 }
 
 #[derive(Default)]
 struct State {
     behaviours: VecDeque<Behaviour>,
-    /// What was decided for each pod when its `fetch` started.
+    /// The course of each pod, fixed when its `fetch` starts.
     plays: HashMap<String, Play>,
     ledger: Ledger,
 }
@@ -93,7 +92,7 @@ struct Play {
     skip: bool,
 }
 
-/// The runtime. Clones are the same.
+/// The container runtime. Clones share the same state.
 #[derive(Clone)]
 pub struct Agents {
     inner: ScriptedRuntime,
@@ -101,7 +100,7 @@ pub struct Agents {
 }
 
 impl Agents {
-    /// Agents whose attempts all go well.
+    /// Creates a runtime where every attempt succeeds.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -114,12 +113,12 @@ impl Agents {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the next attempts go, one after the other; the last repeats.
+    /// Sets the behavior of the next attempts, in order. The last one repeats.
     pub fn behave(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
         self.state().behaviours = behaviours.into_iter().collect();
     }
 
-    /// What has happened so far.
+    /// Returns the effects so far.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.state().ledger.clone()
@@ -185,7 +184,7 @@ impl Agents {
         Script::new().runs(if play.skip { publish } else { train + publish })
     }
 
-    /// What `publish` leaves behind when it ends in this way; writes the success record.
+    /// Returns the termination message of `publish` for this exit. Writes the success record on success.
     fn publish_message(&self, play: &Play, task: &PublishTask, exit: &Exit) -> String {
         let budget = task.message_budget as usize;
         let started_at = rfc3339_millis(exit.started_at.as_millisecond());
@@ -276,7 +275,7 @@ impl Agents {
         message.encode(budget)
     }
 
-    /// The exit of a container, as the agent's code would have it.
+    /// Returns the exit of a container as with the code of the agent.
     fn ended(&self, spec: &ContainerSpec, play: Option<&Play>, mut exit: Exit) -> Exit {
         let Some(play) = play else { return exit };
         match spec.key.name.as_str() {
@@ -288,7 +287,7 @@ impl Agents {
                     exit.message = self.publish_message(play, &task, &exit).into_bytes();
                 }
             }
-            // A killed process writes nothing.
+            // A killed process writes no message.
             "fetch" if exit.signal.is_some() => exit.message.clear(),
             _ => {}
         }
@@ -296,7 +295,7 @@ impl Agents {
     }
 }
 
-/// The task that a container of Legion was given.
+/// Returns the task in the environment of a container of Legion.
 fn task<T: DeserializeOwned>(spec: &ContainerSpec) -> Option<T> {
     let (_, text) = spec.declaration.env.iter().find(|(name, _)| name == env::TASK)?;
     serde_json::from_str(text).ok()

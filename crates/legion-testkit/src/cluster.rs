@@ -1,5 +1,5 @@
-//! A whole cluster in the test's process: API server, node, garbage collector and the process under test, on one paused
-//! clock.
+//! A whole cluster in the process of the test, on one paused clock: API server, node, garbage collector and the process
+//! under test.
 
 use std::{
     fmt::Debug,
@@ -42,7 +42,7 @@ use crate::{
 /// Starts the process under test with this client and clock.
 pub type StartProcess = Arc<dyn Fn(Client, Arc<dyn Clock>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
-/// What a namespaced kind of a test is.
+/// A namespaced kind for tests.
 pub trait Object:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
 {
@@ -53,18 +53,18 @@ impl<K> Object for K where
 {
 }
 
-/// The platform's CRDs: the same for every cluster, and much to generate.
+/// The CRDs of the platform, generated once because that takes long.
 static CRDS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(legion_api::crd::all);
 
-/// The cluster.
+/// A cluster for one test.
 pub struct Cluster {
     /// The API server.
     pub embedded: Embedded,
-    /// A client that no fault befalls.
+    /// A client without faults.
     pub client: Client,
-    /// What happens to the process's requests.
+    /// Faults for the requests of the process under test.
     pub chaos: Chaos,
-    /// What the pods do.
+    /// The container runtime of the pods.
     pub agents: Agents,
     /// The node.
     pub node: Arc<Node>,
@@ -75,19 +75,19 @@ pub struct Cluster {
     process: Option<JoinHandle<()>>,
 }
 
-/// The day of all tests.
+/// Returns the start time of all tests.
 fn start_of_time() -> Timestamp {
     Timestamp::from_second(1_795_453_200).expect("a time in 2026")
 }
 
 impl Cluster {
-    /// A cluster with the CRDs, the namespaces and a node; the process is not started yet. `start` gets a client on which
-    /// the faults of [`Cluster::chaos`] act.
+    /// Creates a cluster with the CRDs, the namespaces and a node, without starting the process. `start` gets a client
+    /// with the faults of [`Cluster::chaos`].
     pub async fn new(start: StartProcess) -> Self {
         Self::with_crds(start, CRDS.clone()).await
     }
 
-    /// [`Cluster::new`] with these CRDs.
+    /// Creates a cluster like [`Cluster::new`], with other CRDs.
     pub async fn with_crds(start: StartProcess, crds: Vec<CustomResourceDefinition>) -> Self {
         let clock = Arc::new(TokioClock::starting_at(start_of_time()));
         let embedded = Embedded::builder()
@@ -118,7 +118,7 @@ impl Cluster {
         }
         let agents = Agents::new(clock.clone());
         let mut options = NodeOptions::new(clock.clone());
-        // Enough for every test: scheduling is not what is tested here.
+        // Enough for every test, because no test is about scheduling.
         (options.cpu_milli, options.memory, options.pods) = (1_000_000, 1 << 50, 10_000);
         let images = StaticImages::new().otherwise(ImageEnvironment::system());
         let node = Node::start(client.clone(), options, Arc::new(agents.clone()), Arc::new(images))
@@ -142,21 +142,21 @@ impl Cluster {
         }
     }
 
-    /// An API without faults.
+    /// Returns an API without faults.
     pub fn api<K: Object>(&self, namespace: &str) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// Starts the process; when a plan kills it, it is started again after a second.
+    /// Starts the process. If a plan kills it, it restarts after a second.
     pub fn start(&mut self) {
         let (chaos, start, clock) = (self.chaos.clone(), self.start.clone(), self.embedded.clock());
         self.process = Some(tokio::spawn(async move {
             for n in 0.. {
-                // A set, because it takes the process along when this task is aborted itself.
+                // A set also aborts the process when this task is aborted.
                 let mut process = JoinSet::new();
                 process.spawn(start(chaos.client(NAMESPACE), clock.clone()));
                 chaos.crashed(n).await;
-                // Waits for the end, so that the successor is alone.
+                // Waits for the end, so that never two processes run at the same time.
                 process.shutdown().await;
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 chaos.next_process();
@@ -164,7 +164,7 @@ impl Cluster {
         }));
     }
 
-    /// Kills the process and starts another.
+    /// Kills the process and starts another one.
     pub async fn restart(&mut self) {
         self.chaos.kill();
         self.settle(Duration::from_secs(3)).await;
@@ -174,12 +174,12 @@ impl Cluster {
     pub async fn stop(&mut self) {
         if let Some(process) = self.process.take() {
             process.abort();
-            // Cancelled by the line above.
+            // The line above cancelled it.
             let _ = process.await;
         }
     }
 
-    /// Lets time pass.
+    /// Lets virtual time pass.
     pub async fn settle(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
@@ -204,7 +204,7 @@ impl Cluster {
             .expect("the patch is accepted")
     }
 
-    /// Deletes an object, if it is there.
+    /// Deletes an object, if it exists.
     pub async fn delete<K: Object>(&self, name: &str) {
         let deleted = self.api::<K>(NAMESPACE).delete(name, &DeleteParams::background()).await;
         if let Err(error) = deleted {
@@ -215,22 +215,22 @@ impl Cluster {
         }
     }
 
-    /// The platform's toolchain, the default output and the source.
+    /// Creates the toolchain of the platform, the default output and the source.
     pub async fn furnish(&self) {
         self.create(&manifests::toolchain()).await;
         self.create(&manifests::default_output()).await;
         self.create(&manifests::source("print('wine')")).await;
     }
 
-    /// The training.
+    /// Returns the training with this name.
     pub async fn training(&self, name: &str) -> ModelTraining {
         self.api::<ModelTraining>(NAMESPACE)
             .get(name)
             .await
-            .expect("the training is there")
+            .expect("the training exists")
     }
 
-    /// The pods of the namespace.
+    /// Returns the pods of the namespace.
     pub async fn pods(&self) -> Vec<Pod> {
         self.api::<Pod>(NAMESPACE)
             .list(&ListParams::default())
@@ -239,10 +239,10 @@ impl Cluster {
             .items
     }
 
-    /// Waits until the training's `Succeeded` is that, for at most `limit` of virtual time.
+    /// Waits until the condition `Succeeded` of the training has this status, for at most `limit` of virtual time.
     ///
     /// # Errors
-    /// The training as it is, when the time is over.
+    /// The training in its last version, when the time is over.
     pub async fn wait_for(
         &self,
         name: &str,
@@ -262,13 +262,13 @@ impl Cluster {
         }
     }
 
-    /// Ends everything.
+    /// Stops all parts of the cluster.
     pub async fn shutdown(self) {
         if let Some(process) = self.process {
             process.abort();
         }
         self.history.stop();
-        // What is still to be disturbed knows the node weakly.
+        // Pending disturbances hold only a weak reference to the node.
         if let Some(node) = Arc::into_inner(self.node) {
             node.detach().await;
         }
@@ -277,7 +277,7 @@ impl Cluster {
     }
 }
 
-/// Does the status speak of the current generation, with this `Succeeded`?
+/// Returns whether the status observed the current generation and has this status of `Succeeded`.
 #[must_use]
 pub fn is_settled(training: &ModelTraining, succeeded: &str) -> bool {
     let Some(status) = &training.status else { return false };

@@ -1,7 +1,7 @@
-//! What people and machines do to a training and its pod while the process under test is at work.
+//! Actions of users and machines on a training and its pods while the process under test runs.
 //!
-//! A [`Disturbance`] happens at a [`Moment`](crate::fault::Moment): while one request of the process is under way, or just
-//! before one event reaches it. It acts on the server without faults, as somebody else's client would.
+//! A [`Disturbance`] happens at a [`Moment`](crate::fault::Moment): during one request of the process, or just before
+//! one event reaches it. It uses a client without faults, like another client of the server.
 
 use std::{sync::Weak, time::Duration};
 
@@ -17,30 +17,30 @@ use serde_json::{Value, json};
 
 use crate::manifests::NAMESPACE;
 
-/// What befalls the training or its pods.
+/// An action on the training or its pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Disturbance {
-    /// Somebody deletes the pods; they end within their grace period.
+    /// A user deletes the pods, which end within their grace period.
     DeletePod,
-    /// Somebody deletes the pods by force: they are gone at once.
+    /// A user deletes the pods without a grace period, so that they no longer exist immediately afterwards.
     KillPod,
-    /// Somebody takes Legion's labels off the pods.
+    /// A user removes Legion's labels from the pods.
     RelabelPod,
-    /// The node is cut off for a while.
+    /// The node is disconnected for a while.
     LoseNode,
-    /// Somebody suspends the training, and resumes it later.
+    /// A user suspends the training and resumes it later.
     Suspend,
-    /// Somebody changes a hyperparameter.
+    /// A user changes a hyperparameter.
     Change,
-    /// Somebody asks for another run of the same spec.
+    /// A user triggers another run of the same spec.
     Trigger,
-    /// Somebody deletes the training.
+    /// A user deletes the training.
     Delete,
-    /// Somebody deletes the training and makes it again.
+    /// A user deletes and recreates the training.
     Recreate,
 }
 
-/// How long a suspended training stays suspended, and a lost node lost.
+/// The time until a suspended training is resumed, and a disconnected node connected.
 pub const SPELL: Duration = Duration::from_secs(200);
 
 impl Disturbance {
@@ -57,7 +57,7 @@ impl Disturbance {
         Self::Recreate,
     ];
 
-    /// As it stands in a plan.
+    /// Returns the name in the text form of a plan.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl Disturbance {
     }
 }
 
-/// Carries disturbances out.
+/// An executor of disturbances.
 #[derive(Clone)]
 pub struct Disturber {
     client: Client,
@@ -82,16 +82,16 @@ pub struct Disturber {
 }
 
 impl Disturber {
-    /// Acts through this client, on which no fault acts, and on this node.
+    /// Creates an executor with a client without faults and the node of the cluster.
     #[must_use]
     pub fn new(client: Client, node: Weak<Node>) -> Self {
         Self { client, node }
     }
 
-    /// Does it, to everything in the tests' namespace.
+    /// Executes a disturbance on all trainings and pods in the namespace of the tests.
     ///
     /// # Panics
-    /// When the server refuses, other than because something is gone already.
+    /// When the server refuses a request, except for an object that no longer exists.
     pub(crate) async fn disturb(&self, disturbance: Disturbance) {
         self.act(disturbance)
             .await
@@ -110,7 +110,7 @@ impl Disturber {
             }
             Disturbance::Suspend => {
                 self.change(&json!({"spec": {"suspend": true}})).await?;
-                // If that is refused, the training never ends, which the test notices.
+                // If the server refuses this, the training never ends, and the test fails.
                 self.later(|this| async move { drop(this.change(&json!({"spec": {"suspend": false}})).await) });
                 Ok(())
             }
@@ -127,7 +127,7 @@ impl Disturber {
         }
     }
 
-    /// Does the second half of a disturbance when its spell is over.
+    /// Runs the second part of a disturbance after [`SPELL`].
     fn later<F: Future<Output = ()> + Send + 'static>(&self, what: impl FnOnce(Self) -> F) {
         let future = what(self.clone());
         tokio::spawn(async move {
@@ -137,7 +137,7 @@ impl Disturber {
     }
 
     async fn connect_node(&self, connected: bool) {
-        // Without a node the test is over.
+        // Without a node, the test has ended.
         let Some(node) = self.node.upgrade() else { return };
         let done = if connected {
             node.recover().await
@@ -158,7 +158,7 @@ impl Disturber {
     async fn delete_pods(&self, how: &DeleteParams) -> Result<(), kube::Error> {
         let api = self.pods();
         for pod in api.list(&ListParams::default()).await? {
-            gone_is_well(api.delete(&pod.name_any(), how).await)?;
+            ignore_not_found(api.delete(&pod.name_any(), how).await)?;
         }
         Ok(())
     }
@@ -169,7 +169,7 @@ impl Disturber {
             labels::TRAINING: null, labels::RUN: null, labels::ATTEMPT: null,
         }}}));
         for pod in api.list(&ListParams::default()).await? {
-            gone_is_well(api.patch(&pod.name_any(), &PatchParams::default(), &patch).await)?;
+            ignore_not_found(api.patch(&pod.name_any(), &PatchParams::default(), &patch).await)?;
         }
         Ok(())
     }
@@ -180,24 +180,24 @@ impl Disturber {
             let changed = api
                 .patch(&training.name_any(), &PatchParams::default(), &Patch::Merge(patch))
                 .await;
-            gone_is_well(changed)?;
+            ignore_not_found(changed)?;
         }
         Ok(())
     }
 
-    /// Those that were there.
+    /// Deletes all trainings and returns them.
     async fn delete_trainings(&self) -> Result<Vec<ModelTraining>, kube::Error> {
         let api = self.trainings();
         let trainings = api.list(&ListParams::default()).await?.items;
         for training in &trainings {
-            gone_is_well(api.delete(&training.name_any(), &DeleteParams::background()).await)?;
+            ignore_not_found(api.delete(&training.name_any(), &DeleteParams::background()).await)?;
         }
         Ok(trainings)
     }
 }
 
-/// Somebody else may have been quicker.
-fn gone_is_well<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+/// Ignores the error for an object that no longer exists, because another client may have deleted it.
+fn ignore_not_found<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
     match result {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         other => other.map(drop),

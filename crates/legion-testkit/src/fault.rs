@@ -1,8 +1,8 @@
 //! Faults at exactly one request of the process under test.
 //!
-//! [`Chaos`] stands between the process and the API server and knows every request by what it does and how often that was
-//! done before: `create pods#1`, `patch modeltrainings/status#2`. A [`Plan`] names one such request and what befalls it;
-//! its text form is what a failing test prints and what replays it.
+//! [`Chaos`] is a proxy between the process and the API server. It identifies each request by verb, resource and
+//! ordinal: `create pods#1`, `patch modeltrainings/status#2`. A [`Plan`] names one such request and its fault. A
+//! failing test prints the text form of its plan, and that text replays the failure.
 
 use std::{
     collections::BTreeMap,
@@ -29,24 +29,24 @@ use crate::{
     watchfault::{Stream, WatchFault},
 };
 
-/// What befalls a request.
+/// A fault of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// The process dies before the request reaches the server.
+    /// The process crashes before the request reaches the server.
     CrashBefore,
-    /// The process dies after the server has acted and before it reads the answer.
+    /// The process crashes after the server has executed the request and before it reads the answer.
     CrashAfter,
-    /// 409 Conflict; the server has not acted.
+    /// 409 Conflict. The server has not executed the request.
     Conflict,
-    /// 429 with Retry-After; the server has not acted.
+    /// 429 with Retry-After. The server has not executed the request.
     Throttled,
-    /// 500; the server has not acted.
+    /// 500. The server has not executed the request.
     Internal,
-    /// 504; the server has acted.
+    /// 504. The server has executed the request.
     TimeoutAfter,
-    /// The request never reaches the server and is never answered.
+    /// The request never reaches the server and has no answer.
     SilentBefore,
-    /// The server acts, and the answer never comes.
+    /// The server executes the request, and the answer never arrives.
     SilentAfter,
 }
 
@@ -63,7 +63,7 @@ impl Fault {
         Self::SilentAfter,
     ];
 
-    /// As it stands in a plan.
+    /// Returns the name in the text form of a plan.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -79,12 +79,12 @@ impl Fault {
     }
 }
 
-/// A point in the life of the process under test that can be found again.
+/// A reproducible point in a run of the process under test.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Moment {
-    /// While this request, as [`Chaos::targets`] calls it, is under way: the server has acted and not yet answered.
+    /// During this request, named as in [`Chaos::targets`]: the server has executed it and not answered yet.
     Request(String),
-    /// Just before the n-th event of a kind's watches, counted from 1.
+    /// Just before the nth event of the watches of a kind, counted from 1.
     Event(String, usize),
 }
 
@@ -97,17 +97,17 @@ impl fmt::Display for Moment {
     }
 }
 
-/// One fault of one request or event, or one disturbance.
+/// One fault of a request or an event, or one disturbance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Plan {
-    /// A request, as [`Chaos::requests`] calls it.
+    /// A request, named as in [`Chaos::targets`].
     Request(Fault, String),
-    /// The n-th event of a kind's watches, counted from 1.
+    /// The nth event of the watches of a kind, counted from 1.
     Event(WatchFault, String, usize),
-    /// The process dies after this request, and its successor first sees the lists that the first process saw: it talks
-    /// to an API server that lags behind.
+    /// The process crashes after this request. Its successor first gets the lists that the first process got, as from
+    /// an API server with a stale cache.
     StaleRestart(String),
-    /// Somebody does something to the training or its pod.
+    /// A disturbance of the training or its pod.
     Disturb(Disturbance, Moment),
 }
 
@@ -122,11 +122,11 @@ impl fmt::Display for Plan {
     }
 }
 
-/// A text that is no plan.
+/// A text that is not a valid plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no plan: write FAULT:REQUEST as in \"crash-after:create pods#1\", FAULT:event KIND#N, or a disturbance such as \
-     delete-pod in the fault's place"
+    "{0:?} is not a plan: write FAULT:REQUEST as in \"crash-after:create pods#1\", FAULT:event KIND#N, or a disturbance \
+     such as delete-pod in place of the fault"
 )]
 pub struct UnknownPlan(String);
 
@@ -160,14 +160,14 @@ impl FromStr for Plan {
     }
 }
 
-/// What a request does.
+/// Verb of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verb {
-    /// GET of one object, or of something that is no object.
+    /// GET of one object, or of a path without objects.
     Get,
     /// GET of a collection.
     List,
-    /// A watch.
+    /// GET of a collection with `watch=true`.
     Watch,
     /// POST.
     Create,
@@ -180,7 +180,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Does it change anything?
+    /// Returns whether the verb changes objects.
     #[must_use]
     pub const fn is_write(self) -> bool {
         matches!(self, Self::Create | Self::Update | Self::Patch | Self::Delete)
@@ -199,22 +199,22 @@ impl Verb {
     }
 }
 
-/// A request that was made.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// What it does.
+    /// Verb of the request.
     pub verb: Verb,
-    /// To which resource, with the subresource: `modeltrainings/status`; or the path of what is no resource.
+    /// Resource with subresource, such as `modeltrainings/status`, or the path if there is no resource.
     pub resource: String,
-    /// To which object, if to one.
+    /// Name of the object, if any.
     pub name: Option<String>,
-    /// Verb, resource, and the how manieth of these: what a [`Plan`] names.
+    /// Verb, resource and ordinal, as in a [`Plan`].
     pub id: String,
-    /// When, by tokio's clock.
+    /// Time of the request on tokio's clock.
     pub at: Instant,
-    /// Which process made it, counted from 0.
+    /// Number of the process that sent it, counted from 0.
     pub process: usize,
-    /// What was answered; `None` while it is under way, or for ever.
+    /// HTTP status of the answer. `None` while there is no answer.
     pub status: Option<u16>,
 }
 
@@ -223,16 +223,16 @@ pub(crate) struct State {
     counts: BTreeMap<String, usize>,
     pub(crate) events: BTreeMap<String, usize>,
     pub(crate) plan: Option<Plan>,
-    /// The plan has come true.
+    /// Whether the planned fault has happened.
     pub(crate) struck: bool,
     process: usize,
-    /// What the first process was told by its lists.
+    /// The answers to the lists of the first process, by path.
     lists: BTreeMap<String, Bytes>,
     serve_old_lists: bool,
     cut_off: bool,
 }
 
-/// Stands between a process and the API server. Clones are the same.
+/// A proxy between the process and the API server. Clones share the same state.
 #[derive(Clone)]
 pub struct Chaos {
     server: ApiService,
@@ -242,8 +242,7 @@ pub struct Chaos {
 }
 
 impl Chaos {
-    /// Between a process and this server; nothing befalls anybody until there is a plan. Without a disturber there are no
-    /// disturbances.
+    /// Creates a proxy in front of this server, without a plan. Without a disturber there are no disturbances.
     #[must_use]
     pub fn new(server: ApiService, disturber: Option<Disturber>) -> Self {
         let state = State {
@@ -269,31 +268,31 @@ impl Chaos {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on this plan counts.
+    /// Replaces the plan.
     pub fn set_plan(&self, plan: Option<Plan>) {
         let mut state = self.state();
         state.plan = plan;
         state.struck = false;
     }
 
-    /// From now on nothing reaches the server.
+    /// Disconnects the process: no further request reaches the server.
     pub fn cut_off(&self) {
         self.state().cut_off = true;
     }
 
-    /// Has the plan come true?
+    /// Returns whether the planned fault has happened.
     #[must_use]
     pub fn has_struck(&self) -> bool {
         self.state().struck
     }
 
-    /// Every request so far.
+    /// Returns every request so far.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.state().calls.clone()
     }
 
-    /// What plans may name: every request so far, and every event of each kind.
+    /// Returns the possible targets of plans: every request so far, and the number of events of each kind.
     #[must_use]
     pub fn targets(&self) -> (Vec<String>, Vec<(String, usize)>) {
         let state = self.state();
@@ -306,20 +305,20 @@ impl Chaos {
         (requests, events)
     }
 
-    /// Ends when a plan kills the process that is the `n`-th, counted from 0.
+    /// Completes when a plan kills the nth process, counted from 0.
     pub async fn crashed(&self, n: usize) {
         let mut crash = self.crash.subscribe();
         // The sender lives in self.
         let _ = crash.wait_for(|crashes| *crashes > n).await;
     }
 
-    /// A client for the next process.
+    /// Returns a client for the next process.
     #[must_use]
     pub fn client(&self, namespace: &str) -> kube::Client {
         kube::Client::new(ChaosService(self.clone()), namespace)
     }
 
-    /// The next process starts.
+    /// Records the start of the next process.
     pub fn next_process(&self) {
         self.state().process += 1;
     }
@@ -329,7 +328,7 @@ impl Chaos {
         self.kill();
     }
 
-    /// Kills the process that runs.
+    /// Kills the running process.
     pub fn kill(&self) {
         self.crash.send_modify(|crashes| *crashes += 1);
     }
@@ -401,7 +400,7 @@ impl Chaos {
         response
     }
 
-    /// Writes the request down, and says what befalls it.
+    /// Records the request and returns its fault, if any.
     fn note(&self, request: &Request<Body>) -> (usize, String, Verb, String, Option<Fault>) {
         let (verb, resource, name) = describe(request);
         let what = format!("{} {resource}", verb.as_str());
@@ -437,7 +436,7 @@ impl Chaos {
         state.lists.get(path).cloned()
     }
 
-    /// Keeps what the first process is told by a list.
+    /// Keeps the answer to a list of the first process.
     async fn remember_list(&self, path: String, response: Response<ResponseBody>) -> Response<ResponseBody> {
         if self.state().process > 0 || response.status() != 200 {
             return response;
@@ -452,7 +451,7 @@ impl Chaos {
         Response::from_parts(parts, boxed(bytes))
     }
 
-    /// Carries out the planned disturbance, if this is its moment.
+    /// Executes the planned disturbance, if this is its moment.
     async fn disturb_at(&self, is_now: impl Fn(&Moment) -> bool) {
         let disturbance = {
             let mut state = self.state();
@@ -470,7 +469,7 @@ impl Chaos {
         }
     }
 
-    /// Counts an event of a kind, before which somebody may do something; says what befalls it.
+    /// Counts an event of a kind, executes a disturbance planned before it, and returns its fault, if any.
     pub(crate) async fn note_event(&self, resource: &str) -> Option<WatchFault> {
         let (n, fault) = self.count_event(resource);
         self.disturb_at(|moment| matches!(moment, Moment::Event(kind, target) if kind == resource && *target == n))
@@ -512,7 +511,7 @@ fn refusal(code: u16, reason: &str, message: &str, retry_after: Option<u32>) -> 
     whole(code, Bytes::from(status.to_string()))
 }
 
-/// Verb, resource with subresource, and name of a request, from its method and path.
+/// Returns the verb, the resource with subresource, and the name of the object from the method and path of a request.
 fn describe(request: &Request<Body>) -> (Verb, String, Option<String>) {
     let path = request.uri().path();
     let query = request.uri().query().unwrap_or_default();
@@ -561,7 +560,7 @@ impl Service<Request<Body>> for ChaosService {
     }
 }
 
-/// How long a held-back event is held back.
+/// Delay of a delayed event.
 pub const DELAY: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
@@ -573,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_known_by_what_they_do() {
+    fn a_request_is_described_by_verb_resource_and_name() {
         for (method, uri, verb, resource, name) in [
             ("GET", "/api/v1/namespaces/a/pods/p", Verb::Get, "pods", Some("p")),
             ("GET", "/api/v1/pods?limit=500", Verb::List, "pods", None),
@@ -610,7 +609,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_reads_as_it_is_written() {
+    fn the_text_form_of_a_plan_parses_to_the_same_plan() {
         let request = "patch modeltrainings/status#2".to_owned();
         let plans = Fault::ALL
             .map(|fault| Plan::Request(fault, request.clone()))

@@ -1,4 +1,4 @@
-//! Every version that pods and trainings ever had, and what must hold of all of them.
+//! A record of all versions of pods and trainings, and the invariants for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,12 +14,12 @@ use kube::{
 use legion_api::ModelTraining;
 use tokio::task::JoinHandle;
 
-/// What happened to a pod.
+/// A watch event of a pod.
 #[derive(Clone, Debug)]
 pub enum PodEvent {
-    /// It is there, in this version.
+    /// The pod exists in this version.
     Is(Box<Pod>),
-    /// It is gone.
+    /// The pod was deleted.
     Gone(Box<Pod>),
 }
 
@@ -29,14 +29,14 @@ struct State {
     trainings: Vec<ModelTraining>,
 }
 
-/// The recorder. It watches without faults.
+/// A recorder with watches without faults.
 pub struct History {
     state: Arc<Mutex<State>>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl History {
-    /// Records from now on.
+    /// Starts recording.
     #[must_use]
     pub fn record(client: Client) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
@@ -77,19 +77,19 @@ impl History {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 
-    /// Everything that happened to pods.
+    /// Returns all events of pods.
     #[must_use]
     pub fn pods(&self) -> Vec<PodEvent> {
         lock(&self.state).pods.clone()
     }
 
-    /// Every version of every training.
+    /// Returns every version of every training.
     #[must_use]
     pub fn trainings(&self) -> Vec<ModelTraining> {
         lock(&self.state).trainings.clone()
     }
 
-    /// How many pods each training ever had.
+    /// Returns the number of pods that each training ever had.
     #[must_use]
     pub fn pods_created(&self) -> BTreeMap<String, usize> {
         let mut uids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -104,15 +104,15 @@ impl History {
             .collect()
     }
 
-    /// The invariants of every point in time; the violations, in words.
+    /// Checks the invariants at every point in time. Returns a text for each violation.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         let mut violations = self.two_pods_of_a_run();
-        violations.extend(self.lies());
+        violations.extend(self.inconsistent_statuses());
         violations
     }
 
-    /// At most one pod of a training can be doing anything, at every version of every pod.
+    /// Invariant: at every version of every pod, at most one pod of a training is active.
     fn two_pods_of_a_run(&self) -> Vec<String> {
         let mut active: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let mut violations = Vec::new();
@@ -129,15 +129,18 @@ impl History {
                 pods.remove(&pod.name_any());
             }
             if pods.len() > 1 {
-                violations.push(format!("{training} has {} active pods at once: {pods:?}", pods.len()));
+                violations.push(format!(
+                    "{training} has {} active pods at the same time: {pods:?}",
+                    pods.len()
+                ));
             }
         }
         violations
     }
 
-    /// A run that has ended stays ended; attempts and sequences never go backwards; conditions speak of a generation that
-    /// exists.
-    fn lies(&self) -> Vec<String> {
+    /// Invariants of the status: a run ends only once, attempts and sequences never decrease, and conditions observe a
+    /// generation that exists.
+    fn inconsistent_statuses(&self) -> Vec<String> {
         let mut last: BTreeMap<String, ModelTraining> = BTreeMap::new();
         let mut violations = Vec::new();
         for training in self.trainings() {
@@ -166,7 +169,7 @@ impl History {
                 }
             }
             if before.is_some() && run.is_none() {
-                violations.push(format!("{name}: the run was forgotten"));
+                violations.push(format!("{name}: the status lost its run"));
             }
             let observed = training.status.as_ref().and_then(|status| status.observed_generation);
             if observed > training.metadata.generation {
@@ -184,7 +187,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `namespace/name/uid` of the training that controls the pod.
+/// Returns `namespace/name/uid` of the training that controls the pod.
 fn owner(pod: &Pod) -> Option<String> {
     let owner = pod
         .owner_references()
@@ -198,7 +201,7 @@ fn owner(pod: &Pod) -> Option<String> {
     ))
 }
 
-/// Can no container of the pod do anything any more?
+/// Returns whether no container of the pod can run any more.
 fn has_ended(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();

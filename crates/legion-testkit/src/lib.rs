@@ -1,7 +1,7 @@
-//! Test kit: a cluster in the test's own process and paused time, agents that behave as scripted, faults at exactly one
-//! request or event, and the invariants that must hold whatever happens.
+//! Test kit: a cluster in the process of the test and in paused time, scripted agents, faults at exactly one request or
+//! event, and invariants that always hold.
 //!
-//! For tests only; it knows no controller. A test hands it the function that starts one.
+//! For tests only. The kit depends on no controller: a test passes the function that starts one.
 
 pub mod agent;
 pub mod cluster;

@@ -1,4 +1,4 @@
-//! Resources as users write them, small and complete.
+//! Small and complete resources, as users write them.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use legion_api::{Connection, ModelTraining, ToolchainIntegration};
@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 
 /// The namespace of the tests.
 pub const NAMESPACE: &str = "team";
-/// The platform's namespace.
+/// The namespace of the platform.
 pub const PLATFORM: &str = "legion-system";
-/// The agent's image.
+/// The image of the agent.
 pub const AGENT_IMAGE: &str = "legion-platform/agent:test";
 
 fn parsed<K: DeserializeOwned>(value: Value) -> K {
-    serde_json::from_value(value).expect("the manifests of the test kit are of their types")
+    serde_json::from_value(value).expect("the manifests of the test kit match their types")
 }
 
-/// The toolchain `mlflow` of the platform.
+/// Returns the toolchain `mlflow` of the platform.
 #[must_use]
 pub fn toolchain() -> ToolchainIntegration {
     parsed(json!({
@@ -32,7 +32,7 @@ pub fn toolchain() -> ToolchainIntegration {
     }))
 }
 
-/// A connection that is the default output of the namespace.
+/// Returns a connection that is the default output of the namespace.
 #[must_use]
 pub fn default_output() -> Connection {
     parsed(json!({
@@ -47,7 +47,7 @@ pub fn default_output() -> Connection {
     }))
 }
 
-/// The source of [`training`].
+/// Returns the source of [`training`].
 #[must_use]
 pub fn source(text: &str) -> ConfigMap {
     parsed(json!({
@@ -58,7 +58,7 @@ pub fn source(text: &str) -> ConfigMap {
     }))
 }
 
-/// A training with a ConfigMap source, the platform's toolchain and the default output.
+/// Returns a training with a ConfigMap source, the platform's toolchain and the default output.
 #[must_use]
 pub fn training(name: &str) -> ModelTraining {
     parsed(json!({

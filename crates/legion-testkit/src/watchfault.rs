@@ -1,4 +1,4 @@
-//! Faults of watch streams: events that come late, twice, again, or not at all.
+//! Faults of watch streams: delayed, duplicated, repeated and lost events.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use serde_json::json;
 
 use crate::fault::{Chaos, DELAY};
 
-/// What befalls an event.
+/// A fault of a watch event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WatchFault {
-    /// It and all that follow come later: the cache is stale meanwhile.
+    /// The event and all later ones are delayed. Meanwhile the cache is stale.
     Delay,
-    /// As [`WatchFault::Delay`], but for longer than any back-off.
+    /// Like [`WatchFault::Delay`], but longer than any back-off.
     Freeze,
-    /// It comes twice.
+    /// The event arrives twice.
     Duplicate,
-    /// It never comes; the stream ends with 410 Gone, and the client lists again.
+    /// The event never arrives. The stream ends with 410 Gone, and the client lists again.
     DropAndExpire,
-    /// Before it, everything that the stream has brought comes again: time travel.
+    /// All earlier events of the stream arrive again before this one: the cache goes back in time.
     Rewind,
-    /// The stream breaks off in the middle of it.
+    /// The connection ends in the middle of the event.
     Truncate,
 }
 
@@ -40,7 +40,7 @@ impl WatchFault {
         Self::Truncate,
     ];
 
-    /// As it stands in a plan.
+    /// Returns the name in the text form of a plan.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,10 +54,10 @@ impl WatchFault {
     }
 }
 
-/// How long a frozen stream stays frozen.
+/// Delay of a frozen stream.
 const FREEZE: Duration = Duration::from_secs(180);
 
-/// A watch on its way to the client.
+/// The body of a watch response on its way to the client.
 pub(crate) struct Stream {
     chaos: Chaos,
     resource: String,
@@ -126,7 +126,7 @@ impl Stream {
         Some(answer)
     }
 
-    /// The next line, with its end.
+    /// Returns the next line with its line end.
     async fn line(&mut self) -> Option<Bytes> {
         loop {
             if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
