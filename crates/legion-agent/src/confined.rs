@@ -1,5 +1,5 @@
-//! Opening files that other programs wrote. Every path stays inside one directory, no link is followed, and no open
-//! call waits for a device.
+//! Opens files of other programs. Every path stays inside one directory, no link is followed, and no open call waits
+//! for a device.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
@@ -9,31 +9,26 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2};
 use rustix::io::Errno;
 
-/// Why a path inside a directory was not opened. It contains neither content nor a name.
+/// Why a path inside a directory was not opened. The text contains neither a name nor file content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OpenRefusal {
-    /// Nothing is there.
     #[error("does not exist")]
     Missing,
-    /// A link, at the end or on the way.
+    /// The path or a directory on it is a symbolic link.
     #[error("is a symbolic link or is reached through one")]
     Link,
-    /// Neither a regular file nor, where one was wanted, a directory.
+    /// The path is neither a regular file nor, if directories are accepted, a directory.
     #[error("is not a regular file")]
     Special,
-    /// Larger than allowed.
     #[error("is larger than its limit")]
     TooLarge,
-    /// This process may not open it.
     #[error("cannot be read: its mode must allow its owner to read it")]
     Denied,
-    /// Longer than the system can open.
+    /// The path is longer than the system accepts.
     #[error("has a path that is too long")]
     TooLong,
-    /// The way leads out.
     #[error("is outside of its directory")]
     Outside,
-    /// Anything else.
     #[error("cannot be read ({0})")]
     Io(Errno),
 }
@@ -41,7 +36,7 @@ pub(crate) enum OpenRefusal {
 impl From<Errno> for OpenRefusal {
     fn from(e: Errno) -> Self {
         match e {
-            // A file where the path wants a directory is nothing to be found either.
+            // A component of the path is a file and not a directory.
             Errno::NOENT | Errno::NOTDIR => Self::Missing,
             Errno::LOOP => Self::Link,
             Errno::XDEV => Self::Outside,
@@ -69,7 +64,7 @@ pub(crate) struct ConfinedDir {
 }
 
 impl ConfinedDir {
-    /// Opens a directory whose path no other program can have replaced, such as a mount.
+    /// Opens a directory that no other program can have replaced, for example a mount.
     pub(crate) fn open(path: &Path) -> Result<Self, OpenRefusal> {
         Self::with(path, OFlags::empty())
     }
@@ -77,7 +72,8 @@ impl ConfinedDir {
     /// Opens a directory that another program may have replaced by a link.
     pub(crate) fn open_untrusted(path: &Path) -> Result<Self, OpenRefusal> {
         Self::with(path, OFlags::NOFOLLOW).map_err(|why| match std::fs::symlink_metadata(path) {
-            // With both flags a link counts as no directory, which is "missing" for anything else.
+            // With both flags a link is reported as "not a directory". Otherwise that error means that the path is
+            // missing.
             Ok(meta) if meta.is_symlink() => OpenRefusal::Link,
             _ => why,
         })
@@ -100,14 +96,14 @@ impl ConfinedDir {
         Ok(Self { fd, device, by_kernel })
     }
 
-    /// The same without help of the kernel.
+    /// Disables `openat2`.
     #[cfg(test)]
     pub(crate) fn by_component(mut self) -> Self {
         self.by_kernel = false;
         self
     }
 
-    /// Opens anything below, following no link. An empty path is the directory itself.
+    /// Opens a path below the directory without following a link. An empty path is the directory itself.
     fn any(&self, path: &Path) -> Result<(OwnedFd, Stat), OpenRefusal> {
         if path
             .components()
@@ -127,14 +123,14 @@ impl ConfinedDir {
             self.walk(path)?
         };
         let stat = fstat(&fd)?;
-        // A mount below the directory is not what the trainer wrote.
+        // The trainer did not write what is on another mount.
         if stat.st_dev != self.device {
             return Err(OpenRefusal::Outside);
         }
         Ok((fd, stat))
     }
 
-    /// Component by component, each opened without following a link.
+    /// Opens a path component by component, without following a link.
     fn walk(&self, path: &Path) -> Result<OwnedFd, OpenRefusal> {
         let mut at = openat(&self.fd, ".", FLAGS | OFlags::DIRECTORY, Mode::empty())?;
         for component in path.components() {
@@ -150,14 +146,14 @@ impl ConfinedDir {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(OpenRefusal::Special);
         }
-        // The size that is stated counts, not the blocks: a sparse file is as long to read as a full one.
+        // The size counts and not the blocks, because a sparse file takes as long to read as a full one.
         if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > limit {
             return Err(OpenRefusal::TooLarge);
         }
         Ok((File::from(fd), stat))
     }
 
-    /// Opens a regular file, and a directory too.
+    /// Opens a regular file or a directory.
     pub(crate) fn entry(&self, path: &Path) -> Result<(OwnedFd, Stat), OpenRefusal> {
         let (fd, stat) = self.any(path)?;
         match FileType::from_raw_mode(stat.st_mode) {
@@ -166,12 +162,12 @@ impl ConfinedDir {
         }
     }
 
-    /// The content of a small regular file.
+    /// Reads a small regular file.
     pub(crate) fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, OpenRefusal> {
         use std::io::Read as _;
         let (file, _) = self.file(path, limit)?;
         let mut bytes = Vec::new();
-        // Bounded again: the file may grow while it is read.
+        // The read is bounded, because the file may grow meanwhile.
         file.take(limit + 1)
             .read_to_end(&mut bytes)
             .map_err(|e| OpenRefusal::Io(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
@@ -182,14 +178,14 @@ impl ConfinedDir {
         }
     }
 
-    /// Whether a link below the directory leads to something that is not below it. Followed by the kernel, so that
-    /// links to links are judged as they would be used.
+    /// Returns whether a link below the directory points outside of it. The kernel follows the link, so that a link to
+    /// a link is resolved as a program would resolve it.
     pub(crate) fn leads_out(&self, link: &Path, root: &Path) -> bool {
         if self.by_kernel {
             let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
             return match openat2(&self.fd, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
                 Ok(_) => false,
-                // Pointing at nothing is no way out as long as it stays a path of this tree.
+                // The target does not exist. This is allowed if its path stays inside the directory.
                 Err(Errno::NOENT) => self.dangles_outside(link, root),
                 Err(_) => true,
             };
@@ -217,7 +213,7 @@ impl ConfinedDir {
     }
 }
 
-/// A path of the trainer's in a form fit for a message.
+/// Returns an untrusted path in a form that is safe for a message.
 pub(crate) fn shown(path: &Path) -> String {
     legion_protocol::text::bounded(&String::from_utf8_lossy(path.as_os_str().as_bytes()), 200)
 }
@@ -236,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn only_regular_files_beneath_are_opened_both_ways() {
+    fn only_regular_files_below_the_directory_are_opened_both_ways() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         std::fs::create_dir_all(root.join("sub")).unwrap();
@@ -276,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_judged_by_where_they_end() {
+    fn links_are_classified_by_their_final_target() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         std::fs::create_dir_all(root.join("a/b")).unwrap();
@@ -288,7 +284,7 @@ mod tests {
             ("parent", "..", true),
             ("a/parent", "../../x", true),
             ("here", ".", false),
-            // By its text this stays inside; by the file system it does not.
+            // The text of this link stays inside the directory, but the link points outside.
             ("chain", "here/../x", true),
         ] {
             symlink(target, root.join(link)).unwrap();

@@ -1,4 +1,4 @@
-//! Extracting untrusted archives: no path traversal, no link out of the tree, no decompression bomb, no special file.
+//! Extracts untrusted archives. Refuses path traversal, links out of the tree, decompression bombs and special files.
 
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
@@ -10,12 +10,12 @@ use crate::error::{Result, carried, node_fault};
 use crate::paths;
 use crate::tree::{self, Collector, Limits, TreeSummary};
 
-/// Unpacks a tar archive into an empty directory.
+/// Extracts a tar archive into an empty directory.
 pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<TreeSummary> {
     let mut archive = tar::Archive::new(archive);
-    let mut facts = Collector::default();
+    let mut collector = Collector::default();
     let (mut bytes, mut count) = (0u64, 0u64);
-    // Made last, so that no entry can be written through a link.
+    // Links are created last, so that no entry is written through a link.
     let mut links: Vec<(PathBuf, PathBuf)> = Vec::new();
     for entry in archive.entries().map_err(|e| unreadable(&e))? {
         let mut entry = entry.map_err(|e| unreadable(&e))?;
@@ -44,7 +44,7 @@ pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<TreeS
                 let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
                 let (digest, size) = tree::copy_file(&mut entry, &target, limits.bytes - bytes, executable)?;
                 bytes += size;
-                facts.add(&path, digest, size);
+                collector.add(&path, digest, size);
             }
             tar::EntryType::Symlink => {
                 let link = entry
@@ -82,11 +82,11 @@ pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<TreeS
             format!("the archive's link {:?} points outside of the source", shown(path)),
         ));
     }
-    Ok(facts.finish())
+    Ok(collector.finish())
 }
 
 fn unreadable(error: &std::io::Error) -> StepError {
-    // An archive that did not arrive says nothing about what is in it.
+    // A failed download is not an error of the archive.
     if let Some(error) = carried(error) {
         return error;
     }
@@ -106,7 +106,7 @@ mod tests {
         entries: 10,
     };
 
-    /// Headers are written by hand: the `tar` crate refuses to make most of these archives.
+    /// Writes headers by hand, because the `tar` crate refuses to create most of these archives.
     fn archive(entries: &[(&str, tar::EntryType, &str, u64)]) -> Vec<u8> {
         let mut out = Vec::new();
         for (name, kind, link, size) in entries {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_a_tree_and_refuses_what_is_hostile() {
+    fn a_valid_tree_is_accepted_and_hostile_entries_are_refused() {
         use tar::EntryType as T;
         for (entries, refused) in [
             (
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_bomb_is_noticed_before_it_fills_the_disk() {
+    fn a_decompression_bomb_is_refused_before_it_fills_the_disk() {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         std::io::Write::write_all(&mut gzip, &archive(&[("bomb", tar::EntryType::Regular, "", 5_000_000)])).unwrap();
         let packed = gzip.finish().unwrap();

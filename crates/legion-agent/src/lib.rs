@@ -3,7 +3,7 @@
 //! `fetch` is an init container. It downloads the source and the data, and it installs `legion-entry`. `publish` is a
 //! main container. It waits for the end of the trainer without polling, checks the output as hostile input, and uploads
 //! it. Both report through their termination message. The code is synchronous. The async runtime and TLS start with the
-//! first request to a network store. So a waiting `publish` stays small, and a local run starts immediately.
+//! first request to a network store. This keeps a waiting `publish` small and lets a local run start immediately.
 
 mod confined;
 mod error;
@@ -24,7 +24,7 @@ mod tree;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// The program: one word chooses the step.
+/// Runs the step that the argument names.
 pub fn main(args: Vec<OsString>) -> ExitCode {
     // `git` asks for credentials by running this program with the question as its only argument.
     if fetch::askpass::is_asked() {

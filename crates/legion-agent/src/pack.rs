@@ -1,4 +1,4 @@
-//! Deterministic archives of what the trainer left: the same files give the same bytes and so the same digest.
+//! Deterministic archives of the trainer's output: equal files give equal bytes and so the same digest.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use crate::confined::{ConfinedDir, OpenRefusal, shown};
 use crate::error::Result;
 use crate::terminate;
 
-/// PackLimits on an archive.
+/// Limits of an archive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PackLimits {
     /// Bytes of all files.
@@ -22,7 +22,7 @@ pub(crate) struct PackLimits {
     pub(crate) entries: u64,
 }
 
-/// What goes into an archive. Made in full before the first byte is written, so that nothing unacceptable is uploaded.
+/// The entries of an archive. The list is complete and checked before the first byte is written.
 #[derive(Debug)]
 pub(crate) struct Packing {
     root: ConfinedDir,
@@ -36,14 +36,14 @@ struct Packed {
     path: PathBuf,
     /// Path in the archive.
     name: PathBuf,
-    /// Size of a file; nothing for a directory.
+    /// Size of a file, or `None` for a directory.
     size: Option<u64>,
-    /// Which file it was when it was listed: it must be the same one when it is read.
+    /// Inode when the file was listed. It must be the same when the file is read.
     inode: u64,
     executable: bool,
 }
 
-/// Reads at most as many bytes as were announced, and fails when there are fewer: a tar header cannot be taken back.
+/// Reads exactly the announced number of bytes, because the tar header with the size has already been written.
 struct Exactly<R> {
     inner: R,
     left: u64,
@@ -63,16 +63,16 @@ impl<R: Read> Read for Exactly<R> {
 }
 
 impl Packing {
-    /// Lists what lies at `paths` below `root`, each under a name in the archive (empty for the archive's root).
+    /// Lists the files at `paths` below `root`, each with its name in the archive (empty for the archive's root).
     pub(crate) fn of(root: &Path, paths: &[(&Path, &Path)], limits: PackLimits) -> Result<Self> {
-        // The trainer owns the directory above, so it may have put a link to the credentials in its place.
+        // The trainer owns the parent directory, so `root` may be a link to the credentials.
         let opened = ConfinedDir::open_untrusted(root).map_err(|e| hostile(Path::new("."), e))?;
         let mut this = Self {
             root: opened,
             entries: Vec::new(),
             bytes: 0,
         };
-        // How often each file with several names was met; a name too few means that one lies outside.
+        // The number of names of each hard-linked file that were not found yet. A name that is never found is outside.
         let mut linked: HashMap<u64, (u64, PathBuf)> = HashMap::new();
         let mut open: Vec<(PathBuf, PathBuf, usize)> = paths
             .iter()
@@ -149,14 +149,13 @@ impl Packing {
         Ok(())
     }
 
-    /// Number of files.
     pub(crate) fn files(&self) -> usize {
         self.entries.iter().filter(|e| e.size.is_some()).count()
     }
 
-    /// About how long the archive will be: what decides on the size of an upload's parts.
+    /// Returns the approximate size of the archive. It decides on the size of an upload's parts.
     pub(crate) fn estimate(&self) -> u64 {
-        // A header and padding; long names take two blocks more.
+        // One header and padding for each entry. A long name takes two more blocks.
         self.bytes + self.entries.len() as u64 * 2560 + 1024
     }
 
@@ -200,7 +199,7 @@ impl Packing {
 }
 
 fn file(path: PathBuf, name: PathBuf, stat: &Stat) -> Packed {
-    // The path of the archive's only entry may be empty when the model is one file.
+    // The name is empty if the model is one file.
     let name = match (name.as_os_str().is_empty(), path.file_name()) {
         (true, Some(file)) => PathBuf::from(file),
         _ => name,

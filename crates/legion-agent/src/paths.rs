@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Result, node_fault};
 
-/// A directory that an environment variable names.
+/// Returns the directory in an environment variable.
 pub(crate) fn directory(name: &str) -> Result<PathBuf> {
     optional(name).ok_or_else(|| {
         StepError::new(
@@ -18,29 +18,29 @@ pub(crate) fn directory(name: &str) -> Result<PathBuf> {
     })
 }
 
-/// The same for one that may be absent.
+/// Returns the directory in an environment variable, or `None` if the variable is unset or empty.
 pub(crate) fn optional(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)
         .filter(|value| !value.is_empty())
         .map(PathBuf::from)
 }
 
-/// The directory of the control files.
+/// Returns the directory of the control files.
 pub(crate) fn run() -> Result<PathBuf> {
     directory(env::RUN)
 }
 
-/// A directory below the workspace: the variable when it is set, else its place by convention.
+/// Returns a directory of the workspace: the variable if it is set, otherwise the conventional path.
 pub(crate) fn in_work(variable: &str, name: &str) -> Result<PathBuf> {
     optional(variable).map_or_else(|| Ok(directory(env::WORK)?.join(name)), Ok)
 }
 
-/// The directory of a slot that is a volume.
+/// Returns the mount of a volume slot.
 pub(crate) fn storage(slot: &str) -> Result<PathBuf> {
     Ok(directory(env::STORAGE)?.join(slot))
 }
 
-/// The task of this container.
+/// Reads the task of this container.
 pub(crate) fn task<T: DeserializeOwned>() -> Result<T> {
     let text = std::env::var(env::TASK).unwrap_or_default();
     serde_json::from_str(&text).map_err(|e| {
@@ -51,7 +51,7 @@ pub(crate) fn task<T: DeserializeOwned>() -> Result<T> {
     })
 }
 
-/// Checks that a path is relative and stays where it is: no root, no `..`, no `.` within, no NUL.
+/// Checks that a path stays inside its directory: it is relative and has no `..` and no NUL.
 pub(crate) fn relative<'a>(path: &'a str, field: &str) -> Result<&'a Path> {
     let trimmed = path.trim_end_matches('/');
     let ok = !path.starts_with('/')
@@ -69,12 +69,12 @@ pub(crate) fn relative<'a>(path: &'a str, field: &str) -> Result<&'a Path> {
     .field(field))
 }
 
-/// Makes a directory with its parents.
+/// Creates a directory and its parents.
 pub(crate) fn make(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(|e| node_fault(format_args!("cannot create {}", path.display()), &e))
 }
 
-/// Writes a file by rename: a reader sees all of it or nothing.
+/// Writes a file by rename, so a reader never sees a part of it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");

@@ -1,4 +1,4 @@
-//! Finding the success record of a run.
+//! Finds the success record of a run.
 
 use legion_protocol::env::objects;
 use legion_protocol::success::{self, SuccessRecord};
@@ -7,18 +7,18 @@ use legion_protocol::task::OutputTask;
 use crate::error::Result;
 use crate::store::Output;
 
-/// What the store says about a run.
+/// Result of the search for a success record.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// No record of this run.
+    /// The run has no record.
     Nothing,
-    /// A record whose artifact is not there any more, or has another size: it proves nothing.
+    /// The record is invalid, or its artifact does not exist or has another size. Such a record proves nothing.
     Stale,
     /// The run has published.
     Published(Box<SuccessRecord>),
 }
 
-/// Looks for the record of a run, and checks it against its artifact.
+/// Reads the record of a run, and checks it against its artifact.
 pub(crate) fn find(store: &Output, task: &OutputTask, uid: &str, run_id: &str) -> Result<Found> {
     let Some(bytes) = store.read(&task.record, success::MAX_BYTES as u64)? else {
         return Ok(Found::Nothing);

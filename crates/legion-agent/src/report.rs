@@ -1,4 +1,4 @@
-//! Telling the world: the termination message for the operator, stderr for people.
+//! Reports: the termination message for the operator, and stderr for people.
 
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -6,15 +6,15 @@ use std::sync::Mutex;
 use legion_protocol::env;
 use legion_protocol::reason::StepError;
 
-/// Whether the message has been written; the first one counts.
+/// Whether the message has been written. Only the first one is.
 static WRITTEN: Mutex<bool> = Mutex::new(false);
 
-/// Writes a line for people. An error is ignored: there is no other place to report it.
+/// Writes a line to stderr. An error is ignored because there is no other place to report it.
 pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// An error for people.
+/// Writes an error to stderr.
 pub(crate) fn error(error: &StepError) {
     let field = if error.field.is_empty() {
         String::new()
@@ -27,7 +27,7 @@ pub(crate) fn error(error: &StepError) {
     ));
 }
 
-/// Writes the termination message, once: what a dying process says must not overwrite what a finished one said.
+/// Writes the termination message once. The signal handler must not overwrite the message of a completed step.
 pub(crate) fn message(text: &str) {
     let mut written = WRITTEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if *written {
@@ -37,7 +37,7 @@ pub(crate) fn message(text: &str) {
     let Some(path) = std::env::var_os(env::TERMINATION_LOG).filter(|p| !p.is_empty()) else {
         return line(text);
     };
-    // The kubelet mounts this very file: it is written in place, not by rename.
+    // The kubelet mounts this file itself, so it is written in place and not by rename.
     if let Err(e) = std::fs::write(&path, text) {
         line(&format!("cannot write the termination message: {e}"));
     }

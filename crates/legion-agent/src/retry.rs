@@ -1,4 +1,4 @@
-//! Trying again what the network broke: few times, with growing pauses.
+//! Retries after network errors: a few times, with growing pauses.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(10),
 ];
 
-/// Runs `attempt` until it succeeds, fails for good, or has failed five times.
+/// Runs `attempt` until it succeeds, fails with an error of the user, or has failed five times.
 pub(crate) fn transient<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     for pause in PAUSES {
         match attempt() {
@@ -29,12 +29,12 @@ pub(crate) fn transient<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> 
     attempt()
 }
 
-/// How long a store may be away before a result that took hours to make is given up.
+/// Longest outage of a store before a result is abandoned. The result may have taken hours to compute.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Longest pause between attempts on it.
+/// Longest pause between attempts during an outage of the store.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Runs `attempt` until it succeeds, fails for good, or the output store has been away for too long.
+/// Runs `attempt` until it succeeds, fails with another error than one of the store, or the outage is too long.
 pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let until = Instant::now() + PATIENCE;
     let mut pause = Duration::from_secs(1);

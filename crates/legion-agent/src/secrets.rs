@@ -1,4 +1,4 @@
-//! Keys of mounted Secrets. A value is read where it is used and never put into an argument, an address or a message.
+//! Keys of mounted Secrets. A value is read where it is used. It is never part of an argument, an address or a message.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -9,13 +9,13 @@ use legion_protocol::reason::{StepError, StepReason};
 use crate::error::Result;
 use crate::paths;
 
-/// The values that were read, but for those that are no secrets.
+/// The secret values that were read.
 static READ: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Shortest value that is looked for in texts: anything shorter would hide words that happen to contain it.
+/// Shortest value that is removed from texts, in bytes. A shorter one may be part of ordinary words.
 const MIN_BYTES: usize = 6;
 
-/// Removes from a text every value that this process has read from a Secret. Servers and programs quote what they
+/// Replaces every value that this process has read from a Secret with `***`. Servers and programs quote what they
 /// receive.
 pub(crate) fn hide(text: &str) -> String {
     let read = READ.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,10 +31,10 @@ fn remember(key: &str, value: &str) {
     }
 }
 
-/// Longest value that is accepted, in bytes; a Secret holds at most 1 MiB.
+/// Longest accepted value, in bytes. A Secret holds at most 1 MiB.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The Secret mounted in a slot.
+/// A Secret that is mounted in a slot.
 #[derive(Clone, Debug)]
 pub(crate) struct Secret {
     name: String,
@@ -43,7 +43,7 @@ pub(crate) struct Secret {
 }
 
 impl Secret {
-    /// The Secret of a slot; nothing when the task names none. `field` is what its errors are about.
+    /// Returns the Secret of a slot, or `None` if the task names none. Its errors name `field`.
     pub(crate) fn of(name: &str, slot: &str, field: &str) -> Result<Option<Self>> {
         if name.is_empty() {
             return Ok(None);
@@ -56,17 +56,16 @@ impl Secret {
         }))
     }
 
-    /// The file of a key.
+    /// Returns the path of a key.
     pub(crate) fn path(&self, key: &str) -> PathBuf {
         self.directory.join(key)
     }
 
-    /// Where the keys are.
     pub(crate) fn directory(&self) -> &std::path::Path {
         &self.directory
     }
 
-    /// The value of a key, without the line feed that editors leave at its end.
+    /// Reads the value of a key, without line feeds at its end. Editors add them.
     pub(crate) fn get(&self, key: &str) -> Result<Option<String>> {
         let path = self.path(key);
         match std::fs::metadata(&path) {
@@ -85,12 +84,12 @@ impl Secret {
         }
     }
 
-    /// The value of a key that must be there.
+    /// Reads the value of a required key.
     pub(crate) fn require(&self, key: &str) -> Result<String> {
         self.get(key)?.ok_or_else(|| self.missing(key))
     }
 
-    /// The error for a missing key.
+    /// Returns the error for a missing key.
     pub(crate) fn missing(&self, key: &str) -> StepError {
         let message =
             if self.directory.is_dir() && std::fs::read_dir(&self.directory).is_ok_and(|mut d| d.next().is_some()) {

@@ -2,7 +2,7 @@
 //!
 //! TERM arrives when the pod is deleted or its node shuts down. A process with PID 1 ignores it unless it handles it. A
 //! separate thread waits for the signal, so that no other code has to be interruptible. The thread sets a flag that
-//! long loops check, and ends the process if they do not react in time.
+//! long loops check. It ends the process if they do not react in time.
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ static ABANDON: AtomicBool = AtomicBool::new(false);
 static MAY_STOP_IMMEDIATELY: AtomicBool = AtomicBool::new(true);
 
 /// Handles TERM and INT from now on. Called before any other thread exists, so that every thread inherits the mask.
-/// `message` makes the termination message of a process that is ended early. `grace` is what the pod allows.
+/// `message` creates the termination message of an interrupted process. `grace` is the grace period of the pod.
 pub(crate) fn handle(grace: Duration, message: impl Fn(&StepError) -> String + Send + 'static) {
     // SAFETY: `sigemptyset` initialises the set before anything reads it, and every pointer is to a live local.
     let set = unsafe {
@@ -53,12 +53,12 @@ pub(crate) fn handle(grace: Duration, message: impl Fn(&StepError) -> String + S
     }
 }
 
-/// From now on work is under way that is better finished than dropped.
+/// From now on, a signal lets the current work finish within the grace period.
 pub(crate) fn prefer_finishing() {
     MAY_STOP_IMMEDIATELY.store(false, Ordering::Release);
 }
 
-/// An error once the time for finishing is over.
+/// Returns an error after the time to finish has passed.
 pub(crate) fn check() -> Result<()> {
     if ABANDON.load(Ordering::Acquire) {
         return Err(StepError::new(

@@ -1,11 +1,11 @@
-//! What went wrong between here and a server.
+//! The cause of an error of a connection to a server.
 
 use std::error::Error;
 
-/// What rustls says first about every certificate that it does not accept.
+/// The beginning of the text of rustls about every certificate that it does not accept.
 const CERTIFICATE: &str = "invalid peer certificate";
 
-/// The text at the end of an error's chain, which is where libraries put what happened.
+/// Returns the text at the end of an error's chain. Libraries put the cause there.
 pub(crate) fn root_cause(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
@@ -14,8 +14,8 @@ pub(crate) fn root_cause(error: &dyn Error) -> String {
     cause.to_string()
 }
 
-/// Whether an error's text speaks of a certificate. The types in between belong to several libraries; the words are
-/// those of the one that looks at certificates.
+/// Returns whether the text of an error is about a certificate. It compares the text of rustls, because the error types
+/// in between belong to several libraries.
 pub(crate) fn is_certificate(text: &str) -> bool {
     text.contains(CERTIFICATE)
 }

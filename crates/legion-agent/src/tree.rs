@@ -1,4 +1,4 @@
-//! Trees of files: listing them in one order, bounded, and copying them in.
+//! Trees of files: lists them in a stable order and within limits, and copies them.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::confined::{ConfinedDir, shown};
 use crate::error::{Result, carried, node_fault};
 
-/// Deepest directory that is entered.
+/// Most levels of directories in a tree.
 pub(crate) const MAX_DEPTH: usize = 64;
 
 /// Limits on a tree.
@@ -25,7 +25,7 @@ pub(crate) struct Limits {
     pub(crate) entries: u64,
 }
 
-/// What an entry of a tree is.
+/// Type of an entry of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EntryKind {
     /// A directory.
@@ -52,8 +52,8 @@ pub(crate) struct TreeEntry {
     pub(crate) kind: EntryKind,
 }
 
-/// The entries of a tree, sorted by the bytes of their paths. Links are not followed. A tree that
-/// exceeds the limits ends the listing immediately.
+/// Lists the entries of a tree, sorted by the bytes of their paths. Links are not followed. Returns an error
+/// immediately when the tree exceeds the limits.
 pub(crate) fn list(root: &Path, limits: Limits) -> Result<Vec<TreeEntry>> {
     let mut entries = Vec::new();
     let mut bytes = 0u64;
@@ -103,7 +103,7 @@ pub(crate) fn list(root: &Path, limits: Limits) -> Result<Vec<TreeEntry>> {
     Ok(entries)
 }
 
-/// What was brought in.
+/// Digest and size of a fetched tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TreeSummary {
     /// Digest of the one file, or of the list of paths and file digests.
@@ -114,7 +114,7 @@ pub(crate) struct TreeSummary {
     pub(crate) bytes: u64,
 }
 
-/// Collects the facts of a tree from its files.
+/// Collects the summary of a tree from its files.
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
     files: Vec<(String, String)>,
@@ -128,7 +128,7 @@ impl Collector {
         self.bytes += bytes;
     }
 
-    /// The facts. The digest is [`digest::of_files`] over the paths and the digests of their contents.
+    /// Returns the summary. The digest is [`digest::of_files`] over the paths and the digests of the contents.
     pub(crate) fn finish(self) -> TreeSummary {
         let digest = digest::of_files(
             self.files
@@ -143,7 +143,7 @@ impl Collector {
     }
 }
 
-/// Copies a file's content, bounded, and gives its digest and size.
+/// Copies at most `limit` bytes of content, and returns the digest and the size.
 pub(crate) fn copy_file(
     from: &mut dyn std::io::Read,
     to: &Path,
@@ -179,12 +179,12 @@ pub(crate) fn copy_file(
     Ok((digest::render(hash), bytes))
 }
 
-/// Copies a tree. Links inside of it stay links; links out of it and special files are refused. `keep` chooses entries
-/// of the top.
+/// Copies a tree. Links inside of it stay links. Links out of it and special files are refused. `keep` selects the
+/// entries to copy.
 pub(crate) fn copy(from: &Path, to: &Path, limits: Limits, keep: impl Fn(&Path) -> bool) -> Result<TreeSummary> {
     let root = ConfinedDir::open(from)
         .map_err(|e| StepError::new(StepReason::NodeFault, format!("{}: {e}", from.display())))?;
-    let mut facts = Collector::default();
+    let mut collector = Collector::default();
     for entry in list(from, limits)?.into_iter().filter(|e| keep(&e.path)) {
         let target = to.join(&entry.path);
         let failed = |e: &std::io::Error| node_fault(format_args!("cannot copy {:?}", shown(&entry.path)), e);
@@ -193,7 +193,7 @@ pub(crate) fn copy(from: &Path, to: &Path, limits: Limits, keep: impl Fn(&Path) 
             EntryKind::File { size, executable } => {
                 let (mut file, _) = root.file(&entry.path, size).map_err(|e| changed(&entry.path, e))?;
                 let (digest, bytes) = copy_file(&mut file, &target, size, executable)?;
-                facts.add(&entry.path, digest, bytes);
+                collector.add(&entry.path, digest, bytes);
             }
             EntryKind::Link if root.leads_out(&entry.path, from) => return Err(leads_out(&entry.path)),
             EntryKind::Link => {
@@ -203,26 +203,26 @@ pub(crate) fn copy(from: &Path, to: &Path, limits: Limits, keep: impl Fn(&Path) 
             EntryKind::Special => return Err(special(&entry.path)),
         }
     }
-    Ok(facts.finish())
+    Ok(collector.finish())
 }
 
-/// Checks a tree that another program has written: no link out of it, nothing special.
+/// Checks a tree of another program. Links out of it and special files are refused.
 pub(crate) fn check(root: &Path, limits: Limits) -> Result<TreeSummary> {
     let opened = ConfinedDir::open(root)
         .map_err(|e| StepError::new(StepReason::NodeFault, format!("{}: {e}", root.display())))?;
-    let mut facts = TreeSummary::default();
+    let mut summary = TreeSummary::default();
     for entry in list(root, limits)? {
         match entry.kind {
             EntryKind::Link if opened.leads_out(&entry.path, root) => return Err(leads_out(&entry.path)),
             EntryKind::Special => return Err(special(&entry.path)),
             EntryKind::File { size, .. } => {
-                facts.files += 1;
-                facts.bytes += size;
+                summary.files += 1;
+                summary.bytes += size;
             }
             EntryKind::Link | EntryKind::Directory => {}
         }
     }
-    Ok(facts)
+    Ok(summary)
 }
 
 fn changed(path: &Path, why: crate::confined::OpenRefusal) -> StepError {

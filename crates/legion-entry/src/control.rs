@@ -1,4 +1,4 @@
-//! The control files: lock, start mark and exit record.
+//! The control files of a run: the lock, the start mark and the exit record.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use rustix::io::Errno;
 
 use crate::{now, say};
 
-/// The directory of the control files, with the lock held.
+/// The directory of the control files. This process holds the lock in it.
 #[derive(Debug)]
-pub(crate) struct Control {
+pub(crate) struct ControlDir {
     directory: PathBuf,
-    /// Open for as long as the process lives. Rust opens files close-on-exec, so the command does not inherit the lock.
+    /// Stays open until the process ends. Rust opens files close-on-exec, so the command does not inherit the lock.
     _lock: File,
 }
 
-impl Control {
-    /// Takes the lock. `fetch` made the file; it is made here only when something else set the pod up.
+impl ControlDir {
+    /// Takes the lock. Normally `fetch` has created the file. It is created here if something else set up the pod.
     pub(crate) fn lock(directory: &Path) -> Result<Self, String> {
         let path = directory.join(files::LOCK);
         let file = OpenOptions::new()
@@ -39,18 +39,17 @@ impl Control {
         }
     }
 
-    /// Whether `fetch` found that this run has already published its result.
+    /// Returns whether `fetch` found a published result of this run.
     pub(crate) fn is_skipped(&self) -> bool {
         self.directory.join(files::SKIP).exists()
     }
 
-    /// The directory of the control files.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Says that the lock is held and the command is about to start.
-    pub(crate) fn started(&self) -> std::io::Result<()> {
+    /// Writes the start mark: the lock is held, and the command starts next.
+    pub(crate) fn write_start_mark(&self) -> std::io::Result<()> {
         let pid = std::process::id();
         self.write(
             files::STARTED,
@@ -58,8 +57,8 @@ impl Control {
         )
     }
 
-    /// Leaves the exit record. A full disk must not change the exit code, which says the same in fewer words.
-    pub(crate) fn record(&self, record: &ExitRecord) {
+    /// Writes the exit record. If the disk is full, the exit code still reports how the command ended.
+    pub(crate) fn write_exit_record(&self, record: &ExitRecord) {
         let written = serde_json::to_string(record)
             .map_err(Into::into)
             .and_then(|text| self.write(files::EXIT, &text));
@@ -68,7 +67,7 @@ impl Control {
         }
     }
 
-    /// Writes by rename: a reader sees all of it or nothing.
+    /// Writes a file by rename, so a reader never sees a part of it.
     fn write(&self, name: &str, text: &str) -> std::io::Result<()> {
         let partial = self.directory.join(format!("{name}.partial"));
         std::fs::write(&partial, text)?;

@@ -1,9 +1,9 @@
 //! PID 1 of the trainer's container.
 //!
 //! It runs the toolchain's command as an argument vector, never through a shell. It holds a lock while it runs, so that
-//! `publish` notices the end immediately. It forwards signals and reaps every orphan. It passes the output on and keeps
+//! `publish` notices the end immediately. It forwards signals and reaps every orphan. It copies the output and keeps
 //! a bounded copy. It enforces the timeout and writes an exit record. It uses no async runtime and no TLS, allocates
-//! little, and sleeps in one `poll` while there is nothing to do.
+//! little, and waits in one `poll` call.
 
 mod control;
 mod log;
@@ -16,28 +16,28 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use control::Control;
+use control::ControlDir;
 use legion_protocol::exit::{ExitError, ExitRecord};
 use legion_protocol::reason::StepReason;
 use legion_protocol::{WIRE_VERSION, time::rfc3339_millis};
 use settings::Settings;
 
-/// Exit code for "the command could not be found, or its working directory".
+/// Exit code when the command or its working directory does not exist.
 const NOT_FOUND: u8 = 127;
-/// Exit code for "the command could not be executed".
+/// Exit code when the command cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
-/// Exit code for "legion-entry itself could not do its work".
+/// Exit code when `legion-entry` itself fails.
 const BROKEN: u8 = 125;
-/// Exit code for "the command outlived its timeout".
+/// Exit code when the command exceeds its timeout.
 const TIMED_OUT: u8 = 124;
 
-/// Does everything and gives the exit code. `begun` is when the process started.
+/// Runs the command and returns the exit code of the container. `begun` is the start time of this process.
 pub fn run(begun: Instant, args: Vec<OsString>) -> u8 {
     let settings = match Settings::from_env(args) {
         Ok(settings) => settings,
         Err(message) => return broken(&message),
     };
-    let control = match Control::lock(&settings.run) {
+    let control = match ControlDir::lock(&settings.run) {
         Ok(control) => control,
         Err(message) => return broken(&message),
     };
@@ -45,21 +45,21 @@ pub fn run(begun: Instant, args: Vec<OsString>) -> u8 {
         say("this run has already published its result, so the command is not run again");
         return 0;
     }
-    let (record, code) = supervised(begun, &settings, &control);
+    let (record, code) = supervise(begun, &settings, &control);
     if let Some(error) = &record.error {
         say(&error.message);
     }
-    // The lock is released by the end of the process, after everything it protects has been written.
+    // The end of the process releases the lock. Everything that the lock protects has been written by then.
     code
 }
 
-fn supervised(begun: Instant, settings: &Settings, control: &Control) -> (ExitRecord, u8) {
+fn supervise(begun: Instant, settings: &Settings, control: &ControlDir) -> (ExitRecord, u8) {
     let mut record = ExitRecord {
         version: WIRE_VERSION,
         started_at: now(),
         ..ExitRecord::default()
     };
-    let code = match supervise::Supervised::start(settings, control) {
+    let code = match supervise::RunningCommand::start(settings, control) {
         Ok(mut command) => {
             record.exec_delay_ms = u32::try_from(begun.elapsed().as_millis()).ok();
             let end = command.wait();
@@ -69,12 +69,12 @@ fn supervised(begun: Instant, settings: &Settings, control: &Control) -> (ExitRe
             record.timed_out = end.timed_out;
             record.max_rss_bytes = Some(end.max_rss_bytes);
             record.finished_at = now();
-            // Before stray children are dealt with: from here on nothing can lose how the command ended.
-            control.record(&record);
+            // Written before stray children are ended, so that the end of the command is on disk whatever happens next.
+            control.write_exit_record(&record);
             command.finish();
             match (end.timed_out, end.code, end.signal) {
                 (true, _, _) => TIMED_OUT,
-                // The low eight bits are all that `exit` keeps; `wait4` never reports more.
+                // `exit` keeps only the low eight bits, and `wait4` never reports more.
                 (_, Some(code), _) => u8::try_from(code & 0xff).unwrap_or(BROKEN),
                 (_, None, signal) => signal.and_then(|s| u8::try_from(128 + s).ok()).unwrap_or(BROKEN),
             }
@@ -87,7 +87,7 @@ fn supervised(begun: Instant, settings: &Settings, control: &Control) -> (ExitRe
             };
             record.finished_at = now();
             record.error = Some(error);
-            control.record(&record);
+            control.write_exit_record(&record);
             code
         }
     };
@@ -99,7 +99,7 @@ fn broken(message: &str) -> u8 {
     BROKEN
 }
 
-/// Writes a line for people to the container's stderr. An error is ignored: there is no other place to report it.
+/// Writes a line to the container's stderr. An error is ignored because there is no other place to report it.
 fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "legion-entry: {message}");
 }

@@ -1,4 +1,4 @@
-//! Writing the bounded copy of the output; the layout is that of [`legion_protocol::log`].
+//! Writes the bounded copy of the output in the layout of [`legion_protocol::log`].
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use legion_protocol::log::{HEAD, TAIL, TAIL_OLD, marker};
 
-/// The bounded copy of the output.
+/// A bounded copy of the output: its beginning and its end.
 #[derive(Debug)]
 pub(crate) struct BoundedLog {
     directory: PathBuf,
@@ -26,7 +26,7 @@ struct Tail {
 }
 
 impl BoundedLog {
-    /// Starts an empty copy of at most `limit` bytes.
+    /// Creates an empty copy of at most `limit` bytes.
     pub(crate) fn create(directory: &Path, limit: u64) -> io::Result<Self> {
         Ok(Self {
             directory: directory.to_owned(),
@@ -39,7 +39,7 @@ impl BoundedLog {
         })
     }
 
-    /// Adds some output.
+    /// Appends output.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let first = bytes.len().min(usize::try_from(self.head_room).unwrap_or(usize::MAX));
         if first > 0 {
@@ -58,7 +58,7 @@ impl BoundedLog {
         Ok(())
     }
 
-    /// The newest segment, with room for at least one byte, and its size.
+    /// Returns the newest segment, which has room for at least one byte, and the size of a segment.
     fn tail(&mut self) -> io::Result<(&mut Tail, u64)> {
         if self.tail.as_ref().is_some_and(|t| t.bytes >= self.segment) {
             std::fs::rename(self.directory.join(TAIL), self.directory.join(TAIL_OLD))?;
@@ -76,7 +76,7 @@ impl BoundedLog {
         Ok((self.tail.insert(tail), self.segment))
     }
 
-    /// Puts the pieces together.
+    /// Joins the pieces into one file.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         if self.tail.is_none() {
             return Ok(());
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_kept_whole() {
+    fn output_within_the_limit_is_kept_whole() {
         let text: Vec<u8> = (0..=255).cycle().take(1000).collect();
         for size in [1, 7, 1000] {
             assert_eq!(kept(1000, &text.chunks(size).collect::<Vec<_>>()), text);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_keeps_its_ends() {
+    fn output_over_the_limit_keeps_its_beginning_and_end() {
         let text: Vec<u8> = (0..20_000u32).flat_map(|i| format!("{i}\n").into_bytes()).collect();
         for size in [1, 333, 5000, text.len()] {
             let out = kept(4096, &text.chunks(size).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! What the environment and the command line say.
+//! Settings from the environment and the command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,25 +6,23 @@ use std::time::Duration;
 
 use legion_protocol::{env, log};
 
-/// Time between TERM and KILL when none is given.
+/// Default time between TERM and KILL.
 const DEFAULT_GRACE: Duration = Duration::from_secs(60);
 
-/// What to run, where, and for how long.
+/// The command, its directories and its limits.
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// Directory of the control files.
     pub(crate) run: PathBuf,
     /// Working directory of the command.
     pub(crate) directory: PathBuf,
-    /// The command.
     pub(crate) program: OsString,
-    /// Its arguments.
     pub(crate) args: Vec<OsString>,
     /// Longest time it may run.
     pub(crate) timeout: Option<Duration>,
     /// Time between TERM and KILL.
     pub(crate) grace: Duration,
-    /// Bytes of its output that are kept.
+    /// Bytes of output to keep.
     pub(crate) log_limit: u64,
 }
 
@@ -58,7 +56,7 @@ impl Settings {
     }
 }
 
-/// A whole number from the environment; absent when unset or empty.
+/// Returns a whole number from the environment, or `None` if the variable is unset or empty.
 fn number(name: &str) -> Result<Option<u64>, String> {
     let Some(text) = std::env::var_os(name).filter(|text| !text.is_empty()) else {
         return Ok(None);

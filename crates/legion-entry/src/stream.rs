@@ -1,4 +1,4 @@
-//! One output stream of the command on its way to the container's own.
+//! Copies one output stream of the command to the output of the container.
 
 use std::io::{PipeReader, Stderr, Stdout};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,32 +6,30 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-/// Bytes of one read: the usual capacity of a pipe.
+/// Bytes of one read: the default capacity of a pipe.
 const CHUNK: usize = 64 * 1024;
-/// Bytes that can be written to a pipe which polls as writable without blocking (PIPE_BUF). The descriptor itself is
-/// left in blocking mode: that mode is shared with all other processes that have it open.
+/// Bytes that a pipe accepts without blocking once it polls as writable (PIPE_BUF). The descriptor itself stays in
+/// blocking mode, because all processes that have it open share that mode.
 const WRITABLE: usize = 4096;
 
-/// One output stream.
+/// One output stream of the command, with the bytes that were read and not written yet.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(crate) struct OutputStream {
     source: Option<PipeReader>,
-    target: Option<Target>,
+    target: Option<ContainerOutput>,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
 }
 
-/// Where a stream goes.
+/// The output of the container that receives a stream.
 #[derive(Debug)]
-pub(crate) enum Target {
-    /// The container's stdout.
+pub(crate) enum ContainerOutput {
     Out(Stdout),
-    /// The container's stderr.
     Err(Stderr),
 }
 
-impl AsFd for Target {
+impl AsFd for ContainerOutput {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Out(out) => out.as_fd(),
@@ -40,9 +38,9 @@ impl AsFd for Target {
     }
 }
 
-impl Stream {
-    /// A stream from a pipe. The pipe's read end becomes non-blocking.
-    pub(crate) fn new(source: PipeReader, target: Target) -> std::io::Result<Self> {
+impl OutputStream {
+    /// Creates a stream from a pipe, and makes the read end of the pipe non-blocking.
+    pub(crate) fn new(source: PipeReader, target: ContainerOutput) -> std::io::Result<Self> {
         rustix::io::ioctl_fionbio(&source, true)?;
         let buffer = vec![0; CHUNK].into_boxed_slice();
         Ok(Self {
@@ -54,8 +52,8 @@ impl Stream {
         })
     }
 
-    /// What to wait for: room to write while there is something to write, else something to read. Not reading before
-    /// the last chunk is written passes a slow reader's pressure on to the command, as without anything in between.
+    /// Returns what to poll for: room to write while bytes are pending, otherwise bytes to read. Nothing is read while
+    /// bytes are pending, so a slow reader of the container's output slows the command down, as a direct pipe would.
     pub(crate) fn poll_fd(&self) -> Option<PollFd<'_>> {
         if self.has_pending() {
             return self.target.as_ref().map(|target| PollFd::new(target, PollFlags::OUT));
@@ -63,12 +61,12 @@ impl Stream {
         self.source.as_ref().map(|source| PollFd::new(source, PollFlags::IN))
     }
 
-    /// Whether something was read that is not written yet.
+    /// Returns whether bytes were read that are not written yet.
     pub(crate) fn has_pending(&self) -> bool {
         self.start < self.end
     }
 
-    /// Bytes that wait in the pipe.
+    /// Returns the number of bytes in the pipe.
     pub(crate) fn waiting(&self) -> u64 {
         self.source
             .as_ref()
@@ -76,13 +74,13 @@ impl Stream {
             .unwrap_or(0)
     }
 
-    /// Reads the next chunk and gives it for the log. Nothing when there is none now; the end of the stream closes it.
+    /// Reads the next chunk and returns it for the log, or `None` if there is none now. Closes the pipe at its end.
     pub(crate) fn read(&mut self) -> Option<&[u8]> {
         let source = self.source.as_ref().filter(|_| self.start == self.end)?;
         match rustix::io::read(source, &mut self.buffer[..]) {
             Ok(0) => self.source = None,
             Ok(n) => {
-                // Without a reader the output still goes into the log.
+                // If the output has no reader, the log still receives the chunk.
                 (self.start, self.end) = (if self.target.is_some() { 0 } else { n }, n);
                 return Some(&self.buffer[..n]);
             }
@@ -92,14 +90,14 @@ impl Stream {
         None
     }
 
-    /// Writes as much as goes without blocking, once the target polled as writable.
+    /// Writes as much as possible without blocking. Call it when the target polls as writable.
     pub(crate) fn write(&mut self) {
         let Some(target) = &self.target else { return };
         let end = self.end.min(self.start + WRITABLE);
         match rustix::io::write(target, &self.buffer[self.start..end]) {
             Ok(n) => self.start += n,
             Err(Errno::AGAIN | Errno::INTR) => {}
-            // No reader is left (EPIPE). This does not disturb the command.
+            // There is no reader anymore (EPIPE). The command continues.
             Err(_) => {
                 self.target = None;
                 self.start = self.end;

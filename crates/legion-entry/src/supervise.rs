@@ -1,4 +1,4 @@
-//! Running the command, in one loop that waits for signals, output and deadlines together.
+//! Runs the command, with one loop that waits for signals, output and deadlines.
 
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt as _;
@@ -11,23 +11,23 @@ use legion_protocol::reason::StepReason;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::control::Control;
+use crate::control::ControlDir;
 use crate::log::BoundedLog;
 use crate::settings::Settings;
-use crate::stream::{Stream, Target};
-use crate::sys::{self, Ended, Reaped, Signals};
+use crate::stream::{ContainerOutput, OutputStream};
+use crate::sys::{self, ExitedChild, Reaped, SignalFd};
 use crate::{not_started, say};
 
-/// Time between TERM and KILL for what the command left behind.
+/// Time between TERM and KILL for processes that outlive the command.
 const STRAY_GRACE: Duration = Duration::from_secs(1);
-/// How long a reader of our output may keep us waiting after the command's end.
+/// Longest wait for a reader of our output after the command has ended.
 const READER_PATIENCE: Duration = Duration::from_secs(1);
-/// How much earlier than the container's own end the command is killed, so that its end is still recorded.
+/// The command is killed this long before the end of the grace period, so that its end can still be recorded.
 const RECORD_ALLOWANCE: Duration = Duration::from_secs(2);
 
 /// How the command ended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct End {
+pub(crate) struct CommandEnd {
     pub(crate) code: Option<i32>,
     pub(crate) signal: Option<i32>,
     pub(crate) outside_signal: Option<i32>,
@@ -37,12 +37,12 @@ pub(crate) struct End {
 
 /// The running command.
 #[derive(Debug)]
-pub(crate) struct Supervised {
+pub(crate) struct RunningCommand {
     main: Pid,
-    signals: Signals,
-    streams: [Stream; 2],
+    signals: SignalFd,
+    streams: [OutputStream; 2],
     log: Option<BoundedLog>,
-    ended: Option<Ended>,
+    exited: Option<ExitedChild>,
     outside_signal: Option<i32>,
     timed_out: bool,
     timeout_at: Option<Instant>,
@@ -52,9 +52,9 @@ pub(crate) struct Supervised {
     grace: Duration,
 }
 
-impl Supervised {
-    /// Starts the command, or says why it cannot be started.
-    pub(crate) fn start(settings: &Settings, control: &Control) -> Result<Self, ExitError> {
+impl RunningCommand {
+    /// Starts the command.
+    pub(crate) fn start(settings: &Settings, control: &ControlDir) -> Result<Self, ExitError> {
         let cannot =
             |what: &str, e: std::io::Error| not_started(StepReason::CommandNotStarted, format!("cannot {what}: {e}"));
         if !settings.directory.is_dir() {
@@ -67,18 +67,21 @@ impl Supervised {
                 ),
             ));
         }
-        let signals = Signals::block().map_err(|e| cannot("handle signals", e))?;
-        // Orphans of the command become our children even where we are not PID 1. Failing costs only that.
+        let signals = SignalFd::block().map_err(|e| cannot("handle signals", e))?;
+        // Makes orphans of the command our children even if we are not PID 1. An error is ignored: the command runs
+        // anyway.
         let _ = rustix::process::set_child_subreaper(Pid::from_raw(1));
         let log =
             BoundedLog::create(control.directory(), settings.log_limit).map_err(|e| cannot("create the log", e))?;
         let ((out, child_out), (err, child_err)) = std::io::pipe()
             .and_then(|out| Ok((out, std::io::pipe()?)))
             .map_err(|e| cannot("create pipes for the output", e))?;
-        let streams = Stream::new(out, Target::Out(std::io::stdout()))
-            .and_then(|out| Ok([out, Stream::new(err, Target::Err(std::io::stderr()))?]))
+        let streams = OutputStream::new(out, ContainerOutput::Out(std::io::stdout()))
+            .and_then(|out| Ok([out, OutputStream::new(err, ContainerOutput::Err(std::io::stderr()))?]))
             .map_err(|e| cannot("read the output", e))?;
-        control.started().map_err(|e| cannot("write the start mark", e))?;
+        control
+            .write_start_mark()
+            .map_err(|e| cannot("write the start mark", e))?;
         let mut command = Command::new(&settings.program);
         command
             .args(&settings.args)
@@ -90,7 +93,7 @@ impl Supervised {
             .process_group(0);
         sys::prepare_child(&mut command);
         let child = command.spawn().map_err(|e| spawn_error(settings, &e))?;
-        // The `Command` holds our copies of the pipes' write ends: with them open the pipes would never end.
+        // The `Command` holds our copies of the pipes' write ends. While they are open, the pipes would never end.
         drop(command);
         let Some(main) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
             return Err(not_started(
@@ -103,7 +106,7 @@ impl Supervised {
             signals,
             streams,
             log: Some(log),
-            ended: None,
+            exited: None,
             outside_signal: None,
             timed_out: false,
             timeout_at: settings.timeout.map(|timeout| Instant::now() + timeout),
@@ -114,11 +117,11 @@ impl Supervised {
         })
     }
 
-    /// Waits for the command's end, and takes what it has printed until then.
-    pub(crate) fn wait(&mut self) -> End {
-        let ended = loop {
-            if let Some(ended) = self.ended {
-                break ended;
+    /// Waits until the command ends, and reads the output that it has printed until then.
+    pub(crate) fn wait(&mut self) -> CommandEnd {
+        let exited = loop {
+            if let Some(exited) = self.exited {
+                break exited;
             }
             self.turn([self.timeout_at, self.kill_at].into_iter().flatten().min());
             let now = Instant::now();
@@ -139,17 +142,17 @@ impl Supervised {
             }
         };
         self.drain();
-        End {
-            code: ended.code,
-            signal: ended.signal,
+        CommandEnd {
+            code: exited.code,
+            signal: exited.signal,
             outside_signal: self.outside_signal,
             timed_out: self.timed_out,
-            max_rss_bytes: ended.max_rss_bytes,
+            max_rss_bytes: exited.max_rss_bytes,
         }
     }
 
-    /// Ends what the command left behind and completes the log. The pipes are not waited for: a stray process that got
-    /// away may hold them open for ever.
+    /// Ends the processes that outlive the command and completes the log. It does not wait for the end of the pipes,
+    /// because a stray process may keep them open forever.
     pub(crate) fn finish(mut self) {
         self.reap();
         let patience = Instant::now() + STRAY_GRACE;
@@ -161,7 +164,8 @@ impl Supervised {
         }
     }
 
-    /// Signals every child, and whatever becomes our child when its parent ends, until none is left or time is up.
+    /// Signals every child until there is none or the time has passed. A process becomes our child when its parent
+    /// ends.
     fn end_children(&mut self, signal: Signal, until: Instant) {
         let mut signalled = Vec::new();
         while !self.no_children && Instant::now() < until {
@@ -175,7 +179,7 @@ impl Supervised {
         }
     }
 
-    /// Waits for signals, output or the given time, and deals with what came.
+    /// Waits for a signal, for output or until the given time. Then handles all signals and output that are there.
     fn turn(&mut self, until: Option<Instant>) {
         let timeout = until.map(|at| timespec(at.saturating_duration_since(Instant::now())));
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
@@ -184,7 +188,7 @@ impl Supervised {
             fds.push(fd);
             Some(fds.len() - 1)
         });
-        // An interrupted poll is an empty one; no other error is possible for descriptors that we hold open.
+        // An interrupted poll reports nothing. No other error is possible for descriptors that we hold open.
         let _ = poll(&mut fds, timeout.as_ref());
         let ready = polled.map(|at| at.is_some_and(|at| !fds[at].revents().is_empty()));
         drop(fds);
@@ -202,7 +206,7 @@ impl Supervised {
         }
     }
 
-    /// One step of a stream that is ready; gives the number of bytes that were read.
+    /// Runs one step of a stream that is ready, and returns the number of bytes read.
     fn copy(&mut self, i: usize) -> usize {
         let stream = &mut self.streams[i];
         if stream.has_pending() {
@@ -212,14 +216,14 @@ impl Supervised {
         let Some(chunk) = stream.read() else { return 0 };
         let read = chunk.len();
         if let Some(Err(e)) = self.log.as_mut().map(|log| log.write(chunk)) {
-            // A full disk must not end a training that may not need it.
+            // A full disk must not end a training that may need no disk.
             self.log = None;
             say(&format!("cannot keep a copy of the output: {e}"));
         }
         read
     }
 
-    /// Takes what the pipes hold now, no more: a stray process could go on writing for ever.
+    /// Reads the bytes that are in the pipes now, and no more, because a stray process could write forever.
     fn drain(&mut self) {
         for i in 0..self.streams.len() {
             let patience = Instant::now() + READER_PATIENCE;
@@ -244,12 +248,12 @@ impl Supervised {
         }
     }
 
-    /// Takes every child that has ended.
+    /// Reaps every child that has ended.
     fn reap(&mut self) {
         loop {
             match sys::reap() {
-                Reaped::Ended(ended) if ended.pid == self.main => self.ended = Some(ended),
-                Reaped::Ended(_) => {}
+                Reaped::Exited(exited) if exited.pid == self.main => self.exited = Some(exited),
+                Reaped::Exited(_) => {}
                 Reaped::Running => return,
                 Reaped::None => {
                     self.no_children = true;
@@ -259,21 +263,21 @@ impl Supervised {
         }
     }
 
-    /// Forwards a signal. A signal that asks for an end goes to the whole process group, as from a terminal, so that a
-    /// wrapper does not leave its children running. Any other signal goes to the command alone, because its default
+    /// Forwards a signal. A termination signal goes to the whole process group, as from a terminal, so that a wrapper
+    /// script does not leave its children running. Any other signal goes to the command alone, because its default
     /// action kills a process that does not handle it.
     fn forward(&mut self, signal: i32) {
-        // Only signals of `sys::HANDLED` arrive, and all of them have a name.
+        // Only signals of `sys::HANDLED` arrive, and rustix has a name for all of them.
         let Some(named) = Signal::from_named_raw(signal) else {
             return;
         };
         if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) {
-            if signal != libc::SIGQUIT && self.outside_signal.is_none() && self.ended.is_none() {
+            if signal != libc::SIGQUIT && self.outside_signal.is_none() && self.exited.is_none() {
                 self.outside_signal = Some(signal);
                 self.kill_by(Instant::now() + self.grace.saturating_sub(RECORD_ALLOWANCE.min(self.grace / 10)));
             }
             self.signal_group(named);
-        } else if self.ended.is_none() {
+        } else if self.exited.is_none() {
             let _ = kill_process(self.main, named);
         }
     }
@@ -282,12 +286,12 @@ impl Supervised {
         self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
     }
 
-    /// To the command's process group. That it has no member any more is no error.
+    /// Signals the command's process group. An empty group is not an error.
     fn signal_group(&self, signal: Signal) {
         let _ = kill_process_group(self.main, signal);
     }
 
-    /// To the group and to every orphan that left it.
+    /// Signals the process group and every orphan outside of it.
     fn signal_all(&self, signal: Signal) {
         self.signal_group(signal);
         for child in sys::children().into_iter().filter(|child| *child != self.main) {
@@ -305,7 +309,7 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
-/// Why the command could not be started, with what to do about it.
+/// Returns the error for a command that could not be started. The message includes what to do.
 fn spawn_error(settings: &Settings, error: &std::io::Error) -> ExitError {
     let name = settings.program.to_string_lossy();
     let path = std::env::var("PATH").unwrap_or_default();

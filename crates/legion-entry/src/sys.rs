@@ -1,4 +1,4 @@
-//! The few system calls that neither the standard library nor rustix wraps safely.
+//! System calls without a safe wrapper in the standard library or rustix.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal};
 
-/// Signals that are passed on to the command, and SIGCHLD.
+/// The signals that are forwarded to the command, and SIGCHLD.
 const HANDLED: [libc::c_int; 7] = [
     libc::SIGCHLD,
     libc::SIGTERM,
@@ -20,15 +20,15 @@ const HANDLED: [libc::c_int; 7] = [
     libc::SIGUSR2,
 ];
 
-/// The handled signals as a file to poll and read.
+/// A signalfd: the handled signals as a file to poll and read.
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub(crate) struct SignalFd {
     file: File,
 }
 
-impl Signals {
-    /// Blocks the handled signals in this thread, which is the only one, and opens the file. A child inherits the mask:
-    /// [`prepare_child`] undoes it.
+impl SignalFd {
+    /// Blocks the handled signals in the only thread, and opens the file. A child inherits the signal mask, so
+    /// [`prepare_child`] resets it.
     pub(crate) fn block() -> io::Result<Self> {
         // SAFETY: `sigemptyset` initialises the set before anything reads it, and every pointer is to a live local.
         let fd = unsafe {
@@ -45,31 +45,31 @@ impl Signals {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: `signalfd` has just given this descriptor to us alone.
+        // SAFETY: `signalfd` has just returned this descriptor, and nothing else owns it.
         Ok(Self {
             file: unsafe { OwnedFd::from_raw_fd(fd) }.into(),
         })
     }
 
-    /// The next pending signal.
+    /// Returns the next pending signal.
     pub(crate) fn next(&mut self) -> Option<i32> {
         let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
-        // A signalfd gives whole records or none. `ssi_signo` is the record's first field.
+        // A signalfd returns complete records only. `ssi_signo` is the first field of a record.
         self.file.read_exact(&mut info).ok()?;
         let [a, b, c, d, ..] = info;
         i32::try_from(u32::from_ne_bytes([a, b, c, d])).ok()
     }
 }
 
-impl AsFd for Signals {
+impl AsFd for SignalFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 }
 
-/// Gives the command an empty signal mask and the default action of the handled signals. Our parent may have ignored
-/// them, and a shell cannot trap a signal that was ignored at its start. The kernel also kills the command when this
-/// process ends first. Otherwise `publish`, which waits for the lock, would read files that are still being written.
+/// Resets the signal mask and the handled signals in the command. Our parent may have ignored them, and a shell cannot
+/// trap a signal that was ignored at its start. The kernel also kills the command if this process ends first. Otherwise
+/// the lock would be free too early, and `publish` would read files that are still being written.
 pub(crate) fn prepare_child(command: &mut Command) {
     let prepare = || {
         // SAFETY: `sigemptyset` initialises the set before it is read; both calls are async-signal-safe.
@@ -82,42 +82,40 @@ pub(crate) fn prepare_child(command: &mut Command) {
             return Err(io::Error::last_os_error());
         }
         for signal in HANDLED {
-            // SAFETY: no handler is given, and the call is async-signal-safe.
+            // SAFETY: no handler is installed, and the call is async-signal-safe.
             if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
                 return Err(io::Error::last_os_error());
             }
         }
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into)
     };
-    // SAFETY: the closure makes system calls alone, and neither allocates nor locks.
+    // SAFETY: the closure only makes system calls. It neither allocates nor locks.
     unsafe { command.pre_exec(prepare) };
 }
 
 /// A child that ended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
-    /// Which one.
+pub(crate) struct ExitedChild {
     pub(crate) pid: Pid,
-    /// Exit code, when it exited on its own.
+    /// Exit code, unless a signal ended it.
     pub(crate) code: Option<i32>,
     /// Signal that ended it.
     pub(crate) signal: Option<i32>,
-    /// Largest resident set of it and the children it waited for.
+    /// Largest resident set of the child and of the children that it waited for.
     pub(crate) max_rss_bytes: u64,
 }
 
-/// What [`reap`] found.
+/// Result of [`reap`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reaped {
-    /// A child ended.
-    Ended(Ended),
-    /// There are children, and all are running.
+    Exited(ExitedChild),
+    /// All children are running.
     Running,
     /// There are no children.
     None,
 }
 
-/// Takes the next ended child, whichever it is.
+/// Reaps one child that has ended, if there is one.
 pub(crate) fn reap() -> Reaped {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -133,7 +131,7 @@ pub(crate) fn reap() -> Reaped {
     let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else {
         return Reaped::None;
     };
-    Reaped::Ended(Ended {
+    Reaped::Exited(ExitedChild {
         pid,
         code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
         signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
@@ -141,7 +139,8 @@ pub(crate) fn reap() -> Reaped {
     })
 }
 
-/// The children of this process, orphans that it adopted included. Empty where the kernel does not tell.
+/// Returns the children of this process, including adopted orphans. The list is empty on a kernel that does not show
+/// them.
 pub(crate) fn children() -> Vec<Pid> {
     let pid = std::process::id();
     let text = std::fs::read_to_string(format!("/proc/self/task/{pid}/children")).unwrap_or_default();

@@ -1,21 +1,21 @@
-//! Answering git's question for a user name or password, so that neither is ever an argument or part of an address.
+//! Answers git's question for a user name or a password, so that neither is an argument or part of an address.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Directory of the Secret; its presence says that this process was started by git.
+/// Directory of the Secret. If it is set, git started this process.
 pub(super) const DIRECTORY: &str = "LEGION_ASKPASS_SECRET";
 /// The authority that may receive the password.
 pub(super) const HOST: &str = "LEGION_ASKPASS_HOST";
 
-/// Whether git started this process.
+/// Returns whether git started this process.
 pub(crate) fn is_asked() -> bool {
     std::env::var_os(DIRECTORY).is_some()
 }
 
-/// Answers the question in the one argument.
+/// Writes the answer to the question to stdout.
 pub(crate) fn answer(question: Option<&OsString>) -> ExitCode {
     let question = question.map(|q| q.to_string_lossy().into_owned()).unwrap_or_default();
     let host = std::env::var(HOST).unwrap_or_default();
@@ -24,7 +24,7 @@ pub(crate) fn answer(question: Option<&OsString>) -> ExitCode {
     };
     let directory = std::env::var_os(DIRECTORY).unwrap_or_default();
     let text = std::fs::read_to_string(Path::new(&directory).join(key)).unwrap_or_default();
-    // GitHub and GitLab take a token as the password of any user.
+    // GitHub and GitLab accept a token as the password of any user.
     let text = if key == "username" && text.trim().is_empty() {
         "git".to_owned()
     } else {
@@ -52,7 +52,7 @@ fn key(question: &str, host: &str) -> Option<&'static str> {
     }
 }
 
-/// This program, as git is to call it.
+/// Returns the path of this program, for git to call.
 pub(super) fn program() -> OsString {
     std::env::current_exe().map_or_else(|_| OsStr::new("legion-agent").to_owned(), Into::into)
 }

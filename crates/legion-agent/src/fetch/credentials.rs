@@ -9,10 +9,10 @@ use crate::error::Result;
 use crate::secrets::Secret;
 use crate::store;
 
-/// What is missing, as one error that names every Secret and key; nothing when all are there.
+/// Returns one error that names every missing Secret and key, or `None` if none is missing.
 pub(super) fn missing(task: &FetchTask) -> Result<Option<StepError>> {
     let mut found = Vec::new();
-    look(&task.output.store, store::SLOT, store::FIELD, &mut found)?;
+    check_store(&task.output.store, store::SLOT, store::FIELD, &mut found)?;
     match &task.source {
         SourceTask::Git { uri, secret, .. } => {
             let field = git::SECRET_FIELD;
@@ -21,12 +21,12 @@ pub(super) fn missing(task: &FetchTask) -> Result<Option<StepError>> {
             }
         }
         SourceTask::ObjectStore { store, .. } => {
-            look(store, super::source::SLOT, "spec.source.objectStore", &mut found)?;
+            check_store(store, super::source::SLOT, "spec.source.objectStore", &mut found)?;
         }
         SourceTask::ConfigMap { .. } | SourceTask::Volume { .. } => {}
     }
     for data in &task.data {
-        look(
+        check_store(
             &data.store,
             &data.slot,
             &format!("spec.data[{}]", data.name),
@@ -40,7 +40,7 @@ pub(super) fn missing(task: &FetchTask) -> Result<Option<StepError>> {
     }))
 }
 
-fn look(store: &WireStore, slot: &str, field: &str, found: &mut Vec<StepError>) -> Result<()> {
+fn check_store(store: &WireStore, slot: &str, field: &str, found: &mut Vec<StepError>) -> Result<()> {
     match store {
         WireStore::S3 { secret, .. } => match Secret::of(secret, slot, field)? {
             Some(secret) => keys(&secret, &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"], found),

@@ -1,4 +1,4 @@
-//! Data bindings: downloaded into `$LEGION_DATA`, and moved below the project where the binding asks for that.
+//! Data bindings: downloaded into `$LEGION_DATA`, and moved into the project if the binding has a `localPath`.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::secrets::Secret;
 use crate::store::s3::{Bucket, Purpose};
 use crate::tree::{self, Limits, TreeSummary};
 
-/// Brings one binding in.
+/// Fetches one binding.
 pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits) -> Result<(FetchedData, WireData)> {
     let field = format!("spec.data[{}]", task.name);
     let name = paths::relative(&task.name, &field)?;
@@ -28,11 +28,11 @@ pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits
         .field(field));
     }
     let entry = data.join(name);
-    let facts = bring(task, &entry, limits).map_err(|e| e.field(field.clone()))?;
-    if !task.digest.is_empty() && task.digest != facts.digest {
+    let summary = download(task, &entry, limits).map_err(|e| e.field(field.clone()))?;
+    if !task.digest.is_empty() && task.digest != summary.digest {
         let message = format!(
             "{} has the digest {}, but the manifest requires {}",
-            task.uri, facts.digest, task.digest
+            task.uri, summary.digest, task.digest
         );
         return Err(StepError::new(StepReason::DigestMismatch, message).field(format!("{field}.digest")));
     }
@@ -49,20 +49,20 @@ pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits
         uri: task.uri.clone(),
         local_path: task.local_path.clone(),
         path: path.to_string_lossy().into_owned(),
-        digest: facts.digest.clone(),
+        digest: summary.digest.clone(),
     };
     Ok((
         FetchedData {
             name: task.name.clone(),
-            digest: facts.digest,
-            files: facts.files,
-            size_bytes: facts.bytes,
+            digest: summary.digest,
+            files: summary.files,
+            size_bytes: summary.bytes,
         },
         seen,
     ))
 }
 
-fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<TreeSummary> {
+fn download(task: &DataTask, to: &Path, limits: Limits) -> Result<TreeSummary> {
     let nothing = || {
         let message = format!("there is no data at {:?} ({})", task.remote_path, task.uri);
         StepError::new(StepReason::DataNotFound, message)
@@ -76,7 +76,7 @@ fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<TreeSummary> {
             let secret = Secret::of(secret, &task.slot, "spec.data")?;
             let bucket = Bucket::open(&task.store, secret.as_ref(), Purpose::Data)?;
             let path = task.remote_path.trim_end_matches('/');
-            // One object when the name is one; everything below it otherwise.
+            // The path is either one object or a prefix.
             if !path.is_empty() && !task.remote_path.ends_with('/') && bucket.head(path)?.is_some() {
                 let (digest, bytes) = source::object(&bucket, path, to, limits.bytes)?;
                 return Ok(TreeSummary {
@@ -122,7 +122,7 @@ fn bring(task: &DataTask, to: &Path, limits: Limits) -> Result<TreeSummary> {
     }
 }
 
-/// Moves the data to its place below the project, through no link that the source may hold there.
+/// Moves the data to its path in the project. A symbolic link of the source on that path is refused.
 fn place(task: &DataTask, from: &Path, project: &Path, field: &str) -> Result<PathBuf> {
     let wanted = paths::relative(&task.local_path, field)?;
     let into = task.local_path.ends_with('/') && from.is_file();
@@ -152,7 +152,7 @@ fn place(task: &DataTask, from: &Path, project: &Path, field: &str) -> Result<Pa
     Ok(at)
 }
 
-/// Moves a file or a tree, into what exists already where both are directories.
+/// Moves a file or a tree. Merges two directories.
 fn merge(from: &Path, to: &Path) -> std::io::Result<()> {
     let is_directory = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
     if !(is_directory(from) && is_directory(to)) {
@@ -165,7 +165,7 @@ fn merge(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::remove_dir(from)
 }
 
-/// The last part of the remote path, or of the address when that is one object.
+/// Returns the last part of the remote path, or of the address if the remote path is empty.
 fn base_name(task: &DataTask) -> &OsStr {
     let text = if task.remote_path.is_empty() {
         &task.uri

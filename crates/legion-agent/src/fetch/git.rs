@@ -1,8 +1,8 @@
-//! Sources in git, through the system's `git`.
+//! Sources in git, fetched with the system's `git`.
 //!
-//! A repository is hostile input too: nothing of it runs. Configuration of system and user is not read; hooks, filters,
-//! file system monitors, credential helpers and remote helpers are off; only the transport of the address itself (and
-//! https and ssh for submodules) is allowed; links out of the tree are refused after the checkout.
+//! A repository is untrusted, so nothing in it runs. Git does not read the configuration of the system or the user.
+//! Hooks, filters, file system monitors, credential helpers and remote helpers are disabled. Only the transport of the
+//! address is allowed, and https and ssh for submodules. After the checkout, links out of the tree are refused.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,10 +22,10 @@ use crate::{paths, retry};
 
 const FIELD: &str = "spec.source.git";
 const REF_FIELD: &str = "spec.source.git.ref";
-/// The field that a missing credential is about.
+/// The field that errors about missing credentials name.
 pub(super) const SECRET_FIELD: &str = "spec.source.git.connection";
 
-/// What a task says about a repository.
+/// The repository of a task.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Repository<'a> {
     pub(super) uri: &'a str,
@@ -35,31 +35,31 @@ pub(super) struct Repository<'a> {
     pub(super) known_hosts: &'a str,
 }
 
-/// How to reach the repository.
+/// The configuration of the git commands for one repository.
 struct Git {
     directory: PathBuf,
     uri: String,
     transports: Vec<Transport>,
-    /// Whether the connection names a Secret.
+    /// Whether the connection has a Secret.
     has_secret: bool,
-    /// Certificates to trust instead of the system's.
+    /// File of certificate authorities to trust instead of the system's.
     authorities: Option<PathBuf>,
     environment: Vec<(&'static str, std::ffi::OsString)>,
-    /// Key and host files and configuration, removed with this value.
-    _private: Private,
+    /// Directory of the key, the known hosts and the configuration. Dropping it deletes them.
+    _private: PrivateDir,
 }
 
 /// A private directory below TMPDIR.
-struct Private(PathBuf);
+struct PrivateDir(PathBuf);
 
-impl Drop for Private {
+impl Drop for PrivateDir {
     fn drop(&mut self) {
-        // The volume goes away with the pod in any case.
+        // An error is ignored, because the volume is deleted with the pod.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// Brings a commit into an empty directory.
+/// Checks a commit out into an empty directory.
 pub(super) fn fetch(
     repository: Repository<'_>,
     secret: Option<&Secret>,
@@ -72,7 +72,7 @@ pub(super) fn fetch(
     let commit = if repository.commit.is_empty() {
         git.resolve(repository.reference)?
     } else {
-        git.bring_commit(repository.commit)?
+        git.fetch_commit(repository.commit)?
     };
     git.run(&["checkout", "--quiet", "--force", "--detach", &commit])?;
     if repository.submodules {
@@ -89,26 +89,26 @@ pub(super) fn fetch(
             .map(drop)
         })?;
     }
-    let facts = tree::check(to, limits).map_err(|e| e.field(FIELD))?;
+    let summary = tree::check(to, limits).map_err(|e| e.field(FIELD))?;
     Ok(FetchedSource {
         commit,
         digest: String::new(),
-        files: facts.files,
-        size_bytes: facts.bytes,
+        files: summary.files,
+        size_bytes: summary.bytes,
     })
 }
 
 impl Git {
     fn prepare(repository: &Repository<'_>, secret: Option<&Secret>, to: &Path) -> Result<Self> {
         let transport = address::check(repository.uri)?;
-        let private = Private(std::env::temp_dir().join(format!("legion-git-{}", std::process::id())));
+        let private = PrivateDir(std::env::temp_dir().join(format!("legion-git-{}", std::process::id())));
         let make = |e: std::io::Error| node_fault("cannot create a private directory", &e);
         std::fs::create_dir_all(&private.0).map_err(make)?;
         std::fs::set_permissions(&private.0, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(make)?;
         let mut environment: Vec<(&'static str, std::ffi::OsString)> = Vec::new();
-        // Where git looks for configuration, curl for .netrc, and both for nothing else.
+        // Git reads its configuration from HOME, and curl reads .netrc from it. Both find an empty directory.
         environment.push(("HOME", private.0.clone().into()));
-        // Read by git as the user's configuration: a repository of a mounted volume may belong to another user.
+        // The user's configuration for git. A repository on a mounted volume may belong to another user.
         let config = private.0.join("config");
         paths::write(&config, b"[safe]\n\tdirectory = *\n")?;
         environment.push(("GIT_CONFIG_GLOBAL", config.into()));
@@ -133,7 +133,7 @@ impl Git {
             uri: repository.uri.to_owned(),
             transports,
             has_secret: secret.is_some(),
-            // The variable that OpenSSL, Go and the agent's own TLS read; git has one of its own for it.
+            // OpenSSL, Go and the agent's own TLS read this variable. Git needs a setting of its own.
             authorities: paths::optional("SSL_CERT_FILE"),
             environment,
             _private: private,
@@ -157,7 +157,7 @@ impl Git {
             "maintenance.auto=false",
             "advice.detachedHead=false",
             "init.defaultBranch=main",
-            // Only the first answer may lead elsewhere, and only to https: every other transport is off.
+            // Only the first answer may redirect, and only to https, because every other transport is disabled.
             "http.followRedirects=initial",
             "http.lowSpeedLimit=1000",
             "http.lowSpeedTime=60",
@@ -193,7 +193,7 @@ impl Git {
         command
     }
 
-    /// Runs git and gives its output.
+    /// Runs git and returns its output.
     fn run(&self, args: &[&str]) -> Result<String> {
         let output = self.command(args).output().map_err(|e| {
             let reason = match e.kind() {
@@ -205,10 +205,10 @@ impl Git {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(self.judge(&String::from_utf8_lossy(&output.stderr)))
+        Err(self.classify(&String::from_utf8_lossy(&output.stderr)))
     }
 
-    /// Finds the commit that a branch, a tag, or a full or short commit means, and brings it in.
+    /// Resolves a branch, a tag, or a full or short commit, and fetches it. Returns the full commit.
     fn resolve(&self, reference: &str) -> Result<String> {
         let listed = retry::transient(|| self.run(&["ls-remote", "--quiet", "--", &self.uri]))?;
         let refs: Vec<(&str, &str)> = listed.lines().filter_map(|line| line.split_once('\t')).collect();
@@ -237,9 +237,9 @@ impl Git {
         }
         let is_hex = reference.len() >= 4 && reference.bytes().all(|b| b.is_ascii_hexdigit());
         if is_hex {
-            match self.bring_commit(reference) {
+            match self.fetch_commit(reference) {
                 Err(error) if error.reason == StepReason::GitRefNotFound => {}
-                // What the network broke says nothing about the commit.
+                // A network error does not mean that the commit does not exist.
                 done => return done,
             }
         }
@@ -264,8 +264,8 @@ impl Git {
         .remedy(format!("set {REF_FIELD} to one that exists: {known}")))
     }
 
-    /// Fetches a full or short commit: alone if the server allows that, otherwise with all history.
-    fn bring_commit(&self, commit: &str) -> Result<String> {
+    /// Fetches a full or short commit. Fetches it alone if the server allows that, otherwise with the whole history.
+    fn fetch_commit(&self, commit: &str) -> Result<String> {
         let full = matches!(commit.len(), 40 | 64) && commit.bytes().all(|b| b.is_ascii_hexdigit());
         if full
             && self
@@ -308,23 +308,23 @@ impl Git {
             .to_owned())
     }
 
-    /// What git's words mean.
-    fn judge(&self, words: &str) -> StepError {
-        let said = |texts: &[&str]| texts.iter().any(|text| words.contains(text));
-        let reason = if said(&[
+    /// Returns the error for the stderr output of git.
+    fn classify(&self, stderr: &str) -> StepError {
+        let contains = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
+        let reason = if contains(&[
             "Host key verification failed",
             "host key is known",
             "REMOTE HOST IDENTIFICATION",
         ]) {
             StepReason::HostKeyUnverified
-        } else if said(&[
+        } else if contains(&[
             "certificate problem",
             "certificate verif",
             "no alternative certificate subject name",
             "certificate subject name",
         ]) {
             StepReason::CertificateUnverified
-        } else if said(&[
+        } else if contains(&[
             "Authentication failed",
             "could not read Username",
             "could not read Password",
@@ -334,18 +334,18 @@ impl Git {
             "unable to read askpass",
         ]) {
             StepReason::SourceAccessDenied
-        } else if said(&["does not exist", "not found", "does not appear to be a git repository"]) {
+        } else if contains(&["does not exist", "not found", "does not appear to be a git repository"]) {
             StepReason::SourceNotFound
-        } else if said(&["No space left on device"]) {
+        } else if contains(&["No space left on device"]) {
             StepReason::WorkspaceFull
-        } else if said(&["transport '"]) {
+        } else if contains(&["transport '"]) {
             StepReason::ContentRefused
-        } else if said(&["cannot run ssh", "ssh: not found", "ssh: command not found"]) {
+        } else if contains(&["cannot run ssh", "ssh: not found", "ssh: command not found"]) {
             StepReason::ProgramMissing
         } else {
             StepReason::SourceUnreachable
         };
-        // What git adds to every failure of ssh, and ssh to every unknown host, says nothing about this one.
+        // Git adds these lines to every failure of ssh, and ssh adds them for every unknown host.
         let is_noise = |line: &&str| {
             [
                 "",
@@ -356,7 +356,7 @@ impl Git {
                 || line.starts_with("Please make sure you have the correct access rights")
                 || line.starts_with("@@@")
         };
-        let last: Vec<_> = words.lines().map(str::trim).filter(|l| !is_noise(l)).collect();
+        let last: Vec<_> = stderr.lines().map(str::trim).filter(|l| !is_noise(l)).collect();
         let shown = bounded(&hide(&last[last.len().saturating_sub(3)..].join("; ")), 400);
         let error = StepError::new(reason, format!("{}: git reports: {shown}", self.uri)).field(FIELD);
         if reason == StepReason::SourceAccessDenied && !self.has_secret {
@@ -369,7 +369,7 @@ impl Git {
     }
 }
 
-/// The keys of a Secret without which a repository's transport does not work.
+/// Returns the keys of a Secret that the transport of a repository requires.
 pub(super) fn keys(uri: &str) -> &'static [&'static str] {
     match address::check(uri) {
         Ok(Transport::Https) => &["password"],
@@ -378,7 +378,7 @@ pub(super) fn keys(uri: &str) -> &'static [&'static str] {
     }
 }
 
-/// The command that git runs for ssh, with the key and the known hosts in private files.
+/// Returns the ssh command for git. Writes the key and the known hosts to private files.
 fn ssh(repository: &Repository<'_>, secret: Option<&Secret>, private: &Path) -> Result<String> {
     let known = match secret {
         Some(secret) => secret.get("known_hosts")?,
@@ -402,7 +402,7 @@ fn ssh(repository: &Repository<'_>, secret: Option<&Secret>, private: &Path) -> 
     };
     let (hosts, key) = (private.join("known_hosts"), private.join("key"));
     paths::write(&hosts, (known + "\n").as_bytes())?;
-    // ssh refuses a key that others may read, as mounted Secrets with an fsGroup are, and one without a last line feed.
+    // ssh refuses a key that others can read, for example in a Secret with an fsGroup, or that has no final line feed.
     private_file(&key, &(secret.require("ssh-privatekey")? + "\n"))?;
     let quoted = |path: &Path| format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"));
     Ok(format!(

@@ -19,16 +19,16 @@ use crate::tree::{Limits, TreeSummary};
 
 const MAX_REDIRECTS: usize = 10;
 
-/// What has been downloaded so far; an interrupted download goes on from there.
-struct Partial {
+/// A partial download. An interrupted download continues from it.
+struct PartialDownload {
     file: std::fs::File,
     hash: Sha256,
     bytes: u64,
-    /// The server's name for this version of the object.
+    /// The validator of this version of the object: a strong ETag or the time of its last change.
     validator: Option<HeaderValue>,
 }
 
-/// Joins the base address of a connection and a path below it.
+/// Joins the base address of a connection and a relative path.
 pub(super) fn address(base: &str, path: &str) -> Result<Url> {
     let wrong = |why: String| StepError::new(StepReason::DataNotFound, why).field("spec.data");
     let mut url = Url::parse(base).map_err(|e| wrong(format!("the connection's address is not a URL: {e}")))?;
@@ -52,7 +52,7 @@ pub(super) fn download(url: &Url, secret: Option<&Secret>, to: &Path, limits: Li
     let client = client(url)?;
     let failed = |e: &std::io::Error| node_fault(format_args!("cannot write {}", to.display()), e);
     let file = std::fs::File::create(to).map_err(|e| failed(&e))?;
-    let mut partial = Partial {
+    let mut partial = PartialDownload {
         file,
         hash: Sha256::new(),
         bytes: 0,
@@ -72,7 +72,7 @@ fn client(url: &Url) -> Result<Client> {
         if attempt.previous().len() > MAX_REDIRECTS {
             return attempt.error("too many redirects");
         }
-        // Never back from https to http: what follows would be readable and forgeable by anybody on the way.
+        // Never from https to http: anyone on the network could read and change the answer.
         match attempt.url().scheme() {
             "https" => attempt.follow(),
             "http" if !secure && attempt.previous().iter().all(|u| u.scheme() == "http") => attempt.follow(),
@@ -94,7 +94,7 @@ async fn attempt(
     client: &Client,
     url: &Url,
     secret: Option<&Secret>,
-    partial: &mut Partial,
+    partial: &mut PartialDownload,
     limits: Limits,
 ) -> Result<()> {
     let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
@@ -125,7 +125,7 @@ async fn attempt(
         status => return Err(refused(url, status)),
     }
     let headers = response.headers();
-    // A weak ETag does not promise the same bytes, so it cannot join two halves.
+    // A weak ETag does not guarantee equal bytes, so it cannot continue a download.
     let strong = headers
         .get(ETAG)
         .filter(|v| !v.as_bytes().starts_with(b"W/"))
@@ -151,8 +151,8 @@ async fn attempt(
     Ok(())
 }
 
-/// Forgets what came before: the server gives the object from its beginning.
-fn restart(partial: &mut Partial) -> Result<()> {
+/// Discards the partial download, because the server sends the object from its beginning.
+fn restart(partial: &mut PartialDownload) -> Result<()> {
     use std::io::Seek as _;
     partial.hash = Sha256::new();
     partial.bytes = 0;
@@ -181,7 +181,7 @@ fn refused(url: &Url, status: StatusCode) -> StepError {
 }
 
 fn unreachable(url: &Url, error: &reqwest::Error) -> StepError {
-    // The outermost text only repeats the address; the cause is at the end of the chain.
+    // The outermost text only repeats the address. The cause is at the end of the chain.
     let cause = crate::tls::root_cause(error);
     let reason = if crate::tls::is_certificate(&cause) {
         StepReason::CertificateUnverified

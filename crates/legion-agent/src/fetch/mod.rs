@@ -1,4 +1,4 @@
-//! The init container `fetch`.
+//! The init container `fetch`: downloads the source and the data, and installs `legion-entry`.
 
 mod address;
 pub(crate) mod askpass;
@@ -25,7 +25,7 @@ use crate::store::Output;
 use crate::tree::Limits;
 use crate::{paths, report, terminate};
 
-/// The program.
+/// Runs the step and returns its exit code.
 pub(crate) fn main() -> ExitCode {
     let begun = Instant::now();
     let elapsed = move || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -89,7 +89,7 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
     if let Some(error) = missing {
         return Err(error);
     }
-    // An hour of training is not to end at a store that refuses its result.
+    // Hours of training must not be lost because the store refuses the result.
     let probe = format!("{}/.probe-{}", task.output.path, task.training.attempt);
     store.probe(&probe)?;
 
@@ -129,7 +129,7 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
     ))
 }
 
-/// Puts `legion-entry` where the trainer's image finds it.
+/// Copies `legion-entry` to the directory from which the trainer's container runs it.
 fn install_entry() -> Result<()> {
     let bin = paths::directory(env::BIN)?;
     paths::make(&bin)?;
@@ -151,11 +151,11 @@ fn install_entry() -> Result<()> {
         })
 }
 
-/// Whether an earlier attempt of this run has published.
+/// Returns whether an earlier attempt of this run has published.
 fn already_published(task: &FetchTask, store: &Output) -> Result<bool> {
     match record::find(store, &task.output, &task.training.uid, &task.training.run_id) {
         Ok(found) => Ok(matches!(found, Found::Published(_))),
-        // Credentials may write and not read; the first attempt has nothing to find in any case.
+        // Some credentials can write but not read. The first attempt has no earlier record in any case.
         Err(error) if task.training.attempt <= 1 => {
             report::line(&format!("cannot check for a success record: {error}"));
             Ok(false)
@@ -164,7 +164,7 @@ fn already_published(task: &FetchTask, store: &Output) -> Result<bool> {
     }
 }
 
-/// The directory `spec.workDir` of the source.
+/// Returns the directory `spec.workDir` of the source.
 fn project_directory(source: &Path, work_dir: &str) -> Result<PathBuf> {
     const FIELD: &str = "spec.workDir";
     let project = source.join(paths::relative(work_dir, FIELD)?);

@@ -1,11 +1,10 @@
-//! Fetching the source: git has its own module, all other kinds are here.
+//! Fetches the source. Git has its own module. All other kinds of source are here.
 
 use std::path::Path;
 
 use legion_protocol::message::FetchedSource;
 use legion_protocol::reason::{StepError, StepReason};
-use legion_protocol::task::SourceTask;
-use legion_protocol::task::WireStore;
+use legion_protocol::task::{SourceTask, WireStore};
 use legion_protocol::{digest, env};
 
 use super::git::{self, Repository};
@@ -15,10 +14,10 @@ use crate::store::s3::{Bucket, Purpose};
 use crate::tree::{self, Limits, TreeSummary};
 use crate::{extract, paths, retry};
 
-/// The slot of the source's secret and volume.
+/// The slot of the source's Secret and volume.
 pub(super) const SLOT: &str = "source";
 
-/// Brings the source into an empty directory.
+/// Fetches the source into an empty directory.
 pub(super) fn fetch(task: &SourceTask, to: &Path, limits: Limits) -> Result<FetchedSource> {
     match task {
         SourceTask::Git {
@@ -39,31 +38,31 @@ pub(super) fn fetch(task: &SourceTask, to: &Path, limits: Limits) -> Result<Fetc
             };
             git::fetch(repository, secret.as_ref(), to, limits)
         }
-        SourceTask::ConfigMap { name, digest } => config_map(name, digest, to).map(pinned),
-        SourceTask::ObjectStore { store, path } => object_store(store, path, to, limits).map(pinned),
-        SourceTask::Volume { path } => volume(path, to, limits).map(pinned),
+        SourceTask::ConfigMap { name, digest } => config_map(name, digest, to).map(fetched),
+        SourceTask::ObjectStore { store, path } => object_store(store, path, to, limits).map(fetched),
+        SourceTask::Volume { path } => volume(path, to, limits).map(fetched),
     }
 }
 
-fn pinned(facts: TreeSummary) -> FetchedSource {
+fn fetched(summary: TreeSummary) -> FetchedSource {
     FetchedSource {
         commit: String::new(),
-        digest: facts.digest,
-        files: facts.files,
-        size_bytes: facts.bytes,
+        digest: summary.digest,
+        files: summary.files,
+        size_bytes: summary.bytes,
     }
 }
 
-/// A mounted ConfigMap. The kubelet's links are its own affair: the files are copied as files.
+/// Copies a mounted ConfigMap. The kubelet mounts it with symbolic links, and the files are copied as regular files.
 fn config_map(name: &str, expected: &str, to: &Path) -> Result<TreeSummary> {
     const FIELD: &str = "spec.source.configMap";
-    // The API server's limit is 1 MiB for everything.
+    // The API server limits a ConfigMap to 1 MiB.
     const MAX: Limits = Limits {
         bytes: 8 << 20,
         entries: 10_000,
     };
     let mount = paths::directory(env::SOURCE_CONFIG)?;
-    // Everything of one version lies below `..data`, so that a change in between cannot mix two.
+    // `..data` holds one version of the ConfigMap, so a change in between cannot mix two versions.
     let data = mount.join("..data");
     let from = data.canonicalize().unwrap_or(mount);
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
@@ -138,7 +137,7 @@ fn object_store(store: &WireStore, path: &str, to: &Path, limits: Limits) -> Res
     })
 }
 
-/// Downloads one object, from its beginning again when it is interrupted.
+/// Downloads one object. An interrupted download starts again from the beginning.
 pub(super) fn object(bucket: &Bucket, key: &str, to: &Path, limit: u64) -> Result<(String, u64)> {
     retry::transient(|| {
         let (_, mut reader) = bucket.get(key)?;
@@ -146,13 +145,13 @@ pub(super) fn object(bucket: &Bucket, key: &str, to: &Path, limit: u64) -> Resul
     })
 }
 
-/// Downloads every object below a prefix; nothing when there is none.
+/// Downloads every object below a prefix. Returns `None` if there is none.
 pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: Limits) -> Result<Option<TreeSummary>> {
     let objects = bucket.list(path, limits)?;
     if objects.is_empty() {
         return Ok(None);
     }
-    let mut facts = tree::Collector::default();
+    let mut collector = tree::Collector::default();
     let base = path.trim_end_matches('/');
     for (name, size) in objects {
         let relative = paths::relative(&name, "the name of an object")?;
@@ -166,9 +165,9 @@ pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: Limits) -> 
             format!("{base}/{name}")
         };
         let (digest, bytes) = object(bucket, &key, &target, size)?;
-        facts.add(relative, digest, bytes);
+        collector.add(relative, digest, bytes);
     }
-    Ok(Some(facts.finish()))
+    Ok(Some(collector.finish()))
 }
 
 fn volume(path: &str, to: &Path, limits: Limits) -> Result<TreeSummary> {
@@ -178,6 +177,6 @@ fn volume(path: &str, to: &Path, limits: Limits) -> Result<TreeSummary> {
         let message = format!("the volume has no directory {path:?}");
         return Err(StepError::new(StepReason::SourceNotFound, message).field(FIELD));
     }
-    // lost+found belongs to the file system and may not be read.
+    // lost+found belongs to the file system and is not readable.
     tree::copy(&from, to, limits, |p| !p.starts_with("lost+found")).map_err(|e| e.field(FIELD))
 }

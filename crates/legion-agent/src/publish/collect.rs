@@ -1,4 +1,4 @@
-//! Reading what the trainer left in the control directory. The trainer may write there, so every file is hostile.
+//! Reads the files of the control directory. The trainer can write there, so every file is untrusted.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write};
@@ -19,12 +19,12 @@ use crate::terminate;
 
 /// Largest exit record, in bytes.
 const MAX_EXIT: u64 = 16 << 10;
-/// Largest piece of the log; `legion-entry` keeps to its own limit, a trainer that writes there itself does not.
+/// Largest piece of the log, in bytes. `legion-entry` has a limit of its own, but the trainer can write there, too.
 const MAX_LOG: u64 = 1 << 30;
-/// What of the log's end goes into the message of a failed run, in bytes.
+/// Bytes from the end of the log in the message of a failed run.
 const LOG_TAIL: u64 = 1200;
 
-/// The exit record; nothing when none was left or what lies there is not one.
+/// Reads the exit record. Returns `None` if it is missing or invalid.
 pub(super) fn exit(run: &ConfinedDir) -> Option<ExitRecord> {
     let bytes = run.read(Path::new(files::EXIT), MAX_EXIT).ok()?;
     serde_json::from_slice::<ExitRecord>(&bytes)
@@ -32,7 +32,7 @@ pub(super) fn exit(run: &ConfinedDir) -> Option<ExitRecord> {
         .map(ExitRecord::sanitised)
 }
 
-/// The result document; nothing when the toolchain wrote none.
+/// Reads the result document. Returns `None` if the toolchain wrote none.
 pub(super) fn result(run: &ConfinedDir) -> Result<Option<ResultDocument>> {
     let broken = |why: String| {
         StepError::new(
@@ -47,8 +47,8 @@ pub(super) fn result(run: &ConfinedDir) -> Result<Option<ResultDocument>> {
     }
 }
 
-/// Reads the event stream: every event goes to `sink` as a line, in the form this version of Legion writes, and into
-/// the summary. The second value is the first line that breaks the protocol; what came before it counts.
+/// Reads the event stream. Writes every event to `sink` as a line in the current format, and adds it to the summary.
+/// The second value is the error for the first line that violates the protocol. Events before that line count.
 pub(super) fn events(run: &ConfinedDir, limit: u64, sink: &mut dyn Write) -> Result<(Summarizer, Option<StepError>)> {
     let mut summary = Summarizer::default();
     let violation = |why: String| StepError::new(StepReason::ProtocolViolation, why);
@@ -59,7 +59,7 @@ pub(super) fn events(run: &ConfinedDir, limit: u64, sink: &mut dyn Write) -> Res
             return Ok((summary, Some(violation(format!("the file at LEGION_EVENTS {why}")))));
         }
     };
-    // When a point was logged without a time, the time at which it is first read is as close as one can get.
+    // A point without a time gets the time of this read, which is the best estimate.
     let arrival = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .ok()
@@ -69,7 +69,8 @@ pub(super) fn events(run: &ConfinedDir, limit: u64, sink: &mut dyn Write) -> Res
     loop {
         terminate::check()?;
         line.clear();
-        // Bounded: a line without an end must not fill the memory. One byte more than allowed tells it from a long one.
+        // The read is bounded, so a line without an end cannot fill the memory. The extra bytes show that a line is too
+        // long.
         let read = (&mut lines).take(MAX_LINE as u64 + 2).read_until(b'\n', &mut line);
         match read {
             Ok(0) => return Ok((summary, None)),
@@ -97,7 +98,7 @@ fn write(event: &ToolEvent, sink: &mut dyn Write) -> Result<()> {
     sink.write_all(&line).map_err(|e| crate::error::sink_error(&e))
 }
 
-/// The log, put together from its pieces if `legion-entry` was killed before it could do that.
+/// The log of the command. It is in pieces if `legion-entry` was killed before it joined them.
 pub(super) struct Log {
     pieces: Vec<Piece>,
     truncated: bool,
@@ -109,7 +110,6 @@ enum Piece {
 }
 
 impl Log {
-    /// Opens the pieces.
     pub(super) fn open(run: &ConfinedDir) -> Self {
         let piece = |name: &str| {
             let (file, stat) = run.file(Path::new(name), MAX_LOG).ok()?;
@@ -124,7 +124,7 @@ impl Log {
             log.pieces.push(Piece::File(head, size));
         }
         if let Some((old, size)) = piece(log::TAIL_OLD) {
-            // The number of bytes before it is no longer known.
+            // The number of bytes that were left out before it is unknown.
             log.truncated = true;
             log.pieces.push(Piece::Text(log::marker(None)));
             log.pieces.push(Piece::File(old, size));
@@ -135,7 +135,7 @@ impl Log {
         log
     }
 
-    /// About how long it is.
+    /// Returns the approximate size in bytes.
     pub(super) fn estimate(&self) -> u64 {
         self.pieces
             .iter()
@@ -143,12 +143,12 @@ impl Log {
             .sum()
     }
 
-    /// Whether something was left out.
+    /// Returns whether output was left out.
     pub(super) fn truncated(&self) -> bool {
         self.truncated
     }
 
-    /// Writes it all.
+    /// Writes the whole log.
     pub(super) fn copy(&mut self, sink: &mut dyn Write) -> Result<()> {
         for piece in &mut self.pieces {
             match piece {
@@ -163,14 +163,14 @@ impl Log {
         Ok(())
     }
 
-    /// The last lines.
+    /// Returns the last lines.
     pub(super) fn tail(&mut self) -> String {
         let Some(Piece::File(file, size)) = self.pieces.iter_mut().rfind(|p| matches!(p, Piece::File(_, 1..))) else {
             return String::new();
         };
         let mut bytes = Vec::new();
         let start = size.saturating_sub(LOG_TAIL);
-        // A log that cannot be read is no reason to hide why the training failed.
+        // An unreadable log must not hide why the training failed, so the error is ignored.
         let _ = file
             .seek(SeekFrom::Start(start))
             .and_then(|_| file.take(LOG_TAIL).read_to_end(&mut bytes));
@@ -184,7 +184,7 @@ impl Log {
     }
 }
 
-/// Whether `legion-entry` left something out in the middle.
+/// Returns whether the log contains the marker for output that was left out.
 fn has_marker(file: &mut File, size: u64) -> bool {
     let mut buffer = vec![0; 64 << 10];
     let marker = log::MARKER.as_bytes();

@@ -29,7 +29,7 @@ pub(super) fn remember_exit(exit: Option<&ExitRecord>) {
     *EXIT.lock().unwrap_or_else(PoisonError::into_inner) = exit.cloned();
 }
 
-/// The message of a step that could not do its work.
+/// Returns the message of a step that failed.
 pub(super) fn failed(exit: Option<ExitRecord>, error: &StepError) -> PublishMessage {
     PublishMessage {
         head: PublishHead {
@@ -69,7 +69,7 @@ pub(super) struct RunRecord {
 }
 
 impl RunRecord {
-    /// The message about the run. What status shows comes from one place for success and failure alike.
+    /// Returns the message about the run, for success and for failure.
     pub(super) fn message(
         self,
         task: &PublishTask,
@@ -135,7 +135,7 @@ impl RunRecord {
     }
 }
 
-/// The record that proves a message.
+/// Returns the success record for a message.
 pub(super) fn success_record(task: &PublishTask, message: &PublishMessage) -> SuccessRecord {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     SuccessRecord {
@@ -153,12 +153,12 @@ pub(super) fn success_record(task: &PublishTask, message: &PublishMessage) -> Su
     }
 }
 
-/// Where an object of this run goes.
+/// Returns the path of an object of this run.
 pub(super) fn object(task: &PublishTask, name: &str) -> String {
     format!("{}/{name}", task.output.path)
 }
 
-/// Something stored, as status shows it.
+/// Returns a stored file as the status shows it.
 pub(super) fn stored(task: &PublishTask, name: &str, bytes: u64) -> WireStoredFile {
     WireStoredFile {
         uri: task.output.uri_of(name),

@@ -1,4 +1,4 @@
-//! The main container `publish`.
+//! The main container `publish`: waits for the trainer, then stores and reports its result.
 
 mod collect;
 mod message;
@@ -18,7 +18,7 @@ use self::message::{exit_so_far, failed};
 use crate::error::Result;
 use crate::{paths, report, terminate};
 
-/// The program.
+/// Runs the step and returns its exit code.
 pub(crate) fn main() -> ExitCode {
     let task = paths::task::<PublishTask>();
     let budget = task.as_ref().map_or(MESSAGE_BYTES_MAX, |t| t.message_budget as usize);
@@ -35,7 +35,7 @@ pub(crate) fn main() -> ExitCode {
     }
     report::message(&message.encode(budget));
     match message.head.outcome {
-        // The trainer's failure is the trainer's: this step did what it could.
+        // A failed trainer is not a failure of this step.
         PublishOutcome::Published | PublishOutcome::Skipped | PublishOutcome::Failed => ExitCode::SUCCESS,
         PublishOutcome::Error => ExitCode::FAILURE,
     }
@@ -53,10 +53,10 @@ fn publish(task: &PublishTask) -> Result<PublishMessage> {
     if run.join(files::SKIP).exists() {
         return upload::repeat(task);
     }
-    // Before the wait: while there is no trainer the lock is what `fetch` made.
+    // Opened before the wait: until the trainer starts, the lock file is the one that `fetch` created.
     let lock = wait::lock(&run)?;
     wait::for_start(&run)?;
-    // From here on there is something to save.
+    // From here on there are results to save.
     terminate::prefer_finishing();
     wait::for_end(&lock)?;
     upload::publish(task, &run)

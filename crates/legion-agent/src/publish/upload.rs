@@ -1,4 +1,4 @@
-//! From what the trainer left to what is stored.
+//! Checks the output of the trainer, and stores it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::record::{self, Found};
 use crate::store::{Created, Output, StoredObject};
 use crate::{paths, retry};
 
-/// Judges and stores the run.
+/// Checks and stores the result of the run.
 pub(super) fn publish(task: &PublishTask, run: &Path) -> Result<PublishMessage> {
     let run = ConfinedDir::open(run)
         .map_err(|e| StepError::new(StepReason::NodeFault, format!("the control directory {e}")))?;
@@ -26,7 +26,7 @@ pub(super) fn publish(task: &PublishTask, run: &Path) -> Result<PublishMessage> 
     remember_exit(exit.as_ref());
     match store(task, &run, exit.clone()) {
         Ok(message) => Ok(message),
-        // How the trainer ended is known even when nothing can be stored.
+        // The message reports how the trainer ended even if nothing can be stored.
         Err(error) => Ok(failed(exit, &error)),
     }
 }
@@ -37,7 +37,7 @@ fn store(
     exit: Option<legion_protocol::exit::ExitRecord>,
 ) -> Result<PublishMessage> {
     let store = Output::open(&task.output)?;
-    // This step may run twice, and an attempt that was believed lost may have got to its end: what it published is not
+    // This step may run twice, and an attempt that was considered lost may have completed. Its result is not
     // overwritten.
     let found = retry::patiently(|| record::find(&store, &task.output, &task.uid, &task.run_id))?;
     if let Found::Published(record) = found {
@@ -68,8 +68,8 @@ fn store(
         message.tail.log_tail = log.tail();
         return Ok(message);
     }
-    // The command ended with 0: what is wrong now is wrong with what it left.
-    let complaint = violation.or_else(|| {
+    // The command ended with 0, so any error from here on is about its output.
+    let problem = violation.or_else(|| {
         tool_error.map(|e| {
             let error =
                 StepError::new(StepReason::ToolchainError, format!("{}: {}", e.reason, e.message)).field(e.field);
@@ -80,7 +80,7 @@ fn store(
             }
         })
     });
-    let artifact = match complaint {
+    let artifact = match problem {
         Some(error) => Err(error),
         None => artifact(task, &store, &mut run_record),
     };
@@ -99,7 +99,7 @@ fn store(
     }
 }
 
-/// Writes the success record: only now has the run a result. One that proves nothing any more (`stale`) is replaced.
+/// Writes the success record. This is the moment at which the run has a result. A `stale` record is replaced.
 fn finish(task: &PublishTask, store: &Output, message: PublishMessage, stale: bool) -> Result<PublishMessage> {
     retry::patiently(|| store.settle(&object(task, MODEL)))?;
     let record = serde_json::to_vec(&success_record(task, &message)).map_err(|e| {
@@ -117,12 +117,12 @@ fn finish(task: &PublishTask, store: &Output, message: PublishMessage, stale: bo
     }
     match retry::patiently(|| store.create(&task.output.record, &record))? {
         Created::New => Ok(message),
-        // Another one was faster by a hair. The first one counts.
+        // Another attempt was faster. The first record counts.
         Created::Exists => repeat(task),
     }
 }
 
-/// Repeats the run_record of the attempt that published.
+/// Returns the message of the attempt that published.
 pub(super) fn repeat(task: &PublishTask) -> Result<PublishMessage> {
     let store = Output::open(&task.output)?;
     match retry::patiently(|| record::find(&store, &task.output, &task.uid, &task.run_id))? {
@@ -181,7 +181,7 @@ fn series(
     Ok((summary, violation))
 }
 
-/// Packs and stores the model and the other files of the run. Nothing when the toolchain says that there is no model.
+/// Packs and stores the model and the other files of the run. Returns `None` if the toolchain reports no model.
 fn artifact(task: &PublishTask, store: &Output, run_record: &mut RunRecord) -> Result<Option<WireArtifact>> {
     let output = paths::in_work(env::OUTPUT, "output")?;
     let document = run_record.document.clone();
@@ -190,7 +190,7 @@ fn artifact(task: &PublishTask, store: &Output, run_record: &mut RunRecord) -> R
         None => None,
     };
     let path = match &document {
-        // A command that speaks no protocol leaves its model here.
+        // A command without a result document writes its model here.
         None => PathBuf::from("model"),
         Some(ResultDocument { model: None, .. }) => return Ok(None),
         Some(ResultDocument { model: Some(model), .. }) => below(&model.path, "model.path")?,
@@ -241,7 +241,7 @@ fn run_files(task: &PublishTask, store: &Output, output: &Path, document: &Resul
     Ok(stored(task, objects::FILES, done.bytes))
 }
 
-/// A path of the result document, relative to LEGION_OUTPUT.
+/// Checks a path of the result document. It is relative to LEGION_OUTPUT.
 fn below(path: &str, field: &str) -> Result<PathBuf> {
     let path = paths::relative(path, field).map_err(|e| {
         StepError {

@@ -1,5 +1,5 @@
-//! Waiting for the trainer's end: for its start by inotify, for its end by its lock. Neither polls, and neither keeps
-//! anything in memory.
+//! Waits for the start of the trainer with inotify, and for its end with its lock. Neither wait polls or keeps anything
+//! in memory.
 
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -13,12 +13,12 @@ use rustix::io::Errno;
 
 use crate::error::{Result, node_fault};
 
-/// Waits until the trainer has started. An exit record without a start mark says that its command could not be.
+/// Waits until the trainer has started. An exit record without a start mark means that its command did not start.
 pub(super) fn for_start(run: &Path) -> Result<()> {
     let failed = |e: Errno| node_fault(format_args!("cannot watch {}", run.display()), &e.into());
     let watch = inotify::init(CreateFlags::CLOEXEC).map_err(failed)?;
     inotify::add_watch(&watch, run, WatchFlags::CREATE | WatchFlags::MOVED_TO).map_err(failed)?;
-    // The watch comes before the look, so that nothing falls between them.
+    // The watch is added before the first check, so that no change is missed in between.
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut events = inotify::Reader::new(&watch, &mut buffer);
     while ![files::STARTED, files::EXIT].iter().any(|name| run.join(name).exists()) {
@@ -36,15 +36,15 @@ pub(super) fn for_start(run: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The lock of the trainer's PID 1. `fetch` made it; from its start on the trainer may have put anything in its place,
-/// so that it is opened without following a link or waiting for a FIFO's other end.
+/// Opens the lock file of the trainer's PID 1. `fetch` created it. The trainer may have replaced it with anything, so
+/// it is opened without following a link and without waiting for the other end of a FIFO.
 pub(super) fn lock(run: &Path) -> Result<OwnedFd> {
     let path = run.join(files::LOCK);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     open(&path, flags, Mode::empty()).map_err(|e| node_fault(format_args!("cannot open {}", path.display()), &e.into()))
 }
 
-/// Waits until the trainer's PID 1 is gone, whatever ended it: the kernel releases its lock.
+/// Waits until the trainer's PID 1 has ended. The kernel releases its lock in every case.
 pub(super) fn for_end(lock: &OwnedFd) -> Result<()> {
     loop {
         match flock(lock, FlockOperation::LockShared) {

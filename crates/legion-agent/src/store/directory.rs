@@ -1,4 +1,4 @@
-//! Results in a directory: complete files only, on disk before they have their name.
+//! Results in a directory. A file gets its name when it is complete and on disk.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -15,11 +15,11 @@ use crate::error::Result;
 #[derive(Debug)]
 pub(crate) struct Directory {
     root: PathBuf,
-    /// Its address, as users know it: the path of the mount means nothing to them.
+    /// The address from the connection. Messages use it because users do not know the path of the mount.
     uri: String,
 }
 
-/// A file that has not got its name yet.
+/// A file that still has its temporary name.
 #[derive(Debug)]
 pub(crate) struct PendingFile {
     file: File,
@@ -30,20 +30,19 @@ pub(crate) struct PendingFile {
 }
 
 impl Directory {
-    /// The directory at a path, which need not exist yet.
+    /// Returns the directory at a path. The directory may not exist yet.
     pub(crate) fn new(root: PathBuf, uri: &str) -> Self {
         let uri = uri.trim_end_matches('/').to_owned();
         Self { root, uri }
     }
 
-    /// The address of an object.
     fn address(&self, path: &str) -> String {
         format!("{}/{path}", self.uri)
     }
 
     pub(super) fn probe(&self, path: &str) -> Result<()> {
         let mut pending = self.start(path)?;
-        // One byte, so that a full disk or an exhausted quota shows.
+        // One byte detects a full disk or an exhausted quota.
         pending.write(b"?")
     }
 
@@ -64,8 +63,8 @@ impl Directory {
         })
     }
 
-    /// Has the names of complete files beside `path` survive a crash: once for all of them, because it may take longer
-    /// than writing them.
+    /// Syncs the directory of `path`, so that the names of complete files in it survive a crash. Called once for all
+    /// files, because a sync may take longer than writing them.
     pub(super) fn settle(&self, path: &str) -> Result<()> {
         sync_parent(&self.root.join(path), &self.address(path))
     }
@@ -116,7 +115,7 @@ impl PendingFile {
         match renameat_with(CWD, &self.partial, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Ok(Created::Exists),
-            // Not every network file system knows that flag; a hard link fails on an existing name just the same.
+            // Some network file systems do not support this flag. A hard link fails on an existing name, too.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 match std::fs::hard_link(&self.partial, &self.path) {
                     Ok(()) => {}
@@ -138,7 +137,7 @@ impl PendingFile {
     }
 }
 
-/// Has the names in a directory survive a crash of the machine.
+/// Syncs the parent directory, so that the names in it survive a crash of the machine.
 fn sync_parent(path: &Path, address: &str) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     File::open(parent)
@@ -149,7 +148,7 @@ fn sync_parent(path: &Path, address: &str) -> Result<()> {
 impl Drop for PendingFile {
     fn drop(&mut self) {
         if !self.done {
-            // What cannot be removed is a hidden file with a telling name.
+            // If the removal fails, a hidden file stays. Its name says what it is.
             let _ = std::fs::remove_file(&self.partial);
         }
     }
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finished_leaves_nothing() {
+    fn an_unfinished_file_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let directory = Directory::new(dir.path().to_owned(), "file:///models");
         let mut pending = directory.start("model.tar").unwrap();
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_the_way_is_named_with_its_remedy() {
+    fn a_conflicting_file_is_reported_with_a_remedy() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
         let error = Directory::new(dir.path().join("file"), "file:///models/")

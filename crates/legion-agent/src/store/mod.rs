@@ -1,4 +1,4 @@
-//! Where results go: a directory or a bucket, behind the few operations that publishing needs.
+//! The output store: a directory or a bucket, behind the few operations that publishing needs.
 
 mod create;
 mod directory;
@@ -19,9 +19,9 @@ use crate::error::Result;
 use crate::paths;
 use crate::secrets::Secret;
 
-/// The slot of the output's secret and volume.
+/// The slot of the output's Secret and volume.
 pub(crate) const SLOT: &str = "output";
-/// The output store. Its errors name the connection, which is what a user can change.
+/// The output store. Its errors name the connection, because users can change it.
 #[derive(Debug)]
 pub(crate) struct Output {
     connection: String,
@@ -36,7 +36,7 @@ enum Place {
     Bucket(Bucket),
 }
 
-/// An object on its way into the store, with its digest and size so far. Dropped, it leaves nothing behind.
+/// An upload in progress, with its digest and size so far. Dropping it removes what was uploaded.
 pub(crate) struct Upload<'a> {
     output: &'a Output,
     sink: Sink<'a>,
@@ -49,7 +49,7 @@ enum Sink<'a> {
     Object(s3::PendingObject<'a>),
 }
 
-/// What was stored.
+/// Digest and size of a stored object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredObject {
     pub(crate) digest: String,
@@ -57,7 +57,7 @@ pub(crate) struct StoredObject {
 }
 
 impl Output {
-    /// Opens the store of a task. Nothing is asked of it yet.
+    /// Opens the store of a task. Sends no request.
     pub(crate) fn open(task: &OutputTask) -> Result<Self> {
         let place = match &task.store {
             WireStore::S3 { secret, .. } => Place::Bucket(Bucket::open(
@@ -87,7 +87,7 @@ impl Output {
         })
     }
 
-    /// The same error with the connection's name.
+    /// Adds the name of the connection to an error.
     fn named(&self, error: StepError) -> StepError {
         StepError {
             message: format!("the connection {:?}: {}", self.connection, error.message),
@@ -95,7 +95,7 @@ impl Output {
         }
     }
 
-    /// Checks that objects can be written, by writing one.
+    /// Checks write access by writing one object.
     pub(crate) fn probe(&self, path: &str) -> Result<()> {
         paths::relative(path, FIELD)?;
         match &self.place {
@@ -105,7 +105,7 @@ impl Output {
         .map_err(|e| self.named(e))
     }
 
-    /// Starts an object, replacing one of the same name at its end. `estimate` is about how long it will be.
+    /// Starts an upload. When it finishes, it replaces an object of the same name. `estimate` is its approximate size.
     pub(crate) fn upload(&self, path: &str, estimate: u64) -> Result<Upload<'_>> {
         paths::relative(path, FIELD)?;
         let sink = match &self.place {
@@ -120,16 +120,16 @@ impl Output {
         })
     }
 
-    /// Waits until complete objects beside `path` survive whatever happens to the store's machine.
+    /// Waits until complete objects next to `path` survive a crash of the store.
     pub(crate) fn settle(&self, path: &str) -> Result<()> {
         match &self.place {
             Place::Directory(directory) => directory.settle(path).map_err(|e| self.named(e)),
-            // An object is durable once its upload was answered.
+            // An object is durable when the store has answered its upload.
             Place::Bucket(_) => Ok(()),
         }
     }
 
-    /// Stores a small object unless one of that name exists.
+    /// Creates a small object unless one of the same name exists.
     pub(crate) fn create(&self, path: &str, bytes: &[u8]) -> Result<Created> {
         paths::relative(path, FIELD)?;
         match &self.place {
@@ -139,7 +139,7 @@ impl Output {
         .map_err(|e| self.named(e))
     }
 
-    /// A small object; nothing when there is none.
+    /// Reads a small object. Returns `None` if it does not exist.
     pub(crate) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         paths::relative(path, FIELD)?;
         match &self.place {
@@ -149,7 +149,7 @@ impl Output {
         .map_err(|e| self.named(e))
     }
 
-    /// The size of an object; nothing when there is none.
+    /// Returns the size of an object, or `None` if it does not exist.
     pub(crate) fn size(&self, path: &str) -> Result<Option<u64>> {
         paths::relative(path, FIELD)?;
         match &self.place {
@@ -161,7 +161,7 @@ impl Output {
 }
 
 impl Upload<'_> {
-    /// Completes the object: only now does it exist under its name.
+    /// Completes the upload. The object appears under its name now.
     pub(crate) fn finish(self) -> Result<StoredObject> {
         match self.sink {
             Sink::File(pending) => pending.finish(),

@@ -1,4 +1,4 @@
-//! The async runtime, made by the first request to a network store and by nothing else.
+//! The async runtime. Only the first request to a network store creates it.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -10,10 +10,10 @@ use crate::error::Result;
 
 static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
 
-/// Runs a future to its end. Tasks that it spawned go on in the background between calls.
+/// Runs a future to its end. Tasks that it spawned continue in the background between calls.
 pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output> {
     let runtime = RUNTIME.get_or_init(|| {
-        // An error means that a provider is installed already, which is all that is wanted.
+        // An error means that a provider is already installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Builder::new_multi_thread()
             .worker_threads(2)

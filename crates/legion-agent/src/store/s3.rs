@@ -19,14 +19,14 @@ use crate::error::Result;
 use crate::secrets::{Secret, hide};
 use crate::{tls, tree};
 
-/// Size of an upload's parts, unless there would be too many of them.
+/// Smallest size of an upload's parts, in bytes.
 const PART: u64 = 8 << 20;
-/// Most parts that S3 accepts, with a reserve for an estimate that was too low.
+/// Most parts of an upload. S3 accepts 10,000. The rest is a reserve for an estimate that is too low.
 const MAX_PARTS: u64 = 9_000;
-/// Parts in flight. They bound the memory of an upload.
+/// Parts in flight. This number bounds the memory of an upload.
 const IN_FLIGHT: usize = 2;
 
-/// What a bucket is used for: the same refusal has another reason and remedy for each.
+/// What a bucket is used for. Reason and remedy of an error depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// `spec.output`.
@@ -37,26 +37,26 @@ pub(crate) enum Purpose {
     Data,
 }
 
-/// What is wrong between here and a bucket.
+/// The class of an error of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {
-    /// There is no such bucket or object.
+    /// The bucket or object does not exist.
     Missing,
-    /// The credentials do not open it.
+    /// The credentials are missing, expired or not sufficient.
     Denied,
-    /// The server would give the same answer again.
+    /// A retry would get the same answer.
     Refused,
     /// The server's certificate cannot be verified.
     Certificate,
-    /// Anything that may end without a change by the user.
+    /// Anything else. It may pass without a change by the user.
     Unreachable,
 }
 
 impl Trouble {
-    /// What a library's error says, and the words of it that are meant for people.
-    fn of(error: &Error) -> (Self, String) {
+    /// Classifies an error of the library, and returns the part of its text that is safe to show.
+    fn classify(error: &Error) -> (Self, String) {
         let cause = tls::root_cause(error);
-        let said = words(&cause);
+        let said = safe_text(&cause);
         let trouble = match error {
             Error::NotFound { .. } => Self::Missing,
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Denied,
@@ -70,7 +70,7 @@ impl Trouble {
         (trouble, said)
     }
 
-    /// The reason for users.
+    /// Returns the reason that the status shows.
     fn reason(self, usage: Purpose) -> StepReason {
         match (self, usage) {
             (Self::Certificate, _) => StepReason::CertificateUnverified,
@@ -96,7 +96,7 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// The bucket of a task.
+    /// Opens the bucket of a task. Sends no request.
     pub(crate) fn open(store: &WireStore, secret: Option<&Secret>, usage: Purpose) -> Result<Self> {
         let WireStore::S3 {
             bucket,
@@ -113,7 +113,7 @@ impl Bucket {
         };
         let client = ClientOptions::new()
             .with_connect_timeout(Duration::from_secs(10))
-            // Of one request; a part of 8 MiB takes that long at 50 KiB/s.
+            // The timeout of one request: a part of 8 MiB takes this long at 50 KiB/s.
             .with_timeout(Duration::from_secs(180))
             .with_allow_http(endpoint.starts_with("http://"));
         let retry = RetryConfig {
@@ -141,7 +141,7 @@ impl Bucket {
                 }
             }
         };
-        // Building it sets TLS up, which wants the runtime's crypto provider.
+        // Building the client sets up TLS, and TLS needs the crypto provider that the runtime installs.
         let store = block_on(async { builder.build() })?.map_err(|e| {
             StepError::new(
                 StepReason::TaskInvalid,
@@ -171,7 +171,7 @@ impl Bucket {
     }
 
     fn failed(&self, key: &Key, error: &Error) -> StepError {
-        let (trouble, said) = Trouble::of(error);
+        let (trouble, said) = Trouble::classify(error);
         let place = format!("s3://{}/{key}", self.name);
         let what = match trouble {
             Trouble::Missing if self.usage == Purpose::Output => "does not accept objects",
@@ -196,11 +196,11 @@ impl Bucket {
         }
     }
 
-    /// Tries what the success record needs: an object that is created only if it is not there.
+    /// Checks that the store can create an object only if it does not exist. The success record needs this.
     pub(super) fn probe(&self, path: &str) -> Result<()> {
         self.create(path, b"?")?;
         let key = self.key(path)?;
-        // Some policies allow writing and not deleting; one byte may stay.
+        // Some policies allow writes but not deletes. In that case one byte stays.
         let _ = block_on(async { self.store.delete(&key).await })?;
         Ok(())
     }
@@ -239,7 +239,7 @@ impl Bucket {
         Ok(self.head(path)?.map(|meta| meta.size))
     }
 
-    /// What the store knows about an object; nothing when there is none.
+    /// Returns the metadata of an object, or `None` if it does not exist.
     pub(crate) fn head(&self, path: &str) -> Result<Option<ObjectMeta>> {
         let key = self.key(path)?;
         match block_on(async { self.store.head(&key).await })? {
@@ -257,7 +257,7 @@ impl Bucket {
         let payload = std::mem::replace(&mut object.payload, empty);
         let stream = match payload {
             object_store::GetResultPayload::Stream(stream) => stream,
-            // Only a local store answers with a file.
+            // Only a local store returns a file.
             object_store::GetResultPayload::File(..) => futures::stream::empty().boxed(),
         };
         Ok((
@@ -271,7 +271,7 @@ impl Bucket {
         ))
     }
 
-    /// The objects below a path, sorted, each with its path below that. Their number and bytes are bounded.
+    /// Lists the objects below a path, sorted, each with its relative path and size. Number and bytes are limited.
     pub(crate) fn list(&self, path: &str, limits: tree::Limits) -> Result<Vec<(String, u64)>> {
         let key = self.key(path)?;
         let mut objects = Vec::new();
@@ -284,7 +284,7 @@ impl Bucket {
                     continue;
                 };
                 let rest = rest.trim_start_matches('/');
-                // A key that ends in "/" is how web consoles show an empty directory.
+                // Web consoles use a key that ends in "/" to show an empty directory.
                 if rest.is_empty() {
                     continue;
                 }
@@ -318,22 +318,23 @@ impl Bucket {
     }
 }
 
-/// Whether a server's answer says that the request itself is wrong: it would get the same answer again. The status has
-/// no field of its own in the library's error.
+/// Returns whether the server refused the request itself, so that a retry would get the same answer. The status is only
+/// in the text of the library's error.
 fn is_refusal(cause: &str) -> bool {
     let Some(status) = cause.split_once(STATUS).and_then(|(_, rest)| rest.get(..3)) else {
-        // How S3 answers when the bucket lies in another region.
+        // S3 answers like this if the bucket is in another region.
         return cause.starts_with(BARE_REDIRECT);
     };
-    // 501: the store does not know conditional writes.
+    // 501: the store does not support conditional writes.
     (status.starts_with(['3', '4']) && !matches!(status, "408" | "425" | "429")) || status == "501"
 }
 
-/// What the library says before a server's status, and about a redirect that leads nowhere.
+/// The library's text before the status of an answer.
 const STATUS: &str = "non-2xx status code: ";
+/// The library's text for a redirect without a target.
 const BARE_REDIRECT: &str = "Received redirect without LOCATION";
 
-/// The code in a server's answer, such as `NoSuchBucket`.
+/// Returns the error code in a server's answer, for example `NoSuchBucket`.
 fn code(cause: &str) -> Option<&str> {
     element(cause, "Code")
 }
@@ -343,9 +344,9 @@ fn element<'a>(document: &'a str, name: &str) -> Option<&'a str> {
     Some(rest.split_once('<')?.0)
 }
 
-/// What an error says that is meant for people: the code and message of a server's answer. Nothing else of the answer
-/// is quoted; S3 repeats what it was sent in there, a session token included.
-fn words(cause: &str) -> String {
+/// Returns the part of an error that is safe to show: the code and the message of the server's answer. The rest is left
+/// out, because S3 repeats parts of the request in it, including a session token.
+fn safe_text(cause: &str) -> String {
     let said = match (code(cause), element(cause, "Message"), cause.split_once(STATUS)) {
         (Some(code), Some(message), _) => format!("{code}: {message}"),
         (Some(code), None, _) => code.to_owned(),
@@ -355,7 +356,7 @@ fn words(cause: &str) -> String {
     legion_protocol::text::bounded(&said, 300)
 }
 
-/// An object that is being read. An interruption is an error: the caller starts over, and nothing half-read is used.
+/// Reads an object. An interruption is an error, and the caller starts again from the beginning.
 pub(crate) struct Reader<'a> {
     bucket: &'a Bucket,
     key: Key,
@@ -378,7 +379,7 @@ impl std::io::Read for Reader<'_> {
     }
 }
 
-/// An object on its way: one request while it is small, parts from then on.
+/// An upload in progress. A small object is one request. A larger one is uploaded in parts.
 pub(super) struct PendingObject<'a> {
     bucket: &'a Bucket,
     path: String,
@@ -400,7 +401,7 @@ impl PendingObject<'_> {
         Ok(())
     }
 
-    /// Hands a full part over, once there is room for it.
+    /// Uploads a full part, when fewer than the maximum are in flight.
     fn send(&mut self) -> Result<()> {
         let key = self.bucket.key(&self.path)?;
         let failed = |e: Error| self.bucket.failed(&key, &e);
@@ -443,8 +444,8 @@ impl PendingObject<'_> {
 impl Drop for PendingObject<'_> {
     fn drop(&mut self) {
         if let Some(upload) = self.upload.take() {
-            // Parts of an abandoned upload cost money until they are removed. If removing fails now, only a lifecycle
-            // rule of the bucket can do it.
+            // Parts of an abandoned upload cost money until they are deleted. If this request fails, only a lifecycle
+            // rule of the bucket deletes them.
             let _ = block_on(upload.abort());
         }
     }
@@ -452,20 +453,20 @@ impl Drop for PendingObject<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_refusal, words};
+    use super::{is_refusal, safe_text};
 
     #[test]
     fn only_code_and_message_of_an_answer_are_quoted() {
         let expired = "Server returned non-2xx status code: 400 Bad Request: <?xml version=\"1.0\"?><Error><Code>ExpiredToken\
             </Code><Message>The provided token has expired.</Message><Token-0>FwoGZXIvYXdzEXAMPLE</Token-0></Error>";
-        assert_eq!(words(expired), "ExpiredToken: The provided token has expired.");
+        assert_eq!(safe_text(expired), "ExpiredToken: The provided token has expired.");
         let proxy = "Server returned non-2xx status code: 502 Bad Gateway: <html>you sent: secret</html>";
-        assert_eq!(words(proxy), "the server answered 502 Bad Gateway");
-        assert_eq!(words("connection refused"), "connection refused");
+        assert_eq!(safe_text(proxy), "the server answered 502 Bad Gateway");
+        assert_eq!(safe_text("connection refused"), "connection refused");
     }
 
     #[test]
-    fn what_would_be_answered_again_is_not_tried_again() {
+    fn refusals_are_distinguished_from_transient_errors() {
         let answer = |status: &str| format!("Server returned non-2xx status code: {status}: ");
         for (cause, refused) in [
             (answer("400 Bad Request"), true),
