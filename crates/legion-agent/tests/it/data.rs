@@ -35,7 +35,7 @@ fn volume() -> WireStore {
 }
 
 #[test]
-fn files_and_directories_come_where_they_are_wanted() {
+fn files_and_directories_are_placed_at_their_local_path() {
     let pod = Pod::new();
     pod.write("storage/data-0/wine.csv", "a,b\n");
     pod.write("storage/data-0/images/1.png", "1");
@@ -51,7 +51,7 @@ fn files_and_directories_come_where_they_are_wanted() {
         assert!(pod.at(found).is_file(), "{remote} -> {local:?}");
         assert!(
             pod.at("work/data/d").exists(),
-            "the name of the binding always leads there"
+            "the name of the binding always points to it"
         );
         assert_eq!((tail.data[0].name.as_str(), tail.data[0].files), ("d", 1));
         assert!(digest::is_digest(&tail.data[0].digest));
@@ -60,14 +60,14 @@ fn files_and_directories_come_where_they_are_wanted() {
         if local == "data" {
             assert!(
                 pod.at("work/source/data/.keep").exists(),
-                "what the project has there stays"
+                "existing files of the project remain"
             );
         }
     }
 }
 
 #[test]
-fn wrong_bindings_are_named() {
+fn invalid_bindings_are_reported() {
     let pod = Pod::new();
     pod.write("storage/data-0/wine.csv", "a,b\n");
     symlink("/etc", pod.at("storage/data-0/etc")).unwrap();
@@ -109,7 +109,7 @@ fn wrong_bindings_are_named() {
     );
     wrong.digest = digest::of_bytes(b"a,b\n");
     pod.fetch_ok(&with(&pod, vec![wrong]));
-    // A link of the project must not carry the data out of it.
+    // A link of the project must not move the data out of it.
     symlink("data", pod.at("storage/source/linked")).unwrap();
     error(
         binding("d", volume(), "wine.csv", "linked/x.csv"),
@@ -118,7 +118,7 @@ fn wrong_bindings_are_named() {
     );
 }
 
-/// A web server that gives these answers, one per connection.
+/// Starts a web server with these answers, one per connection.
 fn serve(answers: Vec<Vec<u8>>) -> (String, mpsc::Receiver<String>) {
     harness::serve(move |n, _| answers.get(n).cloned())
 }
@@ -136,7 +136,7 @@ fn http(uri: &str, secret: &str) -> DataTask {
 }
 
 #[test]
-fn an_interrupted_download_goes_on_where_it_stopped() {
+fn an_interrupted_download_continues_where_it_stopped() {
     let pod = Pod::new();
     let (uri, requests) = serve(vec![
         answer("200 OK", "ETag: \"v1\"\r\nContent-Length: 10\r\n", "0123"),
@@ -161,7 +161,7 @@ fn an_interrupted_download_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn an_object_that_changed_meanwhile_is_not_joined() {
+fn an_object_that_changed_meanwhile_is_downloaded_from_its_beginning() {
     let pod = Pod::new();
     let (uri, _requests) = serve(vec![
         answer("200 OK", "ETag: \"v1\"\r\nContent-Length: 10\r\n", "0123"),
@@ -172,7 +172,7 @@ fn an_object_that_changed_meanwhile_is_not_joined() {
 }
 
 #[test]
-fn answers_of_a_web_server_have_their_reasons() {
+fn errors_of_a_web_server_have_specific_reasons() {
     let pod = Pod::new();
     for (status, headers, reason, words) in [
         ("404 Not Found", "", StepReason::DataNotFound, "404"),
@@ -195,7 +195,7 @@ fn answers_of_a_web_server_have_their_reasons() {
 }
 
 #[test]
-fn a_token_is_sent_and_never_shown() {
+fn a_token_is_sent_but_never_shown() {
     let pod = Pod::new();
     let error = pod.fetch_error(
         &with(&pod, vec![http("http://127.0.0.1:1", "web")]),

@@ -35,7 +35,7 @@ pub fn repository(pod: &Pod) -> (String, String, String) {
 }
 
 #[test]
-fn branches_tags_and_commits_are_brought_in() {
+fn branches_tags_and_commits_are_fetched() {
     let pod = Pod::new();
     let (uri, first, second) = repository(&pod);
     for (reference, content, commit) in [
@@ -61,7 +61,7 @@ fn branches_tags_and_commits_are_brought_in() {
         }
         assert_eq!(pod.training().source.commit, facts.commit);
     }
-    // Attempt 2 uses what attempt 1 resolved, although the branch has moved on.
+    // Attempt 2 uses the commit of attempt 1, although the branch has changed.
     let mut pinned = source(&uri, "main");
     if let SourceTask::Git { commit, .. } = &mut pinned {
         commit.clone_from(&first);
@@ -71,7 +71,7 @@ fn branches_tags_and_commits_are_brought_in() {
 }
 
 #[test]
-fn what_is_not_there_is_named() {
+fn a_missing_reference_or_repository_is_reported() {
     let pod = Pod::new();
     let (uri, ..) = repository(&pod);
     for reference in [
@@ -107,8 +107,8 @@ fn nothing_of_a_repository_runs() {
     let origin = pod.at("origin");
     let canary = pod.at("canary");
     let touch = format!("touch {}", canary.display());
-    // A filter that the repository asks for, defined where a user's configuration would be; hooks in a template; and an
-    // alias of a helper protocol as a submodule.
+    // A filter of the repository that the user's configuration defines, hooks in a template, and a submodule with a
+    // helper protocol.
     sh(
         &origin,
         &format!(
@@ -135,7 +135,7 @@ fn nothing_of_a_repository_runs() {
     assert_eq!(pod.read("work/source/w.bin").trim(), "pointer");
     assert!(!canary.exists());
 
-    // A submodule by a helper protocol is refused, not run.
+    // A submodule with a helper protocol is refused and not run.
     let helper = format!("[submodule \"s\"]\n\tpath = s\n\turl = \"ext::sh -c '{touch}'\"\n");
     std::fs::write(origin.join(".gitmodules"), helper).unwrap();
     sh(
@@ -154,7 +154,7 @@ fn nothing_of_a_repository_runs() {
 }
 
 #[test]
-fn submodules_come_along_when_asked_for() {
+fn submodules_are_fetched_on_request() {
     let pod = Pod::new();
     let (uri, ..) = repository(&pod);
     let outer = pod.at("outer");
@@ -191,7 +191,7 @@ fn a_link_out_of_the_repository_is_refused() {
     );
 }
 
-/// An ssh server for the pod's repositories, on a free port of the loopback; it ends with this value.
+/// An ssh server for the pod's repositories, on a free port of the loopback device. Dropping it stops the server.
 struct Sshd {
     child: Child,
     port: u16,
@@ -260,7 +260,7 @@ fn over_ssh_with_a_key_and_a_known_host() {
         StepReason::SecretMissing,
         &["git-key", "ssh-privatekey"],
     );
-    // As mounted with an fsGroup, and without the last line feed: ssh itself would refuse both.
+    // The key is readable by its group, as with an fsGroup, and has no final line feed. ssh itself would refuse both.
     pod.secret("source", "ssh-privatekey", pod.read("sshd/user").trim_end());
     std::fs::set_permissions(
         pod.at("secrets/source/ssh-privatekey"),
@@ -272,7 +272,7 @@ fn over_ssh_with_a_key_and_a_known_host() {
     assert_eq!(
         std::fs::read_dir(pod.at("scratch")).unwrap().count(),
         0,
-        "no copy of the key stays"
+        "no copy of the key remains"
     );
 
     let other = known.replace(

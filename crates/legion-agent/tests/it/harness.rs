@@ -1,4 +1,4 @@
-//! A pod's directories and the agent's two steps in them.
+//! The directories of a pod, and the two steps of the agent in them.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 pub const UID: &str = "6f1a";
 pub const RUN: &str = "7f3a1c9e";
 
-/// The directories of one pod, and what survives it.
+/// The directories of one pod, and the storage that outlives it.
 pub struct Pod {
     dir: TempDir,
     pub store: WireStore,
@@ -30,7 +30,7 @@ impl Pod {
         Self::below(tempfile::tempdir().unwrap())
     }
 
-    /// A pod whose files are in memory, where there is such a place: for many small ones.
+    /// Creates a pod with its files in memory if possible. For tests with many small files.
     pub fn in_memory() -> Self {
         Self::below(
             tempfile::tempdir_in("/dev/shm")
@@ -49,7 +49,7 @@ impl Pod {
         }
     }
 
-    /// A path below the pod's directory.
+    /// Returns a path below the pod's directory.
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(path)
     }
@@ -150,7 +150,7 @@ impl Pod {
         ] {
             command.env(name, self.at(path));
         }
-        // Any executable stands in for legion-entry: what matters here is that it is installed.
+        // Any executable can replace legion-entry here. The test only checks that it is installed.
         command.env("LEGION_ENTRY_BINARY", "/bin/true");
         command.env("LEGION_TASK", serde_json::to_string(task).unwrap());
         command
@@ -172,7 +172,7 @@ impl Pod {
         fetched.message.tail.whole().unwrap()
     }
 
-    /// What `fetch` says about a failure, which must name a field, a remedy and the given words.
+    /// Runs `fetch` and returns its error, which must have a field, a remedy and the given words.
     #[track_caller]
     pub fn fetch_error(&self, task: &FetchTask, reason: StepReason, words: &[&str]) -> StepError {
         let fetched = self.fetch(task);
@@ -188,7 +188,7 @@ impl Pod {
                 "{word:?} is missing in {error:?}"
             );
         }
-        assert!(fetched.stderr.contains(&error.message), "people read it too");
+        assert!(fetched.stderr.contains(&error.message), "stderr shows the same message");
         error
     }
 
@@ -208,7 +208,7 @@ impl Pod {
         Trainer { pod: self, lock }
     }
 
-    /// Starts `publish` before the trainer is there.
+    /// Starts `publish` before the trainer starts.
     pub fn start_publish(&self, task: &PublishTask) -> Child {
         self.agent("publish", task).spawn().unwrap()
     }
@@ -224,7 +224,7 @@ impl Pod {
         }
     }
 
-    /// A whole run: `prepare` writes what the trainer leaves.
+    /// Runs a whole attempt. `prepare` writes the output of the trainer.
     pub fn run(&self, record: &ExitRecord, prepare: impl FnOnce(&Self)) -> Published {
         self.run_with(&self.publish_task(), record, prepare)
     }
@@ -251,7 +251,7 @@ impl Trainer<'_> {
         std::fs::rename(partial, self.pod.at("run").join(files::STARTED)).unwrap();
     }
 
-    /// Ends; without a record, as after the kernel killed it.
+    /// Releases the lock. Without a record, this is like a trainer that the kernel killed.
     pub fn end(self, record: Option<&ExitRecord>) {
         if let Some(record) = record {
             self.pod.write("run/exit.json", serde_json::to_vec(record).unwrap());
@@ -301,8 +301,8 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A web server that gives one scripted answer per connection and reports the heads of the requests, in lower case.
-/// `answer` gets the number of the request, from 0, and its head; the server ends when it gives nothing.
+/// Starts a web server with one scripted answer per connection. It reports the heads of the requests in lower case.
+/// `answer` receives the number of the request, from 0, and its head. The server ends when it returns `None`.
 pub fn serve(
     mut answer: impl FnMut(usize, &str) -> Option<Vec<u8>> + Send + 'static,
 ) -> (String, mpsc::Receiver<String>) {
@@ -333,16 +333,16 @@ pub fn serve(
     (address, requests)
 }
 
-/// An HTTP answer.
+/// Returns an HTTP response.
 pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n{body}").into_bytes()
 }
 
-/// The address of an S3-compatible server that lives as long as the tests.
+/// Returns the address of an S3-compatible server that runs as long as the tests.
 pub fn s3_endpoint() -> &'static str {
     static SERVER: OnceLock<(String, Child)> = OnceLock::new();
     let (address, _) = SERVER.get_or_init(|| {
-        // It ends when its standard input does, which is when this process ends.
+        // It ends with its standard input, so it ends with this process.
         let mut child = Command::new("python3")
             .arg(fixture("s3_server.py"))
             .env("PYTHONPATH", server_packages())
@@ -361,13 +361,13 @@ pub fn s3_endpoint() -> &'static str {
     address
 }
 
-/// A file of `tests/fixtures`.
+/// Returns the path of a file in `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures")).join(name)
 }
 
-/// The Python packages that `requirements.txt` names: installed once for each content of that file, and complete when
-/// the directory has its name.
+/// Installs the Python packages of `requirements.txt`, once for each content of that file. The directory gets its name
+/// when it is complete.
 pub fn server_packages() -> PathBuf {
     static ONE: Mutex<()> = Mutex::new(());
     let _one_at_a_time = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -386,7 +386,7 @@ pub fn server_packages() -> PathBuf {
     packages
 }
 
-/// Runs a program of the test's own and gives its output.
+/// Runs a program of the test itself and returns its output.
 #[track_caller]
 pub fn sh(directory: &Path, script: &str) -> String {
     let output = Command::new("sh")

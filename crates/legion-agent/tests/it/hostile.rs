@@ -1,4 +1,4 @@
-//! What a trainer may leave that `publish`, which holds credentials, must not fall for.
+//! Hostile output of a trainer. `publish` has credentials and must not be tricked by it.
 
 use std::fs::File;
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use crate::publish::good;
 
 const SECRET: &str = "AKIA-the-credential";
 
-/// Runs a trainer that leaves something hostile in its model, and gives the error.
+/// Runs a trainer with a hostile model, and checks the error.
 #[track_caller]
 fn model(reason: StepReason, words: &str, leave: impl FnOnce(&Pod)) {
     let pod = Pod::new();
@@ -61,7 +61,7 @@ fn an_output_directory_that_is_a_link_to_the_credentials() {
 }
 
 #[test]
-fn a_lock_that_was_replaced_by_a_fifo_keeps_nobody_waiting() {
+fn a_lock_file_that_was_replaced_by_a_fifo_does_not_block_publish() {
     let pod = Pod::new();
     let trainer = pod.trainer();
     std::fs::remove_file(pod.at("run/lock")).unwrap();
@@ -172,7 +172,7 @@ fn a_hundred_thousand_files_are_packed_or_refused_in_bounded_time() {
 }
 
 #[test]
-fn names_that_are_no_text_are_packed_as_they_are_and_shown_as_text() {
+fn names_that_are_not_utf8_are_packed_unchanged_and_shown_as_text() {
     use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
     let name = |bytes: &[u8]| std::ffi::OsString::from_vec(bytes.to_vec());
     let odd = b"a\xff\n\x1b[31mb";
@@ -203,14 +203,14 @@ fn names_that_are_no_text_are_packed_as_they_are_and_shown_as_text() {
         names.iter().any(|n| n == odd) && names.iter().any(|n| n.len() == 201),
         "{names:?}"
     );
-    // In a message it must neither end the line nor speak to a terminal.
+    // In a message, the name must neither end the line nor control a terminal.
     model(StepReason::OutputHostile, "model/a\u{fffd}  [31mb", |pod| {
         symlink("/etc", pod.at("work/output/model").join(name(odd))).unwrap();
     });
 }
 
 #[test]
-fn a_file_where_the_result_document_wants_a_directory() {
+fn a_file_in_place_of_a_directory_of_the_result_document() {
     model(StepReason::ModelMissing, "model/MLmodel/x", |pod| {
         pod.write(
             "run/result.json",
@@ -231,7 +231,7 @@ fn a_missing_or_empty_model() {
 }
 
 #[test]
-fn paths_of_the_result_document_that_lead_out() {
+fn paths_of_the_result_document_that_leave_the_output() {
     for path in ["../../secrets/output", "/etc", "model/../../.."] {
         model(StepReason::ProtocolViolation, "leaves the directory", |pod| {
             pod.write(
@@ -243,7 +243,7 @@ fn paths_of_the_result_document_that_lead_out() {
 }
 
 #[test]
-fn control_files_that_are_not_what_they_should_be() {
+fn control_files_of_the_wrong_type_or_size() {
     for name in ["events.jsonl", "result.json"] {
         for what in ["link", "fifo", "directory", "endless"] {
             let words = if name.starts_with("events") {
@@ -266,7 +266,7 @@ fn control_files_that_are_not_what_they_should_be() {
 }
 
 #[test]
-fn a_bad_event_is_named_by_its_line_and_never_quoted() {
+fn an_invalid_event_is_reported_by_its_line_and_never_quoted() {
     model(StepReason::ProtocolViolation, "line 2", |pod| {
         let events = format!("{{\"type\":\"tag\",\"name\":\"a\",\"value\":\"b\"}}\n{SECRET}\n");
         pod.write("run/events.jsonl", events);
@@ -278,7 +278,7 @@ fn a_bad_event_is_named_by_its_line_and_never_quoted() {
 }
 
 #[test]
-fn an_error_of_the_toolchain_reaches_the_user_in_its_own_words() {
+fn an_error_of_the_toolchain_reaches_the_user_unchanged() {
     model(StepReason::ToolchainError, "PythonNotAvailable: wanted 3.9", |pod| {
         let error = r#"{"reason":"PythonNotAvailable","field":"spec.arguments.python","message":"wanted 3.9","remedy":"install it"}"#;
         pod.write("run/result.json", format!(r#"{{"protocol":1,"error":{error}}}"#));
@@ -286,7 +286,7 @@ fn an_error_of_the_toolchain_reaches_the_user_in_its_own_words() {
 }
 
 #[test]
-fn an_exit_record_that_is_none_is_no_success() {
+fn an_invalid_exit_record_is_not_a_success() {
     for content in ["", "{", "[]", "{\"version\":1,\"exitCode\":\"0\"}"] {
         let pod = Pod::new();
         let trainer = pod.trainer();

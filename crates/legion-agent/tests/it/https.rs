@@ -1,4 +1,4 @@
-//! Sources over https: git's own HTTP backend behind real TLS, with a certificate that only the test's authority signs.
+//! Sources over https: git's own HTTP backend behind real TLS, with a certificate of the test's own authority.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use crate::git::{AS, repository, source};
 use crate::harness::{Fetched, Pod, fixture, sh};
 
-/// A server of the pod's repository `origin`, by its address; it ends with this value.
+/// A git server for the pod's repository `origin`. Dropping it stops the server.
 struct Server {
     child: Child,
     address: String,
@@ -54,8 +54,8 @@ impl Server {
     }
 }
 
-/// A pod with a repository, an authority in `authority.pem`, and a certificate of it for `localhost`. Gives the
-/// commits.
+/// Creates a pod with a repository, an authority in `authority.pem` and its certificate for `localhost`. Returns the
+/// pod and two commits.
 fn pod() -> (Pod, String, String) {
     let pod = Pod::new();
     let (_, first, second) = repository(&pod);
@@ -74,7 +74,7 @@ fn pod() -> (Pod, String, String) {
     (pod, first, second)
 }
 
-/// Runs `fetch` where the test's authority is trusted, with a `git` in between that notes how it is called.
+/// Runs `fetch` with trust in the test's authority, and with a wrapper of `git` that records its arguments.
 fn fetch(pod: &Pod, task: &FetchTask) -> Fetched {
     let real = sh(&pod.at(""), "command -v git");
     let calls = pod.at("calls");
@@ -144,11 +144,11 @@ fn a_public_repository_needs_no_credentials() {
 }
 
 #[test]
-fn a_private_repository_is_opened_by_its_secret_which_shows_nowhere() {
+fn a_private_repository_is_fetched_with_its_secret_which_appears_nowhere() {
     let (pod, _, second) = pod();
     let server = Server::start(&pod, "server", "");
     let uri = server.uri("private/origin.git");
-    // Neither a credential helper of the user nor curl's file of passwords is asked.
+    // Neither a credential helper of the user nor curl's .netrc is used.
     let helper = format!("!touch {}; echo password=s3cr3t", pod.at("canary").display());
     pod.write("scratch/.gitconfig", format!("[credential]\n\thelper = \"{helper}\"\n"));
     pod.write("scratch/.netrc", "machine localhost login me password s3cr3t\n");
@@ -186,7 +186,7 @@ fn a_private_repository_is_opened_by_its_secret_which_shows_nowhere() {
 }
 
 #[test]
-fn another_host_is_not_told_the_password() {
+fn another_host_does_not_receive_the_password() {
     let (pod, ..) = pod();
     let other = Server::start(&pod, "other", "");
     let server = Server::start(&pod, "server", &other.uri("private"));
@@ -198,7 +198,7 @@ fn another_host_is_not_told_the_password() {
     assert!(log.contains("/private/origin.git"), "it was asked: {log}");
     assert!(!log.contains("s3cr3t"), "{log}");
 
-    // The same for a submodule there, of a repository here.
+    // The same for a submodule on the other host.
     let outer = format!(
         "{AS} git clone -q origin.git outer; cd outer; printf '[submodule \"s\"]\\n path = s\\n url = {}\\n' >.gitmodules
          git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),s; git add .gitmodules; git commit -qm sub; mv .git ../outer.git",
@@ -216,7 +216,7 @@ fn another_host_is_not_told_the_password() {
     );
     assert!(!pod.read(&other.log).contains("s3cr3t"));
 
-    // Nor does a repository that came over the network reach files of this machine.
+    // A repository from the network cannot reach files of this machine either.
     let local = format!(
         "{AS} git clone -q outer.git local; cd local; git config -f .gitmodules submodule.s.url file://{}
          git commit -qam local; mv .git ../local.git",
@@ -235,7 +235,7 @@ fn another_host_is_not_told_the_password() {
 }
 
 #[test]
-fn a_certificate_that_nobody_vouches_for_is_refused_by_name() {
+fn an_untrusted_certificate_is_refused_and_reported() {
     let (pod, ..) = pod();
     let server = Server::start(&pod, "server", "");
     let uri = server.uri("open/origin.git");
@@ -245,7 +245,7 @@ fn a_certificate_that_nobody_vouches_for_is_refused_by_name() {
         &[&uri, "certificate", "trust store"],
     );
     assert_eq!(error.field, "spec.source.git");
-    // The right authority, and another host's certificate.
+    // The authority is trusted, but the certificate belongs to another host.
     let by_number = uri.replace("localhost", "127.0.0.1");
     refused(
         &fetch(&pod, &pod.fetch_task(source(&by_number, "main"))),
@@ -253,7 +253,7 @@ fn a_certificate_that_nobody_vouches_for_is_refused_by_name() {
         &["127.0.0.1"],
     );
 
-    // The same for data and for an S3-compatible store, which git has no part in.
+    // The same for data and for an S3-compatible store. Both work without git.
     pod.write("storage/source/train.py", "");
     let mut task = pod.fetch_task(SourceTask::Volume { path: String::new() });
     let data = |store| DataTask {
@@ -284,7 +284,7 @@ fn a_certificate_that_nobody_vouches_for_is_refused_by_name() {
             &["certificate", "trust store"],
         );
     }
-    // Where the authority is trusted, the server is asked: it has no such file.
+    // With a trusted authority, the request reaches the server. It has no such file.
     task.data = vec![data(http)];
     refused(&fetch(&pod, &task), StepReason::DataNotFound, &["404"]);
 }

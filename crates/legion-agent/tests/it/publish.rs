@@ -1,4 +1,4 @@
-//! Publishing to a directory: what is stored, what is said, and what waiting costs.
+//! Publishing to a directory: stored files, messages, and the cost of the wait.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ const RESULT: &str = r#"{"protocol":1,"model":{"path":"model","format":"gppi/v1"
  "files":[{"name":"plots/roc.png","path":"roc.png"}],"external":{"system":"mlflow","version":"3.17.2"},
  "environment":{"python":"3.11.7"}}"#;
 
-/// What a good trainer leaves.
+/// Writes the output of a successful trainer.
 pub fn good(pod: &Pod) {
     pod.write("work/output/model/MLmodel", "flavors: {}\n");
     pod.write("work/output/model/data/model.bin", [7; 1000]);
@@ -35,7 +35,7 @@ pub fn good(pod: &Pod) {
 }
 
 #[test]
-fn a_good_run_is_stored_and_told() {
+fn a_successful_run_is_stored_and_reported() {
     let pod = Pod::new();
     let published = pod.run(&exit_code(0), good);
     let (head, tail) = (&published.message.head, published.tail());
@@ -69,7 +69,7 @@ fn a_good_run_is_stored_and_told() {
     assert_eq!(tail.external.unwrap().version, "3.17.2");
     assert_eq!(tail.series.unwrap().points, Some(3));
 
-    // The system's own tar reads it, and finds what was written in the order of names.
+    // The system's tar can read it. The entries are sorted by name.
     let list = Command::new("tar")
         .arg("-tf")
         .arg(pod.stored("model.tar"))
@@ -99,7 +99,7 @@ fn a_good_run_is_stored_and_told() {
 }
 
 #[test]
-fn a_command_that_speaks_no_protocol_is_a_trainer_too() {
+fn a_command_without_result_document_can_be_a_trainer() {
     let pod = Pod::new();
     let published = pod.run(&exit_code(0), |pod| {
         pod.write("work/output/model/weights", "1");
@@ -113,7 +113,7 @@ fn a_command_that_speaks_no_protocol_is_a_trainer_too() {
     assert_eq!(published.tail().format, "gppi/v1", "the toolchain's own");
     assert!(published.tail().metrics.is_empty());
 
-    // A toolchain may say that there is no model; saying nothing and leaving none is a failure.
+    // A toolchain may report that there is no model. Without a report, a missing model is a failure.
     let pod = Pod::new();
     let published = pod.run(&exit_code(0), |pod| {
         pod.write("run/result.json", r#"{"protocol":1}"#);
@@ -132,7 +132,7 @@ fn equal_files_give_equal_archives() {
         let published = pod.run(&exit_code(0), |pod| {
             good(pod);
             let names = ["a", "b", "c/d", &"long".repeat(40)];
-            // Other times, order, and owner's rights that do not count.
+            // Times, order and permission bits differ. They must not matter.
             for i in 0..names.len() {
                 pod.write(&format!("work/output/model/{}", names[(i * n) % names.len()]), "x");
             }
@@ -159,7 +159,7 @@ fn the_next_attempt_repeats_what_the_first_published() {
     assert_eq!(again.message.head.artifact, first.message.head.artifact);
     assert_eq!(again.tail(), first.tail());
 
-    // A record without its artifact proves nothing.
+    // A record without its artifact does not count.
     std::fs::remove_file(pod.at("run/skip")).unwrap();
     std::fs::write(pod.stored("model.tar"), "cut").unwrap();
     pod.fetch_ok(&task);
@@ -167,8 +167,8 @@ fn the_next_attempt_repeats_what_the_first_published() {
 }
 
 #[test]
-fn an_output_that_refuses_is_final_and_named() {
-    // No user may make a directory there.
+fn an_output_without_write_access_is_a_final_error() {
+    // No user can create a directory there.
     let nobody_writes = "/sys/kernel";
     let pod = Pod::new();
     std::fs::remove_dir(pod.at("storage/output")).unwrap();
@@ -186,10 +186,10 @@ fn an_output_that_refuses_is_final_and_named() {
         "{error}"
     );
     assert!(error.remedy.contains("spec.output"), "{}", error.remedy);
-    // The end of the command is reported nevertheless.
+    // The end of the command is reported anyway.
     assert_eq!(published.message.head.exit, Some(exit_code(0)));
 
-    // What lies in the way of the record is found only at the very end.
+    // A file that conflicts with the record is found only at the end.
     let pod = Pod::new();
     pod.write("storage/output/.legion", "a file");
     let published = pod.run(&exit_code(0), good);
@@ -200,7 +200,7 @@ fn an_output_that_refuses_is_final_and_named() {
 }
 
 #[test]
-fn of_two_that_publish_the_first_counts() {
+fn the_first_of_two_published_results_counts() {
     let pod = Pod::new();
     let first = pod.run(&exit_code(0), good);
     let second = pod.run(&exit_code(0), |pod| {
@@ -212,7 +212,7 @@ fn of_two_that_publish_the_first_counts() {
 }
 
 #[test]
-fn a_failed_trainer_leaves_log_and_metrics_and_no_artifact() {
+fn a_failed_trainer_has_log_and_metrics_but_no_artifact() {
     let interrupted = ExitRecord {
         outside_signal: Some(15),
         ..exit_code(0)
@@ -249,7 +249,7 @@ fn a_failed_trainer_leaves_log_and_metrics_and_no_artifact() {
 }
 
 #[test]
-fn a_trainer_that_the_kernel_killed_leaves_no_record_and_is_noticed() {
+fn a_trainer_that_the_kernel_killed_is_detected_without_a_record() {
     let pod = Pod::new();
     let trainer = pod.trainer();
     let child = pod.start_publish(&pod.publish_task());
@@ -274,7 +274,7 @@ fn a_trainer_that_the_kernel_killed_leaves_no_record_and_is_noticed() {
 }
 
 #[test]
-fn a_command_that_could_not_be_started_is_told() {
+fn a_command_that_could_not_be_started_is_reported() {
     let pod = Pod::new();
     let trainer = pod.trainer();
     let child = pod.start_publish(&pod.publish_task());
@@ -293,13 +293,13 @@ fn a_command_that_could_not_be_started_is_told() {
 }
 
 #[test]
-fn waiting_costs_little_and_ends_at_once() {
+fn waiting_costs_little_and_ends_immediately() {
     let pod = Pod::new();
     let trainer = pod.trainer();
     let child = pod.start_publish(&pod.publish_task());
     trainer.start();
     good(&pod);
-    // The kernel's list of locks shows who waits for one.
+    // The kernel's list of locks shows which process waits for a lock.
     let waits = format!(" {} ", child.id());
     let waiting = || {
         let locks = std::fs::read_to_string("/proc/locks").unwrap();
@@ -322,12 +322,12 @@ fn waiting_costs_little_and_ends_at_once() {
     };
     let (resident, own) = (kib("VmRSS:"), kib("RssAnon:"));
     println!("publish while it waits: {resident} KiB resident, {own} KiB of them its own");
-    // Most of it is pages of the program's own code, and an unoptimised program has twice as many: with --release 4.3
-    // MiB were measured where this build has 8.8. What it allocated is the same, and is what would grow first.
+    // Most of it is the code of the program. An unoptimized build has twice as much of it: 8.8 MiB here, 4.3 MiB with
+    // --release. The allocated memory is the same in both, and it would grow first.
     let limit = if cfg!(debug_assertions) { 12 } else { 8 };
     assert!(resident < limit * 1024, "{resident} KiB");
     assert!(own < 1536, "{own} KiB of its own");
-    assert_eq!(kib("Threads:"), 2, "no runtime is made for waiting");
+    assert_eq!(kib("Threads:"), 2, "no runtime is created for the wait");
     let ended = Instant::now();
     trainer.end(Some(&exit_code(0)));
     let published = pod.published(child);
@@ -351,7 +351,7 @@ fn a_large_model_is_packed_in_little_memory() {
         .unwrap();
     trainer.end(Some(&exit_code(0)));
     let agent = pod.agent("publish", &pod.publish_task());
-    // Measured by the kernel, and read by Python because GNU time may be absent.
+    // The kernel measures it. Python reads it, because GNU time may not be installed.
     let mut command = Command::new("python3");
     command.args(["-c", "import resource,subprocess,sys; c=subprocess.run(sys.argv[1:]).returncode; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(c)"]);
     command.arg(agent.get_program()).args(agent.get_args());
@@ -365,11 +365,11 @@ fn a_large_model_is_packed_in_little_memory() {
 }
 
 #[test]
-fn told_to_stop_before_the_trainer_started_it_stops() {
+fn a_signal_before_the_start_of_the_trainer_stops_publish() {
     let pod = Pod::new();
     let trainer = pod.trainer();
     let child = pod.start_publish(&pod.publish_task());
-    // Its signal mask tells when it handles TERM: bit 14 of SigBlk.
+    // The signal mask shows whether it handles TERM: bit 14 of SigBlk.
     let blocks_term = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let mask = status
@@ -393,9 +393,9 @@ fn told_to_stop_before_the_trainer_started_it_stops() {
 }
 
 #[test]
-fn told_to_stop_while_the_store_does_not_answer_it_says_how_far_it_got() {
+fn a_signal_while_the_store_does_not_answer_reports_the_known_results() {
     let mut pod = Pod::new();
-    // A store that takes connections and never answers.
+    // A store that accepts connections but never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     pod.store = WireStore::S3 {
         bucket: "models".into(),
@@ -425,7 +425,7 @@ fn told_to_stop_while_the_store_does_not_answer_it_says_how_far_it_got() {
 }
 
 #[test]
-fn told_to_stop_while_the_trainer_ends_it_still_publishes() {
+fn a_signal_while_the_trainer_ends_lets_publish_finish() {
     let pod = Pod::new();
     let trainer = pod.trainer();
     trainer.start();

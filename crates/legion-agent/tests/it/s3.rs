@@ -1,4 +1,4 @@
-//! An S3-compatible server as source, data and output; and what such servers answer when something is wrong.
+//! An S3-compatible server as source, data and output, and the errors of such servers.
 
 use legion_protocol::digest;
 use legion_protocol::message::PublishOutcome;
@@ -11,7 +11,7 @@ use object_store::{ObjectStoreExt as _, PutPayload};
 use crate::harness::{Pod, answer, exit_code, s3_endpoint, serve};
 use crate::publish::good;
 
-/// A pod whose output, source and data lie below a prefix of the test's own.
+/// A pod with its output, source and data below a prefix of the test's own.
 struct Remote {
     pod: Pod,
     client: AmazonS3,
@@ -96,7 +96,7 @@ fn a_run_is_published_to_a_bucket_and_found_again() {
 
     let published = pod.run(&exit_code(0), |pod| {
         good(pod);
-        // Several parts, the last one short.
+        // Several parts. The last one is smaller.
         pod.write("work/output/model/weights", vec![9; 20 << 20]);
     });
     assert_eq!(
@@ -138,7 +138,7 @@ fn a_run_is_published_to_a_bucket_and_found_again() {
     pod.fetch_ok(&task);
     assert!(pod.at("run/skip").exists());
     std::fs::remove_file(pod.at("run/skip")).unwrap();
-    // A record whose artifact is gone proves nothing: the run is done again, and its record replaced.
+    // A record without its artifact does not count: the run is repeated, and its record is replaced.
     remote.put("default/wine/7f3a1c9e/model.tar", b"cut".to_vec());
     pod.fetch_ok(&task);
     assert!(!pod.at("run/skip").exists());
@@ -154,7 +154,7 @@ fn a_run_is_published_to_a_bucket_and_found_again() {
 
 #[test]
 #[ignore = "installs an S3-compatible server from PyPI: cargo test -p legion-agent -- --ignored"]
-fn an_output_bucket_that_is_not_there_fails_before_the_training() {
+fn a_missing_output_bucket_fails_before_the_training() {
     let mut remote = Remote::new("missing");
     remote.pod.store = store(remote.endpoint, "no-such-bucket", "");
     remote.pod.write("storage/source/train.py", "");
@@ -220,7 +220,7 @@ fn a_prefix_and_an_archive_are_sources() {
 
 #[test]
 #[ignore = "installs an S3-compatible server from PyPI: cargo test -p legion-agent -- --ignored"]
-fn data_is_one_object_or_all_below_a_prefix() {
+fn data_is_one_object_or_all_objects_below_a_prefix() {
     let remote = Remote::new("data");
     let pod = &remote.pod;
     remote.put("wine.csv", b"a,b\n".to_vec());
@@ -257,14 +257,14 @@ fn data_is_one_object_or_all_below_a_prefix() {
     pod.fetch_error(&task("nothing", ""), StepReason::DataNotFound, &["nothing"]);
 }
 
-/// What S3 answers, in XML.
+/// Returns an error answer of S3, in XML.
 fn error(status: &str, code: &str, message: &str, rest: &str) -> Vec<u8> {
     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message>{rest}</Error>");
     answer(status, &format!("Content-Length: {}\r\n", body.len()), &body)
 }
 
 #[test]
-fn a_store_that_is_away_for_a_while_costs_no_result() {
+fn an_outage_of_the_store_loses_no_result() {
     let mut pod = Pod::new();
     // More failures than the S3 client retries on its own.
     let (address, requests) = serve(|n, head| {
@@ -317,7 +317,7 @@ fn an_interrupted_download_starts_over() {
 }
 
 #[test]
-fn what_a_store_answers_is_told_without_what_it_repeats() {
+fn errors_of_a_store_are_reported_without_secrets_of_the_request() {
     const TOKEN: &str = "FwoGZXIvYXdzEXAMPLE";
     let mut pod = Pod::new();
     pod.write("storage/source/train.py", "");
@@ -379,7 +379,7 @@ fn what_a_store_answers_is_told_without_what_it_repeats() {
         let sent = requests.try_iter().collect::<String>();
         assert!(
             sent.contains(&TOKEN.to_lowercase()),
-            "it was sent, or this shows nothing: {sent}"
+            "the token must be sent, or this test proves nothing: {sent}"
         );
         for seen in [&fetched.stderr, &pod.read("termination-log"), &text] {
             assert!(!seen.contains(TOKEN) && !seen.contains("wJalrXUtnFEMI"), "{seen}");

@@ -1,4 +1,4 @@
-//! Sources from ConfigMaps and volumes, and what every fetch does.
+//! Sources from ConfigMaps and volumes, and the parts that every fetch has in common.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::harness::Pod;
 
 const FILES: [(&str, &[u8]); 2] = [("MLproject", b"name: wine\n"), ("src/train.py", b"print('hi')\n")];
 
-/// A ConfigMap as the kubelet mounts it: links to a version's directory.
+/// Creates a ConfigMap as the kubelet mounts it: links to the directory of a version.
 fn mounted() -> (Pod, SourceTask) {
     let pod = Pod::new();
     for (path, content) in FILES {
@@ -64,7 +64,7 @@ fn a_config_map_becomes_a_project() {
 }
 
 #[test]
-fn a_config_map_that_changed_or_is_missing_is_named() {
+fn a_changed_or_missing_config_map_is_reported() {
     let (pod, source) = mounted();
     pod.write("source-config/..2026_11_23/MLproject", "name: other\n");
     pod.fetch_error(
@@ -156,7 +156,7 @@ fn a_volume_is_copied_and_its_links_stay_inside() {
 }
 
 #[test]
-fn a_wrong_task_is_a_message_too() {
+fn an_invalid_task_is_reported_in_the_message() {
     let pod = Pod::new();
     let output = pod.agent("fetch", &serde_json::json!({"version": 1})).output().unwrap();
     assert!(!output.status.success());

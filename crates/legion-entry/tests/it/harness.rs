@@ -1,4 +1,4 @@
-//! Starting `legion-entry` in a directory of its own and waiting for what it does.
+//! Starts `legion-entry` in a directory of its own and waits for its actions.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-/// A call of `legion-entry`, not yet made.
+/// A command line of `legion-entry` that has not been started.
 pub struct Entry {
     command: Command,
     pub dir: Arc<TempDir>,
@@ -70,15 +70,15 @@ impl Entry {
         }
     }
 
-    /// The same call as PID 1 of a namespace; nothing where that is not allowed.
+    /// Runs the command line as PID 1 of a namespace. Returns `None` if that is not allowed.
     pub fn run_as_pid_1(self) -> Option<Run> {
         let unshare = unshare(&["--pid", "--fork", "--mount-proc"])?;
         let program = self.command.get_program().to_owned();
         Some(self.run_by(unshare, program.as_ref()))
     }
 
-    /// The same call in a root directory that holds nothing but `legion-entry` and the directories it is given;
-    /// nothing where that is not allowed.
+    /// Runs the command line in a root directory with only `legion-entry` and its directories. Returns `None` if that
+    /// is not allowed.
     pub fn run_alone(mut self) -> Option<Run> {
         let root = self.dir.path().to_str().unwrap().to_owned();
         let unshare = unshare(&["--map-root-user"]).map(|mut command| {
@@ -86,7 +86,7 @@ impl Entry {
             command
         })?;
         std::fs::copy(self.command.get_program(), self.dir.path().join("legion-entry")).unwrap();
-        // Every container has that.
+        // Every container has /dev/null.
         std::fs::create_dir(self.dir.path().join("dev")).unwrap();
         File::create(self.dir.path().join("dev/null")).unwrap();
         for name in ["run", "source"] {
@@ -96,8 +96,8 @@ impl Entry {
         Some(self.run_by(unshare, Path::new("/legion-entry")))
     }
 
-    /// The same call by a process that ignores these signals, as `nohup` does.
-    pub fn by_one_who_ignores(self, signals: &str) -> Self {
+    /// Starts it from a process that ignores these signals, as `nohup` does.
+    pub fn from_parent_that_ignores(self, signals: &str) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("trap '' {signals}; exec \"$@\""), "sh"]);
         let program = self.command.get_program().to_owned();
@@ -122,7 +122,7 @@ impl Entry {
     }
 }
 
-/// `unshare` with the given options; nothing where that is not allowed.
+/// Returns `unshare` with the given options, or `None` if that is not allowed.
 fn unshare(options: &[&str]) -> Option<Command> {
     let command = || {
         let mut command = Command::new("unshare");
@@ -133,7 +133,7 @@ fn unshare(options: &[&str]) -> Option<Command> {
     allowed.then(command)
 }
 
-/// The types of a 64-bit little-endian ELF file's segments.
+/// Returns the types of the segments of a 64-bit little-endian ELF file.
 pub fn elf_segments(file: &[u8]) -> Vec<u32> {
     assert_eq!(&file[..6], b"\x7fELF\x02\x01");
     let number = |at: usize, bytes: usize| {
@@ -155,7 +155,7 @@ pub struct Started {
     pub dir: Arc<TempDir>,
 }
 
-/// A test that fails leaves nothing behind: the kernel ends the command with its supervisor.
+/// Stops `legion-entry` if a test fails. The kernel ends the command with it.
 impl Drop for Started {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -164,7 +164,7 @@ impl Drop for Started {
 }
 
 impl Started {
-    /// Reads the command's output until a line is the given word. Fails where nothing comes for a minute.
+    /// Reads the output of the command up to a line with the given word. Fails after a minute without output.
     pub fn wait_for(&mut self, word: &str) {
         let out = self.out.as_mut().unwrap();
         loop {
@@ -258,7 +258,7 @@ impl Run {
         Self::output(entry, dir)
     }
 
-    /// The same in the directories of another one.
+    /// Runs a command line in the directories of another one.
     pub fn in_dir(mut entry: Entry, dir: &Path) -> Self {
         for name in ["run", "source"] {
             entry
@@ -289,8 +289,8 @@ impl Run {
     }
 }
 
-/// What the kernel says of a process and of all that descend from it: state, and the signals that are pending, blocked,
-/// ignored and caught.
+/// Returns the kernel's status of a process and its descendants: state, and pending, blocked, ignored and caught
+/// signals.
 fn descendants(pid: u32) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let wanted = [
@@ -307,7 +307,7 @@ fn descendants(pid: u32) -> String {
     found
 }
 
-/// Whether a process exists and is no zombie.
+/// Returns whether a process exists and is not a zombie.
 pub fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     stat.rsplit_once(')')
@@ -323,7 +323,7 @@ pub fn kill(pid: &str) {
     rustix::process::kill_process(pid_of(pid), rustix::process::Signal::KILL).unwrap();
 }
 
-/// Blocks until a process that is no child of ours has ended.
+/// Blocks until a process has ended that is not our child.
 pub fn wait_for_end(pid: &str) {
     use rustix::process::{PidfdFlags, pidfd_open};
     let Ok(fd) = pidfd_open(pid_of(pid), PidfdFlags::empty()) else {

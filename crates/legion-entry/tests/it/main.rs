@@ -10,7 +10,7 @@ use harness::{Entry, Run, sh};
 use legion_protocol::reason::StepReason;
 
 #[test]
-fn the_commands_exit_code_is_ours() {
+fn the_exit_code_is_that_of_the_command() {
     let run = Run::of(sh("echo out; echo err >&2; exit 3"));
     assert_eq!(run.code, Some(3));
     assert_eq!((run.out.as_str(), run.err.as_str()), ("out\n", "err\n"));
@@ -45,7 +45,7 @@ fn the_command_runs_in_the_project_with_its_environment() {
 }
 
 #[test]
-fn the_end_by_a_signal_is_recorded() {
+fn an_end_by_a_signal_is_recorded() {
     let run = Run::of(sh("kill -SEGV $$"));
     assert_eq!(run.code, Some(128 + libc::SIGSEGV));
     assert_eq!(
@@ -68,10 +68,10 @@ fn a_command_that_traps_term_and_exits_0_was_interrupted() {
 }
 
 #[test]
-fn other_signals_reach_the_command_alone() {
+fn other_signals_reach_only_the_command() {
     let script = "trap 'echo usr1' USR1; trap 'echo hup' HUP; trap 'echo usr2; exit 7' USR2
         sleep 1000 & echo ready; while :; do wait; done";
-    for entry in [sh(script), sh(script).by_one_who_ignores("HUP USR1")] {
+    for entry in [sh(script), sh(script).from_parent_that_ignores("HUP USR1")] {
         let mut entry = entry.start();
         entry.wait_for("ready");
         for (signal, word) in [(libc::SIGUSR1, "usr1"), (libc::SIGHUP, "hup"), (libc::SIGUSR2, "usr2")] {
@@ -85,7 +85,7 @@ fn other_signals_reach_the_command_alone() {
 }
 
 #[test]
-fn children_left_behind_are_ended_and_their_pipes_not_waited_for() {
+fn stray_children_are_ended_without_a_wait_for_their_pipes() {
     for stray in [
         "sleep 1000 & echo $!",
         "setsid sleep 1000 & echo $!",
@@ -113,7 +113,8 @@ fn a_stray_child_that_ignores_term_is_killed_and_cannot_flood_the_end() {
 
 #[test]
 fn orphans_are_reaped_while_the_command_runs() {
-    // The inner shell ends before its child, which then is ours; as a zombie it would stay in /proc and hang this test.
+    // The inner shell ends before its child, so the child becomes ours. A zombie would stay in /proc and block this
+    // test.
     let run = Run::of(sh(
         "p=$(sh -c 'sleep 0.05 >/dev/null & echo $!'); while [ -e /proc/$p ]; do sleep 0.01; done; echo reaped",
     ));
@@ -167,7 +168,7 @@ fn a_command_that_outlives_its_timeout_gets_term_and_then_kill() {
 }
 
 #[test]
-fn what_cannot_be_started_says_why_and_what_to_do() {
+fn a_command_that_cannot_be_started_is_reported_with_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let plain = dir.path().join("plain");
     std::fs::write(&plain, "no program").unwrap();
@@ -195,7 +196,11 @@ fn what_cannot_be_started_says_why_and_what_to_do() {
             "{}",
             error.message
         );
-        assert!(run.err.contains(&error.message), "people read it too: {}", run.err);
+        assert!(
+            run.err.contains(&error.message),
+            "stderr shows the same message: {}",
+            run.err
+        );
     }
     let run = Run::of(sh("true").env("LEGION_SOURCE", "/no/such/directory"));
     assert_eq!(run.code, Some(127));
@@ -205,7 +210,7 @@ fn what_cannot_be_started_says_why_and_what_to_do() {
 }
 
 #[test]
-fn a_wrong_set_up_is_named() {
+fn an_invalid_setup_is_reported() {
     for (entry, words) in [
         (Entry::raw(["true"]), "usage"),
         (Entry::raw(["--"]), "usage"),
@@ -234,8 +239,8 @@ fn the_lock_is_held_for_as_long_as_the_command_runs_and_is_not_inherited() {
     let second = Run::in_dir(sh("echo twice"), entry.dir.path());
     assert_eq!((second.code, second.out.as_str()), (Some(125), ""));
     assert!(second.err.contains("another legion-entry"));
-    // The kernel's way out of memory: no handler runs and no record is left. The lock is free all the same, although a
-    // stray process survives, and the command itself does not outlive the lock that `publish` waits for.
+    // The kernel kills like this when memory runs out: no handler runs and no record is written. The lock is free
+    // anyway, although a stray process survives. The command itself ends before the lock is free for `publish`.
     entry.signal(libc::SIGKILL);
     entry.wait_for_lock();
     assert!(!entry.dir.path().join("run/exit.json").exists());
@@ -258,7 +263,7 @@ fn a_run_that_has_published_is_not_run_again() {
 }
 
 #[test]
-fn a_reader_that_goes_away_or_sleeps_does_not_disturb_the_command() {
+fn a_reader_that_closes_or_sleeps_does_not_disturb_the_command() {
     let mut entry = sh("echo ready; while [ ! -e go ]; do sleep 0.01; done; yes | head -c 300000; exit 4").start();
     entry.wait_for("ready");
     entry.close_out();
@@ -267,13 +272,13 @@ fn a_reader_that_goes_away_or_sleeps_does_not_disturb_the_command() {
     assert_eq!(run.code, Some(4));
     assert_eq!(run.log().len(), 300_006);
 
-    // What fits into the pipes is all that the command waits for; its end is recorded although there is no reader.
+    // The output fits into the pipes, so the command ends. Its end is recorded although there is no reader.
     let entry = sh("yes | head -c 100000; exit 4").start();
     assert_eq!(entry.end_unread().code, Some(4));
 }
 
 #[test]
-fn it_needs_nothing_of_the_image_it_is_put_into() {
+fn the_binary_needs_nothing_from_the_image() {
     let program = std::fs::read(env!("CARGO_BIN_EXE_legion-entry")).unwrap();
     let kinds = harness::elf_segments(&program);
     const LOAD: u32 = 1;
@@ -283,7 +288,7 @@ fn it_needs_nothing_of_the_image_it_is_put_into() {
         !kinds.contains(&INTERPRETER),
         "legion-entry is not linked statically: install the C library's archive, libc.a (see .cargo/rustc)"
     );
-    // In a root directory that holds nothing else. The command is legion-entry again, which says how it is called.
+    // Runs in a root directory without other files. The command is legion-entry again, which prints its usage.
     let Some(run) = Entry::new(["/legion-entry"]).run_alone() else {
         println!("SKIPPED: this user may not change the root directory");
         return;
@@ -294,7 +299,7 @@ fn it_needs_nothing_of_the_image_it_is_put_into() {
 }
 
 #[test]
-fn it_is_a_proper_pid_1() {
+fn legion_entry_works_as_pid_1() {
     let entry = sh(
         "test $PPID = 1 && p=$(sh -c 'sleep 0.05 >/dev/null & echo $!'); while [ -e /proc/$p ]; do sleep 0.01; done; exit 9",
     );
