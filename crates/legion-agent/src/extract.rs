@@ -8,12 +8,12 @@ use legion_protocol::reason::{StepError, StepReason};
 use crate::confined::{ConfinedDir, shown};
 use crate::error::{Result, carried, node_fault};
 use crate::paths;
-use crate::tree::{self, Collector, Limits, TreeSummary};
+use crate::tree::{self, TreeCollector, TreeLimits, TreeSummary};
 
 /// Extracts a tar archive into an empty directory.
-pub(crate) fn tar(archive: impl Read, to: &Path, limits: Limits) -> Result<TreeSummary> {
+pub(crate) fn tar(archive: impl Read, to: &Path, limits: TreeLimits) -> Result<TreeSummary> {
     let mut archive = tar::Archive::new(archive);
-    let mut collector = Collector::default();
+    let mut collector = TreeCollector::default();
     let (mut bytes, mut count) = (0u64, 0u64);
     // Links are created last, so that no entry is written through a link.
     let mut links: Vec<(PathBuf, PathBuf)> = Vec::new();
@@ -101,7 +101,7 @@ fn unreadable(error: &std::io::Error) -> StepError {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: TreeLimits = TreeLimits {
         bytes: 10_000,
         entries: 10,
     };

@@ -26,12 +26,12 @@ pub(crate) struct PackLimits {
 #[derive(Debug)]
 pub(crate) struct Packing {
     root: ConfinedDir,
-    entries: Vec<Packed>,
+    entries: Vec<PackEntry>,
     bytes: u64,
 }
 
 #[derive(Debug)]
-struct Packed {
+struct PackEntry {
     /// Path below the root.
     path: PathBuf,
     /// Path in the archive.
@@ -44,12 +44,12 @@ struct Packed {
 }
 
 /// Reads exactly the announced number of bytes, because the tar header with the size has already been written.
-struct Exactly<R> {
+struct ExactSize<R> {
     inner: R,
     left: u64,
 }
 
-impl<R: Read> Read for Exactly<R> {
+impl<R: Read> Read for ExactSize<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         terminate::check().map_err(std::io::Error::other)?;
         let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
@@ -91,7 +91,7 @@ impl Packing {
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 if !name.as_os_str().is_empty() {
                     this.push(
-                        Packed {
+                        PackEntry {
                             path: path.clone(),
                             name: name.clone(),
                             size: None,
@@ -131,7 +131,7 @@ impl Packing {
         Ok(this)
     }
 
-    fn push(&mut self, entry: Packed, limits: PackLimits) -> Result<()> {
+    fn push(&mut self, entry: PackEntry, limits: PackLimits) -> Result<()> {
         self.bytes = self.bytes.saturating_add(entry.size.unwrap_or(0));
         if self.bytes > limits.bytes {
             let (size, most) = (entry.size.unwrap_or(0), limits.bytes);
@@ -185,7 +185,7 @@ impl Packing {
                     tar.append_data(
                         &mut header,
                         &entry.name,
-                        Exactly {
+                        ExactSize {
                             inner: file,
                             left: size,
                         },
@@ -198,13 +198,13 @@ impl Packing {
     }
 }
 
-fn file(path: PathBuf, name: PathBuf, stat: &Stat) -> Packed {
+fn file(path: PathBuf, name: PathBuf, stat: &Stat) -> PackEntry {
     // The name is empty if the model is one file.
     let name = match (name.as_os_str().is_empty(), path.file_name()) {
         (true, Some(file)) => PathBuf::from(file),
         _ => name,
     };
-    Packed {
+    PackEntry {
         path,
         name,
         size: Some(u64::try_from(stat.st_size).unwrap_or(0)),

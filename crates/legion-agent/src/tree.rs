@@ -18,7 +18,7 @@ pub(crate) const MAX_DEPTH: usize = 64;
 
 /// Limits on a tree.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct TreeLimits {
     /// Bytes of all files.
     pub(crate) bytes: u64,
     /// Files, directories and links.
@@ -54,7 +54,7 @@ pub(crate) struct TreeEntry {
 
 /// Lists the entries of a tree, sorted by the bytes of their paths. Links are not followed. Returns an error
 /// immediately when the tree exceeds the limits.
-pub(crate) fn list(root: &Path, limits: Limits) -> Result<Vec<TreeEntry>> {
+pub(crate) fn list(root: &Path, limits: TreeLimits) -> Result<Vec<TreeEntry>> {
     let mut entries = Vec::new();
     let mut bytes = 0u64;
     let mut open = vec![(PathBuf::new(), 0)];
@@ -116,12 +116,12 @@ pub(crate) struct TreeSummary {
 
 /// Collects the summary of a tree from its files.
 #[derive(Debug, Default)]
-pub(crate) struct Collector {
+pub(crate) struct TreeCollector {
     files: Vec<(String, String)>,
     bytes: u64,
 }
 
-impl Collector {
+impl TreeCollector {
     /// Adds a file.
     pub(crate) fn add(&mut self, path: &Path, digest: String, bytes: u64) {
         self.files.push((path.to_string_lossy().into_owned(), digest));
@@ -181,10 +181,10 @@ pub(crate) fn copy_file(
 
 /// Copies a tree. Links inside of it stay links. Links out of it and special files are refused. `keep` selects the
 /// entries to copy.
-pub(crate) fn copy(from: &Path, to: &Path, limits: Limits, keep: impl Fn(&Path) -> bool) -> Result<TreeSummary> {
+pub(crate) fn copy(from: &Path, to: &Path, limits: TreeLimits, keep: impl Fn(&Path) -> bool) -> Result<TreeSummary> {
     let root = ConfinedDir::open(from)
         .map_err(|e| StepError::new(StepReason::NodeFault, format!("{}: {e}", from.display())))?;
-    let mut collector = Collector::default();
+    let mut collector = TreeCollector::default();
     for entry in list(from, limits)?.into_iter().filter(|e| keep(&e.path)) {
         let target = to.join(&entry.path);
         let failed = |e: &std::io::Error| node_fault(format_args!("cannot copy {:?}", shown(&entry.path)), e);
@@ -207,7 +207,7 @@ pub(crate) fn copy(from: &Path, to: &Path, limits: Limits, keep: impl Fn(&Path) 
 }
 
 /// Checks a tree of another program. Links out of it and special files are refused.
-pub(crate) fn check(root: &Path, limits: Limits) -> Result<TreeSummary> {
+pub(crate) fn check(root: &Path, limits: TreeLimits) -> Result<TreeSummary> {
     let opened = ConfinedDir::open(root)
         .map_err(|e| StepError::new(StepReason::NodeFault, format!("{}: {e}", root.display())))?;
     let mut summary = TreeSummary::default();

@@ -14,10 +14,15 @@ use crate::error::{Result, node_fault};
 use crate::paths;
 use crate::secrets::Secret;
 use crate::store::s3::{Bucket, Purpose};
-use crate::tree::{self, Limits, TreeSummary};
+use crate::tree::{self, TreeLimits, TreeSummary};
 
 /// Fetches one binding.
-pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits) -> Result<(FetchedData, WireData)> {
+pub(super) fn fetch(
+    task: &DataTask,
+    data: &Path,
+    project: &Path,
+    limits: TreeLimits,
+) -> Result<(FetchedData, WireData)> {
     let field = format!("spec.data[{}]", task.name);
     let name = paths::relative(&task.name, &field)?;
     if name.components().count() != 1 {
@@ -62,7 +67,7 @@ pub(super) fn fetch(task: &DataTask, data: &Path, project: &Path, limits: Limits
     ))
 }
 
-fn download(task: &DataTask, to: &Path, limits: Limits) -> Result<TreeSummary> {
+fn download(task: &DataTask, to: &Path, limits: TreeLimits) -> Result<TreeSummary> {
     let nothing = || {
         let message = format!("there is no data at {:?} ({})", task.remote_path, task.uri);
         StepError::new(StepReason::DataNotFound, message)

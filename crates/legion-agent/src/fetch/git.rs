@@ -17,7 +17,7 @@ use super::address::{self, authority};
 use super::askpass;
 use crate::error::{Result, node_fault};
 use crate::secrets::{Secret, hide};
-use crate::tree::{self, Limits};
+use crate::tree::{self, TreeLimits};
 use crate::{paths, retry};
 
 const FIELD: &str = "spec.source.git";
@@ -64,7 +64,7 @@ pub(super) fn fetch(
     repository: Repository<'_>,
     secret: Option<&Secret>,
     to: &Path,
-    limits: Limits,
+    limits: TreeLimits,
 ) -> Result<FetchedSource> {
     let git = Git::prepare(&repository, secret, to)?;
     git.run(&["init", "--quiet", "--template=", "."])?;

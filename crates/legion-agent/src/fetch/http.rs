@@ -15,7 +15,7 @@ use crate::error::{Result, node_fault};
 use crate::retry;
 use crate::secrets::{Secret, hide};
 use crate::store::runtime::block_on;
-use crate::tree::{Limits, TreeSummary};
+use crate::tree::{TreeLimits, TreeSummary};
 
 const MAX_REDIRECTS: usize = 10;
 
@@ -48,7 +48,7 @@ pub(super) fn address(base: &str, path: &str) -> Result<Url> {
 }
 
 /// Downloads one object.
-pub(super) fn download(url: &Url, secret: Option<&Secret>, to: &Path, limits: Limits) -> Result<TreeSummary> {
+pub(super) fn download(url: &Url, secret: Option<&Secret>, to: &Path, limits: TreeLimits) -> Result<TreeSummary> {
     let client = client(url)?;
     let failed = |e: &std::io::Error| node_fault(format_args!("cannot write {}", to.display()), e);
     let file = std::fs::File::create(to).map_err(|e| failed(&e))?;
@@ -95,7 +95,7 @@ async fn attempt(
     url: &Url,
     secret: Option<&Secret>,
     partial: &mut PartialDownload,
-    limits: Limits,
+    limits: TreeLimits,
 ) -> Result<()> {
     let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
     if let Some(secret) = secret {
@@ -163,7 +163,7 @@ fn restart(partial: &mut PartialDownload) -> Result<()> {
         .map_err(|e| node_fault("cannot write a download", &e))
 }
 
-fn too_large(url: &Url, limits: Limits) -> StepError {
+fn too_large(url: &Url, limits: TreeLimits) -> StepError {
     StepError::new(
         StepReason::TooLarge,
         format!("{url} is larger than {} bytes", limits.bytes),

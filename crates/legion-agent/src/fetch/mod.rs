@@ -20,9 +20,9 @@ use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::{FetchTask, MESSAGE_BYTES_MAX};
 
 use crate::error::{Result, node_fault};
-use crate::record::{self, Found};
+use crate::record::{self, RecordLookup};
 use crate::store::Output;
-use crate::tree::Limits;
+use crate::tree::TreeLimits;
 use crate::{paths, report, terminate};
 
 /// Runs the step and returns its exit code.
@@ -95,7 +95,7 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
 
     paths::empty(&source)?;
     paths::empty(&data)?;
-    let limits = Limits {
+    let limits = TreeLimits {
         bytes: task.limits.max_bytes,
         entries: task.limits.max_files,
     };
@@ -154,7 +154,7 @@ fn install_entry() -> Result<()> {
 /// Returns whether an earlier attempt of this run has published.
 fn already_published(task: &FetchTask, store: &Output) -> Result<bool> {
     match record::find(store, &task.output, &task.training.uid, &task.training.run_id) {
-        Ok(found) => Ok(matches!(found, Found::Published(_))),
+        Ok(found) => Ok(matches!(found, RecordLookup::Published(_))),
         // Some credentials can write but not read. The first attempt has no earlier record in any case.
         Err(error) if task.training.attempt <= 1 => {
             report::line(&format!("cannot check for a success record: {error}"));

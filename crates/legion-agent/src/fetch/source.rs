@@ -11,14 +11,14 @@ use super::git::{self, Repository};
 use crate::error::Result;
 use crate::secrets::Secret;
 use crate::store::s3::{Bucket, Purpose};
-use crate::tree::{self, Limits, TreeSummary};
+use crate::tree::{self, TreeLimits, TreeSummary};
 use crate::{extract, paths, retry};
 
 /// The slot of the source's Secret and volume.
 pub(super) const SLOT: &str = "source";
 
 /// Fetches the source into an empty directory.
-pub(super) fn fetch(task: &SourceTask, to: &Path, limits: Limits) -> Result<FetchedSource> {
+pub(super) fn fetch(task: &SourceTask, to: &Path, limits: TreeLimits) -> Result<FetchedSource> {
     match task {
         SourceTask::Git {
             uri,
@@ -57,7 +57,7 @@ fn fetched(summary: TreeSummary) -> FetchedSource {
 fn config_map(name: &str, expected: &str, to: &Path) -> Result<TreeSummary> {
     const FIELD: &str = "spec.source.configMap";
     // The API server limits a ConfigMap to 1 MiB.
-    const MAX: Limits = Limits {
+    const MAX: TreeLimits = TreeLimits {
         bytes: 8 << 20,
         entries: 10_000,
     };
@@ -108,7 +108,7 @@ fn config_map(name: &str, expected: &str, to: &Path) -> Result<TreeSummary> {
     })
 }
 
-fn object_store(store: &WireStore, path: &str, to: &Path, limits: Limits) -> Result<TreeSummary> {
+fn object_store(store: &WireStore, path: &str, to: &Path, limits: TreeLimits) -> Result<TreeSummary> {
     const FIELD: &str = "spec.source.objectStore";
     let WireStore::S3 { secret, .. } = store else {
         return Err(StepError::new(
@@ -146,12 +146,12 @@ pub(super) fn object(bucket: &Bucket, key: &str, to: &Path, limit: u64) -> Resul
 }
 
 /// Downloads every object below a prefix. Returns `None` if there is none.
-pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: Limits) -> Result<Option<TreeSummary>> {
+pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: TreeLimits) -> Result<Option<TreeSummary>> {
     let objects = bucket.list(path, limits)?;
     if objects.is_empty() {
         return Ok(None);
     }
-    let mut collector = tree::Collector::default();
+    let mut collector = tree::TreeCollector::default();
     let base = path.trim_end_matches('/');
     for (name, size) in objects {
         let relative = paths::relative(&name, "the name of an object")?;
@@ -170,7 +170,7 @@ pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: Limits) -> 
     Ok(Some(collector.finish()))
 }
 
-fn volume(path: &str, to: &Path, limits: Limits) -> Result<TreeSummary> {
+fn volume(path: &str, to: &Path, limits: TreeLimits) -> Result<TreeSummary> {
     const FIELD: &str = "spec.source.volume";
     let from = paths::storage(SLOT)?.join(paths::relative(path, FIELD)?);
     if !from.is_dir() {

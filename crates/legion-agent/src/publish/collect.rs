@@ -99,7 +99,7 @@ fn write(event: &ToolEvent, sink: &mut dyn Write) -> Result<()> {
 }
 
 /// The log of the command. It is in pieces if `legion-entry` was killed before it joined them.
-pub(super) struct Log {
+pub(super) struct TrainerLog {
     pieces: Vec<Piece>,
     truncated: bool,
 }
@@ -109,7 +109,7 @@ enum Piece {
     Text(String),
 }
 
-impl Log {
+impl TrainerLog {
     pub(super) fn open(run: &ConfinedDir) -> Self {
         let piece = |name: &str| {
             let (file, stat) = run.file(Path::new(name), MAX_LOG).ok()?;

@@ -9,12 +9,12 @@ use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::result::ResultDocument;
 use legion_protocol::task::PublishTask;
 
-use super::collect::{self, Log};
+use super::collect::{self, TrainerLog};
 use super::message::{MODEL, RunRecord, failed, object, remember_exit, repeated, stored, success_record};
 use crate::confined::ConfinedDir;
 use crate::error::{Result, sink_error};
 use crate::pack::{PackLimits, Packing};
-use crate::record::{self, Found};
+use crate::record::{self, RecordLookup};
 use crate::store::{Created, Output, StoredObject};
 use crate::{paths, retry};
 
@@ -40,14 +40,14 @@ fn store(
     // This step may run twice, and an attempt that was considered lost may have completed. Its result is not
     // overwritten.
     let found = retry::patiently(|| record::find(&store, &task.output, &task.uid, &task.run_id))?;
-    if let Found::Published(record) = found {
+    if let RecordLookup::Published(record) = found {
         return Ok(repeated(*record));
     }
     let mut run_record = RunRecord {
         exit,
         ..RunRecord::default()
     };
-    let mut log = Log::open(run);
+    let mut log = TrainerLog::open(run);
     run_record.log = log_object(task, &store, &mut log)?;
     let (summary, violation) = series(task, &store, run, &mut run_record.series)?;
     run_record.summary = summary;
@@ -87,7 +87,7 @@ fn store(
     match artifact {
         Ok(artifact) => {
             let message = run_record.message(task, PublishOutcome::Published, artifact);
-            finish(task, &store, message, matches!(found, Found::Stale))
+            finish(task, &store, message, matches!(found, RecordLookup::Stale))
         }
         Err(error) => {
             let mut message = run_record.message(task, PublishOutcome::Error, None);
@@ -126,8 +126,8 @@ fn finish(task: &PublishTask, store: &Output, message: PublishMessage, stale: bo
 pub(super) fn repeat(task: &PublishTask) -> Result<PublishMessage> {
     let store = Output::open(&task.output)?;
     match retry::patiently(|| record::find(&store, &task.output, &task.uid, &task.run_id))? {
-        Found::Published(record) => Ok(repeated(*record)),
-        Found::Nothing | Found::Stale => Err(StepError::new(
+        RecordLookup::Published(record) => Ok(repeated(*record)),
+        RecordLookup::Nothing | RecordLookup::Stale => Err(StepError::new(
             StepReason::UploadFailed,
             format!(
                 "the success record {} or its artifact was deleted after it was found",
@@ -150,7 +150,7 @@ fn put(
     })
 }
 
-fn log_object(task: &PublishTask, store: &Output, log: &mut Log) -> Result<Option<WireStoredFile>> {
+fn log_object(task: &PublishTask, store: &Output, log: &mut TrainerLog) -> Result<Option<WireStoredFile>> {
     let done = put(store, &object(task, objects::LOG), log.estimate(), |sink| {
         log.copy(sink)
     })?;

@@ -25,11 +25,11 @@ pub(crate) const SLOT: &str = "output";
 #[derive(Debug)]
 pub(crate) struct Output {
     connection: String,
-    place: Place,
+    backend: OutputBackend,
 }
 
 #[derive(Debug)]
-enum Place {
+enum OutputBackend {
     /// A mounted volume or a directory of the node.
     Directory(Directory),
     /// A bucket.
@@ -39,12 +39,12 @@ enum Place {
 /// An upload in progress, with its digest and size so far. Dropping it removes what was uploaded.
 pub(crate) struct Upload<'a> {
     output: &'a Output,
-    sink: Sink<'a>,
+    backend: UploadBackend<'a>,
     hash: Sha256,
     bytes: u64,
 }
 
-enum Sink<'a> {
+enum UploadBackend<'a> {
     File(directory::PendingFile),
     Object(s3::PendingObject<'a>),
 }
@@ -59,13 +59,13 @@ pub(crate) struct StoredObject {
 impl Output {
     /// Opens the store of a task. Sends no request.
     pub(crate) fn open(task: &OutputTask) -> Result<Self> {
-        let place = match &task.store {
-            WireStore::S3 { secret, .. } => Place::Bucket(Bucket::open(
+        let backend = match &task.store {
+            WireStore::S3 { secret, .. } => OutputBackend::Bucket(Bucket::open(
                 &task.store,
                 Secret::of(secret, SLOT, FIELD)?.as_ref(),
                 s3::Purpose::Output,
             )?),
-            WireStore::Volume { path } => Place::Directory(Directory::new(
+            WireStore::Volume { path } => OutputBackend::Directory(Directory::new(
                 paths::storage(SLOT)?.join(paths::relative(path, FIELD)?),
                 &task.uri,
             )),
@@ -83,7 +83,7 @@ impl Output {
         };
         Ok(Self {
             connection: task.connection.clone(),
-            place,
+            backend,
         })
     }
 
@@ -98,9 +98,9 @@ impl Output {
     /// Checks write access by writing one object.
     pub(crate) fn probe(&self, path: &str) -> Result<()> {
         paths::relative(path, FIELD)?;
-        match &self.place {
-            Place::Directory(directory) => directory.probe(path),
-            Place::Bucket(bucket) => bucket.probe(path),
+        match &self.backend {
+            OutputBackend::Directory(directory) => directory.probe(path),
+            OutputBackend::Bucket(bucket) => bucket.probe(path),
         }
         .map_err(|e| self.named(e))
     }
@@ -108,13 +108,15 @@ impl Output {
     /// Starts an upload. When it finishes, it replaces an object of the same name. `estimate` is its approximate size.
     pub(crate) fn upload(&self, path: &str, estimate: u64) -> Result<Upload<'_>> {
         paths::relative(path, FIELD)?;
-        let sink = match &self.place {
-            Place::Directory(directory) => Sink::File(directory.start(path).map_err(|e| self.named(e))?),
-            Place::Bucket(bucket) => Sink::Object(bucket.start(path, estimate)),
+        let backend = match &self.backend {
+            OutputBackend::Directory(directory) => {
+                UploadBackend::File(directory.start(path).map_err(|e| self.named(e))?)
+            }
+            OutputBackend::Bucket(bucket) => UploadBackend::Object(bucket.start(path, estimate)),
         };
         Ok(Upload {
             output: self,
-            sink,
+            backend,
             hash: Sha256::new(),
             bytes: 0,
         })
@@ -122,19 +124,19 @@ impl Output {
 
     /// Waits until complete objects next to `path` survive a crash of the store.
     pub(crate) fn settle(&self, path: &str) -> Result<()> {
-        match &self.place {
-            Place::Directory(directory) => directory.settle(path).map_err(|e| self.named(e)),
+        match &self.backend {
+            OutputBackend::Directory(directory) => directory.settle(path).map_err(|e| self.named(e)),
             // An object is durable when the store has answered its upload.
-            Place::Bucket(_) => Ok(()),
+            OutputBackend::Bucket(_) => Ok(()),
         }
     }
 
     /// Creates a small object unless one of the same name exists.
     pub(crate) fn create(&self, path: &str, bytes: &[u8]) -> Result<Created> {
         paths::relative(path, FIELD)?;
-        match &self.place {
-            Place::Directory(directory) => directory.create(path, bytes),
-            Place::Bucket(bucket) => bucket.create(path, bytes),
+        match &self.backend {
+            OutputBackend::Directory(directory) => directory.create(path, bytes),
+            OutputBackend::Bucket(bucket) => bucket.create(path, bytes),
         }
         .map_err(|e| self.named(e))
     }
@@ -142,9 +144,9 @@ impl Output {
     /// Reads a small object. Returns `None` if it does not exist.
     pub(crate) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         paths::relative(path, FIELD)?;
-        match &self.place {
-            Place::Directory(directory) => directory.read(path, limit),
-            Place::Bucket(bucket) => bucket.read(path, limit),
+        match &self.backend {
+            OutputBackend::Directory(directory) => directory.read(path, limit),
+            OutputBackend::Bucket(bucket) => bucket.read(path, limit),
         }
         .map_err(|e| self.named(e))
     }
@@ -152,9 +154,9 @@ impl Output {
     /// Returns the size of an object, or `None` if it does not exist.
     pub(crate) fn size(&self, path: &str) -> Result<Option<u64>> {
         paths::relative(path, FIELD)?;
-        match &self.place {
-            Place::Directory(directory) => directory.size(path),
-            Place::Bucket(bucket) => bucket.size(path),
+        match &self.backend {
+            OutputBackend::Directory(directory) => directory.size(path),
+            OutputBackend::Bucket(bucket) => bucket.size(path),
         }
         .map_err(|e| self.named(e))
     }
@@ -163,9 +165,9 @@ impl Output {
 impl Upload<'_> {
     /// Completes the upload. The object appears under its name now.
     pub(crate) fn finish(self) -> Result<StoredObject> {
-        match self.sink {
-            Sink::File(pending) => pending.finish(),
-            Sink::Object(pending) => pending.finish(),
+        match self.backend {
+            UploadBackend::File(pending) => pending.finish(),
+            UploadBackend::Object(pending) => pending.finish(),
         }
         .map_err(|e| self.output.named(e))?;
         Ok(StoredObject {
@@ -178,9 +180,9 @@ impl Upload<'_> {
 impl Write for Upload<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         crate::terminate::check().map_err(std::io::Error::other)?;
-        match &mut self.sink {
-            Sink::File(pending) => pending.write(bytes),
-            Sink::Object(pending) => pending.write(bytes),
+        match &mut self.backend {
+            UploadBackend::File(pending) => pending.write(bytes),
+            UploadBackend::Object(pending) => pending.write(bytes),
         }
         .map_err(|e| std::io::Error::other(self.output.named(e)))?;
         self.hash.update(bytes);

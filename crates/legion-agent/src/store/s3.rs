@@ -39,7 +39,7 @@ pub(crate) enum Purpose {
 
 /// The class of an error of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
+enum BucketErrorClass {
     /// The bucket or object does not exist.
     Missing,
     /// The credentials are missing, expired or not sufficient.
@@ -52,12 +52,12 @@ enum Trouble {
     Unreachable,
 }
 
-impl Trouble {
+impl BucketErrorClass {
     /// Classifies an error of the library, and returns the part of its text that is safe to show.
     fn classify(error: &Error) -> (Self, String) {
         let cause = tls::root_cause(error);
-        let said = safe_text(&cause);
-        let trouble = match error {
+        let text = safe_text(&cause);
+        let class = match error {
             Error::NotFound { .. } => Self::Missing,
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Denied,
             _ if ["ExpiredToken", "InvalidToken", "TokenRefreshRequired"].contains(&code(&cause).unwrap_or("")) => {
@@ -67,7 +67,7 @@ impl Trouble {
             _ if is_refusal(&cause) => Self::Refused,
             _ => Self::Unreachable,
         };
-        (trouble, said)
+        (class, text)
     }
 
     /// Returns the reason that the status shows.
@@ -171,23 +171,25 @@ impl Bucket {
     }
 
     fn failed(&self, key: &Key, error: &Error) -> StepError {
-        let (trouble, said) = Trouble::classify(error);
+        let (class, text) = BucketErrorClass::classify(error);
         let place = format!("s3://{}/{key}", self.name);
-        let what = match trouble {
-            Trouble::Missing if self.usage == Purpose::Output => "does not accept objects",
-            Trouble::Missing => "does not exist",
-            Trouble::Denied => "refuses the credentials",
-            Trouble::Refused | Trouble::Certificate | Trouble::Unreachable => "cannot be used",
+        let what = match class {
+            BucketErrorClass::Missing if self.usage == Purpose::Output => "does not accept objects",
+            BucketErrorClass::Missing => "does not exist",
+            BucketErrorClass::Denied => "refuses the credentials",
+            BucketErrorClass::Refused | BucketErrorClass::Certificate | BucketErrorClass::Unreachable => {
+                "cannot be used"
+            }
         };
         let field = match self.usage {
             Purpose::Output => FIELD,
             Purpose::Source => "spec.source.objectStore",
             Purpose::Data => "spec.data",
         };
-        let reason = trouble.reason(self.usage);
-        let error = StepError::new(reason, hide(&format!("{place} {what}: {said}"))).field(field);
-        match said.as_str() {
-            text if trouble == Trouble::Refused && text.contains("region") => {
+        let reason = class.reason(self.usage);
+        let error = StepError::new(reason, hide(&format!("{place} {what}: {text}"))).field(field);
+        match text.as_str() {
+            text if class == BucketErrorClass::Refused && text.contains("region") => {
                 error.remedy("set spec.region of the connection to the bucket's region")
             }
             text if text.starts_with("NotImplemented") && self.usage == Purpose::Output => error
@@ -272,7 +274,7 @@ impl Bucket {
     }
 
     /// Lists the objects below a path, sorted, each with its relative path and size. Number and bytes are limited.
-    pub(crate) fn list(&self, path: &str, limits: tree::Limits) -> Result<Vec<(String, u64)>> {
+    pub(crate) fn list(&self, path: &str, limits: tree::TreeLimits) -> Result<Vec<(String, u64)>> {
         let key = self.key(path)?;
         let mut objects = Vec::new();
         let mut bytes = 0u64;
@@ -347,13 +349,13 @@ fn element<'a>(document: &'a str, name: &str) -> Option<&'a str> {
 /// Returns the part of an error that is safe to show: the code and the message of the server's answer. The rest is left
 /// out, because S3 repeats parts of the request in it, including a session token.
 fn safe_text(cause: &str) -> String {
-    let said = match (code(cause), element(cause, "Message"), cause.split_once(STATUS)) {
+    let text = match (code(cause), element(cause, "Message"), cause.split_once(STATUS)) {
         (Some(code), Some(message), _) => format!("{code}: {message}"),
         (Some(code), None, _) => code.to_owned(),
         (None, _, Some((_, rest))) => format!("the server answered {}", rest.split(": ").next().unwrap_or(rest)),
         (None, _, None) => cause.to_owned(),
     };
-    legion_protocol::text::bounded(&said, 300)
+    legion_protocol::text::bounded(&text, 300)
 }
 
 /// Reads an object. An interruption is an error, and the caller starts again from the beginning.
