@@ -123,7 +123,7 @@ impl ConfinedDir {
             self.walk(path)?
         };
         let stat = fstat(&fd)?;
-        // The trainer did not write what is on another mount.
+        // The trainer did not write files on another mount.
         if stat.st_dev != self.device {
             return Err(OpenRefusal::Outside);
         }

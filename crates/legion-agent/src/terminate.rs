@@ -19,7 +19,7 @@ static MAY_STOP_IMMEDIATELY: AtomicBool = AtomicBool::new(true);
 /// Handles TERM and INT from now on. Called before any other thread exists, so that every thread inherits the mask.
 /// `message` creates the termination message of an interrupted process. `grace` is the grace period of the pod.
 pub(crate) fn handle(grace: Duration, message: impl Fn(&StepError) -> String + Send + 'static) {
-    // SAFETY: `sigemptyset` initialises the set before anything reads it, and every pointer is to a live local.
+    // SAFETY: `sigemptyset` initializes the set before anything reads it, and every pointer is to a live local.
     let set = unsafe {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigemptyset(set.as_mut_ptr());
@@ -30,7 +30,7 @@ pub(crate) fn handle(grace: Duration, message: impl Fn(&StepError) -> String + S
     };
     let wait = move || {
         let mut signal = 0;
-        // SAFETY: both pointers are to live locals; the set is initialised.
+        // SAFETY: both pointers are to live locals, and the set is initialized.
         unsafe { libc::sigwait(&raw const set, &raw mut signal) };
         if !MAY_STOP_IMMEDIATELY.load(Ordering::Acquire) {
             report::line("received a termination signal: finishing the current upload");

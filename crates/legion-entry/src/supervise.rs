@@ -309,7 +309,7 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
-/// Returns the error for a command that could not be started. The message includes what to do.
+/// Returns the error for a command that could not be started. The message includes a remedy.
 fn spawn_error(settings: &Settings, error: &std::io::Error) -> ExitError {
     let name = settings.program.to_string_lossy();
     let path = std::env::var("PATH").unwrap_or_default();

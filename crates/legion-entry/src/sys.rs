@@ -30,7 +30,7 @@ impl SignalFd {
     /// Blocks the handled signals in the only thread, and opens the file. A child inherits the signal mask, so
     /// [`prepare_child`] resets it.
     pub(crate) fn block() -> io::Result<Self> {
-        // SAFETY: `sigemptyset` initialises the set before anything reads it, and every pointer is to a live local.
+        // SAFETY: `sigemptyset` initializes the set before anything reads it, and every pointer is to a live local.
         let fd = unsafe {
             let mut set = MaybeUninit::uninit();
             libc::sigemptyset(set.as_mut_ptr());
@@ -72,7 +72,7 @@ impl AsFd for SignalFd {
 /// the lock would be free too early, and `publish` would read files that are still being written.
 pub(crate) fn prepare_child(command: &mut Command) {
     let prepare = || {
-        // SAFETY: `sigemptyset` initialises the set before it is read; both calls are async-signal-safe.
+        // SAFETY: `sigemptyset` initializes the set before it is read, and both calls are async-signal-safe.
         let masked = unsafe {
             let mut set = MaybeUninit::uninit();
             libc::sigemptyset(set.as_mut_ptr());
@@ -119,7 +119,7 @@ pub(crate) enum Reaped {
 pub(crate) fn reap() -> Reaped {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: both pointers are to live locals of the right types; a zeroed `rusage` is a valid one.
+    // SAFETY: both pointers are to live locals of the right types, and a zeroed `rusage` is a valid value.
     let (pid, usage) = unsafe {
         let pid = libc::wait4(-1, &raw mut status, libc::WNOHANG, usage.as_mut_ptr());
         (pid, usage.assume_init())

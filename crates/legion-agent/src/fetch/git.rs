@@ -361,8 +361,9 @@ impl Git {
         let error = StepError::new(reason, format!("{}: git reports: {shown}", self.uri)).field(FIELD);
         if reason == StepReason::SourceAccessDenied && !self.has_secret {
             return error.field(SECRET_FIELD).remedy(
-                "correct the address. If the repository is private, create a Secret with the keys username and password, \
-                 create a Connection of type git with that secretRef, and set spec.source.git.connection to it",
+                "correct the address. If the repository is private, create a Secret with the keys username and \
+                 password, create a Connection of type git with that secretRef, and set \
+                 spec.source.git.connection to it",
             );
         }
         error
@@ -390,8 +391,8 @@ fn ssh(repository: &Repository<'_>, secret: Option<&Secret>, private: &Path) -> 
         return Err(StepError::new(StepReason::HostKeyUnverified, message)
             .field(FIELD)
             .remedy(
-                "run `ssh-keyscan HOST`, check its output, and put it into the key known_hosts of the connection's Secret or \
-             into spec.knownHosts of the connection",
+                "run `ssh-keyscan HOST`, check its output, and put it into the key known_hosts of the \
+             connection's Secret or into spec.knownHosts of the connection",
             ));
     }
     let Some(secret) = secret else {

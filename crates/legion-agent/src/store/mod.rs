@@ -36,7 +36,7 @@ enum OutputBackend {
     Bucket(Bucket),
 }
 
-/// An upload in progress, with its digest and size so far. Dropping it removes what was uploaded.
+/// An upload in progress, with its digest and size so far. Dropping it discards the uploaded parts.
 pub(crate) struct Upload<'a> {
     output: &'a Output,
     backend: UploadBackend<'a>,

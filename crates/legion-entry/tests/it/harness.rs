@@ -97,7 +97,7 @@ impl Entry {
     }
 
     /// Starts it from a process that ignores these signals, as `nohup` does.
-    pub fn from_parent_that_ignores(self, signals: &str) -> Self {
+    pub fn with_signals_ignored_by_parent(self, signals: &str) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("trap '' {signals}; exec \"$@\""), "sh"]);
         let program = self.command.get_program().to_owned();

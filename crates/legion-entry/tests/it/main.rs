@@ -23,7 +23,7 @@ fn the_exit_code_is_that_of_the_command() {
     assert!(record.started_at <= record.finished_at && !record.started_at.is_empty());
     assert!(run.log().contains("out\n") && run.log().contains("err\n"));
     let delay = record.exec_delay_ms.unwrap();
-    println!("from the start of legion-entry to the start of the command: {delay} ms (unoptimised)");
+    println!("from the start of legion-entry to the start of the command: {delay} ms (unoptimized)");
     assert!(delay < 200);
 }
 
@@ -71,7 +71,7 @@ fn a_command_that_traps_term_and_exits_0_was_interrupted() {
 fn other_signals_reach_only_the_command() {
     let script = "trap 'echo usr1' USR1; trap 'echo hup' HUP; trap 'echo usr2; exit 7' USR2
         sleep 1000 & echo ready; while :; do wait; done";
-    for entry in [sh(script), sh(script).from_parent_that_ignores("HUP USR1")] {
+    for entry in [sh(script), sh(script).with_signals_ignored_by_parent("HUP USR1")] {
         let mut entry = entry.start();
         entry.wait_for("ready");
         for (signal, word) in [(libc::SIGUSR1, "usr1"), (libc::SIGHUP, "hup"), (libc::SIGUSR2, "usr2")] {
