@@ -180,7 +180,7 @@ impl ConfinedDir {
 
     /// Returns whether a link below the directory points outside of it. The kernel follows the link, so that a link to
     /// a link is resolved as a program would resolve it.
-    pub(crate) fn leads_out(&self, link: &Path, root: &Path) -> bool {
+    pub(crate) fn points_outside(&self, link: &Path, root: &Path) -> bool {
         if self.by_kernel {
             let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
             return match openat2(&self.fd, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
@@ -289,7 +289,7 @@ mod tests {
         ] {
             symlink(target, root.join(link)).unwrap();
             let opened = ConfinedDir::open(&root).unwrap();
-            assert_eq!(opened.leads_out(Path::new(link), &root), out, "{link} -> {target}");
+            assert_eq!(opened.points_outside(Path::new(link), &root), out, "{link} -> {target}");
         }
     }
 }

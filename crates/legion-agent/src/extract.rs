@@ -36,10 +36,10 @@ pub(crate) fn tar(archive: impl Read, to: &Path, limits: TreeLimits) -> Result<T
         }
         let target = to.join(&path);
         match entry.header().entry_type() {
-            tar::EntryType::Directory => paths::make(&target)?,
+            tar::EntryType::Directory => paths::create_dir(&target)?,
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
                 if let Some(parent) = target.parent() {
-                    paths::make(parent)?;
+                    paths::create_dir(parent)?;
                 }
                 let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
                 let (digest, size) = tree::copy_file(&mut entry, &target, limits.bytes - bytes, executable)?;
@@ -70,13 +70,13 @@ pub(crate) fn tar(archive: impl Read, to: &Path, limits: TreeLimits) -> Result<T
     for (path, link) in &links {
         let target = to.join(path);
         if let Some(parent) = target.parent() {
-            paths::make(parent)?;
+            paths::create_dir(parent)?;
         }
         std::os::unix::fs::symlink(link, &target)
             .map_err(|e| node_fault(format_args!("cannot create the link {:?}", shown(path)), &e))?;
     }
     let root = ConfinedDir::open(to).map_err(|e| StepError::new(StepReason::NodeFault, e.to_string()))?;
-    if let Some((path, _)) = links.iter().find(|(path, _)| root.leads_out(path, to)) {
+    if let Some((path, _)) = links.iter().find(|(path, _)| root.points_outside(path, to)) {
         return Err(StepError::new(
             StepReason::PathEscapes,
             format!("the archive's link {:?} points outside of the source", shown(path)),

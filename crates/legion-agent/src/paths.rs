@@ -70,7 +70,7 @@ pub(crate) fn relative<'a>(path: &'a str, field: &str) -> Result<&'a Path> {
 }
 
 /// Creates a directory and its parents.
-pub(crate) fn make(path: &Path) -> Result<()> {
+pub(crate) fn create_dir(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(|e| node_fault(format_args!("cannot create {}", path.display()), &e))
 }
 

@@ -30,13 +30,13 @@ pub(crate) fn transient<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> 
 }
 
 /// Longest outage of a store before a result is abandoned. The result may have taken hours to compute.
-const PATIENCE: Duration = Duration::from_secs(600);
+const LONGEST_OUTAGE: Duration = Duration::from_secs(600);
 /// Longest pause between attempts during an outage of the store.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Runs `attempt` until it succeeds, fails with another error than one of the store, or the outage is too long.
-pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let until = Instant::now() + PATIENCE;
+pub(crate) fn while_store_is_unavailable<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let until = Instant::now() + LONGEST_OUTAGE;
     let mut pause = Duration::from_secs(1);
     loop {
         match attempt() {
@@ -47,7 +47,7 @@ pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> 
                     terminate::check()?;
                     std::thread::sleep(left.min(Duration::from_millis(200)));
                 }
-                pause = (pause * 3).min(LONGEST);
+                pause = (pause * 3).min(LONGEST_PAUSE);
             }
             done => return done,
         }

@@ -189,13 +189,13 @@ pub(crate) fn copy(from: &Path, to: &Path, limits: TreeLimits, keep: impl Fn(&Pa
         let target = to.join(&entry.path);
         let failed = |e: &std::io::Error| node_fault(format_args!("cannot copy {:?}", shown(&entry.path)), e);
         match entry.kind {
-            EntryKind::Directory => crate::paths::make(&target)?,
+            EntryKind::Directory => crate::paths::create_dir(&target)?,
             EntryKind::File { size, executable } => {
                 let (mut file, _) = root.file(&entry.path, size).map_err(|e| changed(&entry.path, e))?;
                 let (digest, bytes) = copy_file(&mut file, &target, size, executable)?;
                 collector.add(&entry.path, digest, bytes);
             }
-            EntryKind::Link if root.leads_out(&entry.path, from) => return Err(leads_out(&entry.path)),
+            EntryKind::Link if root.points_outside(&entry.path, from) => return Err(points_outside(&entry.path)),
             EntryKind::Link => {
                 let link = std::fs::read_link(from.join(&entry.path)).map_err(|e| failed(&e))?;
                 std::os::unix::fs::symlink(link, &target).map_err(|e| failed(&e))?;
@@ -213,7 +213,7 @@ pub(crate) fn check(root: &Path, limits: TreeLimits) -> Result<TreeSummary> {
     let mut summary = TreeSummary::default();
     for entry in list(root, limits)? {
         match entry.kind {
-            EntryKind::Link if opened.leads_out(&entry.path, root) => return Err(leads_out(&entry.path)),
+            EntryKind::Link if opened.points_outside(&entry.path, root) => return Err(points_outside(&entry.path)),
             EntryKind::Special => return Err(special(&entry.path)),
             EntryKind::File { size, .. } => {
                 summary.files += 1;
@@ -232,7 +232,7 @@ fn changed(path: &Path, why: crate::confined::OpenRefusal) -> StepError {
     )
 }
 
-fn leads_out(path: &Path) -> StepError {
+fn points_outside(path: &Path) -> StepError {
     StepError::new(
         StepReason::PathEscapes,
         format!("the link {:?} points outside of its tree", shown(path)),

@@ -9,7 +9,7 @@ use legion_protocol::exit::ExitRecord;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::{now, say};
+use crate::{now, report};
 
 /// The directory of the control files. This process holds the lock in it.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl ControlDir {
             .map_err(Into::into)
             .and_then(|text| self.write(files::EXIT, &text));
         if let Err(e) = written {
-            say(&format!("cannot write the exit record: {e}"));
+            report(&format!("cannot write the exit record: {e}"));
         }
     }
 

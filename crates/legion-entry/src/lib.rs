@@ -27,33 +27,33 @@ const NOT_FOUND: u8 = 127;
 /// Exit code when the command cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
 /// Exit code when `legion-entry` itself fails.
-const BROKEN: u8 = 125;
+const INTERNAL_ERROR: u8 = 125;
 /// Exit code when the command exceeds its timeout.
 const TIMED_OUT: u8 = 124;
 
-/// Runs the command and returns the exit code of the container. `begun` is the start time of this process.
-pub fn run(begun: Instant, args: Vec<OsString>) -> u8 {
+/// Runs the command and returns the exit code of the container. `process_start` is the start time of this process.
+pub fn run(process_start: Instant, args: Vec<OsString>) -> u8 {
     let settings = match Settings::from_env(args) {
         Ok(settings) => settings,
-        Err(message) => return broken(&message),
+        Err(message) => return internal_error(&message),
     };
     let control = match ControlDir::lock(&settings.run) {
         Ok(control) => control,
-        Err(message) => return broken(&message),
+        Err(message) => return internal_error(&message),
     };
     if control.is_skipped() {
-        say("this run has already published its result, so the command is not run again");
+        report("this run has already published its result, so the command is not run again");
         return 0;
     }
-    let (record, code) = supervise(begun, &settings, &control);
+    let (record, code) = supervise(process_start, &settings, &control);
     if let Some(error) = &record.error {
-        say(&error.message);
+        report(&error.message);
     }
     // The end of the process releases the lock. Everything that the lock protects has been written by then.
     code
 }
 
-fn supervise(begun: Instant, settings: &Settings, control: &ControlDir) -> (ExitRecord, u8) {
+fn supervise(process_start: Instant, settings: &Settings, control: &ControlDir) -> (ExitRecord, u8) {
     let mut record = ExitRecord {
         version: WIRE_VERSION,
         started_at: now(),
@@ -61,7 +61,7 @@ fn supervise(begun: Instant, settings: &Settings, control: &ControlDir) -> (Exit
     };
     let code = match supervise::RunningCommand::start(settings, control) {
         Ok(mut command) => {
-            record.exec_delay_ms = u32::try_from(begun.elapsed().as_millis()).ok();
+            record.exec_delay_ms = u32::try_from(process_start.elapsed().as_millis()).ok();
             let end = command.wait();
             record.exit_code = end.code;
             record.signal = end.signal;
@@ -75,15 +75,17 @@ fn supervise(begun: Instant, settings: &Settings, control: &ControlDir) -> (Exit
             match (end.timed_out, end.code, end.signal) {
                 (true, _, _) => TIMED_OUT,
                 // `exit` keeps only the low eight bits, and `wait4` never reports more.
-                (_, Some(code), _) => u8::try_from(code & 0xff).unwrap_or(BROKEN),
-                (_, None, signal) => signal.and_then(|s| u8::try_from(128 + s).ok()).unwrap_or(BROKEN),
+                (_, Some(code), _) => u8::try_from(code & 0xff).unwrap_or(INTERNAL_ERROR),
+                (_, None, signal) => signal
+                    .and_then(|s| u8::try_from(128 + s).ok())
+                    .unwrap_or(INTERNAL_ERROR),
             }
         }
         Err(error) => {
             let code = match error.reason {
                 StepReason::CommandNotExecutable => NOT_EXECUTABLE,
                 StepReason::CommandNotFound | StepReason::WorkDirMissing => NOT_FOUND,
-                _ => BROKEN,
+                _ => INTERNAL_ERROR,
             };
             record.finished_at = now();
             record.error = Some(error);
@@ -94,13 +96,13 @@ fn supervise(begun: Instant, settings: &Settings, control: &ControlDir) -> (Exit
     (record, code)
 }
 
-fn broken(message: &str) -> u8 {
-    say(message);
-    BROKEN
+fn internal_error(message: &str) -> u8 {
+    report(message);
+    INTERNAL_ERROR
 }
 
 /// Writes a line to the container's stderr. An error is ignored because there is no other place to report it.
-fn say(message: &str) {
+fn report(message: &str) {
     let _ = writeln!(std::io::stderr(), "legion-entry: {message}");
 }
 

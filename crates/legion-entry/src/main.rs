@@ -4,6 +4,6 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 fn main() -> ExitCode {
-    let begun = Instant::now();
-    ExitCode::from(legion_entry::run(begun, std::env::args_os().skip(1).collect()))
+    let process_start = Instant::now();
+    ExitCode::from(legion_entry::run(process_start, std::env::args_os().skip(1).collect()))
 }

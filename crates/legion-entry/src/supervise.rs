@@ -16,12 +16,12 @@ use crate::log::BoundedLog;
 use crate::settings::Settings;
 use crate::stream::{ContainerOutput, OutputStream};
 use crate::sys::{self, ExitedChild, Reaped, SignalFd};
-use crate::{not_started, say};
+use crate::{not_started, report};
 
 /// Time between TERM and KILL for processes that outlive the command.
 const STRAY_GRACE: Duration = Duration::from_secs(1);
 /// Longest wait for a reader of our output after the command has ended.
-const READER_PATIENCE: Duration = Duration::from_secs(1);
+const READER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The command is killed this long before the end of the grace period, so that its end can still be recorded.
 const RECORD_ALLOWANCE: Duration = Duration::from_secs(2);
 
@@ -128,7 +128,7 @@ impl RunningCommand {
             if self.timeout_at.is_some_and(|at| now >= at) {
                 self.timeout_at = None;
                 self.timed_out = true;
-                say(&format!(
+                report(&format!(
                     "the command exceeded its timeout of {} s: sending TERM now and KILL after {} s",
                     self.timeout.as_secs(),
                     self.grace.as_secs()
@@ -155,12 +155,12 @@ impl RunningCommand {
     /// because a stray process may keep them open forever.
     pub(crate) fn finish(mut self) {
         self.reap();
-        let patience = Instant::now() + STRAY_GRACE;
-        self.end_children(Signal::TERM, self.kill_at.map_or(patience, |at| at.max(patience)));
+        let deadline = Instant::now() + STRAY_GRACE;
+        self.end_children(Signal::TERM, self.kill_at.map_or(deadline, |at| at.max(deadline)));
         self.end_children(Signal::KILL, Instant::now() + STRAY_GRACE);
         self.drain();
         if let Some(Err(e)) = self.log.take().map(BoundedLog::finish) {
-            say(&format!("cannot complete the log: {e}"));
+            report(&format!("cannot complete the log: {e}"));
         }
     }
 
@@ -218,7 +218,7 @@ impl RunningCommand {
         if let Some(Err(e)) = self.log.as_mut().map(|log| log.write(chunk)) {
             // A full disk must not end a training that may need no disk.
             self.log = None;
-            say(&format!("cannot keep a copy of the output: {e}"));
+            report(&format!("cannot keep a copy of the output: {e}"));
         }
         read
     }
@@ -226,11 +226,11 @@ impl RunningCommand {
     /// Reads the bytes that are in the pipes now, and no more, because a stray process could write forever.
     fn drain(&mut self) {
         for i in 0..self.streams.len() {
-            let patience = Instant::now() + READER_PATIENCE;
+            let deadline = Instant::now() + READER_TIMEOUT;
             let mut waiting = self.streams[i].waiting();
             loop {
                 if self.streams[i].has_pending() {
-                    let timeout = timespec(patience.saturating_duration_since(Instant::now()));
+                    let timeout = timespec(deadline.saturating_duration_since(Instant::now()));
                     let Some(fd) = self.streams[i].poll_fd() else { break };
                     if poll(&mut [fd], Some(&timeout)) == Ok(0) {
                         break;

@@ -90,7 +90,7 @@ fn download(task: &DataTask, to: &Path, limits: TreeLimits) -> Result<TreeSummar
                     bytes,
                 });
             }
-            paths::make(to)?;
+            paths::create_dir(to)?;
             source::prefix(&bucket, path, to, limits)?.ok_or_else(nothing)
         }
         WireStore::Volume { path } => {
@@ -102,12 +102,12 @@ fn download(task: &DataTask, to: &Path, limits: TreeLimits) -> Result<TreeSummar
             };
             let root = ConfinedDir::open(&mount)
                 .map_err(|e| StepError::new(StepReason::NodeFault, format!("the volume {e}")))?;
-            if !below.as_os_str().is_empty() && root.leads_out(&below, &mount) {
+            if !below.as_os_str().is_empty() && root.points_outside(&below, &mount) {
                 let message = format!("{:?} points outside of its volume", task.remote_path);
                 return Err(StepError::new(StepReason::PathEscapes, message));
             }
             if meta.is_dir() {
-                paths::make(to)?;
+                paths::create_dir(to)?;
                 return tree::copy(&from, to, limits, |p| !p.starts_with("lost+found"));
             }
             if !meta.is_file() {
@@ -149,7 +149,7 @@ fn place(task: &DataTask, from: &Path, project: &Path, field: &str) -> Result<Pa
                 return Err(StepError::new(StepReason::PathEscapes, message).field(field));
             }
             Ok(_) => {}
-            Err(_) if parts.peek().is_some() => paths::make(&at)?,
+            Err(_) if parts.peek().is_some() => paths::create_dir(&at)?,
             Err(_) => {}
         }
     }

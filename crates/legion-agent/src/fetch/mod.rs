@@ -27,8 +27,8 @@ use crate::{paths, report, terminate};
 
 /// Runs the step and returns its exit code.
 pub(crate) fn main() -> ExitCode {
-    let begun = Instant::now();
-    let elapsed = move || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let started_at = Instant::now();
+    let elapsed = move || u64::try_from(started_at.elapsed().as_millis()).unwrap_or(u64::MAX);
     let task = paths::task::<FetchTask>();
     let budget = task.as_ref().map_or(MESSAGE_BYTES_MAX, |t| t.message_budget as usize);
     terminate::handle(Duration::ZERO, move |error| {
@@ -65,12 +65,12 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
     }
     install_entry()?;
     let run = paths::run()?;
-    paths::make(&run)?;
+    paths::create_dir(&run)?;
     paths::write(&run.join(files::LOCK), b"")?;
     let work = paths::directory(env::WORK)?;
     let [source, data, output] = ["source", "data", "output"].map(|name| work.join(name));
     for directory in [&source, &data, &output, &work.join("home"), &work.join("tmp")] {
-        paths::make(directory)?;
+        paths::create_dir(directory)?;
     }
     let missing = credentials::missing(task)?;
     let store = Output::open(&task.output).map_err(|error| missing.clone().unwrap_or(error))?;
@@ -132,7 +132,7 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
 /// Copies `legion-entry` to the directory from which the trainer's container runs it.
 fn install_entry() -> Result<()> {
     let bin = paths::directory(env::BIN)?;
-    paths::make(&bin)?;
+    paths::create_dir(&bin)?;
     let from = match paths::optional(env::ENTRY_BINARY) {
         Some(path) => path,
         None => std::env::current_exe()

@@ -95,7 +95,7 @@ fn config_map(name: &str, expected: &str, to: &Path) -> Result<TreeSummary> {
     for (path, content) in &files {
         let target = to.join(paths::relative(path, FIELD)?);
         if let Some(parent) = target.parent() {
-            paths::make(parent)?;
+            paths::create_dir(parent)?;
         }
         std::fs::write(&target, content)
             .map_err(|e| crate::error::node_fault(format_args!("cannot write {path:?}"), &e))?;
@@ -157,7 +157,7 @@ pub(super) fn prefix(bucket: &Bucket, path: &str, to: &Path, limits: TreeLimits)
         let relative = paths::relative(&name, "the name of an object")?;
         let target = to.join(relative);
         if let Some(parent) = target.parent() {
-            paths::make(parent)?;
+            paths::create_dir(parent)?;
         }
         let key = if base.is_empty() {
             name.clone()

@@ -39,7 +39,7 @@ fn store(
     let store = Output::open(&task.output)?;
     // This step may run twice, and an attempt that was considered lost may have completed. Its result is not
     // overwritten.
-    let found = retry::patiently(|| record::find(&store, &task.output, &task.uid, &task.run_id))?;
+    let found = retry::while_store_is_unavailable(|| record::find(&store, &task.output, &task.uid, &task.run_id))?;
     if let RecordLookup::Published(record) = found {
         return Ok(repeated(*record));
     }
@@ -101,7 +101,7 @@ fn store(
 
 /// Writes the success record. This is the moment at which the run has a result. A `stale` record is replaced.
 fn finish(task: &PublishTask, store: &Output, message: PublishMessage, stale: bool) -> Result<PublishMessage> {
-    retry::patiently(|| store.settle(&object(task, MODEL)))?;
+    retry::while_store_is_unavailable(|| store.sync(&object(task, MODEL)))?;
     let record = serde_json::to_vec(&success_record(task, &message)).map_err(|e| {
         StepError::new(
             StepReason::UploadFailed,
@@ -115,7 +115,7 @@ fn finish(task: &PublishTask, store: &Output, message: PublishMessage, stale: bo
         })?;
         return Ok(message);
     }
-    match retry::patiently(|| store.create(&task.output.record, &record))? {
+    match retry::while_store_is_unavailable(|| store.create(&task.output.record, &record))? {
         Created::New => Ok(message),
         // Another attempt was faster. The first record counts.
         Created::Exists => repeat(task),
@@ -125,7 +125,7 @@ fn finish(task: &PublishTask, store: &Output, message: PublishMessage, stale: bo
 /// Returns the message of the attempt that published.
 pub(super) fn repeat(task: &PublishTask) -> Result<PublishMessage> {
     let store = Output::open(&task.output)?;
-    match retry::patiently(|| record::find(&store, &task.output, &task.uid, &task.run_id))? {
+    match retry::while_store_is_unavailable(|| record::find(&store, &task.output, &task.uid, &task.run_id))? {
         RecordLookup::Published(record) => Ok(repeated(*record)),
         RecordLookup::Nothing | RecordLookup::Stale => Err(StepError::new(
             StepReason::UploadFailed,
@@ -143,7 +143,7 @@ fn put(
     estimate: u64,
     mut write: impl FnMut(&mut dyn Write) -> Result<()>,
 ) -> Result<StoredObject> {
-    retry::patiently(|| {
+    retry::while_store_is_unavailable(|| {
         let mut upload = store.upload(path, estimate)?;
         write(&mut upload)?;
         upload.finish()

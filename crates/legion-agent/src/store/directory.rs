@@ -65,7 +65,7 @@ impl Directory {
 
     /// Syncs the directory of `path`, so that the names of complete files in it survive a crash. Called once for all
     /// files, because a sync may take longer than writing them.
-    pub(super) fn settle(&self, path: &str) -> Result<()> {
+    pub(super) fn sync(&self, path: &str) -> Result<()> {
         sync_parent(&self.root.join(path), &self.address(path))
     }
 

@@ -123,9 +123,9 @@ impl Output {
     }
 
     /// Waits until complete objects next to `path` survive a crash of the store.
-    pub(crate) fn settle(&self, path: &str) -> Result<()> {
+    pub(crate) fn sync(&self, path: &str) -> Result<()> {
         match &self.backend {
-            OutputBackend::Directory(directory) => directory.settle(path).map_err(|e| self.named(e)),
+            OutputBackend::Directory(directory) => directory.sync(path).map_err(|e| self.named(e)),
             // An object is durable when the store has answered its upload.
             OutputBackend::Bucket(_) => Ok(()),
         }
