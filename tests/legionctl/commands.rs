@@ -67,7 +67,7 @@ fn a_directory_replaces_the_source_and_logs_outlive_the_pod() {
     assert_eq!(last.lines().count(), 1, "{last}");
     let fetch = local.output(&["logs", "script", "-c", "fetch"]).unwrap();
     assert_eq!(fetch.status.code(), Some(3), "{}", text(&fetch));
-    assert!(text(&fetch).contains("as long as the pod is"), "{}", text(&fetch));
+    assert!(text(&fetch).contains("as long as the pod exists"), "{}", text(&fetch));
 
     local.run(&["rerun", "script", "--trigger", "again"]).unwrap();
     local.run(&["wait", "script", "--timeout", "60s"]).unwrap();

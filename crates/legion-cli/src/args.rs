@@ -1,4 +1,4 @@
-//! The command line's grammar. `docs/reference/legionctl.md` and the shell completions are generated from it.
+//! The arguments of the command line. `docs/reference/legionctl.md` and the shell completions are generated from them.
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
@@ -12,217 +12,216 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
     unreachable, 4 timed out, 5 other, 130 interrupted."
 )]
 pub(crate) struct Cli {
-    /// Settings that every command takes.
+    /// Options of every command.
     #[command(flatten)]
     pub(crate) global: Global,
-    /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// Settings that every command takes.
+/// Options of every command.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Global {
-    /// Kubeconfig of the API to talk to; else that of --data-dir where it is up, else $KUBECONFIG, else that of the
-    /// local mode's own directory where it is up, else ~/.kube/config.
+    /// Kubeconfig to use. Default: the one of --data-dir if its local API is up, then $KUBECONFIG, then the one of the
+    /// default data directory if its local API is up, then ~/.kube/config.
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig.
+    /// Context of the kubeconfig to use.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
-    /// Namespace; else the context's own.
+    /// Namespace to use. Default: the namespace of the context.
     #[arg(long, short, global = true, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
-    /// Where the local mode keeps everything; else $XDG_DATA_HOME/legion, else ~/.local/share/legion.
+    /// Data directory of the local mode. Default: $XDG_DATA_HOME/legion, then ~/.local/share/legion.
     #[arg(long, global = true, env = "LEGION_DATA_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data_dir: Option<PathBuf>,
 }
 
-/// The commands.
+/// Commands of `legionctl`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Runs Legion on this machine, without a cluster.
     #[command(subcommand)]
     Local(Local),
-    /// Checks manifests as the API server would, without one.
+    /// Checks manifests like the API server does, but needs no API server.
     Validate(Validate),
     /// Shows trainings, toolchains and connections.
     Get(Get),
-    /// Prints the log of a training; also when its pod is gone.
+    /// Prints the log of a training, also after its pod was deleted.
     Logs(Logs),
     /// Waits until trainings have ended.
     Wait(Wait),
-    /// Asks for a new run of the same spec.
+    /// Requests a new run of the same spec.
     Rerun(Rerun),
     /// Works with toolchains.
     #[command(subcommand)]
     Toolchain(Toolchain),
     /// Prints a completion script for a shell.
     Completions {
-        /// The shell.
+        /// Name of the shell.
         shell: clap_complete::Shell,
     },
 }
 
-/// `legionctl local`.
+/// Subcommands of `legionctl local`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Local {
-    /// Starts the API and the operator; stays in the foreground until Ctrl-C or `local down`.
+    /// Starts the API and the operator. Stays in the foreground until Ctrl-C or `local down`.
     Up(Up),
-    /// Trains: starts what is needed, applies the file, follows the training and prints its result.
+    /// Runs a training: starts the local mode if needed, applies the file, follows the training and prints its result.
     Run(Run),
-    /// Says whether it is up, and where things are.
+    /// Prints whether the local mode is up, and its paths.
     Status {
-        /// How to print it.
+        /// Output format.
         #[arg(long, short, value_enum, default_value_t = Format::Table)]
         output: Format,
     },
-    /// Stops it. Trainings that run are interrupted and go on after the next start.
+    /// Stops the local mode. Running trainings are interrupted and continue after the next start.
     Down,
 }
 
-/// `legionctl local up`.
+/// Arguments of `legionctl local up`.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Up {
-    /// Goes to the background and returns when everything is ready.
+    /// Starts in the background and returns when everything is ready.
     #[arg(long)]
     pub(crate) detach: bool,
-    /// Loopback port of the API; else the one used before, else any free one.
+    /// Loopback port of the API. Default: the port of the last start, then any free port.
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
-    /// Set by `--detach` for the process in the background: leave the terminal's session.
+    /// Set by `--detach` for the background process: it leaves the session of the terminal.
     #[arg(long, hide = true)]
     pub(crate) session: bool,
 }
 
-/// `legionctl local run`.
+/// Arguments of `legionctl local run`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Run {
-    /// Manifest, applied in its order; `-` is standard input.
+    /// Manifest to apply, in the order of its objects. `-` reads standard input.
     #[arg(long = "file", short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
-    /// Trains with the files of this directory instead of the manifest's source: for the inner loop of editing.
+    /// Uses the files of this directory instead of the source in the manifest. Useful while you edit the code.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) source: Option<PathBuf>,
-    /// How to print the training at the end; the progress goes to standard error.
+    /// Output format of the result. Progress goes to standard error.
     #[arg(long, short, value_enum, default_value_t = Format::Report)]
     pub(crate) output: Format,
-    /// Gives up waiting after this long; the training goes on where `local up` runs.
+    /// Maximum time to wait. The training continues if `local up` is running.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Prints no log lines of the training.
+    /// Does not print the log of the training.
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }
 
-/// `legionctl validate`.
+/// Arguments of `legionctl validate`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Validate {
-    /// Manifests of one or more documents; `-` is standard input.
+    /// Manifests with one or more objects. `-` reads standard input.
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
-    /// How to print what is wrong.
+    /// Output format of the problems.
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
 }
 
-/// `legionctl get`.
+/// Arguments of `legionctl get`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Get {
-    /// What to show: trainings (mt), toolchains (ti), connections (conn); everything without it.
+    /// Kind to show: trainings (mt), toolchains (ti) or connections (conn). Default: all three.
     #[arg(value_name = "KIND")]
     pub(crate) kind: Option<String>,
-    /// One object only.
+    /// Name of one object.
     #[arg(value_name = "NAME", requires = "kind")]
     pub(crate) name: Option<String>,
-    /// Objects of every namespace.
+    /// Shows the objects of all namespaces.
     #[arg(long, short = 'A', conflicts_with = "name")]
     pub(crate) all_namespaces: bool,
-    /// Only objects with these labels.
+    /// Shows only objects with these labels.
     #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "name")]
     pub(crate) selector: Option<String>,
-    /// How to print them; `report` shows one training with metrics and plots.
+    /// Output format. `report` shows one training with metrics and plots.
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
 }
 
-/// `legionctl logs`.
+/// Arguments of `legionctl logs`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Logs {
     /// Name of the training.
     pub(crate) name: String,
-    /// Goes on until the training has ended, over its attempts.
+    /// Follows the log through all attempts until the training has ended.
     #[arg(long, short)]
     pub(crate) follow: bool,
-    /// Which step: trainer, fetch or publish. The steps beside the trainer are there as long as the pod is.
+    /// Container: trainer, fetch or publish. The logs of fetch and publish exist as long as the pod exists.
     #[arg(long, short, default_value = "trainer", value_parser = ["trainer", "fetch", "publish"])]
     pub(crate) container: String,
-    /// Only this many lines from the end.
+    /// Prints only this many lines from the end.
     #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) tail: Option<i64>,
 }
 
-/// `legionctl wait`.
+/// Arguments of `legionctl wait`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Wait {
     /// Names of trainings.
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
-    /// Gives up after this long.
+    /// Maximum time to wait.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
-    /// How to print the trainings at the end.
+    /// Output format of the trainings.
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
 }
 
-/// `legionctl rerun`.
+/// Arguments of `legionctl rerun`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Rerun {
     /// Name of the training.
     pub(crate) name: String,
-    /// The text for `spec.trigger`; else the current time.
+    /// Value for `spec.trigger`. Default: the current time.
     #[arg(long, value_name = "TEXT")]
     pub(crate) trigger: Option<String>,
 }
 
-/// `legionctl toolchain`.
+/// Subcommands of `legionctl toolchain`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Toolchain {
-    /// Runs the conformance cases of the toolchain protocol against a toolchain, without operator or cluster.
+    /// Runs the conformance cases of a toolchain. Needs neither the operator nor a cluster.
     Test {
-        /// Directory of the toolchain: it holds toolchain.yaml.
+        /// Directory of the toolchain, with its toolchain.yaml.
         #[arg(value_hint = ValueHint::DirPath)]
         directory: PathBuf,
-        /// Only the cases whose names contain this.
+        /// Runs only the cases with this text in their names.
         #[arg(long, value_name = "TEXT")]
         case: Option<String>,
-        /// How many cases run at once; as many as there are processors without it.
+        /// Number of cases that run in parallel. Default: the number of processors.
         #[arg(long, value_name = "N")]
         jobs: Option<NonZeroUsize>,
     },
-    /// Checks a model directory against GPPI v1; prints every problem.
+    /// Checks a model directory against GPPI v1 and prints every problem.
     ValidateModel {
-        /// Directory of the model: it holds legion.model.yaml.
+        /// Directory of the model, with its legion.model.yaml.
         #[arg(value_hint = ValueHint::DirPath)]
         directory: PathBuf,
     },
 }
 
-/// How to print.
+/// Output format of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// A table for people.
+    /// A table.
     Table,
-    /// One training in full, with a metrics table and a plot per series.
+    /// One training in full, with a table of metrics and a plot of each series.
     Report,
-    /// JSON: the whole object, and nothing else on standard output.
+    /// JSON: the whole object and nothing else on standard output.
     Json,
-    /// YAML: the whole object, and nothing else on standard output.
+    /// YAML: the whole object and nothing else on standard output.
     Yaml,
 }
 
-/// A duration as manifests write it: `90s`, `15m`, `1h30m`.
+/// Parses a duration as in manifests: `90s`, `15m`, `1h30m`.
 fn duration(text: &str) -> Result<Duration, String> {
     text.parse::<legion_api::duration::Span>()
         .map(legion_api::duration::Span::get)
@@ -236,12 +235,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_grammar_is_sound() {
+    fn the_arguments_are_valid_for_clap() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn durations_are_those_of_manifests() {
+    fn durations_are_written_as_in_manifests() {
         assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert!(duration("soon").is_err());
     }

@@ -1,4 +1,4 @@
-//! Which API to talk to, and as whom.
+//! The choice of the API, of the credentials and of the namespace.
 
 use std::{env, path::PathBuf};
 
@@ -13,18 +13,17 @@ use crate::{
     local::DataDir,
 };
 
-/// A client, and the namespace that commands work in.
+/// A client and the namespace of the command.
 pub(crate) struct Session {
-    /// The API.
     pub(crate) client: Client,
-    /// `--namespace`, else the context's.
+    /// From `--namespace`, or else from the context.
     pub(crate) namespace: String,
-    /// The local mode's directory, where there can be one: results that the local node has stored are in it.
+    /// Data directory of the local mode, if it is known. It holds the results that the local node has stored.
     pub(crate) data_dir: Option<DataDir>,
 }
 
 impl Session {
-    /// The same in another namespace, where an object names one.
+    /// Returns a session in this namespace, or in the same namespace for `None`.
     #[must_use]
     pub(crate) fn in_namespace(&self, namespace: Option<&str>) -> Self {
         Self {
@@ -35,26 +34,26 @@ impl Session {
     }
 }
 
-/// Connects to the API that the command line, the environment or the machine names, in this order.
+/// Creates a client from the command line, the environment or the user's files, in this order.
 pub(crate) async fn connect(global: &Global) -> Result<Session> {
     let named = env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
     let data_dir = match DataDir::choose(global.data_dir.as_deref()) {
         Ok(data_dir) => Some(data_dir),
-        // Who names an API needs no directory.
+        // If the API is named, the data directory is not needed.
         Err(_) if global.kubeconfig.is_some() || named => None,
         Err(error) => return Err(error),
     };
     let local = data_dir.as_ref().filter(|data_dir| data_dir.is_up());
     let file: Option<PathBuf> = match (&global.kubeconfig, local) {
         (Some(file), _) => Some(file.clone()),
-        // Who names a directory means the API in it.
+        // `--data-dir` selects the API of that directory.
         (None, Some(local)) if !named || global.data_dir.is_some() => Some(local.kubeconfig()),
         (None, _) => None,
     };
     if let (None, None, false, Some(data_dir)) = (&file, &global.context, named, &data_dir)
         && global.data_dir.is_some()
     {
-        return Err(down(data_dir, "no API to talk to"));
+        return Err(down(data_dir, "no API is configured"));
     }
     let options = KubeConfigOptions {
         context: global.context.clone(),
@@ -79,9 +78,9 @@ pub(crate) async fn connect(global: &Global) -> Result<Session> {
         None => Config::infer().await.map_err(|_| match &data_dir {
             Some(data_dir) => down(
                 data_dir,
-                "no API to talk to: no kubeconfig in $KUBECONFIG or ~/.kube/config",
+                "no API is configured: there is no kubeconfig in $KUBECONFIG or ~/.kube/config",
             ),
-            None => CliError::new(Code::NotFound, "no API to talk to").remedy("name a kubeconfig with --kubeconfig"),
+            None => CliError::new(Code::NotFound, "no API is configured").remedy("name a kubeconfig with --kubeconfig"),
         })?,
     };
     let namespace = global
@@ -97,12 +96,12 @@ pub(crate) async fn connect(global: &Global) -> Result<Session> {
 
 fn down(data_dir: &DataDir, what: &str) -> CliError {
     let root = data_dir.root().display();
-    CliError::new(Code::NotFound, format!("{what}: the local one of {root} is not up")).remedy(format!(
+    CliError::new(Code::NotFound, format!("{what}, and the local API of {root} is not up")).remedy(format!(
         "start it with `legionctl local up --detach --data-dir {root}`, or name a kubeconfig with --kubeconfig"
     ))
 }
 
-/// The same, for a command that must answer at once when nothing listens.
+/// Connects like [`connect`], and fails immediately if the API does not answer.
 pub(crate) async fn reach(global: &Global) -> Result<Session> {
     let session = connect(global).await?;
     session.client.apiserver_version().await?;

@@ -1,6 +1,6 @@
 //! Text in aligned columns.
 
-/// Aligns cells to the left, two spaces apart; no line ends in spaces.
+/// Aligns cells to the left, two spaces apart. No line ends in spaces.
 #[must_use]
 pub(crate) fn align(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();

@@ -1,61 +1,59 @@
-//! Exit codes and errors: what scripts compare and what people read.
+//! Exit codes and errors.
 
 use std::fmt;
 
 /// Exit codes of `legionctl`. Stable: scripts compare them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
-    /// Done; for a training: it succeeded.
+    /// Done. For a training: it succeeded.
     Ok = 0,
     /// The training failed, or a toolchain does not conform.
     Failed = 1,
     /// The command line or a manifest is wrong.
     Invalid = 2,
-    /// Something named does not exist, or the API does not answer.
+    /// An object or a file does not exist, or the API does not answer.
     NotFound = 3,
-    /// The time given with `--timeout` is over.
+    /// The time of `--timeout` has passed.
     Timeout = 4,
-    /// Anything else: a full disk, a missing program, an API that refuses.
+    /// Any other error, for example a full disk or a request that the API rejects.
     Other = 5,
     /// Interrupted with Ctrl-C.
     Interrupted = 130,
 }
 
 impl Code {
-    /// Every code with what it stands for, for the reference docs.
+    /// Every code with its meaning, for the reference docs.
     pub const ALL: [(Self, &'static str); 7] = [
-        (Self::Ok, "done; for a training: it succeeded"),
+        (Self::Ok, "done, or the training succeeded"),
         (Self::Failed, "the training failed, or a toolchain does not conform"),
         (Self::Invalid, "the command line or a manifest is wrong"),
         (
             Self::NotFound,
-            "something named does not exist, or the API does not answer",
+            "an object or a file does not exist, or the API does not answer",
         ),
-        (Self::Timeout, "the time given with --timeout is over"),
+        (Self::Timeout, "the time of --timeout has passed"),
         (
             Self::Other,
-            "anything else: a full disk, a missing program, an API that refuses",
+            "any other error, for example a full disk or a request that the API rejects",
         ),
         (Self::Interrupted, "interrupted with Ctrl-C"),
     ];
 }
 
-/// Why a command could not do its work.
+/// The reason why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CliError {
-    /// The process's exit code.
     pub(crate) code: Code,
-    /// What went wrong; names the value.
+    /// What went wrong, with the value at fault.
     pub(crate) message: String,
-    /// What to do about it.
+    /// How to fix it.
     pub(crate) remedy: Option<String>,
 }
 
-/// What commands give back.
+/// Result of a command.
 pub(crate) type Result<T> = std::result::Result<T, CliError>;
 
 impl CliError {
-    /// An error with this exit code.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -64,19 +62,19 @@ impl CliError {
         }
     }
 
-    /// An error of the machine: a file, a process, a socket.
+    /// Creates an error of the machine: of a file, a process or a socket.
     pub(crate) fn io(what: impl fmt::Display, error: impl fmt::Display) -> Self {
         Self::new(Code::Other, format!("{what}: {error}"))
     }
 
-    /// The same error with what to do about it.
+    /// Adds how to fix the error.
     #[must_use]
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// The same error, with what was being done before its message.
+    /// Puts the failed operation before the message.
     #[must_use]
     pub(crate) fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
@@ -107,17 +105,17 @@ impl From<kube::Error> for CliError {
                 };
                 let error = Self::new(code, status.message.clone());
                 match status.code {
-                    401 => error.remedy("the kubeconfig's credentials are refused: get a new one (`legionctl local status` names the local one)"),
-                    403 => error.remedy("ask for the permission that the message names"),
+                    401 => error.remedy("the API rejects the credentials of the kubeconfig: get a new one (`legionctl local status` prints the path of the local one)"),
+                    403 => error.remedy("request the permission that the message names"),
                     409 if status.reason == "Conflict" => {
-                        error.remedy("another manager owns the field: change it there, or apply with `kubectl apply --server-side --force-conflicts`")
+                        error.remedy("another field manager owns the field: change it there, or apply with `kubectl apply --server-side --force-conflicts`")
                     }
                     _ => error,
                 }
             }
             kube::Error::Service(_) | kube::Error::HyperError(_) => {
                 Self::new(Code::NotFound, format!("the API does not answer: {}", chain(&error))).remedy(
-                    "start the local one with `legionctl local up --detach`, or name a kubeconfig with --kubeconfig",
+                    "start the local API with `legionctl local up --detach`, or name a kubeconfig with --kubeconfig",
                 )
             }
             other => Self::new(Code::Other, chain(&other)),
@@ -125,7 +123,7 @@ impl From<kube::Error> for CliError {
     }
 }
 
-/// An error with all of its causes, where a cause says more than the error above it.
+/// Returns the text of an error and of its causes. A cause is left out if the text before it contains it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

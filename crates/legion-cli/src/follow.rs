@@ -21,7 +21,7 @@ use crate::{
     client::Session,
     exit::{CliError, Code, Result},
     kinds, output,
-    training::{self, State},
+    training::{self, TrainingState},
 };
 
 /// How a followed training ended.
@@ -142,7 +142,7 @@ pub(crate) async fn follow(
                 if let Some(step) = view.training(&training) {
                     progress.step(&step);
                 }
-                if training::state(&training) != State::Open && accept(&training) {
+                if training::state(&training) != TrainingState::Open && accept(&training) {
                     let seen = Instant::now();
                     drop(lines);
                     // A log ends with its container; more than a moment means a connection that hangs.

@@ -1,11 +1,11 @@
-//! The kinds of Legion, by every name that people give them.
+//! The kinds of Legion, found by name, plural or short name.
 
 use kube::{Resource as _, core::ApiResource};
 use legion_api::{Connection, ModelTraining, ToolchainIntegration};
 
 use crate::exit::{CliError, Code, Result};
 
-/// Every kind, in the order in which `legionctl get` shows them.
+/// Returns every kind, in the order of `legionctl get`.
 #[must_use]
 pub(crate) fn all() -> Vec<ApiResource> {
     vec![
@@ -15,7 +15,7 @@ pub(crate) fn all() -> Vec<ApiResource> {
     ]
 }
 
-/// The kind with this name, plural or short name.
+/// Finds a kind by its name, plural or short name, in any case.
 pub(crate) fn find(name: &str) -> Result<ApiResource> {
     let short = |kind: &str| {
         legion_api::crd::of_kind(kind)
@@ -34,21 +34,21 @@ pub(crate) fn find(name: &str) -> Result<ApiResource> {
                 .map(|resource| format!("{} ({})", resource.plural, short(&resource.kind).join(", ")))
                 .collect();
             CliError::new(Code::Invalid, format!("unknown kind {name:?}"))
-                .remedy(format!("write one of {}", known.join("; ")))
+                .remedy(format!("use one of {}", known.join("; ")))
         })
 }
 
-/// `kind "name" not found`, with what to do.
+/// Creates the error for an object that does not exist.
 #[must_use]
 pub(crate) fn missing(kind: &str, namespace: &str, name: &str) -> CliError {
     CliError::new(
         Code::NotFound,
         format!("{} {name:?} not found in namespace {namespace:?}", kind.to_lowercase()),
     )
-    .remedy("`legionctl get -A` shows what there is")
+    .remedy("`legionctl get -A` lists all objects")
 }
 
-/// The same for trainings.
+/// Creates the error for a training that does not exist.
 #[must_use]
 pub(crate) fn no_training(namespace: &str, name: &str) -> CliError {
     missing(&ModelTraining::kind(&()), namespace, name)

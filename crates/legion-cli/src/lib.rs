@@ -1,4 +1,4 @@
-//! The command line of Legion, with a local mode that needs no cluster.
+//! The command line of Legion. It has a local mode that needs no cluster.
 
 mod args;
 mod client;
@@ -26,21 +26,21 @@ use crate::{
     exit::{Code, Result},
 };
 
-/// The grammar of the command line, for the reference docs.
+/// Returns the definition of the command line, for the reference docs.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Runs the command line of this process and gives back its exit code.
+/// Runs the command line of this process and returns its exit code.
 #[must_use]
 pub fn main() -> Code {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are asked for; anything else is a wrong command line.
+            // Help and version go to standard output. Everything else is a wrong command line.
             let code = if error.use_stderr() { Code::Invalid } else { Code::Ok };
-            // Nobody is left to tell when even the terminal is gone.
+            // If the terminal is closed, there is no place left to report that.
             let _ = error.print();
             return code;
         }
@@ -58,7 +58,7 @@ pub fn main() -> Code {
 
 fn run(cli: Cli, out: &mut dyn Write) -> Result<Code> {
     let global = &cli.global;
-    // Commands that need no API and no runtime.
+    // These commands need no API and no async runtime.
     match &cli.command {
         Command::Validate(validate) => return command::validate::run(&validate.files, validate.output, out),
         Command::Completions { shell } => {
@@ -74,12 +74,12 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Code> {
         }
         _ => {}
     }
-    // The only fallible part: a provider was installed before, which is as good.
+    // It fails only if a provider is installed already, and then that one serves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| exit::CliError::io("cannot start the runtime", error))?;
+        .map_err(|error| exit::CliError::io("cannot start the async runtime", error))?;
     runtime.block_on(dispatch(cli, out))
 }
 
@@ -98,7 +98,7 @@ async fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Code> {
         Command::Toolchain(Toolchain::Test { directory, case, jobs }) => {
             command::toolchain::test(directory, case.as_deref(), *jobs, out).await
         }
-        // Answered before the runtime was started.
+        // `run` has handled these before it started the async runtime.
         Command::Local(Local::Status { .. } | Local::Down)
         | Command::Toolchain(Toolchain::ValidateModel { .. })
         | Command::Validate(_)

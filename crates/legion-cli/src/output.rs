@@ -1,4 +1,4 @@
-//! Printing: JSON, YAML and plain lines, without a panic when the reader has gone.
+//! Printing of JSON, YAML and plain lines. A closed pipe is no reason to panic.
 
 use std::{fmt, io, io::Write};
 
@@ -9,18 +9,18 @@ use crate::{
     exit::{CliError, Code, Result},
 };
 
-/// Prints a line. A closed pipe ends the command quietly: `legionctl get | head` is no failure.
+/// Prints a line. A closed pipe ends the command without an error: `legionctl get | head` is no failure.
 pub(crate) fn line(out: &mut dyn Write, text: fmt::Arguments<'_>) -> Result<()> {
     writeln!(out, "{text}").map_err(closed)
 }
 
-/// Prints a line to standard error: for people, beside what scripts read.
+/// Prints a line to standard error. Scripts read standard output.
 pub(crate) fn note(text: fmt::Arguments<'_>) {
-    // Whoever closed standard error does not want to read it.
+    // If standard error is closed, there is no place left to report that.
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Prints bytes as they are.
+/// Prints bytes unchanged and flushes.
 pub(crate) fn bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<()> {
     out.write_all(bytes).and_then(|()| out.flush()).map_err(closed)
 }

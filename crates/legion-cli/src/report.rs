@@ -1,17 +1,17 @@
-//! A training in full, for people: how it ended, how good it is, what was logged, and where everything is.
+//! The report of a training: its end, its score, what it logged, and where the results are.
 
 use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _};
 
 use legion_api::{ModelTraining, training::ModelTrainingStatus};
 use legion_protocol::events::MetricPoint;
 
-use crate::{columns, exit::Result, plot, training, training::State};
+use crate::{columns, exit::Result, plot, training, training::TrainingState};
 
-/// Rows of one section that are shown; all of them are in the object and its series.
+/// Maximum number of rows of a section. The object and its series hold all of them.
 const MAX_ROWS: usize = 40;
 const MAX_VALUE: usize = 60;
 
-/// Width of the terminal, or of a page where there is none.
+/// Returns the width of the terminal, or 100 if standard output is none.
 #[must_use]
 pub(crate) fn width() -> usize {
     let stdout = std::io::stdout();
@@ -24,17 +24,19 @@ pub(crate) fn width() -> usize {
     100
 }
 
-/// One line: how the training stands.
+/// Returns the state of the training in one line.
 #[must_use]
 pub(crate) fn outcome(training: &ModelTraining) -> String {
     let name = training.metadata.name.as_deref().unwrap_or_default();
     let status = training.status.as_ref();
     let condition = training::succeeded(training);
-    let reason = condition.map_or("not seen by the operator yet", |condition| condition.reason.as_str());
+    let reason = condition.map_or("the operator has not reconciled it yet", |condition| {
+        condition.reason.as_str()
+    });
     let verb = match training::state(training) {
-        State::Succeeded => "succeeded",
-        State::Failed => "failed",
-        State::Open => "not ended",
+        TrainingState::Succeeded => "succeeded",
+        TrainingState::Failed => "failed",
+        TrainingState::Open => "has not ended",
     };
     let mut line = format!("modeltraining/{name} {verb} ({reason})");
     if let Some(score) = status.and_then(|status| status.score.as_deref()) {
@@ -43,7 +45,7 @@ pub(crate) fn outcome(training: &ModelTraining) -> String {
     if let Some(duration) = status.and_then(|status| status.duration.as_deref()) {
         let _ = write!(line, ", {duration}");
     }
-    if training::state(training) != State::Succeeded
+    if training::state(training) != TrainingState::Succeeded
         && let Some(message) = condition
             .map(|condition| condition.message.as_str())
             .filter(|text| !text.is_empty())
@@ -53,13 +55,13 @@ pub(crate) fn outcome(training: &ModelTraining) -> String {
     line
 }
 
-/// The whole report; `series` is what plots are made of.
+/// Renders the whole report. `series` are the points for the plots.
 #[must_use]
 pub(crate) fn render(training: &ModelTraining, series: &Result<Vec<MetricPoint>>, width: usize) -> String {
     let mut text = format!("{}\n", outcome(training));
     let Some(status) = &training.status else { return text };
     failure(&mut text, status);
-    pairs(&mut text, "", &facts(training, status));
+    pairs(&mut text, "", &summary(training, status));
     metrics(&mut text, status, series, width);
     let parameters = status
         .parameters
@@ -84,11 +86,7 @@ pub(crate) fn render(training: &ModelTraining, series: &Result<Vec<MetricPoint>>
         .map(|(count, what)| format!("{count} {what}"))
         .collect();
         if !left_out.is_empty() {
-            let _ = writeln!(
-                text,
-                "\nnot shown in status, but in the series: {}",
-                left_out.join(", ")
-            );
+            let _ = writeln!(text, "\nonly in the series, not in the status: {}", left_out.join(", "));
         }
     }
     for notice in &status.notices {
@@ -125,21 +123,21 @@ fn failure(text: &mut String, status: &ModelTrainingStatus) {
     }
 }
 
-fn facts(training: &ModelTraining, status: &ModelTrainingStatus) -> Vec<(String, String)> {
-    let mut facts = Vec::new();
-    let mut fact = |name: &str, value: String| facts.push((name.to_owned(), value));
-    fact(
+fn summary(training: &ModelTraining, status: &ModelTrainingStatus) -> Vec<(String, String)> {
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
+    row(
         "model",
         format!("{} {}", training.spec.model.name, training.spec.model.version),
     );
     if let Some(run) = &status.run {
-        fact(
+        row(
             "run",
             format!("{} (run {}, attempt {})", run.id, run.sequence, run.attempt),
         );
     }
     if let Some(toolchain) = &status.toolchain {
-        fact(
+        row(
             "toolchain",
             format!("{}/{} ({})", toolchain.namespace, toolchain.name, toolchain.image),
         );
@@ -151,7 +149,7 @@ fn facts(training: &ModelTraining, status: &ModelTrainingStatus) -> Vec<(String,
             .as_deref()
             .or(source.digest.as_deref())
             .unwrap_or_default();
-        fact(
+        row(
             "source",
             format!("{} {name} {version}", source.kind).trim_end().to_owned(),
         );
@@ -163,14 +161,14 @@ fn facts(training: &ModelTraining, status: &ModelTrainingStatus) -> Vec<(String,
             .map(|from| format!(", the {from}'s environment"))
             .unwrap_or_default();
         if let Some(python) = &environment.python {
-            fact("python", format!("{python}{from}"));
+            row("python", format!("{python}{from}"));
         }
     }
     if let Some(external) = &status.external {
         let version = external.version.as_deref().unwrap_or_default();
-        // A toolchain without a tracking system of its own has no run there.
+        // Without a tracking system there is no run to name.
         if let Some(id) = external.id.as_deref().filter(|id| !id.is_empty()) {
-            fact("tracked by", format!("{} {version}, run {id}", external.system));
+            row("tracked by", format!("{} {version}, run {id}", external.system));
         }
     }
     if let Some(artifact) = &status.artifact {
@@ -180,22 +178,22 @@ fn facts(training: &ModelTraining, status: &ModelTrainingStatus) -> Vec<(String,
         } else {
             format!(" (of run {})", artifact.run_id)
         };
-        fact(
+        row(
             "artifact",
             format!("{}, {}{of}", artifact.format, bytes(artifact.size_bytes)),
         );
-        fact("digest", artifact.digest.clone());
-        fact("stored at", artifact.uri.clone());
+        row("digest", artifact.digest.clone());
+        row("stored at", artifact.uri.clone());
     }
     for (name, file) in [("log", &status.log), ("files", &status.files)] {
         if let Some(file) = file {
-            fact(name, format!("{} ({})", file.uri, bytes(file.size_bytes)));
+            row(name, format!("{} ({})", file.uri, bytes(file.size_bytes)));
         }
     }
     if let Some(series) = &status.series {
-        fact("series", format!("{} ({} points)", series.uri, series.points));
+        row("series", format!("{} ({} points)", series.uri, series.points));
     }
-    facts
+    rows
 }
 
 fn pairs(text: &mut String, title: &str, pairs: &[(String, String)]) {
@@ -244,7 +242,7 @@ fn metrics(text: &mut String, status: &ModelTrainingStatus, stored: &Result<Vec<
             .get_mut(metric.name.as_str())
             .filter(|points| points.len() > 1)
             .map(|points| {
-                // Stable, so that points of one step stay in the order in which they were logged.
+                // The sort is stable: points of one step stay in the order of the log.
                 points.sort_by_key(|(step, _)| *step);
                 let values: Vec<f64> = points.iter().map(|(_, value)| *value).collect();
                 plot::spark(&values, (width / 4).clamp(10, 32))
@@ -273,7 +271,7 @@ fn metrics(text: &mut String, status: &ModelTrainingStatus, stored: &Result<Vec<
     }
 }
 
-/// A number with at most six significant digits; text that is no number stays as it is.
+/// Rounds a number to at most six significant digits. Any other text stays unchanged.
 fn rounded(text: &str) -> String {
     let Ok(number) = text.parse::<f64>() else {
         return plain(text);
@@ -301,7 +299,7 @@ fn rounded(text: &str) -> String {
     }
 }
 
-/// A size in bytes, for reading.
+/// Formats a number of bytes: `1.5 MiB`.
 #[must_use]
 pub(crate) fn bytes(size: i64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -318,7 +316,7 @@ pub(crate) fn bytes(size: i64) -> String {
     }
 }
 
-/// User code chose these texts: nothing in them may steer the terminal.
+/// Replaces control characters. The text comes from user code and must not control the terminal.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -338,7 +336,7 @@ mod tests {
     use crate::exit::{CliError, Code};
 
     #[test]
-    fn numbers_are_rounded_for_reading_only_where_they_are_long() {
+    fn only_long_numbers_are_rounded() {
         for (text, expected) in [
             ("0.9722222222222222", "0.972222"),
             ("1.0", "1.0"),
@@ -355,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_user_code_cannot_steer_the_terminal() {
+    fn text_from_user_code_cannot_control_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\r\nc"), "a [2Jb  c");
     }
 

@@ -1,23 +1,23 @@
-//! What a training's status says, in the words that commands need.
+//! The parts of a training's status that commands need.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use legion_api::{ModelTraining, condition::SUCCEEDED};
 
 use crate::exit::Code;
 
-/// How far a training is.
+/// Progress of a training's current run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    /// Working, waiting, or not yet seen by the operator.
+pub(crate) enum TrainingState {
+    /// Running, waiting, or not reconciled yet.
     Open,
     /// The current run succeeded.
     Succeeded,
-    /// The current run failed for good.
+    /// The current run failed and is not retried.
     Failed,
 }
 
-impl State {
-    /// The exit code of commands that wait.
+impl TrainingState {
+    /// Returns the exit code of commands that wait for a training.
     #[must_use]
     pub(crate) const fn code(self) -> Code {
         match self {
@@ -27,34 +27,34 @@ impl State {
     }
 }
 
-/// The condition that says how far it is.
+/// Returns the condition `Succeeded`.
 #[must_use]
 pub(crate) fn succeeded(training: &ModelTraining) -> Option<&Condition> {
     let conditions = &training.status.as_ref()?.conditions;
     conditions.iter().find(|condition| condition.type_ == SUCCEEDED)
 }
 
-/// How far a training is; what was said about an earlier generation does not count.
+/// Returns the state of a training. A status of an earlier generation does not count.
 #[must_use]
-pub(crate) fn state(training: &ModelTraining) -> State {
+pub(crate) fn state(training: &ModelTraining) -> TrainingState {
     let observed = training.status.as_ref().and_then(|status| status.observed_generation);
     if observed.is_none() || observed != training.metadata.generation {
-        return State::Open;
+        return TrainingState::Open;
     }
     match succeeded(training).map(|condition| condition.status.as_str()) {
-        Some("True") => State::Succeeded,
-        Some("False") => State::Failed,
-        _ => State::Open,
+        Some("True") => TrainingState::Succeeded,
+        Some("False") => TrainingState::Failed,
+        _ => TrainingState::Open,
     }
 }
 
-/// Id of the current run.
+/// Returns the id of the current run.
 #[must_use]
 pub(crate) fn run_id(training: &ModelTraining) -> Option<&str> {
     Some(&training.status.as_ref()?.run.as_ref()?.id)
 }
 
-/// Name of the current attempt's pod.
+/// Returns the name of the current attempt's pod.
 #[must_use]
 pub(crate) fn pod(training: &ModelTraining) -> Option<&str> {
     training.status.as_ref()?.run.as_ref()?.pod.as_deref()
@@ -78,11 +78,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_about_an_earlier_generation_does_not_count() {
-        assert_eq!(state(&training(2, 1, "True")), State::Open);
-        assert_eq!(state(&training(2, 2, "True")), State::Succeeded);
-        assert_eq!(state(&training(2, 2, "False")), State::Failed);
-        assert_eq!(state(&training(2, 2, "Unknown")), State::Open);
-        assert_eq!(state(&training(1, -1, "Unknown")), State::Open);
+    fn a_status_of_an_earlier_generation_does_not_count() {
+        assert_eq!(state(&training(2, 1, "True")), TrainingState::Open);
+        assert_eq!(state(&training(2, 2, "True")), TrainingState::Succeeded);
+        assert_eq!(state(&training(2, 2, "False")), TrainingState::Failed);
+        assert_eq!(state(&training(2, 2, "Unknown")), TrainingState::Open);
+        assert_eq!(state(&training(1, -1, "Unknown")), TrainingState::Open);
     }
 }

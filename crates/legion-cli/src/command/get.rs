@@ -1,4 +1,4 @@
-//! `legionctl get`: what there is, in the columns that the API itself defines.
+//! `legionctl get`: shows objects, in the columns that the API defines.
 
 use std::io::Write;
 
@@ -22,7 +22,7 @@ use crate::{
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 
-/// The part of `meta.k8s.io/v1` Table that is shown.
+/// The part of a `meta.k8s.io/v1` Table that is printed.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Table {
@@ -47,7 +47,6 @@ struct Row {
     object: Value,
 }
 
-/// Shows what was asked for.
 pub(crate) async fn run(session: &Session, get: &Get, out: &mut dyn Write) -> Result<Code> {
     let kinds = match &get.kind {
         Some(kind) => vec![kinds::find(kind)?],
@@ -62,9 +61,8 @@ pub(crate) async fn run(session: &Session, get: &Get, out: &mut dyn Write) -> Re
 
 async fn one_report(session: &Session, get: &Get, kinds: &[ApiResource], out: &mut dyn Write) -> Result<Code> {
     let (Some(name), [kind]) = (&get.name, kinds) else {
-        return Err(
-            CliError::new(Code::Invalid, "-o report shows one training").remedy("`legionctl get mt NAME -o report`")
-        );
+        return Err(CliError::new(Code::Invalid, "-o report shows exactly one training")
+            .remedy("name it: `legionctl get mt NAME -o report`"));
     };
     if kind.kind != "ModelTraining" {
         return Err(CliError::new(
@@ -102,7 +100,7 @@ async fn objects(session: &Session, get: &Get, kinds: &[ApiResource], out: &mut 
         let mut params = ListParams::default();
         params.label_selector.clone_from(&get.selector);
         for mut object in api.list(&params).await? {
-            // Items of a list come without them; a list of several kinds needs them.
+            // The API leaves them out in the items of a list, but a list of several kinds needs them.
             object.types.get_or_insert_with(|| kube::core::TypeMeta {
                 api_version: kind.api_version.clone(),
                 kind: kind.kind.clone(),
@@ -138,7 +136,7 @@ async fn tables(session: &Session, get: &Get, kinds: &[ApiResource], out: &mut d
             output::line(out, format_args!(""))?;
         }
         any = true;
-        // With several kinds the name alone would not say what a row is.
+        // With several kinds, the name alone does not identify an object.
         let prefix = if kinds.len() > 1 {
             format!("{}/", kind.kind.to_lowercase())
         } else {
@@ -147,12 +145,12 @@ async fn tables(session: &Session, get: &Get, kinds: &[ApiResource], out: &mut d
         output::line(out, format_args!("{}", text(&table, get.all_namespaces, &prefix)))?;
     }
     if !any {
-        let place = if get.all_namespaces {
+        let scope = if get.all_namespaces {
             "any namespace".to_owned()
         } else {
             format!("namespace {:?}", session.namespace)
         };
-        output::line(out, format_args!("nothing found in {place}"))?;
+        output::line(out, format_args!("no objects found in {scope}"))?;
     }
     Ok(Code::Ok)
 }
@@ -175,11 +173,16 @@ async fn fetch(session: &Session, get: &Get, kind: &ApiResource) -> Result<Table
     let request = Request::get(path)
         .header(ACCEPT, TABLE)
         .body(Vec::new())
-        .map_err(|error| CliError::new(Code::Invalid, format!("not a usable name or namespace: {error}")))?;
+        .map_err(|error| {
+            CliError::new(
+                Code::Invalid,
+                format!("the name or the namespace is not valid: {error}"),
+            )
+        })?;
     Ok(session.client.request(request).await?)
 }
 
-/// Percent-encodes what a query value may not hold.
+/// Percent-encodes the characters that a query value must not contain.
 fn form_urlencoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
@@ -228,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_show_the_columns_of_priority_zero_as_the_api_gives_them() {
+    fn tables_show_the_columns_of_priority_zero_in_the_order_of_the_api() {
         let table: Table = serde_json::from_value(json!({
             "columnDefinitions": [{"name": "Name", "priority": 0}, {"name": "Score"}, {"name": "Run", "priority": 1}, {"name": "Attempt"}],
             "rows": [

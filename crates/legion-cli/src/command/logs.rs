@@ -1,4 +1,4 @@
-//! `legionctl logs`: from the pod while it is there, else from where the log is stored.
+//! `legionctl logs`: reads the log from the pod, or from the store after the pod was deleted.
 
 use std::io::Write;
 
@@ -16,10 +16,10 @@ use crate::{
     client::Session,
     exit::{CliError, Code, Result},
     kinds, output, stored,
-    training::{self, State},
+    training::{self, TrainingState},
 };
 
-/// Prints the log; with `--follow` until the training has ended.
+/// Prints the log. With `--follow`, it does so until the training has ended.
 pub(crate) async fn run(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
     let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
     let training = api
@@ -33,20 +33,20 @@ pub(crate) async fn run(session: &Session, logs: &Logs, out: &mut dyn Write) -> 
             None => None,
         };
         return match pod {
-            Some(pod) if begun(&pod, &logs.container) => copy(session, &pod, logs, out).await,
+            Some(pod) if has_started(&pod, &logs.container) => copy(session, &pod, logs, out).await,
             _ => from_store(session, &training, logs, out).await,
         };
     }
     follow(session, logs, out).await
 }
 
-/// Over all attempts of the current run, until it has ended.
+/// Prints the logs of all attempts of the current run until it has ended.
 async fn follow(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<Code> {
     let trainings: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={}", logs.name));
     let mut events = watcher(trainings, config).default_backoff().boxed();
     let mut shown = None;
-    let mut told = None;
+    let mut reported = None;
     while let Some(event) = events.next().await {
         let training = match event {
             Ok(watcher::Event::Apply(training) | watcher::Event::InitApply(training)) => training,
@@ -58,13 +58,13 @@ async fn follow(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<C
             }
         };
         let pod = training::pod(&training).map(ToOwned::to_owned);
-        // Who follows what has not begun sees what it waits for.
+        // Without a pod there is no log yet, so the condition reports what the training waits for.
         if let Some(condition) = training::succeeded(&training)
             && pod.is_none()
-            && told.as_ref() != Some(&condition.message)
+            && reported.as_ref() != Some(&condition.message)
         {
             output::note(format_args!("{}: {}", condition.reason, condition.message));
-            told = Some(condition.message.clone());
+            reported = Some(condition.message.clone());
         }
         if let Some(name) = &pod
             && shown != pod
@@ -73,7 +73,7 @@ async fn follow(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<C
             copy(session, &pod, logs, out).await?;
             shown = Some(name.clone());
         }
-        if training::state(&training) != State::Open {
+        if training::state(&training) != TrainingState::Open {
             if shown.is_none() || shown != pod {
                 from_store(session, &training, logs, out).await?;
             }
@@ -83,7 +83,7 @@ async fn follow(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<C
     Err(CliError::new(Code::Other, "the watch ended"))
 }
 
-/// The pod once this container has begun; none when the pod is gone or will never begin it.
+/// Returns the pod after this container has started. Returns `None` if the pod no longer exists or will never start it.
 pub(crate) async fn started(session: &Session, name: &str, container: &str) -> Result<Option<Pod>> {
     let pods: Api<Pod> = Api::namespaced(session.client.clone(), &session.namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -93,10 +93,10 @@ pub(crate) async fn started(session: &Session, name: &str, container: &str) -> R
         match event {
             Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
                 listed = true;
-                if begun(&pod, container) {
+                if has_started(&pod, container) {
                     return Ok(Some(pod));
                 }
-                if over(&pod) {
+                if has_ended(&pod) {
                     return Ok(None);
                 }
             }
@@ -110,7 +110,7 @@ pub(crate) async fn started(session: &Session, name: &str, container: &str) -> R
     Ok(None)
 }
 
-fn begun(pod: &Pod, container: &str) -> bool {
+fn has_started(pod: &Pod, container: &str) -> bool {
     let Some(status) = &pod.status else { return false };
     status
         .init_container_statuses
@@ -122,7 +122,7 @@ fn begun(pod: &Pod, container: &str) -> bool {
         .any(|state| state.running.is_some() || state.terminated.is_some())
 }
 
-fn over(pod: &Pod) -> bool {
+fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some()
 }
@@ -155,21 +155,20 @@ async fn from_store(session: &Session, training: &ModelTraining, logs: &Logs, ou
     if logs.container != "trainer" {
         return Err(CliError::new(
             Code::NotFound,
-            format!(
-                "modeltraining/{}: there is no pod with a log of {}",
-                logs.name, logs.container
-            ),
+            format!("modeltraining/{}: no pod has a log of {}", logs.name, logs.container),
         )
-        .remedy("the logs of fetch and publish are there as long as the pod is; the trainer's is stored"));
+        .remedy(
+            "the logs of fetch and publish exist as long as the pod exists; only the log of the trainer is stored",
+        ));
     }
     let Some(log) = log else {
         let why = training::succeeded(training).map_or_else(
-            || "the operator has not seen it yet".to_owned(),
+            || "the operator has not reconciled it yet".to_owned(),
             |condition| format!("{}: {}", condition.reason, condition.message),
         );
         return Err(
             CliError::new(Code::NotFound, format!("modeltraining/{} has no log: {why}", logs.name))
-                .remedy("the log begins with the training code; `legionctl logs --follow` waits for it"),
+                .remedy("the log starts with the training code; `legionctl logs --follow` waits for it"),
         );
     };
     let text = stored::log(session, training, &log.uri).await?;
@@ -177,7 +176,7 @@ async fn from_store(session: &Session, training: &ModelTraining, logs: &Logs, ou
     Ok(Code::Ok)
 }
 
-/// The last lines of a text.
+/// Returns the last lines of a text, or the whole text for `None`.
 fn tail(text: &[u8], lines: Option<i64>) -> &[u8] {
     let Some(lines) = lines.and_then(|lines| usize::try_from(lines).ok()) else {
         return text;

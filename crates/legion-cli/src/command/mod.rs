@@ -1,4 +1,4 @@
-//! The commands, one module each.
+//! The commands that use the Kubernetes API or files, one module each.
 
 pub(crate) mod get;
 pub(crate) mod logs;

@@ -1,4 +1,4 @@
-//! `legionctl rerun`: a new run of the same spec.
+//! `legionctl rerun`: requests a new run of the same spec.
 
 use std::io::Write;
 
@@ -29,7 +29,7 @@ pub(crate) async fn run(session: &Session, rerun: &Rerun, out: &mut dyn Write) -
         output::line(
             out,
             format_args!(
-                "modeltraining/{}: trigger is {trigger:?} already; nothing was started",
+                "modeltraining/{}: nothing was started, because the trigger is already {trigger:?}",
                 rerun.name
             ),
         )?;
@@ -43,10 +43,7 @@ pub(crate) async fn run(session: &Session, rerun: &Rerun, out: &mut dyn Write) -
     api.patch(&rerun.name, &params, &patch).await?;
     output::line(
         out,
-        format_args!(
-            "modeltraining/{}: asked for a new run (trigger {trigger:?})",
-            rerun.name
-        ),
+        format_args!("modeltraining/{}: new run requested (trigger {trigger:?})", rerun.name),
     )?;
     Ok(Code::Ok)
 }

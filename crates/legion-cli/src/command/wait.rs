@@ -1,4 +1,4 @@
-//! `legionctl wait`: until trainings have ended.
+//! `legionctl wait`: waits until trainings have ended.
 
 use std::{io::Write, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
     client::Session,
     exit::{CliError, Code, Result},
     kinds, output, report, stored,
-    training::{self, State},
+    training::{self, TrainingState},
 };
 
-/// Waits for all of them and prints how each ended. The exit code is that of the worst.
+/// Waits for all trainings and prints how each ended. Returns [`Code::Failed`] if one of them failed.
 pub(crate) async fn run(session: &Session, wait: &Wait, out: &mut dyn Write) -> Result<Code> {
     let all = try_join_all(wait.names.iter().map(|name| ended(session, name, |_| true)));
     let trainings = limited(wait.timeout, "wait", all).await?;
@@ -39,7 +39,7 @@ pub(crate) async fn run(session: &Session, wait: &Wait, out: &mut dyn Write) -> 
     Ok(code)
 }
 
-/// A future with the time limit of the command line.
+/// Runs a future with the time limit of `--timeout`. `what` names the command in the error.
 pub(crate) async fn limited<T>(
     timeout: Option<Duration>,
     what: &str,
@@ -48,13 +48,16 @@ pub(crate) async fn limited<T>(
     match timeout {
         None => work.await,
         Some(timeout) => tokio::time::timeout(timeout, work).await.map_err(|_| {
-            CliError::new(Code::Timeout, format!("{what}: not ended within {timeout:?}"))
-                .remedy("give a longer --timeout; `legionctl get mt` says what it is doing or waits for")
+            CliError::new(
+                Code::Timeout,
+                format!("{what}: the training has not ended within {timeout:?}"),
+            )
+            .remedy("use a longer --timeout; `legionctl get mt` shows what the training is doing or waiting for")
         })?,
     }
 }
 
-/// The training once it has ended in a state that `accept` takes.
+/// Returns the training after it has ended in a state that `accept` accepts.
 pub(crate) async fn ended(
     session: &Session,
     name: &str,
@@ -62,7 +65,7 @@ pub(crate) async fn ended(
 ) -> Result<ModelTraining> {
     let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
     let missing = || kinds::no_training(&session.namespace, name);
-    // The watch alone would wait for ever for a name that does not exist.
+    // A watch of a name that does not exist would never end.
     api.get_opt(name).await?.ok_or_else(missing)?;
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = watcher(api, config).default_backoff().boxed();
@@ -71,7 +74,7 @@ pub(crate) async fn ended(
         match event {
             Ok(watcher::Event::Apply(training) | watcher::Event::InitApply(training)) => {
                 listed = true;
-                if training::state(&training) != State::Open && accept(&training) {
+                if training::state(&training) != TrainingState::Open && accept(&training) {
                     return Ok(training);
                 }
             }
@@ -79,7 +82,7 @@ pub(crate) async fn ended(
             Ok(watcher::Event::Init) => listed = false,
             Ok(watcher::Event::InitDone) if !listed => return Err(missing().context("while waiting")),
             Ok(watcher::Event::InitDone) => {}
-            // The watcher connects again with back-off: an API that restarts is waited for.
+            // The watcher reconnects with back-off, so a restart of the API only delays it.
             Err(error) => tracing::debug!(%error, "watch interrupted"),
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     exit::{CliError, Code, Result},
     follow::{self, Followed, Overhead, Progress},
     manifest, output, report, stored,
-    training::{self, State},
+    training::{self, TrainingState},
 };
 
 /// Trains what the file says, and prints how it ended.
@@ -143,7 +143,7 @@ async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress)
                     .is_none_or(|run| run.source_digest == digest)
         };
         let unchanged =
-            object.change == Change::Unchanged && training::state(&current) != State::Open && accept(&current);
+            object.change == Change::Unchanged && training::state(&current) != TrainingState::Open && accept(&current);
         let followed = if unchanged {
             Followed {
                 training: current,
