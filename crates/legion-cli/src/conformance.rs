@@ -1,4 +1,4 @@
-//! What a conformance case asks of a toolchain, and whether a run of it gave that.
+//! The conformance cases of a toolchain, and the comparison of a run with what a case expects.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,36 +18,36 @@ use crate::{
     gppi,
 };
 
-/// A case: what is run, and what is expected.
+/// A case: what runs, and what is expected.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Case {
-    /// Name of its directory.
+    /// Name of the case's directory.
     #[serde(skip)]
     pub(crate) name: String,
-    /// The project's directory, relative to the case's; `project` if that is there; an empty project otherwise.
+    /// Directory of the project, relative to the case's directory. Default: `project` if it exists, or an empty
+    /// project.
     #[serde(default)]
     pub(crate) project: Option<PathBuf>,
-    /// What lies in `$LEGION_DATA`: the case's directory `data`, if that is there.
+    /// Content of `$LEGION_DATA`: the directory `data` of the case, if it exists.
     #[serde(skip)]
     pub(crate) data: Option<PathBuf>,
     /// Every case must say what it shows. Only people read it.
     #[serde(rename = "description")]
     _description: String,
-    /// What differs from the minimal training document.
+    /// Fields that replace those of the minimal training document.
     #[serde(default)]
     pub(crate) training: Value,
     /// Environment variables of the command.
     #[serde(default)]
     pub(crate) env: BTreeMap<String, String>,
-    /// TERM is sent to the command once its event stream holds this text.
+    /// The command receives SIGTERM after its event stream contains this text.
     #[serde(default)]
     pub(crate) term_after: Option<String>,
-    /// What is expected.
     pub(crate) expect: Expect,
 }
 
-/// What a case expects.
+/// Expectations of a case.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Expect {
@@ -110,7 +110,7 @@ impl Case {
                         Code::Invalid,
                         format!("{}: project: {} is not a directory", path.display(), named.display()),
                     )
-                    .remedy("it is relative to the case's own directory"));
+                    .remedy("write a path relative to the directory of the case"));
                 }
                 Some(project)
             }
@@ -121,24 +121,23 @@ impl Case {
     }
 }
 
-/// What a run of a toolchain left.
+/// Results of a run of a toolchain.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Observed {
-    /// The command's exit code; none when a signal ended it.
+    /// Exit code of the command, or `None` if a signal ended it.
     pub(crate) exit_code: Option<i32>,
-    /// `$LEGION_OUTPUT`.
+    /// Path of `$LEGION_OUTPUT`.
     pub(crate) output: PathBuf,
-    /// The toolchain's format, for a result that names none.
+    /// Format of the toolchain. It counts if the result names none.
     pub(crate) format: String,
-    /// The event stream.
     pub(crate) events: Vec<u8>,
-    /// The result document, where there is one.
+    /// The result document, if the toolchain wrote one.
     pub(crate) result: Option<Vec<u8>>,
-    /// Standard output and error.
+    /// Standard output and standard error.
     pub(crate) log: String,
 }
 
-/// What of the main run stands in the event stream.
+/// The main run's part of the event stream.
 #[derive(Default)]
 struct Stream {
     params: BTreeMap<String, String>,
@@ -148,9 +147,9 @@ struct Stream {
     notices: BTreeSet<String>,
 }
 
-/// Everything that is wrong, with the protocol and with what the case expects.
+/// Returns every difference from the protocol and from the expectations of the case.
 #[must_use]
-pub(crate) fn judge(expect: &Expect, observed: &Observed) -> Vec<String> {
+pub(crate) fn compare(expect: &Expect, observed: &Observed) -> Vec<String> {
     let mut faults = Vec::new();
     let mut stream = read_stream(&observed.events, &mut faults);
     let result = observed.result.as_deref().and_then(|bytes| {
@@ -191,7 +190,7 @@ pub(crate) fn judge(expect: &Expect, observed: &Observed) -> Vec<String> {
 
 fn read_stream(events: &[u8], faults: &mut Vec<String>) -> Stream {
     let mut stream = Stream::default();
-    // What follows the last line feed was torn by the end of its writer, and is ignored.
+    // A last line without a line feed is incomplete: its writer ended. It is ignored.
     let complete = events.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     for (index, line) in events[..complete].split_inclusive(|byte| *byte == b'\n').enumerate() {
         match ToolEvent::parse(&line[..line.len() - 1]) {
@@ -222,7 +221,7 @@ fn read_stream(events: &[u8], faults: &mut Vec<String>) -> Stream {
     stream
 }
 
-/// What holds for every case, whatever it expects.
+/// Checks the rules of the protocol that hold for every case.
 fn protocol(result: &ResultDocument, observed: &Observed, faults: &mut Vec<String>) {
     if let Some(error) = &result.error {
         if error.reason.is_empty() || error.message.is_empty() {
@@ -240,11 +239,11 @@ fn protocol(result: &ResultDocument, observed: &Observed, faults: &mut Vec<Strin
     }
 }
 
-/// What would become the artifact: nothing that is refused there, and what its format asks for.
+/// Checks the model that would be published: its file types and the rules of its format.
 fn published(result: Option<&ResultDocument>, observed: &Observed, faults: &mut Vec<String>) {
     let described = result.and_then(|result| result.model.as_ref());
     let path = described.map_or("model", |model| &model.path);
-    // A path that leaves the output has its fault already.
+    // A path outside the output has been reported already.
     let Ok(directory) = below(&observed.output, Path::new(path)) else {
         return;
     };
@@ -259,7 +258,7 @@ fn published(result: Option<&ResultDocument>, observed: &Observed, faults: &mut 
     faults.extend(special_files(&directory).into_iter().map(|(file, kind)| {
         let file = file.strip_prefix(&observed.output).unwrap_or(&file);
         format!(
-            "{} is a {kind}: a model holds regular files and directories only",
+            "{} is a {kind}: a model must contain only regular files and directories",
             file.display()
         )
     }));
@@ -273,7 +272,7 @@ fn published(result: Option<&ResultDocument>, observed: &Observed, faults: &mut 
     }
 }
 
-/// Everything below a directory that is neither a regular file nor a directory.
+/// Returns everything below a directory that is neither a regular file nor a directory.
 fn special_files(directory: &Path) -> Vec<(PathBuf, &'static str)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -288,7 +287,7 @@ fn special_files(directory: &Path) -> Vec<(PathBuf, &'static str)> {
     found
 }
 
-/// The path below the root, unless it leaves it or goes over a link.
+/// Returns the path below the root. Fails if it leaves the root or contains a link.
 fn below(root: &Path, path: &Path) -> std::result::Result<PathBuf, &'static str> {
     let mut found = root.to_owned();
     for component in path.components() {
@@ -298,7 +297,7 @@ fn below(root: &Path, path: &Path) -> std::result::Result<PathBuf, &'static str>
             _ => return Err("leaves LEGION_OUTPUT"),
         }
         if fs::symlink_metadata(&found).is_ok_and(|meta| meta.is_symlink()) {
-            return Err("goes over a link");
+            return Err("contains a link");
         }
     }
     Ok(found)
@@ -332,7 +331,7 @@ fn metrics(expect: &Expect, stream: &Stream, faults: &mut Vec<String>) {
         let (Some(text), Some(last)) = (&expected.last, values.last()) else {
             continue;
         };
-        // NaN is expected where NaN is written, and equals nothing else.
+        // An expected NaN matches only NaN.
         let equal = text
             .parse::<f64>()
             .is_ok_and(|value| value == *last || (value.is_nan() && last.is_nan()));
@@ -422,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_gives_what_is_expected_has_no_fault() {
+    fn a_run_with_the_expected_results_has_no_fault() {
         let output = tempfile::tempdir().unwrap();
         fs::create_dir(output.path().join("m")).unwrap();
         fs::write(output.path().join("m/f"), "x").unwrap();
@@ -432,20 +431,20 @@ mod tests {
             "{exitCode: 0, params: {c: \"1\"}, metrics: {l: {count: 1, last: NaN}}, children: 1, model: true, modelFiles: [f], signature: true, notices: [X], log: [something]}",
         );
         assert_eq!(
-            judge(&expect, &observed(output.path(), 0, events, Some(result))),
+            compare(&expect, &observed(output.path(), 0, events, Some(result))),
             [""; 0]
         );
     }
 
     #[test]
-    fn every_difference_is_named() {
+    fn every_difference_is_reported() {
         let output = tempfile::tempdir().unwrap();
         let expect = expect(
             "{exitCode: 2, params: {c: \"1\"}, tags: {t: x}, metrics: {l: {count: 2, last: \"0.5\"}, n: {}}, children: 1, model: true, notices: [X], error: {reason: R, field: f, contains: [word]}, log: [other]}",
         );
         let events = "{\"type\":\"param\",\"name\":\"c\",\"value\":\"2\"}\n{\"type\":\"metric\",\"name\":\"l\",\"value\":1}\nnonsense\n";
         let result = r#"{"protocol":1,"error":{"reason":"S","field":"g","message":"m"}}"#;
-        let faults = judge(&expect, &observed(output.path(), 0, events, Some(result))).join("\n");
+        let faults = compare(&expect, &observed(output.path(), 0, events, Some(result))).join("\n");
         for part in [
             "line 3 of the event stream",
             "exit code 0 with an error",
@@ -468,26 +467,26 @@ mod tests {
     }
 
     #[test]
-    fn a_model_holds_what_an_artifact_may_hold() {
+    fn a_model_must_contain_only_what_an_artifact_may_contain() {
         let output = tempfile::tempdir().unwrap();
         fs::create_dir_all(output.path().join("m/deep")).unwrap();
         fs::write(output.path().join("m/f"), "x").unwrap();
         std::os::unix::fs::symlink("../f", output.path().join("m/deep/link")).unwrap();
         let result = r#"{"protocol":1,"model":{"path":"m","format":"gppi/v1"}}"#;
         let expected = expect("{exitCode: 0}");
-        let faults = judge(&expected, &observed(output.path(), 0, "", Some(result))).join("\n");
+        let faults = compare(&expected, &observed(output.path(), 0, "", Some(result))).join("\n");
         assert!(faults.contains("m/deep/link is a link"), "{faults}");
         assert!(
             faults.contains("GPPI: legion.model.yaml: there is no such file"),
             "{faults}"
         );
         let missing = r#"{"protocol":1,"model":{"path":"n"}}"#;
-        let faults = judge(&expected, &observed(output.path(), 0, "", Some(missing))).join("\n");
+        let faults = compare(&expected, &observed(output.path(), 0, "", Some(missing))).join("\n");
         assert!(faults.contains("the model \"n\", which is no directory"), "{faults}");
     }
 
     #[test]
-    fn a_case_may_share_a_project_and_names_one_that_is_not_there() {
+    fn a_case_may_share_a_project_and_a_missing_project_is_reported() {
         let root = tempfile::tempdir().unwrap();
         let case = root.path().join("case");
         fs::create_dir_all(&case).unwrap();
@@ -507,12 +506,12 @@ mod tests {
     }
 
     #[test]
-    fn a_model_may_not_be_a_link_or_outside() {
+    fn a_model_must_not_be_a_link_or_outside_the_output() {
         let output = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc", output.path().join("m")).unwrap();
         for path in ["m", "../x", "/etc"] {
             let result = format!("{{\"protocol\":1,\"model\":{{\"path\":\"{path}\"}}}}");
-            let faults = judge(
+            let faults = compare(
                 &expect("{exitCode: 0, model: false}"),
                 &observed(output.path(), 0, "", Some(&result)),
             );

@@ -1,4 +1,4 @@
-//! Following a training: what it does, what it prints, and how long Legion's own part took.
+//! Follows a training: prints its conditions, events and log, and measures the overhead of Legion.
 
 use std::{
     io::IsTerminal as _,
@@ -24,28 +24,27 @@ use crate::{
     training::{self, TrainingState},
 };
 
-/// How a followed training ended.
+/// A followed training after its end.
 pub(crate) struct Followed {
-    /// The training at its end.
     pub(crate) training: ModelTraining,
-    /// What Legion's own part took in the last attempt, where it was seen from its beginning.
+    /// Overhead of the last attempt. Empty if the attempt was not followed from its start.
     pub(crate) overhead: Overhead,
 }
 
-/// What Legion's own part took.
+/// Time that Legion adds to a training.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Overhead {
-    /// From the pod's creation to the trainer's start, without the next two.
+    /// From the creation of the pod to the start of the trainer, without `fetch` and `environment`.
     pub(crate) start: Option<Duration>,
-    /// How long `fetch` ran.
+    /// Run time of the container `fetch`.
     pub(crate) fetch: Duration,
-    /// How long the trainer's environment took to make.
+    /// Time to create the trainer's environment.
     pub(crate) environment: Duration,
-    /// From the trainer's end to `Succeeded`: checking, packing, storing, telling.
+    /// From the end of the trainer to `Succeeded`: check, pack, store and report the results.
     pub(crate) finish: Option<Duration>,
 }
 
-/// Prints progress to standard error: with a spinner on a terminal, as plain lines elsewhere.
+/// Prints progress to standard error. On a terminal it also shows a spinner.
 pub(crate) struct Progress {
     began: Instant,
     spinner: Option<ProgressBar>,
@@ -53,12 +52,12 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Begins now.
+    /// Starts the clock. `log_lines` selects whether the log of the training is printed.
     #[must_use]
     pub(crate) fn new(log_lines: bool) -> Self {
         let spinner = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
-            // The template is a constant; were it wrong, the default would do.
+            // The template is a valid constant. If it were not, the default style would do.
             if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
                 bar.set_style(style);
             }
@@ -72,7 +71,7 @@ impl Progress {
         }
     }
 
-    /// Something happened.
+    /// Prints a step, with the time since the start.
     pub(crate) fn step(&self, text: &str) {
         let line = format!("{:7.2}s  {text}", self.began.elapsed().as_secs_f64());
         if let Some(bar) = &self.spinner {
@@ -81,7 +80,7 @@ impl Progress {
         self.print(&line);
     }
 
-    /// The training printed a line.
+    /// Prints a line of the training's log.
     fn log(&self, line: &str) {
         if self.log_lines {
             self.print(&format!("          | {line}"));
@@ -104,7 +103,8 @@ impl Drop for Progress {
     }
 }
 
-/// Follows a training until it has ended in a state that `accept` takes. What an earlier run has left is no news.
+/// Follows a training until it has ended in a state that `accept` accepts. Conditions and pods of an earlier run are
+/// not printed.
 pub(crate) async fn follow(
     session: &Session,
     current: &ModelTraining,
@@ -113,22 +113,22 @@ pub(crate) async fn follow(
 ) -> Result<Followed> {
     let name = &current.name_any();
     let mut streams = Streams::open(session, name);
-    let mut view = View::after(current);
+    let mut attempt = AttemptProgress::after(current);
     let (lines, mut printed) = mpsc::unbounded_channel::<String>();
     let mut readers = JoinSet::new();
     loop {
         tokio::select! {
             Some(line) = printed.recv() => progress.log(&line),
             Some(pod) = streams.pods.next() => {
-                for step in view.pod(&pod, Instant::now()) {
+                for step in attempt.pod(&pod, Instant::now()) {
                     progress.step(&step);
                 }
-                if view.begins_log(&pod) {
+                if attempt.starts_log(&pod) {
                     readers.spawn(read_log(session.client.clone(), pod, lines.clone()));
                 }
             }
             Some(event) = streams.events.next() => {
-                if let Some(step) = view.event(&event, Instant::now()) {
+                if let Some(step) = attempt.event(&event, Instant::now()) {
                     progress.step(&step);
                 }
             }
@@ -139,29 +139,29 @@ pub(crate) async fn follow(
                 let Some(training) = training else {
                     return Err(kinds::no_training(&session.namespace, name).context("while following"));
                 };
-                if let Some(step) = view.training(&training) {
+                if let Some(step) = attempt.training(&training) {
                     progress.step(&step);
                 }
                 if training::state(&training) != TrainingState::Open && accept(&training) {
                     let seen = Instant::now();
                     drop(lines);
-                    // A log ends with its container; more than a moment means a connection that hangs.
+                    // A log ends with its container. If it takes longer, the connection hangs.
                     let rest = async {
                         while let Some(line) = printed.recv().await {
                             progress.log(&line);
                         }
                     };
                     let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
-                    return Ok(Followed { training, overhead: view.overhead(seen) });
+                    return Ok(Followed { training, overhead: attempt.overhead(seen) });
                 }
             }
         }
     }
 }
 
-/// What is watched.
+/// The watches of a followed training.
 struct Streams {
-    /// The training; none when it is gone.
+    /// The training, or `None` after it was deleted.
     trainings: BoxStream<'static, Option<ModelTraining>>,
     pods: BoxStream<'static, Pod>,
     events: BoxStream<'static, Event>,
@@ -197,82 +197,82 @@ impl Streams {
     }
 }
 
-/// What was seen so far of the current attempt.
+/// What the watches have shown of the current attempt.
 #[derive(Default)]
-struct View {
+struct AttemptProgress {
     /// Id of the run that had ended before.
-    past: Option<String>,
-    said: Option<(String, String)>,
+    previous_run: Option<String>,
+    condition: Option<(String, String)>,
     pod: Option<String>,
-    /// Whether the pod was seen before its first container began: only then are its times known.
-    from_the_beginning: bool,
+    /// Whether the pod was seen before its first container started. Only then are its times known.
+    seen_from_start: bool,
     created: Option<Instant>,
     fetch: Option<(Instant, Option<Instant>)>,
     trainer: Option<(Instant, Option<Instant>)>,
     reads_log: bool,
-    making: Option<Instant>,
+    preparing: Option<Instant>,
     environment: Duration,
-    told: Vec<String>,
+    messages: Vec<String>,
 }
 
-impl View {
-    /// Of a training whose next end is waited for.
+impl AttemptProgress {
+    /// Starts to follow a training. If its current run has ended, the next run is followed.
     fn after(training: &ModelTraining) -> Self {
         let has_ended = training::succeeded(training).is_some_and(|condition| condition.status != "Unknown");
         Self {
-            past: training::run_id(training).filter(|_| has_ended).map(ToOwned::to_owned),
+            previous_run: training::run_id(training).filter(|_| has_ended).map(ToOwned::to_owned),
             ..Self::default()
         }
     }
 
     fn training(&mut self, training: &ModelTraining) -> Option<String> {
-        if self.past.is_some() && self.past.as_deref() == training::run_id(training) {
+        if self.previous_run.is_some() && self.previous_run.as_deref() == training::run_id(training) {
             return None;
         }
         let condition = training::succeeded(training)?;
-        let said = (condition.reason.clone(), condition.message.clone());
-        if self.said.as_ref() == Some(&said) {
+        let reported = (condition.reason.clone(), condition.message.clone());
+        if self.condition.as_ref() == Some(&reported) {
             return None;
         }
-        let step = format!("{}: {}", said.0, said.1);
-        self.said = Some(said);
+        let step = format!("{}: {}", reported.0, reported.1);
+        self.condition = Some(reported);
         Some(step)
     }
 
     fn pod(&mut self, pod: &Pod, now: Instant) -> Vec<String> {
         let name = pod.name_any();
         let mut steps = Vec::new();
-        if self.past.is_some() && self.past.as_ref() == pod.labels().get(labels::RUN) {
+        if self.previous_run.is_some() && self.previous_run.as_ref() == pod.labels().get(labels::RUN) {
             return steps;
         }
         if self.pod.as_ref() != Some(&name) {
-            // An earlier attempt's pod may linger and change: the later name wins.
+            // The pod of an earlier attempt may still exist and change. The pod of the later attempt counts.
             if self.pod.as_ref().is_some_and(|current| later(current, &name)) {
                 return steps;
             }
             *self = Self {
-                past: self.past.take(),
-                said: self.said.take(),
+                previous_run: self.previous_run.take(),
+                condition: self.condition.take(),
                 pod: Some(name.clone()),
                 created: Some(now),
                 ..Self::default()
             };
-            self.from_the_beginning =
+            self.seen_from_start =
                 container(pod, "fetch").is_none_or(|state| state.running.is_none() && state.terminated.is_none());
             steps.push(format!("pod {name}"));
         }
-        note(&mut self.fetch, container(pod, "fetch"), now);
-        note(&mut self.trainer, container(pod, "trainer"), now);
+        record_times(&mut self.fetch, container(pod, "fetch"), now);
+        record_times(&mut self.trainer, container(pod, "trainer"), now);
         steps
     }
 
-    fn begins_log(&mut self, pod: &Pod) -> bool {
-        let begins = !self.reads_log && self.trainer.is_some() && self.pod.as_deref() == pod.metadata.name.as_deref();
-        self.reads_log |= begins;
-        begins
+    fn starts_log(&mut self, pod: &Pod) -> bool {
+        let starts = !self.reads_log && self.trainer.is_some() && self.pod.as_deref() == pod.metadata.name.as_deref();
+        self.reads_log |= starts;
+        starts
     }
 
-    /// What an event of the current pod says about images, and what went wrong.
+    /// Returns the message of an event of the current pod: about an image, or a warning.
     fn event(&mut self, event: &Event, now: Instant) -> Option<String> {
         if self.pod.is_none() || event.involved_object.name != self.pod {
             return None;
@@ -283,14 +283,14 @@ impl View {
         match event.reason.as_deref()? {
             "Pulling" => {
                 if trainer {
-                    self.making.get_or_insert(now);
+                    self.preparing.get_or_insert(now);
                 }
             }
             "Pulled" => {
-                if let Some(since) = self.making.take_if(|_| trainer) {
+                if let Some(since) = self.preparing.take_if(|_| trainer) {
                     self.environment += now - since;
                 }
-                // Those that were there already are no news.
+                // An image that is present needs no line.
                 if message.contains("already present") {
                     return None;
                 }
@@ -298,11 +298,11 @@ impl View {
             _ if event.type_.as_deref() == Some("Warning") => {}
             _ => return None,
         }
-        // A repeated event comes again with a higher count.
-        if self.told.contains(&message) {
+        // A repeated event is the same object with a higher count.
+        if self.messages.contains(&message) {
             return None;
         }
-        self.told.push(message.clone());
+        self.messages.push(message.clone());
         Some(message)
     }
 
@@ -312,7 +312,7 @@ impl View {
             _ => Duration::ZERO,
         };
         let start = match (self.created, self.trainer) {
-            (Some(created), Some((begin, _))) if self.from_the_beginning => {
+            (Some(created), Some((begin, _))) if self.seen_from_start => {
                 Some((begin - created).saturating_sub(fetch).saturating_sub(self.environment))
             }
             _ => None,
@@ -320,7 +320,7 @@ impl View {
         let finish = self
             .trainer
             .and_then(|(_, end)| end)
-            .filter(|_| self.from_the_beginning)
+            .filter(|_| self.seen_from_start)
             .map(|end| done - end);
         Overhead {
             start,
@@ -331,7 +331,8 @@ impl View {
     }
 }
 
-/// Attempts are the last part of a pod's name; runs have other names altogether.
+/// Returns whether pod `a` belongs to a later attempt of the same run than pod `b`. The attempt is the last part of the
+/// name.
 fn later(a: &str, b: &str) -> bool {
     match (a.rsplit_once('-'), b.rsplit_once('-')) {
         (Some((run_a, a)), Some((run_b, b))) if run_a == run_b => a.parse::<u64>().ok() > b.parse::<u64>().ok(),
@@ -339,10 +340,10 @@ fn later(a: &str, b: &str) -> bool {
     }
 }
 
-fn note(seen: &mut Option<(Instant, Option<Instant>)>, state: Option<&ContainerState>, now: Instant) {
+fn record_times(times: &mut Option<(Instant, Option<Instant>)>, state: Option<&ContainerState>, now: Instant) {
     let Some(state) = state else { return };
     if state.running.is_some() || state.terminated.is_some() {
-        let times = seen.get_or_insert((now, None));
+        let times = times.get_or_insert((now, None));
         if state.terminated.is_some() {
             times.1.get_or_insert(now);
         }
@@ -376,7 +377,7 @@ async fn read_log(client: kube::Client, pod: Pod, lines: mpsc::UnboundedSender<S
     };
     let mut stream = Box::pin(stream).lines();
     while let Some(Ok(line)) = stream.next().await {
-        // Nothing that user code prints may steer the terminal.
+        // The output of user code must not control the terminal.
         let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
         if lines.send(line).is_err() {
             return;
@@ -413,28 +414,30 @@ mod tests {
     }
 
     #[test]
-    fn overhead_leaves_out_fetching_and_the_environment() {
+    fn overhead_excludes_fetch_and_the_environment() {
         let zero = Instant::now();
         let at = |ms: u64| zero + Duration::from_millis(ms);
-        let mut view = View::default();
-        assert_eq!(view.pod(&pod("t-1-1", "", ""), at(0)), ["pod t-1-1"]);
-        view.pod(&pod("t-1-1", "running", ""), at(20));
-        view.pod(&pod("t-1-1", "ended", ""), at(120));
+        let mut attempt = AttemptProgress::default();
+        assert_eq!(attempt.pod(&pod("t-1-1", "", ""), at(0)), ["pod t-1-1"]);
+        attempt.pod(&pod("t-1-1", "running", ""), at(20));
+        attempt.pod(&pod("t-1-1", "ended", ""), at(120));
         assert!(
-            view.event(&event("t-1-1", "Pulling", "Making the environment"), at(130))
+            attempt
+                .event(&event("t-1-1", "Pulling", "Creating the environment"), at(130))
                 .is_some()
         );
         assert!(
-            view.event(&event("other", "Pulling", "of another pod"), at(131))
+            attempt
+                .event(&event("other", "Pulling", "of another pod"), at(131))
                 .is_none()
         );
-        view.event(&event("t-1-1", "Pulled", "Successfully pulled"), at(1130));
-        assert!(!view.begins_log(&pod("t-1-1", "ended", "")));
-        view.pod(&pod("t-1-1", "ended", "running"), at(1150));
-        assert!(view.begins_log(&pod("t-1-1", "ended", "running")));
-        view.pod(&pod("t-1-1", "ended", "ended"), at(5000));
+        attempt.event(&event("t-1-1", "Pulled", "Successfully pulled"), at(1130));
+        assert!(!attempt.starts_log(&pod("t-1-1", "ended", "")));
+        attempt.pod(&pod("t-1-1", "ended", "running"), at(1150));
+        assert!(attempt.starts_log(&pod("t-1-1", "ended", "running")));
+        attempt.pod(&pod("t-1-1", "ended", "ended"), at(5000));
         assert_eq!(
-            view.overhead(at(5070)),
+            attempt.overhead(at(5070)),
             Overhead {
                 start: Some(Duration::from_millis(50)),
                 fetch: Duration::from_millis(100),
@@ -445,24 +448,27 @@ mod tests {
     }
 
     #[test]
-    fn of_a_pod_that_was_joined_midway_no_time_is_claimed() {
+    fn a_pod_that_has_started_before_has_no_overhead() {
         let now = Instant::now();
-        let mut view = View::default();
-        view.pod(&pod("t-1-1", "ended", "running"), now);
-        assert_eq!((view.overhead(now).start, view.overhead(now).finish), (None, None));
+        let mut attempt = AttemptProgress::default();
+        attempt.pod(&pod("t-1-1", "ended", "running"), now);
+        assert_eq!(
+            (attempt.overhead(now).start, attempt.overhead(now).finish),
+            (None, None)
+        );
     }
 
     #[test]
-    fn a_lingering_pod_of_an_earlier_attempt_is_passed_over() {
+    fn a_remaining_pod_of_an_earlier_attempt_is_ignored() {
         let now = Instant::now();
-        let mut view = View::default();
-        view.pod(&pod("t-7f-10", "", ""), now);
-        assert!(view.pod(&pod("t-7f-9", "ended", "ended"), now).is_empty());
-        assert_eq!(view.pod.as_deref(), Some("t-7f-10"));
+        let mut attempt = AttemptProgress::default();
+        attempt.pod(&pod("t-7f-10", "", ""), now);
+        assert!(attempt.pod(&pod("t-7f-9", "ended", "ended"), now).is_empty());
+        assert_eq!(attempt.pod.as_deref(), Some("t-7f-10"));
     }
 
     #[test]
-    fn what_the_run_before_has_left_is_no_news() {
+    fn the_conditions_and_pods_of_the_previous_run_are_ignored() {
         let training = |run: &str, succeeded: &str| -> ModelTraining {
             serde_json::from_value(json!({
                 "metadata": {"name": "t"},
@@ -480,16 +486,16 @@ mod tests {
             pod
         };
         let now = Instant::now();
-        let mut view = View::after(&training("7f", "True"));
-        assert_eq!(view.training(&training("7f", "True")), None);
-        assert!(view.pod(&of_run("7f"), now).is_empty());
-        assert!(!view.begins_log(&of_run("7f")));
-        assert_eq!(view.training(&training("80", "Unknown")).as_deref(), Some("R: 80"));
-        assert_eq!(view.pod(&of_run("80"), now), ["pod t-80-1"]);
-        assert!(view.pod(&of_run("7f"), now).is_empty(), "also when it is seen last");
+        let mut attempt = AttemptProgress::after(&training("7f", "True"));
+        assert_eq!(attempt.training(&training("7f", "True")), None);
+        assert!(attempt.pod(&of_run("7f"), now).is_empty());
+        assert!(!attempt.starts_log(&of_run("7f")));
+        assert_eq!(attempt.training(&training("80", "Unknown")).as_deref(), Some("R: 80"));
+        assert_eq!(attempt.pod(&of_run("80"), now), ["pod t-80-1"]);
+        assert!(attempt.pod(&of_run("7f"), now).is_empty(), "also when it is seen last");
 
         // A run that goes on is followed.
-        let mut view = View::after(&training("7f", "Unknown"));
-        assert_eq!(view.pod(&of_run("7f"), now), ["pod t-7f-1"]);
+        let mut attempt = AttemptProgress::after(&training("7f", "Unknown"));
+        assert_eq!(attempt.pod(&of_run("7f"), now), ["pod t-7f-1"]);
     }
 }

@@ -1,4 +1,5 @@
-//! Checks a directory against GPPI v1 (`docs/reference/gppi.md`), in the words of `legion-mlflow validate-gppi`.
+//! Checks a directory against GPPI v1 (`docs/reference/gppi.md`). The messages are those of `legion-mlflow
+//! validate-gppi`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +11,7 @@ use std::{
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-/// Name of the format.
+/// Name of the format, in a descriptor and in `spec.format`.
 pub(crate) const FORMAT: &str = "gppi/v1";
 const DESCRIPTOR: &str = "legion.model.yaml";
 const FIELDS: [&str; 8] = [
@@ -18,7 +19,7 @@ const FIELDS: [&str; 8] = [
 ];
 const REQUIRED: [&str; 5] = ["format", "identity", "loader", "lock", "files"];
 
-/// Every problem of a model directory; none when it is GPPI v1.
+/// Returns every problem of a model directory. There is none if it is GPPI v1.
 #[must_use]
 pub(crate) fn validate(root: &Path) -> Vec<String> {
     let path = root.join(DESCRIPTOR);
@@ -69,7 +70,7 @@ pub(crate) fn validate(root: &Path) -> Vec<String> {
     problems
 }
 
-/// A field that has to be a mapping, where it is there.
+/// Returns a field that must be a mapping, if it is present.
 fn section<'a>(
     document: &'a Map<String, Value>,
     name: &str,
@@ -172,13 +173,13 @@ fn files(root: &Path, listed: &Map<String, Value>, problems: &mut Vec<String>) {
         return;
     }
     for (name, kind) in &present {
-        if *kind != Kind::Regular {
+        if *kind != FileType::Regular {
             problems.push(format!("files: {name} is a {}", kind.name()));
         }
     }
     let regular: BTreeSet<&String> = present
         .iter()
-        .filter(|(name, kind)| **kind == Kind::Regular && *name != DESCRIPTOR)
+        .filter(|(name, kind)| **kind == FileType::Regular && *name != DESCRIPTOR)
         .map(|(name, _)| name)
         .collect();
     for (name, expected) in listed {
@@ -206,13 +207,13 @@ fn files(root: &Path, listed: &Map<String, Value>, problems: &mut Vec<String>) {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FileType {
     Regular,
     Link,
     Special,
 }
 
-impl Kind {
+impl FileType {
     fn name(self) -> &'static str {
         match self {
             Self::Regular => "file",
@@ -222,8 +223,8 @@ impl Kind {
     }
 }
 
-/// Everything below a directory that is no directory itself, without following a link.
-fn walk(directory: &Path, prefix: &str, found: &mut BTreeMap<String, Kind>) -> io::Result<()> {
+/// Collects everything below a directory, except directories. Links are not followed.
+fn walk(directory: &Path, prefix: &str, found: &mut BTreeMap<String, FileType>) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
@@ -231,9 +232,16 @@ fn walk(directory: &Path, prefix: &str, found: &mut BTreeMap<String, Kind>) -> i
         if kind.is_dir() {
             walk(&entry.path(), &format!("{name}/"), found)?;
         } else if kind.is_symlink() {
-            found.insert(name, Kind::Link);
+            found.insert(name, FileType::Link);
         } else {
-            found.insert(name, if kind.is_file() { Kind::Regular } else { Kind::Special });
+            found.insert(
+                name,
+                if kind.is_file() {
+                    FileType::Regular
+                } else {
+                    FileType::Special
+                },
+            );
         }
     }
     Ok(())
@@ -246,12 +254,12 @@ fn digest(path: &Path) -> io::Result<String> {
     Ok(format!("sha256:{hex}"))
 }
 
-/// Whether a path stays below the directory.
+/// Returns whether a path stays below the directory.
 fn below(path: &str) -> bool {
     !path.is_empty() && !path.starts_with('/') && path.split('/').all(|part| part != "..")
 }
 
-/// A value as messages show it.
+/// Formats a value for messages.
 fn shown(value: &Value) -> String {
     value
         .as_str()
@@ -264,7 +272,7 @@ mod tests {
 
     use super::*;
 
-    /// The cases that the validator in Python is held to as well.
+    /// The validator in Python passes the same cases.
     const CASES: &str = include_str!("../../../toolchains/mlflow/tests/gppi_cases.yaml");
 
     #[derive(Deserialize)]
@@ -285,7 +293,7 @@ mod tests {
         write: BTreeMap<String, String>,
         #[serde(default)]
         link: BTreeMap<String, String>,
-        /// For the JSON Schema, which the tests in Python hold to it.
+        /// For the JSON Schema. The tests in Python use it.
         #[serde(default, rename = "schema")]
         _schema: Option<String>,
         problems: Vec<String>,
@@ -300,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn both_validators_find_the_same_problems_in_the_same_words() {
+    fn both_validators_report_the_same_problems_in_the_same_words() {
         let cases: Cases = serde_saphyr::from_str(CASES).unwrap();
         assert!(cases.cases.len() >= 20);
         for case in cases.cases {
@@ -326,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_without_descriptor_is_named() {
+    fn a_missing_descriptor_is_reported_with_its_directory() {
         let root = tempfile::tempdir().unwrap();
         let problems = validate(root.path());
         assert_eq!(problems.len(), 1);

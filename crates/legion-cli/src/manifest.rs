@@ -1,4 +1,4 @@
-//! Manifests: YAML files of one or more documents, with the line of every field.
+//! Manifests: YAML files with one or more documents. The line of every field is known.
 
 use std::{
     collections::BTreeMap,
@@ -16,27 +16,26 @@ use serde_saphyr::Spanned;
 
 use crate::exit::{CliError, Code, Result};
 
-/// A document of a manifest.
+/// One document of a manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Document {
-    /// The file that it stands in; `-` is standard input.
+    /// File of the document. `-` is standard input.
     pub(crate) file: PathBuf,
-    /// The object.
     pub(crate) value: Value,
-    /// Line of every field, by the steps of its path.
+    /// Line of every field. The key is the path, split into its steps.
     lines: BTreeMap<Vec<String>, u64>,
     first_line: u64,
 }
 
 impl Document {
-    /// `kind/name`, for messages.
+    /// Returns `kind/name`, for messages.
     #[must_use]
     pub(crate) fn title(&self) -> String {
         let text = |pointer: &str| self.value.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
         format!("{}/{}", text("/kind"), text("/metadata/name"))
     }
 
-    /// The value of a field: `spec.data[0].name`, `spec.hyperParameters[c]`.
+    /// Returns the value of a field. The path is written like `spec.data[0].name`, or `spec.hyperParameters[c]`.
     #[must_use]
     pub(crate) fn at(&self, path: &str) -> Option<&Value> {
         steps(path)
@@ -47,7 +46,7 @@ impl Document {
             })
     }
 
-    /// The line of a field, or of the nearest field around it.
+    /// Returns the line of a field, or the line of the nearest field around it.
     #[must_use]
     pub(crate) fn line(&self, path: &str) -> u64 {
         let steps: Vec<String> = steps(path).into_iter().map(ToOwned::to_owned).collect();
@@ -58,7 +57,7 @@ impl Document {
     }
 }
 
-/// The steps of a field's path. What stands in brackets is an index or a key, which may hold dots.
+/// Splits the path of a field into steps. Brackets hold an index, or a key that may contain dots.
 fn steps(path: &str) -> Vec<&str> {
     let mut steps = Vec::new();
     let mut rest = path.trim_start_matches('.');
@@ -73,7 +72,7 @@ fn steps(path: &str) -> Vec<&str> {
     steps
 }
 
-/// Reads every document of a file; `-` is standard input. Empty documents are left out.
+/// Reads every document of a file. `-` reads standard input. Empty documents are left out.
 pub(crate) fn read(path: &Path) -> Result<Vec<Document>> {
     let text = if path == Path::new("-") {
         let mut text = String::new();
@@ -84,21 +83,21 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Document>> {
     } else {
         fs::read_to_string(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => CliError::new(Code::NotFound, format!("{}: no such file", path.display()))
-                .remedy("name a manifest that exists, or `-` for standard input"),
-            io::ErrorKind::IsADirectory => CliError::new(Code::Invalid, format!("{}: a directory", path.display()))
-                .remedy("name the manifests in it one by one"),
+                .remedy("check the path, or use `-` for standard input"),
+            io::ErrorKind::IsADirectory => CliError::new(Code::Invalid, format!("{}: is a directory", path.display()))
+                .remedy("name each manifest in it"),
             io::ErrorKind::InvalidData => CliError::new(Code::Invalid, format!("{}: not UTF-8 text", path.display()))
-                .remedy("name a manifest in YAML or JSON"),
+                .remedy("use a manifest in YAML or JSON"),
             _ => CliError::io(path.display(), error),
         })?
     };
     parse(path, &text)
 }
 
-/// The documents of a text.
+/// Parses the documents of a text. `path` is for messages.
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
     let trees: Vec<Spanned<Tree>> = serde_saphyr::from_multiple(text).map_err(|error| {
-        // The parser's own rendering, which shows the lines around the fault, without its advice to programmers.
+        // The message of the parser shows the lines around the fault. Its advice to programmers is left out.
         let text = error
             .to_string()
             .replace(", set DuplicateKeyPolicy in Options if acceptable", "")
@@ -106,7 +105,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
         let text = text.trim_end();
         let text = text.strip_prefix("error: ").unwrap_or(text);
         CliError::new(Code::Invalid, format!("{}: not valid YAML: {text}", path.display()))
-            .remedy("correct the place that the arrow shows")
+            .remedy("fix the YAML at the arrow")
     })?;
     trees
         .into_iter()
@@ -118,7 +117,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
                 return Err(CliError::new(
                     Code::Invalid,
                     format!(
-                        "{}:{first_line}: not an object: a manifest has apiVersion, kind and metadata",
+                        "{}:{first_line}: not an object: a manifest needs apiVersion, kind and metadata",
                         path.display()
                     ),
                 ));
@@ -133,7 +132,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
         .collect()
 }
 
-/// YAML with the place of every value.
+/// A YAML value, with the location of every value in it.
 #[derive(Debug)]
 enum Tree {
     Scalar(Value),
@@ -244,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_document_comes_with_the_lines_of_its_fields() {
+    fn every_document_has_the_lines_of_its_fields() {
         let text = "# first\nkind: A\nmetadata:\n  name: x\n---\n---\nkind: B\nspec:\n  items:\n    - a: 1\n    - b: 1.5\n      c: \"007\"\n      d: 007x\n      e: ~\n";
         let documents = parse(Path::new("f.yaml"), text).unwrap();
         assert_eq!(documents.len(), 2);
@@ -263,19 +262,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_or_no_object_is_refused_with_its_line() {
+    fn invalid_yaml_and_a_document_that_is_no_object_are_rejected_with_the_line() {
         let error = parse(Path::new("f.yaml"), "a: [1, 2\nb: 3\n").unwrap_err();
         assert_eq!(error.code, Code::Invalid);
         assert!(error.message.starts_with("f.yaml: not valid YAML: "), "{error}");
         let error = parse(Path::new("f.yaml"), "a: 1\n---\n- 1\n").unwrap_err();
         assert_eq!(
             error.message,
-            "f.yaml:3: not an object: a manifest has apiVersion, kind and metadata"
+            "f.yaml:3: not an object: a manifest needs apiVersion, kind and metadata"
         );
     }
 
     #[test]
-    fn a_key_that_stands_twice_is_refused() {
+    fn a_duplicate_key_is_rejected() {
         let error = parse(Path::new("f.yaml"), "a: 1\na: 2\n").unwrap_err();
         assert!(
             error

@@ -1,9 +1,9 @@
-//! Stored results: the log and the series of a training, read from where its output connection keeps them.
+//! Stored results: the log and the series of a training, read from the store of its output connection.
 //!
-//! - `file://`: a directory of this machine;
-//! - `pvc://`: a claim of the local API, whose directory is on this machine too;
-//! - `s3://`: with the credentials of this process's environment, as every S3 client takes them. The Secret that the
-//!   connection names is for pods: whoever may see a training need not be allowed to read it.
+//! - `file://`: a directory of this machine.
+//! - `pvc://`: a claim of the local API. Its directory is on this machine, too.
+//! - `s3://`: with the credentials in the environment variables of this process, like other S3 clients. The Secret of
+//!   the connection is for pods. A user who may see a training is not always allowed to read it.
 
 use std::{
     env,
@@ -25,17 +25,17 @@ use crate::{
     exit::{CliError, Code, Result},
 };
 
-/// Most bytes of a series that are read for plots; what follows would not fit into a line of blocks anyway.
+/// Maximum number of bytes of a series that are read for plots. A plot is one line, so the rest would not be visible.
 const MAX_SERIES: u64 = 64 << 20;
-/// Most points that are kept for plots.
+/// Maximum number of points that are kept for plots.
 const MAX_POINTS: usize = 200_000;
 
-/// The whole log of a training that has one.
+/// Reads the whole log at `uri`.
 pub(crate) async fn log(session: &Session, training: &ModelTraining, uri: &str) -> Result<Vec<u8>> {
     read(session, training, uri, u64::MAX).await
 }
 
-/// The points of the main run's metrics, in the order in which they were logged; none when no series is stored.
+/// Reads the metrics of the main run, in the order of the log. Returns no points if no series is stored.
 pub(crate) async fn series(session: &Session, training: &ModelTraining) -> Result<Vec<MetricPoint>> {
     let stored = training.status.as_ref().and_then(|status| status.series.as_ref());
     let Some(stored) = stored else { return Ok(Vec::new()) };
@@ -44,7 +44,7 @@ pub(crate) async fn series(session: &Session, training: &ModelTraining) -> Resul
 
 fn points(text: &[u8]) -> Vec<MetricPoint> {
     text.split(|byte| *byte == b'\n')
-        // Lines of other types, of later versions, and one that was cut have no points.
+        // Lines of other types, lines of later versions and a truncated line have no points.
         .filter_map(|line| match ToolEvent::parse(line) {
             Ok(ToolEvent::Metric(point)) if point.child.is_none() => Some(point),
             _ => None,
@@ -53,7 +53,7 @@ fn points(text: &[u8]) -> Vec<MetricPoint> {
         .collect()
 }
 
-/// The first `limit` bytes of a stored file.
+/// Reads the first `limit` bytes of a stored file.
 async fn read(session: &Session, training: &ModelTraining, uri: &str, limit: u64) -> Result<Vec<u8>> {
     match uri.split_once("://") {
         Some(("file", path)) => file(uri, &PathBuf::from(path), limit),
@@ -61,9 +61,9 @@ async fn read(session: &Session, training: &ModelTraining, uri: &str, limit: u64
         Some(("s3", rest)) => object(session, training, uri, rest, limit).await,
         _ => Err(CliError::new(
             Code::NotFound,
-            format!("{uri}: legionctl reads file, pvc and s3 addresses only"),
+            format!("{uri}: legionctl can read only file, pvc and s3 addresses"),
         )
-        .remedy("read it with the store's own client")),
+        .remedy("read it with a client of the store")),
     }
 }
 
@@ -72,22 +72,22 @@ fn file(uri: &str, path: &PathBuf, limit: u64) -> Result<Vec<u8>> {
     File::open(path)
         .and_then(|file| file.take(limit).read_to_end(&mut bytes))
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => gone(uri),
+            io::ErrorKind::NotFound => not_found(uri),
             _ => CliError::io(uri, error),
         })?;
     Ok(bytes)
 }
 
-fn gone(uri: &str) -> CliError {
+fn not_found(uri: &str) -> CliError {
     CliError::new(Code::NotFound, format!("{uri}: no such file"))
-        .remedy("it was moved or deleted; `legionctl rerun NAME` trains again")
+        .remedy("it was moved or deleted: train again with `legionctl rerun NAME`")
 }
 
 fn namespace<'a>(session: &'a Session, training: &'a ModelTraining) -> &'a str {
     training.metadata.namespace.as_deref().unwrap_or(&session.namespace)
 }
 
-/// A claim of the local API is a directory of its node, named by the claim's uid.
+/// Reads a file of a claim. A claim of the local API is a directory of its node. Its name is the uid of the claim.
 async fn claim(session: &Session, training: &ModelTraining, uri: &str, rest: &str, limit: u64) -> Result<Vec<u8>> {
     let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(session.client.clone(), namespace(session, training));
@@ -102,7 +102,7 @@ async fn claim(session: &Session, training: &ModelTraining, uri: &str, rest: &st
         Some(directory) => file(uri, &directory.join(path), limit),
         None => Err(CliError::new(
             Code::NotFound,
-            format!("{uri}: the claim {name:?} is not on this machine, and nothing but a pod can read it"),
+            format!("{uri}: the claim {name:?} is not on this machine, and only a pod can read it"),
         )
         .remedy(format!(
             "mount the claim {name:?} in a pod of namespace {:?} and read {path:?} there",
@@ -117,7 +117,7 @@ async fn object(session: &Session, training: &ModelTraining, uri: &str, rest: &s
     let connection = match output {
         Some(output) => {
             let connections: Api<Connection> = Api::namespaced(session.client.clone(), namespace(session, training));
-            // Where it is gone by now, the environment may know the store all the same.
+            // If it was deleted, the environment variables may still locate the store.
             connections.get_opt(&output.connection).await?.map(|found| found.spec)
         }
         None => None,
@@ -142,8 +142,8 @@ async fn object(session: &Session, training: &ModelTraining, uri: &str, rest: &s
     Ok(bytes)
 }
 
-/// The client of a bucket: the connection says where it is, the environment who asks. The environment may also say
-/// another address, because the connection's own may be known inside of the cluster only.
+/// Returns a client for a bucket. The address comes from the connection, the credentials from environment variables.
+/// The variables may override the address, because the address of the connection may exist only inside the cluster.
 fn bucket_of(
     uri: &str,
     bucket: &str,
@@ -156,7 +156,7 @@ fn bucket_of(
     };
     let mut builder = AmazonS3Builder::new();
     for (name, value) in environment {
-        // Variables of other programs are none of its settings.
+        // Variables of other programs are no settings of the client.
         if let Ok(setting) = name.to_ascii_lowercase().parse() {
             builder = builder.with_config(setting, value);
         }
@@ -195,29 +195,30 @@ fn bucket_of(
         return Ok(builder);
     }
     match connection.and_then(|connection| connection.secret_ref.as_ref()) {
-        // Without one its pods need no credentials either. The client would look for a cloud's metadata server.
+        // A connection without a Secret needs no credentials. By default, the client would query a cloud's metadata
+        // server.
         None if connection.is_some() => Ok(builder.with_skip_signature(true)),
         _ => Err(CliError::new(
             Code::NotFound,
-            format!("{uri}: reading it needs credentials, and AWS_ACCESS_KEY_ID is not set"),
+            format!("{uri}: the store needs credentials, and AWS_ACCESS_KEY_ID is not set"),
         )
         .remedy(
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN where there is one), and \
-             AWS_ENDPOINT_URL where the store has another address from here than its Connection says",
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN if there is one; set AWS_ENDPOINT_URL \
+             if the store has a different address here than in its Connection",
         )),
     }
 }
 
 fn refused(uri: &str, error: &object_store::Error) -> CliError {
     match error {
-        object_store::Error::NotFound { .. } => gone(uri),
+        object_store::Error::NotFound { .. } => not_found(uri),
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => CliError::new(
             Code::Other,
-            format!("{uri}: the store refuses the credentials of this environment"),
+            format!("{uri}: the store rejects the credentials in the environment variables"),
         )
-        .remedy("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a pair that may read it"),
+        .remedy("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to credentials that may read it"),
         _ => CliError::new(Code::NotFound, format!("{uri}: {error}"))
-            .remedy("set AWS_ENDPOINT_URL where the store has another address from here than its Connection says"),
+            .remedy("set AWS_ENDPOINT_URL if the store has a different address here than in its Connection"),
     }
 }
 
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn without_credentials_the_variables_to_set_are_named_unless_the_store_is_open_to_all() {
+    fn without_credentials_the_error_names_the_variables_unless_the_store_is_public() {
         let private = connection(json!({"secretRef": {"name": "keys"}}));
         let error = bucket_of("s3://models/log.txt", "models", Some(&private), &[]).unwrap_err();
         assert!(error.message.contains("s3://models/log.txt"), "{error}");
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_has_the_last_word_about_where_the_store_is() {
+    fn environment_variables_override_the_address_of_the_store() {
         let spec = connection(
             json!({"endpoint": "http://minio.storage:9000", "region": "eu-1", "secretRef": {"name": "keys"}}),
         );
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn points_are_those_of_the_main_run_and_a_cut_line_is_none() {
+    fn points_belong_to_the_main_run_and_a_truncated_line_is_ignored() {
         let text = b"{\"type\":\"metric\",\"name\":\"a\",\"value\":1,\"step\":2}\n{\"type\":\"param\",\"name\":\"p\",\"value\":\"x\"}\n{\"type\":\"metric\",\"name\":\"a\",\"value\":1,\"child\":\"c\"}\n{\"type\":\"metric\",\"na";
         let points = points(text);
         assert_eq!(points.len(), 1);

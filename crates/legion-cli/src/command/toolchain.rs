@@ -1,5 +1,5 @@
-//! `legionctl toolchain`: runs the conformance cases of `docs/reference/toolchain-protocol.md` and checks model directories.
-//! Both need neither operator nor cluster.
+//! `legionctl toolchain`: runs the conformance cases of a toolchain (`docs/reference/toolchain-protocol.md`) and checks
+//! model directories. Both need neither the operator nor a cluster.
 
 use std::{
     fs,
@@ -24,14 +24,14 @@ use serde_json::{Map, Value, json};
 use tokio::process::{Child, Command};
 
 use crate::{
-    conformance::{Case, Observed, judge},
+    conformance::{Case, Observed, compare},
     exit::{CliError, Code, Result},
     gppi,
     local::{Environment, PythonEnvironment, Toolchain, cache},
     output,
 };
 
-/// How long a case may take.
+/// Maximum run time of a case.
 const CASE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Checks a model directory against GPPI v1.
@@ -39,7 +39,7 @@ pub(crate) fn validate_model(directory: &Path, out: &mut dyn Write) -> Result<Co
     if !directory.is_dir() {
         return Err(
             CliError::new(Code::NotFound, format!("{}: no such directory", directory.display()))
-                .remedy("name the directory that holds legion.model.yaml; unpack an artifact's archive first"),
+                .remedy("name the directory that contains legion.model.yaml; unpack the archive of an artifact first"),
         );
     }
     let problems = gppi::validate(directory);
@@ -55,7 +55,8 @@ pub(crate) fn validate_model(directory: &Path, out: &mut dyn Write) -> Result<Co
     Ok(if problems.is_empty() { Code::Ok } else { Code::Failed })
 }
 
-/// Runs the cases whose names contain `filter`, `jobs` of them at once; as many as there are processors without a number.
+/// Runs the cases with `filter` in their names, `jobs` of them in parallel. The default of `jobs` is the number of
+/// processors.
 pub(crate) async fn test(
     directory: &Path,
     filter: Option<&str>,
@@ -114,7 +115,7 @@ fn cases(toolchain: &Toolchain, filter: Option<&str>) -> Result<Vec<Case>> {
     let root = toolchain.directory.join("conformance");
     let entries = fs::read_dir(&root).map_err(|error| {
         CliError::new(Code::NotFound, format!("{}: {error}", root.display()))
-            .remedy("write a case: docs/reference/toolchain-protocol.md#conformance describes the files")
+            .remedy("create a case: docs/reference/toolchain-protocol.md#conformance describes the files")
     })?;
     let mut cases = Vec::new();
     for entry in entries {
@@ -148,8 +149,8 @@ async fn environment(toolchain: &Toolchain) -> Result<ImageEnvironment> {
     }
     let python = PythonEnvironment::new(toolchain, base, cache());
     let prepared = python
-        .make(&|step| {
-            // Progress is for people who look on; nobody has to.
+        .create(&|step| {
+            // Progress is optional: a closed standard error is no failure.
             let _ = writeln!(std::io::stderr(), "{step}");
         })
         .await
@@ -157,14 +158,14 @@ async fn environment(toolchain: &Toolchain) -> Result<ImageEnvironment> {
     Ok(prepared.environment)
 }
 
-/// Runs one case and gives back what is wrong.
+/// Runs one case and returns its faults.
 async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case) -> Result<Vec<String>> {
     let failed = |error: std::io::Error| CliError::io(format!("case {}", case.name), error);
     let workspace = tempfile::Builder::new()
         .prefix("legion-case-")
         .tempdir()
         .map_err(failed)?;
-    // Links in the path of the temporary directory would look like paths outside of it.
+    // Without links in it: a resolved path would seem to be outside the temporary directory.
     let root = workspace.path().canonicalize().map_err(failed)?;
     let place = |name: &str| root.join(name);
     for name in [
@@ -211,12 +212,12 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)
-        // As in a pod: a toolchain may send a signal to all that it started.
+        // As in a pod: a toolchain may send a signal to its whole process group.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| CliError::io(program.display(), error))?;
-    let _group = Group(process_id(&child));
+    let _group = ProcessGroup(process_id(&child));
     let ended = async {
         if let Some(text) = &case.term_after {
             terminate(&mut child, &place("run/events.jsonl"), text.as_bytes()).await?;
@@ -224,11 +225,11 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
         child.wait().await
     };
     let Ok(status) = tokio::time::timeout(CASE_TIMEOUT, ended).await else {
-        return Ok(vec![format!("not ended after {} s", CASE_TIMEOUT.as_secs())]);
+        return Ok(vec![format!("it has not ended after {} s", CASE_TIMEOUT.as_secs())]);
     };
     let status = status.map_err(failed)?;
     let observed = Observed {
-        // As a shell and the training's status have it.
+        // 128 plus the signal, as in a shell and in the status of a training.
         exit_code: status.code().or_else(|| status.signal().map(|signal| 128 + signal)),
         output: place("work/output"),
         format: document.format.clone(),
@@ -236,10 +237,10 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
         result: fs::read(place("run/result.json")).ok(),
         log: String::from_utf8_lossy(&fs::read(place("run/log")).map_err(failed)?).into_owned(),
     };
-    let mut faults = judge(&case.expect, &observed);
+    let mut faults = compare(&case.expect, &observed);
     if snapshot(&toolchain.directory).map_err(failed)? != before {
         faults.push(format!(
-            "files below {} were changed while it ran",
+            "files below {} changed while the case ran",
             toolchain.directory.display()
         ));
     }
@@ -254,12 +255,12 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
     Ok(faults)
 }
 
-/// Sends TERM once the event stream holds the text, as it is sent when a training is stopped.
+/// Sends SIGTERM after the event stream contains the text. A stopped training gets the same signal.
 async fn terminate(child: &mut Child, events: &Path, text: &[u8]) -> std::io::Result<()> {
-    let mut look = tokio::time::interval(Duration::from_millis(20));
+    let mut interval = tokio::time::interval(Duration::from_millis(20));
     loop {
-        look.tick().await;
-        // One that ended by itself is judged by how it ended.
+        interval.tick().await;
+        // If the command has ended on its own, its exit code decides.
         if child.try_wait()?.is_some() {
             return Ok(());
         }
@@ -277,19 +278,19 @@ fn process_id(child: &Child) -> Option<Pid> {
     child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
 }
 
-/// The processes of a case: what is left of them ends with it.
-struct Group(Option<Pid>);
+/// The process group of a case. Remaining processes are killed on drop.
+struct ProcessGroup(Option<Pid>);
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
-            // Mostly there is nobody left, which is not an error.
+            // Usually no process is left. That is no error.
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
 }
 
-/// The training document of a case: a minimal one, and what the case says over it.
+/// Returns the training document of a case: a minimal one with the fields of the case over it.
 fn document(toolchain: &Toolchain, case: &Case) -> Result<TrainingDocument> {
     let mut document = json!({
         "protocol": PROTOCOL_VERSION, "name": "conformance", "namespace": "default",
@@ -301,8 +302,8 @@ fn document(toolchain: &Toolchain, case: &Case) -> Result<TrainingDocument> {
     if let (Some(document), Some(over)) = (document.as_object_mut(), case.training.as_object()) {
         let known = document_fields();
         if let Some(name) = over.keys().find(|name| !known.contains(name)) {
-            return Err(wrong(format!(".{name}: is no field of the training document"))
-                .remedy(format!("it has: {}", known.join(", "))));
+            return Err(wrong(format!(".{name}: is not a field of the training document"))
+                .remedy(format!("use one of its fields: {}", known.join(", "))));
         }
         document.extend(over.clone());
     }
@@ -315,19 +316,19 @@ fn document(toolchain: &Toolchain, case: &Case) -> Result<TrainingDocument> {
         if let Some(found) = schema.violations(&arguments).first() {
             let dot = if found.path.is_empty() { "" } else { "." };
             return Err(wrong(format!(".arguments{dot}{}: {}", found.path, found.message))
-                .remedy("the operator refuses such a training; the schema is spec.arguments of toolchain.yaml"));
+                .remedy("write arguments that the schema accepts: spec.arguments in toolchain.yaml; the operator rejects others"));
         }
         document["arguments"] = arguments;
     }
     let document: TrainingDocument = serde_json::from_value(document).map_err(|error| wrong(format!(": {error}")))?;
     if !document.args.is_empty() && toolchain.manifest["spec"]["acceptsArgs"] != true {
-        return Err(wrong(".args: the toolchain takes none".to_owned())
+        return Err(wrong(".args: the toolchain accepts none".to_owned())
             .remedy("remove it from the case, or set acceptsArgs in toolchain.yaml"));
     }
     Ok(document)
 }
 
-/// Names of the training document's fields.
+/// Returns the names of the training document's fields.
 fn document_fields() -> Vec<String> {
     let schemas = legion_protocol::schemas();
     let document = schemas.iter().find(|(name, _)| *name == "training");
@@ -388,7 +389,7 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Paths, sizes and times of all files, but for what Python writes beside any module it loads.
+/// Returns path, size and time of every file, except the bytecode that Python writes next to the modules it loads.
 fn snapshot(root: &Path) -> std::io::Result<Vec<(PathBuf, u64, Option<std::time::SystemTime>)>> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
@@ -418,7 +419,7 @@ mod tests {
 
     const PROTOCOL: &str = include_str!("../../../../docs/reference/toolchain-protocol.md");
 
-    /// The files of the page's smallest toolchain: each is named in the paragraph before its block.
+    /// Returns the files of the smallest toolchain on the page. The paragraph before a code block names its file.
     fn smallest() -> Vec<(String, String)> {
         let (_, section) = PROTOCOL.split_once("## The smallest one").unwrap();
         let (section, _) = section.split_once("\n## ").unwrap();
@@ -458,7 +459,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_smallest_toolchain_of_the_page_keeps_the_protocol() {
+    async fn the_smallest_toolchain_of_the_page_conforms_to_the_protocol() {
         let root = tempfile::tempdir().unwrap();
         let toolchain = lay_out(root.path());
         let (code, text) = outcome(&toolchain).await;
@@ -474,7 +475,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_is_listed_below_the_case() {
+    async fn faults_are_listed_below_the_case() {
         let root = tempfile::tempdir().unwrap();
         let toolchain = lay_out(root.path());
         case(
@@ -487,12 +488,12 @@ mod tests {
     }
 
     #[rstest::rstest]
-    #[case::field("{entryPoint: x}", "training.entryPoint: is no field", "entrypoint")]
+    #[case::field("{entryPoint: x}", "training.entryPoint: is not a field", "entrypoint")]
     #[case::argument("{arguments: {column: 0}}", "training.arguments.column: ", "spec.arguments")]
-    #[case::args("{args: [x]}", "training.args: the toolchain takes none", "acceptsArgs")]
+    #[case::args("{args: [x]}", "training.args: the toolchain accepts none", "acceptsArgs")]
     #[case::kind("{model: x}", "training: ", "")]
     #[tokio::test]
-    async fn a_case_that_the_operator_would_refuse_is_an_error_with_its_field(
+    async fn a_case_that_the_operator_would_reject_is_an_error_with_its_field(
         #[case] training: &str,
         #[case] message: &str,
         #[case] remedy: &str,
@@ -513,7 +514,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signal_gives_the_code_that_a_shell_gives_and_ends_what_is_left() {
+    async fn a_signal_has_the_exit_code_of_a_shell_and_remaining_processes_are_killed() {
         let root = tempfile::tempdir().unwrap();
         let toolchain = lay_out(root.path());
         let left = root.path().join("left");
@@ -529,20 +530,20 @@ mod tests {
         let (code, text) = outcome(&toolchain).await;
         assert_eq!(code, Code::Ok, "{text}");
         let pid = Pid::from_raw(fs::read_to_string(left).unwrap().trim().parse().unwrap()).unwrap();
-        // Somebody has to reap it: a zombie counts as ended.
+        // Init may not have reaped it yet: a zombie counts as ended.
         let deadline = Instant::now() + Duration::from_secs(60);
         while rustix::process::test_kill_process(pid).is_ok() {
             let state = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
             if state.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
                 break;
             }
-            assert!(Instant::now() < deadline, "still there: {state}");
+            assert!(Instant::now() < deadline, "still running: {state}");
             tokio::task::yield_now().await;
         }
     }
 
     #[test]
-    fn a_model_directory_is_judged() {
+    fn a_model_directory_is_checked() {
         let root = tempfile::tempdir().unwrap();
         let mut out = Vec::new();
         assert_eq!(validate_model(root.path(), &mut out).unwrap(), Code::Failed);

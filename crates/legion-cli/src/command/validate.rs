@@ -1,4 +1,4 @@
-//! `legionctl validate`: the API server's verdict, without one.
+//! `legionctl validate`: checks manifests like the API server does, but needs no API server.
 
 use std::{io::Write, path::PathBuf};
 
@@ -13,26 +13,26 @@ use crate::{
     output,
 };
 
-/// A problem and where it stands.
+/// A problem and its location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// The file; `-` is standard input.
+    /// File of the object. `-` is standard input.
     pub(crate) file: PathBuf,
-    /// The line, counted from 1.
+    /// Line in the file, from 1.
     pub(crate) line: u64,
     /// `kind/name` of the object.
     pub(crate) object: String,
-    /// The class of the problem.
+    /// Reason of the problem, as in conditions.
     pub(crate) reason: String,
-    /// The field at fault.
+    /// Path of the field at fault.
     pub(crate) field: String,
-    /// What is wrong.
     pub(crate) message: String,
-    /// What to do about it.
+    /// How to fix it.
     pub(crate) remedy: String,
 }
 
-/// What is wrong with a document. Kinds of others are not judged: only a cluster knows them.
+/// Returns the problems of a document. Of other kinds than Legion's, only the common fields are checked, because only a
+/// cluster knows these kinds.
 #[must_use]
 pub(crate) fn check(document: &Document) -> Vec<Finding> {
     let api_version = document.value["apiVersion"].as_str().unwrap_or_default();
@@ -45,17 +45,17 @@ pub(crate) fn check(document: &Document) -> Vec<Finding> {
     problems.into_iter().map(|problem| finding(document, problem)).collect()
 }
 
-/// The problem with what only the document can tell: the line, the value, and where exactly to change it.
+/// Adds the line, the value and the exact place of the fix to a problem. Only the document knows them.
 fn finding(document: &Document, problem: Problem) -> Finding {
     let mut field = problem.field.trim_start_matches('.').to_owned();
-    // A rule over the whole object cannot say which field it is about, except in its words.
+    // A rule over the whole object names its field only in the message.
     if field.is_empty() && problem.message.starts_with("metadata.name ") {
         field.push_str("metadata.name");
     }
     let line = document.line(&field);
     let mut message = problem.message;
     if let Some(value) = document.at(&field).and_then(shown)
-        // What somebody took for a place for credentials is not repeated.
+        // Credentials in the value must not be printed.
         && !message.contains("credentials")
         && !message.contains(&value)
     {
@@ -83,7 +83,8 @@ fn finding(document: &Document, problem: Problem) -> Finding {
     }
 }
 
-/// A value in the width of a message: a scalar as it is, of a map only what is in it.
+/// Formats a value for a message: a scalar unchanged, a map as its keys, a list as its length. Long values are left
+/// out.
 fn shown(value: &Value) -> Option<String> {
     const MOST: usize = 80;
     let text = match value {
@@ -98,17 +99,17 @@ fn shown(value: &Value) -> Option<String> {
     (text.chars().count() <= MOST).then_some(text)
 }
 
-/// The name among `known` that a slip of the fingers made `written` of.
+/// Returns the name among `known` that is most similar to `written`, if one is similar enough for a typing error.
 fn nearest<'a>(written: &str, known: &'a str) -> Option<&'a str> {
     let distance = |name: &str| strsim::damerau_levenshtein(&written.to_lowercase(), &name.to_lowercase());
     known
         .split(", ")
         .min_by_key(|name| distance(name))
-        // Half of the letters at most: beyond that it is another word.
+        // At most half of the letters differ. Otherwise it is a different word.
         .filter(|name| distance(name) * 2 <= name.chars().count())
 }
 
-/// What every object needs, whatever its kind.
+/// Checks the fields that objects of every kind need.
 fn foreign(value: &Value) -> Vec<Problem> {
     [
         ("apiVersion", "/apiVersion"),
@@ -127,7 +128,7 @@ fn foreign(value: &Value) -> Vec<Problem> {
     .collect()
 }
 
-/// Validates the files and prints what is wrong.
+/// Validates the files and prints the problems.
 pub(crate) fn run(files: &[PathBuf], format: Format, out: &mut dyn Write) -> Result<Code> {
     let mut findings = Vec::new();
     let mut count = 0;
@@ -135,8 +136,8 @@ pub(crate) fn run(files: &[PathBuf], format: Format, out: &mut dyn Write) -> Res
         let documents = manifest::read(file)?;
         if documents.is_empty() {
             return Err(
-                CliError::new(Code::Invalid, format!("{}: no object in it", file.display()))
-                    .remedy("write one; examples/wine/training.yaml is a whole training"),
+                CliError::new(Code::Invalid, format!("{}: contains no object", file.display()))
+                    .remedy("add an object; examples/wine/training.yaml is a complete training"),
             );
         }
         count += documents.len();
@@ -156,7 +157,7 @@ pub(crate) fn run(files: &[PathBuf], format: Format, out: &mut dyn Write) -> Res
     Ok(if findings.is_empty() { Code::Ok } else { Code::Invalid })
 }
 
-/// A finding as compilers print theirs.
+/// Formats a finding like a compiler error: `file:line: object: field: message`.
 #[must_use]
 pub(crate) fn text(finding: &Finding) -> String {
     let mut text = format!(
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn problems_name_file_line_object_field_and_remedy() {
+    fn problems_have_a_file_a_line_an_object_a_field_and_a_remedy() {
         let text = "apiVersion: legion-platform.org/v1alpha1\nkind: ModelTraining\nmetadata: {name: wine}\nspec:\n  model: {name: wine, version: \"1\"}\n  toolchain: mlflow\n  sauce: {}\n  source:\n    git: {uri: https://example.com/x.git}\n    configMap: {name: x}\n";
         let documents = manifest::parse(Path::new("wine.yaml"), text).unwrap();
         let findings = check(&documents[0]);
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_names_the_value_and_where_to_change_it() {
+    fn a_problem_has_the_value_and_the_place_of_the_fix() {
         let text = "apiVersion: legion-platform.org/v1alpha1\nkind: ModelTraining\nmetadata: {name: wine}\nspec:\n  model: {name: wine, version: \"1\"}\n  toolchain: mlflow\n  source:\n    git: {uri: https://example.com/x.git}\n    configMap: {name: x}\n  data:\n    - {name: d, connection: c, localPath: ../x}\n  hyperParameters:\n    c: 0.5\n";
         let found = |text: &str| {
             let documents = manifest::parse(Path::new("wine.yaml"), text).unwrap();
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_version_of_our_group_is_told_the_right_one() {
+    fn a_wrong_version_of_our_group_has_the_right_one_in_the_remedy() {
         let documents = manifest::parse(
             Path::new("f"),
             "apiVersion: legion-platform.org/v1\nkind: ModelTraining\nmetadata: {name: a}\n",
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_others_are_only_asked_for_what_every_object_has() {
+    fn other_kinds_need_only_the_fields_of_every_object() {
         let documents = manifest::parse(
             Path::new("f"),
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nwhatever: 1\n---\nkind: X\n",

@@ -1,4 +1,4 @@
-//! Applying a manifest's documents with server-side apply, in their order.
+//! Applies the documents of a manifest with server-side apply, in their order.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -17,23 +17,23 @@ use crate::{
     manifest::Document,
 };
 
-/// Largest source that a ConfigMap of a cluster can hold, with room for its keys.
+/// Maximum size of a source, so that it fits into a ConfigMap with its keys.
 const MAX_SOURCE: u64 = 900 << 10;
 const MANAGER: &str = "legionctl";
 
-/// What applying an object did.
+/// Result of applying an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// It was not there before.
+    /// The object did not exist before.
     Created,
-    /// It is another than before.
+    /// The object existed and changed.
     Configured,
-    /// It was there exactly so.
+    /// The object existed and did not change.
     Unchanged,
 }
 
 impl Change {
-    /// As kubectl says it.
+    /// Returns the word that kubectl prints.
     #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -47,17 +47,14 @@ impl Change {
 /// An applied object.
 #[derive(Debug, Clone)]
 pub(crate) struct Applied {
-    /// Its kind.
     pub(crate) kind: String,
-    /// Its name.
     pub(crate) name: String,
-    /// Its namespace, where its kind has one.
+    /// Namespace, if the kind is namespaced.
     pub(crate) namespace: Option<String>,
-    /// What was done.
     pub(crate) change: Change,
 }
 
-/// Refuses the documents when one of them is wrong, before any is applied.
+/// Checks all documents before any is applied. Fails with the problems of all of them.
 pub(crate) fn check(documents: &[Document]) -> Result<()> {
     let findings: Vec<String> = documents
         .iter()
@@ -73,11 +70,11 @@ pub(crate) fn check(documents: &[Document]) -> Result<()> {
     ))
 }
 
-/// Applies the documents.
+/// Applies the documents. Objects without a namespace go to `namespace`.
 pub(crate) async fn apply(client: &Client, namespace: &str, documents: &[Document]) -> Result<Vec<Applied>> {
     let mut applied = Vec::new();
     for document in documents {
-        let place = format!(
+        let location = format!(
             "{}:{}: {}",
             document.file.display(),
             document.line(""),
@@ -86,7 +83,7 @@ pub(crate) async fn apply(client: &Client, namespace: &str, documents: &[Documen
         applied.push(
             one(client, namespace, &document.value)
                 .await
-                .map_err(|error| error.context(place))?,
+                .map_err(|error| error.context(location))?,
         );
     }
     Ok(applied)
@@ -99,11 +96,7 @@ async fn one(client: &Client, namespace: &str, value: &Value) -> Result<Applied>
     let (resource, capabilities) = discovery::pinned_kind(client, &kind).await.map_err(|error| {
         CliError::new(
             Code::Invalid,
-            format!(
-                "the API knows no kind {} of {}: {error}",
-                kind.kind,
-                text("/apiVersion")
-            ),
+            format!("the API has no kind {} of {}: {error}", kind.kind, text("/apiVersion")),
         )
         .remedy("check apiVersion and kind")
     })?;
@@ -120,7 +113,7 @@ async fn one(client: &Client, namespace: &str, value: &Value) -> Result<Applied>
         .get_opt(&name)
         .await?
         .and_then(|object| object.metadata.resource_version);
-    // Forced: who runs a file on this machine wants it to be as the file says.
+    // Forced: for the user who runs a file on this machine, the file decides.
     let params = PatchParams::apply(MANAGER).force().validation_strict();
     let object = api.patch(&name, &params, &Patch::Apply(value)).await?;
     let change = match before {
@@ -136,7 +129,7 @@ async fn one(client: &Client, namespace: &str, value: &Value) -> Result<Applied>
     })
 }
 
-/// The documents with the files of a directory as the source of their trainings.
+/// Makes the files of a directory the source of all trainings among the documents.
 pub(crate) fn with_source(mut documents: Vec<Document>, directory: &Path) -> Result<Vec<Document>> {
     let files = read_source(directory)?;
     let mut all = Vec::new();
@@ -165,7 +158,7 @@ pub(crate) fn with_source(mut documents: Vec<Document>, directory: &Path) -> Res
             .collect();
         if let Some(spec) = document.value.get_mut("spec").and_then(Value::as_object_mut) {
             spec.insert("source".into(), json!({"configMap": {"name": name, "items": items}}));
-            // The directory is the project itself.
+            // The directory is the project, so a path inside the old source has no meaning.
             spec.remove("workDir");
         }
         all.push(document);
@@ -185,7 +178,7 @@ fn config_map_of(metadata: Value, files: &BTreeMap<String, Vec<u8>>) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data, "binaryData": binary})
 }
 
-/// A key of a ConfigMap, which cannot hold every character of a path: unlike ones stay unlike.
+/// Returns the ConfigMap key for a path. A key allows fewer characters than a path. Different paths get different keys.
 fn key(path: &str) -> String {
     let mut key = String::with_capacity(path.len());
     for byte in path.bytes() {
@@ -198,17 +191,17 @@ fn key(path: &str) -> String {
     key
 }
 
-/// The files of a project, without what running it leaves behind.
+/// Reads the files of a project, without hidden files and without what a run of it leaves behind.
 fn read_source(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let failed = |path: &Path, error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound if path == root => CliError::new(
             Code::NotFound,
             format!("--source {}: no such directory", path.display()),
         )
-        .remedy("name the project's directory"),
+        .remedy("name the directory of the project"),
         std::io::ErrorKind::NotADirectory => {
             CliError::new(Code::Invalid, format!("--source {}: not a directory", path.display()))
-                .remedy("name the project's directory; the file to run in it is spec.entrypoint")
+                .remedy("name the directory of the project; spec.entrypoint is the file in it to run")
         }
         _ => CliError::io(path.display(), error),
     };
@@ -226,7 +219,7 @@ fn read_source(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
             }
             let meta = fs::metadata(&path).map_err(|error| failed(&path, error))?;
             if meta.is_dir() {
-                // A link to a directory above would lead in circles.
+                // A link to a parent directory would lead in circles.
                 if !entry.file_type().map_err(|error| failed(&path, error))?.is_symlink() {
                     open.push(path);
                 }
@@ -236,9 +229,15 @@ fn read_source(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
             if !meta.is_file() || total > MAX_SOURCE || files.len() == 512 {
                 return Err(CliError::new(
                     Code::Invalid,
-                    format!("--source {}: at {} it is more than a ConfigMap can hold", root.display(), path.display()),
+                    format!(
+                        "--source {}: with {} it does not fit into a ConfigMap",
+                        root.display(),
+                        path.display()
+                    ),
                 )
-                .remedy("name a directory of at most 512 files and 900 KiB, or bring data in with spec.data and code from git"));
+                .remedy(
+                    "name a directory of at most 512 files and 900 KiB, or use spec.data for data and git for code",
+                ));
             }
             let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
             let content = fs::read(&path).map_err(|error| failed(&path, error))?;
@@ -247,8 +246,8 @@ fn read_source(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     }
     if files.is_empty() {
         return Err(
-            CliError::new(Code::Invalid, format!("--source {}: no file in it", root.display()))
-                .remedy("name the project's directory"),
+            CliError::new(Code::Invalid, format!("--source {}: contains no file", root.display()))
+                .remedy("name the directory of the project"),
         );
     }
     Ok(files)
@@ -260,7 +259,7 @@ mod tests {
     use crate::manifest;
 
     #[test]
-    fn a_directory_takes_the_place_of_the_manifests_source() {
+    fn a_directory_replaces_the_source_in_the_manifest() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir_all(directory.path().join("lib/__pycache__")).unwrap();
         fs::write(directory.path().join("train.py"), "print(1)\n").unwrap();
@@ -286,14 +285,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_unlike_paths_are_unlike() {
+    fn different_paths_get_different_keys() {
         let paths = ["a/b", "a__b", "a_b", "a b", "ä"];
         let keys: std::collections::BTreeSet<String> = paths.iter().map(|path| key(path)).collect();
         assert_eq!(keys.len(), paths.len(), "{keys:?}");
     }
 
     #[test]
-    fn a_wrong_document_keeps_all_from_being_applied() {
+    fn with_a_wrong_document_nothing_is_applied() {
         let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: legion-platform.org/v1alpha1\nkind: Connection\nmetadata: {name: a}\nspec: {type: s3, uri: nonsense}\n";
         let error = check(&manifest::parse(Path::new("f"), text).unwrap()).unwrap_err();
         assert_eq!(error.code, Code::Invalid);

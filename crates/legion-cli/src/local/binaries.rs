@@ -1,4 +1,4 @@
-//! Legion's own programs that run in pods: `legion-agent` and `legion-entry`.
+//! Locates the programs of Legion that run in pods: `legion-agent` and `legion-entry`.
 
 use std::{
     env,
@@ -8,11 +8,10 @@ use std::{
 
 use crate::exit::{CliError, Code, Result};
 
-/// Names of the programs.
 const PROGRAMS: [&str; 2] = ["legion-agent", "legion-entry"];
 
-/// The directory that holds them: `$LEGION_PROGRAMS`, else that of `legionctl` itself. Where `legionctl` was started by
-/// cargo in its repository, which builds the one binary that was asked for, the other two are built now.
+/// Returns the directory of the programs: `$LEGION_PROGRAMS`, or else the directory of `legionctl`. If cargo runs
+/// `legionctl` in the repository, it builds only that binary. In that case, this function builds the other two.
 pub(crate) fn directory(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     if let Some(named) = env::var_os("LEGION_PROGRAMS").filter(|value| !value.is_empty()) {
         let named = PathBuf::from(named);
@@ -20,9 +19,9 @@ pub(crate) fn directory(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
             None => Ok(named),
             Some(program) => Err(CliError::new(
                 Code::NotFound,
-                format!("LEGION_PROGRAMS is {}, which holds no {program}", named.display()),
+                format!("LEGION_PROGRAMS is {}, but {program} is not in it", named.display()),
             )
-            .remedy("name the directory that holds legion-agent and legion-entry")),
+            .remedy("name the directory that contains legion-agent and legion-entry")),
         };
     }
     let exe = env::current_exe().map_err(|error| CliError::io("the path of legionctl", error))?;
@@ -30,8 +29,9 @@ pub(crate) fn directory(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let Some(program) = missing(&beside) else {
         return Ok(beside);
     };
-    let absent = CliError::new(Code::NotFound, format!("{program} is not in {}", beside.display()))
-        .remedy("install legion-agent and legion-entry beside legionctl, or name their directory with LEGION_PROGRAMS");
+    let absent = CliError::new(Code::NotFound, format!("{program} is not in {}", beside.display())).remedy(
+        "install legion-agent and legion-entry next to legionctl, or name their directory with LEGION_PROGRAMS",
+    );
     match build(&beside, say) {
         Some(true) if missing(&beside).is_none() => Ok(beside),
         Some(_) => Err(absent.context("building legion-agent and legion-entry failed")),
@@ -43,7 +43,8 @@ fn missing(directory: &Path) -> Option<&'static str> {
     PROGRAMS.into_iter().find(|program| !directory.join(program).is_file())
 }
 
-/// Builds them in the profile of this binary; none where this binary does not stand in a target directory of cargo.
+/// Builds the programs in the profile of this binary. Returns `None` if this binary is not in a target directory of
+/// cargo, or whether the build succeeded.
 fn build(beside: &Path, say: &mut dyn FnMut(&str)) -> Option<bool> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
@@ -55,7 +56,7 @@ fn build(beside: &Path, say: &mut dyn FnMut(&str)) -> Option<bool> {
         "release" => "release",
         _ => return None,
     };
-    // Cargo marks its target directories so; a `bin/release` of somebody's has no such file.
+    // Cargo marks its target directories with this file. Another directory called `release` has none.
     if !target.join("CACHEDIR.TAG").is_file() || !repository.join("Cargo.toml").is_file() {
         return None;
     }

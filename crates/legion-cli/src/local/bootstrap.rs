@@ -1,5 +1,5 @@
-//! What a fresh local API is given: the CRDs, the platform's namespace, the toolchains, and a default output in every
-//! namespace.
+//! Creates the initial objects of a local API: the CRDs, the platform namespace, the toolchains, and a default output
+//! in every namespace.
 
 use std::{path::Path, time::Duration};
 
@@ -22,9 +22,9 @@ use serde_json::json;
 use super::toolchains::Toolchain;
 use crate::exit::{CliError, Code, Result};
 
-/// Namespace of the platform: its toolchains serve every namespace.
+/// Namespace of the platform. All namespaces may use its toolchains.
 pub(crate) const PLATFORM_NAMESPACE: &str = "legion-system";
-/// Name of the Connection that the local mode makes in every namespace.
+/// Name of the Connection that the local mode creates in every namespace.
 pub(crate) const DEFAULT_OUTPUT: &str = "local-output";
 const MANAGER: &str = "legionctl-local";
 
@@ -32,7 +32,7 @@ fn apply() -> PatchParams {
     PatchParams::apply(MANAGER).force()
 }
 
-/// Installs the CRDs and registers the toolchains. Doing it again changes nothing.
+/// Installs the CRDs and registers the toolchains. A repeated call changes nothing.
 pub(crate) async fn install(client: &Client, toolchains: &[Toolchain]) -> Result<()> {
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in legion_api::crd::all() {
@@ -58,7 +58,7 @@ pub(crate) async fn install(client: &Client, toolchains: &[Toolchain]) -> Result
     Ok(())
 }
 
-/// Makes the default output of the namespaces that are there now.
+/// Creates the default output in all namespaces that exist now.
 pub(crate) async fn default_outputs(client: &Client, outputs: &Path) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     for namespace in namespaces.list(&kube::api::ListParams::default()).await? {
@@ -67,7 +67,7 @@ pub(crate) async fn default_outputs(client: &Client, outputs: &Path) -> Result<(
     Ok(())
 }
 
-/// Keeps a default output in every namespace, also in those that come, until it is dropped.
+/// Keeps a default output in every namespace, also in new ones, until the future is dropped.
 pub(crate) async fn keep_default_outputs(client: Client, outputs: &Path) {
     let namespaces = watcher(Api::<Namespace>::all(client.clone()), watcher::Config::default())
         .default_backoff()
@@ -92,8 +92,8 @@ pub(crate) async fn keep_default_outputs(client: Client, outputs: &Path) {
     let mut changed = futures::stream::select(namespaces.boxed(), connections.boxed());
     while let Some(namespace) = changed.next().await {
         if let Err(error) = default_output(&client, &namespace, outputs).await {
-            // The namespace may be on its way out; the next change of it or of a connection comes here again.
-            tracing::debug!(%error, namespace, "no default output made");
+            // The namespace may be terminating. The next change of it or of a connection is a retry.
+            tracing::debug!(%error, namespace, "no default output created");
         }
     }
 }
@@ -105,14 +105,14 @@ fn is_default(connection: &Connection) -> bool {
         .is_some_and(|value| value == "true")
 }
 
-/// Makes the default output of a namespace, and steps back where its users have one of their own.
+/// Creates the default output of a namespace. It is not marked as the default if a user's Connection is.
 async fn default_output(client: &Client, namespace: &str, outputs: &Path) -> Result<()> {
     let api: Api<Connection> = Api::namespaced(client.clone(), namespace);
     let present = api.list(&kube::api::ListParams::default()).await?;
     let taken = present
         .iter()
         .any(|connection| is_default(connection) && connection.name_any() != DEFAULT_OUTPUT);
-    // Somebody's own connection of that name is theirs.
+    // A user's Connection with this name is not changed.
     let foreign = present.iter().any(|connection| {
         connection.name_any() == DEFAULT_OUTPUT
             && !connection

@@ -1,4 +1,4 @@
-//! Where the local mode keeps everything, and who uses it.
+//! The data directory of the local mode, and the lock of the process that uses it.
 
 use std::{
     env, fs,
@@ -13,33 +13,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{CliError, Code, Result};
 
-/// The directory of one local API.
+/// Data directory of one local API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DataDir {
     root: PathBuf,
 }
 
-/// What the process that serves a data directory says about itself, in the lock file.
+/// The process that serves a data directory, as recorded in the lock file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Holder {
-    /// Its process id.
+pub(crate) struct LockHolder {
     pub(crate) pid: i32,
-    /// Its version.
+    /// Version of Legion.
     pub(crate) version: String,
-    /// Whether it serves until it is told to stop, or for one `local run` only.
+    /// Whether it is a `local up`, which serves until it is stopped, and not one `local run`.
     pub(crate) stays: bool,
 }
 
-/// Holds the data directory until it is dropped or the process ends, however it ends.
+/// Lock of the data directory. It ends when it is dropped, and at every kind of end of the process.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    /// Locked with `flock`: the kernel releases it with the process.
+    /// Locked with `flock`: the kernel releases the lock when the process ends.
     _file: File,
 }
 
 impl DataDir {
-    /// The directory that the command line names, else the user's own.
+    /// Returns the directory of the command line, or else the default directory of the user.
     pub(crate) fn choose(named: Option<&Path>) -> Result<Self> {
         let root = match named {
             Some(path) => path.to_owned(),
@@ -52,51 +51,50 @@ impl DataDir {
                     Code::Invalid,
                     "no data directory: neither HOME nor XDG_DATA_HOME is set",
                 )
-                .remedy("name one with --data-dir")
+                .remedy("set --data-dir")
             })?,
         };
-        // Paths of this directory reach other processes, whose working directories differ.
+        // Absolute, because other processes with other working directories use its paths.
         let root = std::path::absolute(&root).map_err(|error| CliError::io(root.display(), error))?;
         Ok(Self { root })
     }
 
-    /// The directory itself.
     #[must_use]
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The kubeconfig for kubectl and any other client.
+    /// Returns the path of the kubeconfig for kubectl and other clients.
     #[must_use]
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.root.join("kubeconfig")
     }
 
-    /// The objects of the API.
+    /// Returns the directory for the objects of the API.
     #[must_use]
     pub(crate) fn state(&self) -> PathBuf {
         self.root.join("state")
     }
 
-    /// What the node keeps of its pods.
+    /// Returns the directory for the node's pods and claims.
     #[must_use]
     pub(crate) fn node(&self) -> PathBuf {
         self.root.join("node")
     }
 
-    /// Where trainings without an output of their own leave their results.
+    /// Returns the directory for the results of trainings without an output of their own.
     #[must_use]
     pub(crate) fn outputs(&self) -> PathBuf {
         self.root.join("outputs")
     }
 
-    /// The log of a process in the background.
+    /// Returns the log file of the background process.
     #[must_use]
     pub(crate) fn log(&self) -> PathBuf {
         self.root.join("legion.log")
     }
 
-    /// Port and token of the API, kept so that a kubeconfig stays valid over restarts.
+    /// Returns the file for port and token of the API. With it, a kubeconfig stays valid after a restart.
     #[must_use]
     pub(crate) fn endpoint(&self) -> PathBuf {
         self.root.join("endpoint.json")
@@ -106,19 +104,19 @@ impl DataDir {
         self.root.join("lock")
     }
 
-    /// Makes the directory, readable by its owner only: it holds a token and everything that was trained.
+    /// Creates the directory. Only its owner may read it, because it contains a token and all results.
     pub(crate) fn create(&self) -> Result<()> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.root)
             .map_err(|error| {
-                CliError::io(self.root.display(), error).remedy("name a directory that you may write with --data-dir")
+                CliError::io(self.root.display(), error).remedy("set --data-dir to a directory that you may write")
             })
     }
 
-    /// Takes the directory, or says who holds it.
-    pub(crate) fn lock(&self, stays: bool) -> Result<std::result::Result<Lock, Option<Holder>>> {
+    /// Locks the directory, or returns the process that holds the lock, if it is known.
+    pub(crate) fn lock(&self, stays: bool) -> Result<std::result::Result<Lock, Option<LockHolder>>> {
         self.create()?;
         let path = self.lock_file();
         let failed = |error: io::Error| CliError::io(path.display(), error);
@@ -134,12 +132,12 @@ impl DataDir {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(rustix::io::Errno::WOULDBLOCK) if self.is_up() => return Ok(Err(self.holder())),
-                // Somebody is only asking whether the directory is in use, which takes microseconds.
+                // Another process checks whether the directory is in use. That takes microseconds.
                 Err(rustix::io::Errno::WOULDBLOCK) => std::thread::yield_now(),
                 Err(error) => return Err(failed(error.into())),
             }
         }
-        let holder = Holder {
+        let holder = LockHolder {
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             stays,
@@ -151,13 +149,13 @@ impl DataDir {
         Ok(Ok(Lock { _file: file }))
     }
 
-    /// Whether a process serves this directory now.
+    /// Returns whether a process serves this directory now.
     #[must_use]
     pub(crate) fn is_up(&self) -> bool {
         let Ok(file) = File::open(self.lock_file()) else {
             return false;
         };
-        // A shared lock is refused while somebody holds the exclusive one; ours is gone with the file.
+        // While a process holds the exclusive lock, a shared one is refused. This shared lock ends with the file.
         matches!(
             flock(&file, FlockOperation::NonBlockingLockShared),
             Err(rustix::io::Errno::WOULDBLOCK)
@@ -171,9 +169,9 @@ impl DataDir {
         flock(&file, FlockOperation::LockShared).map_err(|error| CliError::io(path.display(), error))
     }
 
-    /// Who serves this directory.
+    /// Returns the process that serves this directory.
     #[must_use]
-    pub(crate) fn holder(&self) -> Option<Holder> {
+    pub(crate) fn holder(&self) -> Option<LockHolder> {
         if !self.is_up() {
             return None;
         }
@@ -182,7 +180,8 @@ impl DataDir {
         serde_json::from_str(&text).ok()
     }
 
-    /// Writes a file that only its owner may read, by rename: a reader sees the old one or the new one.
+    /// Writes a file that only its owner may read. It is renamed into place, so a reader sees the old or the new
+    /// content.
     pub(crate) fn write_secret(&self, path: &Path, content: &str) -> Result<()> {
         let failed = |error: io::Error| CliError::io(path.display(), error);
         let mut file = tempfile::Builder::new()
@@ -194,7 +193,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// Reads a small file of this directory, if it is there.
+    /// Reads a small file of this directory, if it exists.
     #[must_use]
     pub(crate) fn read(&self, path: &Path) -> Option<String> {
         fs::read_to_string(path).ok()
@@ -203,7 +202,7 @@ impl DataDir {
 
 fn default_root(data_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
     let usable = |path: &PathBuf| path.is_absolute();
-    // The XDG specification: a relative path is to be ignored.
+    // The XDG specification: relative paths must be ignored.
     data_home
         .filter(usable)
         .or_else(|| home.filter(usable).map(|home| home.join(".local/share")))
@@ -215,10 +214,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_process_holds_a_directory_and_others_see_who() {
+    fn one_process_holds_a_directory_and_others_see_its_id() {
         let directory = tempfile::tempdir().unwrap();
         let data_dir = DataDir::choose(Some(&directory.path().join("data"))).unwrap();
-        assert!(!data_dir.is_up(), "there is not even a directory");
+        assert!(!data_dir.is_up(), "there is no directory yet");
         let lock = data_dir.lock(true).unwrap().unwrap();
         assert!(data_dir.is_up());
         let holder = data_dir.lock(true).unwrap().unwrap_err().unwrap();
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_for_their_owner_only() {
+    fn only_the_owner_may_read_secrets() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let data_dir = DataDir::choose(Some(&directory.path().join("data"))).unwrap();

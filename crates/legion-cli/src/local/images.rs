@@ -1,4 +1,4 @@
-//! What the images of Legion and of its toolchains are on this machine.
+//! The local counterparts of the images of Legion and of the toolchains.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ pub(crate) struct LocalImages {
 }
 
 impl LocalImages {
-    /// A table with Legion's own programs and these toolchains.
+    /// Creates a table with the programs of Legion and these toolchains.
     #[must_use]
     pub(crate) fn new(programs: &Path, toolchains: &[Toolchain], cache: &Path) -> Self {
         let mut agent = ImageEnvironment::system();
@@ -68,7 +68,7 @@ impl ImageTable for LocalImages {
     fn remedy(&self, reference: &str) -> String {
         let known: Vec<&str> = self.entries.keys().map(String::as_str).collect();
         format!(
-            "this machine runs processes, not containers, and knows the images {}; register a toolchain whose local.yaml names {reference:?} (LEGION_TOOLCHAINS), or run it on a cluster",
+            "the local mode runs processes instead of containers and has only the images {}; register a toolchain with {reference:?} in its local.yaml (LEGION_TOOLCHAINS), or use a cluster",
             known.join(", ")
         )
     }

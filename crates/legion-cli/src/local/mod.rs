@@ -1,4 +1,4 @@
-//! The local mode: the embedded Kubernetes API and the operator in one process, with its state in a directory.
+//! The local mode: the embedded Kubernetes API and the operator in one process. Its state is in a data directory.
 
 mod apply;
 mod binaries;

@@ -1,12 +1,13 @@
-//! Python environments of toolchains: made once, kept in a cache that all data directories share.
+//! Python environments of toolchains. They are created once, in a cache that all data directories share.
 //!
 //! ```text
-//! CACHE/environments/KEY/        the packages of a requirements file; KEY = its hash, the interpreter and the platform
-//! CACHE/environments/KEY-PKG/    the toolchain's own package on top of it; PKG = hash of its files
+//! CACHE/environments/KEY/        the packages of a requirements file; KEY = hash of file, interpreter and platform
+//! CACHE/environments/KEY-PKG/    the package of the toolchain on top of it; PKG = hash of its files
 //! ```
 //!
-//! The two are apart because the first takes minutes and the second a second: who changes a toolchain's code does not
-//! install MLflow anew. An environment counts once its file `complete` is there; what a killed process left is made again.
+//! They are separate, because the first takes minutes and the second takes a second. After a change of the toolchain's
+//! code, MLflow need not be installed again. An environment is complete if it contains the file `complete`. An
+//! incomplete one, left by a killed process, is recreated.
 
 use std::{
     env, fs,
@@ -27,10 +28,10 @@ use tokio::{process::Command, sync::Mutex};
 use super::toolchains::{Environment, Toolchain};
 use crate::report;
 
-/// File that says that an environment is whole; it holds the environment's size.
+/// Marks a complete environment. The file contains the size of the environment.
 const COMPLETE: &str = "complete";
 
-/// Interpreters that are tried, in this order, unless `$LEGION_PYTHON` names one. Lock files are made for the first.
+/// Interpreters to try, in this order, unless `$LEGION_PYTHON` names one. Lock files are created with the first.
 const INTERPRETERS: [&str; 6] = [
     "python3.11",
     "python3",
@@ -40,7 +41,7 @@ const INTERPRETERS: [&str; 6] = [
     "python3.10",
 ];
 
-/// Where environments are kept: `$LEGION_CACHE_DIR`, else `legion` in the user's cache directory.
+/// Returns the cache directory: `$LEGION_CACHE_DIR`, or else `legion` in the cache directory of the user.
 #[must_use]
 pub(crate) fn cache() -> PathBuf {
     let named = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -62,12 +63,12 @@ struct Inner {
     wanted: Environment,
     base: ImageEnvironment,
     cache: PathBuf,
-    /// One preparation at a time: the second to come finds it made.
-    making: Mutex<()>,
+    /// One preparation at a time. The second one finds the result of the first.
+    preparing: Mutex<()>,
 }
 
 impl PythonEnvironment {
-    /// The environment that a toolchain's `local.yaml` asks for; `base` is what the image is besides it.
+    /// Describes the environment in the `local.yaml` of a toolchain. `base` is the rest of the image.
     #[must_use]
     pub(crate) fn new(toolchain: &Toolchain, base: ImageEnvironment, cache: PathBuf) -> Self {
         Self {
@@ -77,15 +78,15 @@ impl PythonEnvironment {
                 wanted: toolchain.local.environment.clone(),
                 base,
                 cache,
-                making: Mutex::new(()),
+                preparing: Mutex::new(()),
             }),
         }
     }
 
-    /// Makes the environment if it is not there, and gives it back with its size.
-    pub(crate) async fn make(&self, progress: &(dyn Fn(String) + Send + Sync)) -> Result<Prepared, String> {
+    /// Creates the environment if it does not exist. Returns it with its size.
+    pub(crate) async fn create(&self, progress: &(dyn Fn(String) + Send + Sync)) -> Result<Prepared, String> {
         let inner = &self.inner;
-        let _turn = inner.making.lock().await;
+        let _turn = inner.preparing.lock().await;
         let python = interpreter(inner.wanted.python.as_deref()).await?;
         let requirements = inner
             .wanted
@@ -99,8 +100,8 @@ impl PythonEnvironment {
         let key = key(&[&lock, python.version.as_bytes(), env::consts::ARCH.as_bytes()]);
         let packages = inner.cache.join("environments").join(format!("python-{key}"));
         let about = format!("the Python environment of {}", inner.image);
-        let made = once(&packages, || async {
-            progress(format!("Making {about} with Python {} (once)", python.version));
+        let created = once(&packages, || async {
+            progress(format!("Creating {about} with Python {} (once)", python.version));
             let began = Instant::now();
             run(Command::new(&python.program).arg("-m").arg("venv").arg(&packages))
                 .await
@@ -113,7 +114,7 @@ impl PythonEnvironment {
             }
             let size = size(&packages);
             progress(format!(
-                "Made {about} in {:.1} s, {}",
+                "Created {about} in {:.1} s, {}",
                 began.elapsed().as_secs_f64(),
                 report::bytes(i64::try_from(size).unwrap_or(i64::MAX))
             ));
@@ -121,14 +122,14 @@ impl PythonEnvironment {
         })
         .await?;
         let Some(package) = &inner.wanted.package else {
-            return Ok(prepared(&inner.base, &key, &[packages.join("bin")], made));
+            return Ok(prepared(&inner.base, &key, &[packages.join("bin")], created));
         };
         let package = inner.directory.join(package);
         let own = digest(&package).map_err(|error| format!("{}: {error}", package.display()))?;
         let overlay = inner.cache.join("environments").join(format!("python-{key}-{own}"));
         let added = once(&overlay, || async {
-            progress(format!("Installing the toolchain's own package into {about}"));
-            overlay_on(&packages, &overlay, &package).await?;
+            progress(format!("Installing the package of the toolchain into {about}"));
+            create_overlay(&packages, &overlay, &package).await?;
             Ok(size(&overlay))
         })
         .await?;
@@ -136,7 +137,7 @@ impl PythonEnvironment {
             &inner.base,
             &format!("{key}-{own}"),
             &[overlay.join("bin"), packages.join("bin")],
-            made + added,
+            created + added,
         ))
     }
 }
@@ -145,8 +146,8 @@ impl PrepareImage for PythonEnvironment {
     fn prepare(&self, progress: Progress) -> BoxFuture<'static, Result<Prepared, String>> {
         let this = self.clone();
         async move {
-            // Nobody listens any more only when the pod is gone.
-            this.make(&|step| drop(progress.send(step))).await
+            // Sending fails only if the pod no longer exists.
+            this.create(&|step| drop(progress.send(step))).await
         }
         .boxed()
     }
@@ -162,8 +163,8 @@ fn prepared(base: &ImageEnvironment, key: &str, bin: &[PathBuf], size_bytes: u64
     }
 }
 
-/// Runs `make` unless the directory is complete; gives back the size that was written down. Other processes wait.
-async fn once<F, Fut>(directory: &Path, make: F) -> Result<u64, String>
+/// Runs `create` unless the directory is complete. Returns the recorded size. Other processes wait.
+async fn once<F, Fut>(directory: &Path, create: F) -> Result<u64, String>
 where
     F: FnOnce() -> Fut,
     Fut: Future<Output = Result<u64, String>>,
@@ -196,7 +197,7 @@ where
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let size = make().await?;
+    let size = create().await?;
     fs::write(&complete, format!("{size}\n")).map_err(failed)?;
     Ok(size)
 }
@@ -206,7 +207,7 @@ struct Interpreter {
     version: String,
 }
 
-/// The first interpreter that serves.
+/// Returns the first interpreter with an accepted version.
 async fn interpreter(wanted: Option<&str>) -> Result<Interpreter, String> {
     let named = env::var("LEGION_PYTHON").ok().filter(|value| !value.is_empty());
     let candidates: Vec<String> = match named {
@@ -228,10 +229,10 @@ async fn interpreter(wanted: Option<&str>) -> Result<Interpreter, String> {
         if !output.status.success() || version.is_empty() {
             continue;
         }
-        if serves(&version, wanted) {
+        if accepts(&version, wanted) {
             return Ok(Interpreter { program, version });
         }
-        found.push(format!("{program} is {version}"));
+        found.push(format!("{program} has version {version}"));
     }
     let found = if found.is_empty() {
         "none was found".to_owned()
@@ -244,8 +245,8 @@ async fn interpreter(wanted: Option<&str>) -> Result<Interpreter, String> {
     ))
 }
 
-/// Whether a version satisfies a constraint such as `>=3.11`.
-fn serves(version: &str, wanted: Option<&str>) -> bool {
+/// Returns whether a version satisfies a constraint such as `>=3.11`.
+fn accepts(version: &str, wanted: Option<&str>) -> bool {
     let numbers = |text: &str| -> Vec<u32> { text.split('.').map_while(|part| part.trim().parse().ok()).collect() };
     let Some(wanted) = wanted else { return true };
     wanted.split(',').all(|clause| {
@@ -261,7 +262,7 @@ fn serves(version: &str, wanted: Option<&str>) -> bool {
     })
 }
 
-/// Installs into an environment: with uv where it is, because it is several times faster, else with the environment's pip.
+/// Installs packages into an environment: with uv if it exists, because it is several times faster, or else with pip.
 async fn install(environment: &Path, arguments: impl FnOnce(&mut Command) -> &mut Command) -> Result<(), String> {
     let python = environment.join("bin/python");
     let has_uv = Command::new("uv")
@@ -290,8 +291,8 @@ async fn install(environment: &Path, arguments: impl FnOnce(&mut Command) -> &mu
     run(&mut command).await
 }
 
-/// A second environment that sees the first one's packages and holds the toolchain's own.
-async fn overlay_on(packages: &Path, overlay: &Path, package: &Path) -> Result<(), String> {
+/// Creates a second environment. It sees the packages of the first one and contains the package of the toolchain.
+async fn create_overlay(packages: &Path, overlay: &Path, package: &Path) -> Result<(), String> {
     run(Command::new(packages.join("bin/python"))
         .arg("-m")
         .arg("venv")
@@ -309,21 +310,22 @@ async fn overlay_on(packages: &Path, overlay: &Path, package: &Path) -> Result<(
     let below = place(packages.join("bin/python")).await?;
     let own = place(overlay.join("bin/python")).await?;
     let path = Path::new(&own).join("legion-packages.pth");
-    // As code, because a plain path would leave the .pth files of that directory unread.
+    // Code instead of a plain path, so that Python also reads the .pth files of that directory.
     let line = format!("import site; site.addsitedir({below:?})\n");
     fs::write(&path, line).map_err(|error| format!("{}: {error}", path.display()))?;
-    // Building writes beside the sources, and they are not ours to change.
+    // A build writes next to the sources, and these must not change.
     let copy = tempfile::tempdir().map_err(|error| error.to_string())?;
     for file in files(package).map_err(|error| error.to_string())? {
         let target = copy.path().join(&file);
-        let made = target.parent().map_or(Ok(()), fs::create_dir_all);
-        made.and_then(|()| fs::copy(package.join(&file), &target).map(drop))
+        let parent = target.parent().map_or(Ok(()), fs::create_dir_all);
+        parent
+            .and_then(|()| fs::copy(package.join(&file), &target).map(drop))
             .map_err(|error| format!("{}: {error}", file.display()))?;
     }
     install(overlay, |command| command.arg("--no-deps").arg(copy.path())).await
 }
 
-/// Runs a program to its end; the error holds its last words.
+/// Runs a program. The error contains the last lines of its output.
 async fn run(command: &mut Command) -> Result<(), String> {
     command
         .stdin(Stdio::null())
@@ -335,14 +337,14 @@ async fn run(command: &mut Command) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    let words = [output.stderr, output.stdout].concat();
-    let words = String::from_utf8_lossy(&words);
-    let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let text = [output.stderr, output.stdout].concat();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(4)..].join("; ");
     Err(format!("{program} failed ({}): {last}", output.status))
 }
 
-/// How many packages a requirements file names.
+/// Counts the packages in a requirements file.
 fn count(lock: &[u8]) -> usize {
     String::from_utf8_lossy(lock)
         .lines()
@@ -363,7 +365,7 @@ fn key(parts: &[&[u8]]) -> String {
         .collect()
 }
 
-/// Hash over the files of a package.
+/// Returns a hash over the files of a package.
 fn digest(package: &Path) -> io::Result<String> {
     let mut parts = Vec::new();
     for file in files(package)? {
@@ -373,7 +375,7 @@ fn digest(package: &Path) -> io::Result<String> {
     Ok(key(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>()))
 }
 
-/// The files of a package, sorted, without what building and testing leave behind.
+/// Returns the files of a package, sorted, without what builds and tests leave behind.
 fn files(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![PathBuf::new()];
@@ -401,7 +403,7 @@ fn files(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What a directory takes on disk.
+/// Returns the total size of the files of a directory in bytes.
 fn size(directory: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     entries
@@ -427,13 +429,13 @@ mod tests {
             ("3.11.7", "3.11", true),
             ("3.12.0", "==3.11", false),
         ] {
-            assert_eq!(serves(version, Some(wanted)), expected, "{version} {wanted}");
+            assert_eq!(accepts(version, Some(wanted)), expected, "{version} {wanted}");
         }
-        assert!(serves("3.1", None));
+        assert!(accepts("3.1", None));
     }
 
     #[test]
-    fn the_packages_hash_changes_with_code_and_not_with_what_building_leaves() {
+    fn the_hash_of_a_package_changes_with_its_code_and_not_with_build_output() {
         let package = tempfile::tempdir().unwrap();
         fs::create_dir(package.path().join("a")).unwrap();
         fs::write(package.path().join("a/b.py"), "1").unwrap();
@@ -446,25 +448,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_environment_is_made_once_and_what_a_killed_process_left_is_made_again() {
+    async fn an_environment_is_created_once_and_an_incomplete_one_is_recreated() {
         let cache = tempfile::tempdir().unwrap();
         let directory = cache.path().join("e");
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("half"), "").unwrap();
-        let made = once(&directory, || async {
-            assert!(!directory.exists(), "what is not complete is removed first");
+        let created = once(&directory, || async {
+            assert!(!directory.exists(), "an incomplete directory is removed first");
             fs::create_dir(&directory).map_err(|error| error.to_string())?;
             Ok(42)
         });
-        assert_eq!(made.await, Ok(42));
+        assert_eq!(created.await, Ok(42));
         assert_eq!(
-            once(&directory, || async { Err("made twice".to_owned()) }).await,
+            once(&directory, || async { Err("created twice".to_owned()) }).await,
             Ok(42)
         );
     }
 
     #[tokio::test]
-    async fn a_failed_installation_is_told_in_the_tools_own_words() {
+    async fn a_failed_installation_is_reported_with_the_output_of_the_tool() {
         let error = run(Command::new("sh").args(["-c", "echo one; echo no such package >&2; exit 3"]))
             .await
             .unwrap_err();

@@ -1,4 +1,5 @@
-//! `legionctl local run`: start what is needed, apply, follow, print the result.
+//! `legionctl local run`: starts the local mode if needed, applies the file, follows the trainings and prints the
+//! results.
 
 use std::io::Write;
 
@@ -25,7 +26,7 @@ use crate::{
     training::{self, TrainingState},
 };
 
-/// Trains what the file says, and prints how it ended.
+/// Runs the trainings of the file and prints their results.
 pub(crate) async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Result<Code> {
     let mut documents = manifest::read(&run.file)?;
     if let Some(directory) = &run.source {
@@ -38,7 +39,7 @@ pub(crate) async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Resu
     {
         return Err(
             CliError::new(Code::Invalid, format!("{}: no ModelTraining in it", run.file.display()))
-                .remedy("add one, or apply the file with kubectl"),
+                .remedy("add a ModelTraining, or apply the file with kubectl"),
         );
     }
     let progress = Progress::new(!run.quiet);
@@ -59,7 +60,7 @@ pub(crate) async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Resu
     let ended = tokio::select! {
         ended = wait::limited(run.timeout, "run", work) => ended,
         () = shutdown.requested() => Err(CliError::new(Code::Interrupted, "interrupted")
-            .remedy("the training goes on with the next `legionctl local run` or `legionctl local up`")),
+            .remedy("the training continues with the next `legionctl local run` or `legionctl local up`")),
         error = failed(&mut server) => Err(error),
     };
     drop(progress);
@@ -69,7 +70,7 @@ pub(crate) async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Resu
     print(&ended?, run.output, out)
 }
 
-/// Joins the local API where it is up, else starts one for this command.
+/// Connects to the local API if it is up, or else starts one for this command.
 async fn start(global: &Global, progress: &Progress) -> Result<(Session, Option<Server>)> {
     let data_dir = DataDir::choose(global.data_dir.as_deref())?;
     let lock = loop {
@@ -77,7 +78,7 @@ async fn start(global: &Global, progress: &Progress) -> Result<(Session, Option<
             Ok(lock) => break lock,
             Err(Some(holder)) if !holder.stays => {
                 progress.step(&format!(
-                    "waiting for another `legionctl local run` (pid {})",
+                    "waiting until another `legionctl local run` ends (pid {})",
                     holder.pid
                 ));
                 let waiting = data_dir.clone();
@@ -87,7 +88,7 @@ async fn start(global: &Global, progress: &Progress) -> Result<(Session, Option<
             }
             Err(_) => {
                 let own = Global {
-                    // The data directory says which API is meant, whatever KUBECONFIG says.
+                    // The data directory selects the API, not KUBECONFIG.
                     kubeconfig: Some(data_dir.kubeconfig()),
                     ..global.clone()
                 };
@@ -108,7 +109,7 @@ async fn start(global: &Global, progress: &Progress) -> Result<(Session, Option<
     Ok((session, Some(server)))
 }
 
-/// Resolves when the operator of this process has ended; never where another process runs it.
+/// Resolves when the operator of this process has ended. Never resolves if another process runs the operator.
 async fn failed(server: &mut Option<Server>) -> CliError {
     match server {
         Some(server) => server.failed().await,
@@ -116,24 +117,24 @@ async fn failed(server: &mut Option<Server>) -> CliError {
     }
 }
 
-/// A training of the file, at its end.
-struct Ended {
+/// A training of the file after its end.
+struct EndedTraining {
     followed: Followed,
-    /// What the plots are made of.
+    /// Points for the plots.
     series: Result<Vec<MetricPoint>>,
-    /// Nothing was started, because this run had ended before.
+    /// Whether nothing was started, because the current run had ended before.
     unchanged: bool,
 }
 
-async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress) -> Result<Vec<Ended>> {
+async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress) -> Result<Vec<EndedTraining>> {
     let mut all = Vec::new();
     for object in applied.iter().filter(|object| object.kind == "ModelTraining") {
         let session = session.in_namespace(object.namespace.as_deref());
         let api: Api<ModelTraining> = Api::namespaced(session.client.clone(), &session.namespace);
         let current = api.get(&object.name).await?;
         let digest = source_digest(&session, &current).await?;
-        // The operator learns of a changed ConfigMap a moment later than of a changed spec: what it said about the
-        // content before does not count.
+        // The operator sees a changed ConfigMap a moment later than a changed spec. A status for the old content does
+        // not count.
         let accept = |training: &ModelTraining| {
             digest.is_none()
                 || training
@@ -152,9 +153,9 @@ async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress)
         } else {
             follow::follow(&session, &current, progress, accept).await?
         };
-        // Read while the API is up: it knows where a store is.
+        // Read while the API is up, because it has the address of the store.
         let series = stored::series(&session, &followed.training).await;
-        all.push(Ended {
+        all.push(EndedTraining {
             followed,
             series,
             unchanged,
@@ -163,7 +164,7 @@ async fn follow_all(session: &Session, applied: &[Applied], progress: &Progress)
     Ok(all)
 }
 
-/// The digest of a ConfigMap source's content, as runs pin it.
+/// Returns the digest of a ConfigMap source, as in the status of a run.
 async fn source_digest(session: &Session, training: &ModelTraining) -> Result<Option<String>> {
     let Some(source) = &training.spec.source.config_map else {
         return Ok(None);
@@ -173,7 +174,7 @@ async fn source_digest(session: &Session, training: &ModelTraining) -> Result<Op
     Ok(config_map.and_then(|config_map| ConfigMapContent::of(&config_map, source).digest.ok()))
 }
 
-fn print(ended: &[Ended], format: Format, out: &mut dyn Write) -> Result<Code> {
+fn print(ended: &[EndedTraining], format: Format, out: &mut dyn Write) -> Result<Code> {
     let mut code = Code::Ok;
     for one in ended {
         if training::state(&one.followed.training).code() != Code::Ok {

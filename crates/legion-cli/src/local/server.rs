@@ -1,4 +1,4 @@
-//! The local process: the embedded API on disk, a node that runs processes, and the operator, as on a cluster.
+//! The local process: the embedded API on disk, a node that runs processes, and the same operator as on a cluster.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::exit::{CliError, Result};
 
-/// How long pods may take to end when the local mode stops. A grace period of a pod that is shorter counts.
+/// Maximum grace period of pods when the local mode stops. The grace period of a pod may be shorter.
 const STOP_GRACE: Duration = Duration::from_secs(30);
 
 /// A running local mode.
@@ -37,19 +37,19 @@ pub(crate) struct Server {
     outputs: JoinHandle<()>,
     shutdown: Shutdown,
     data_dir: DataDir,
-    /// Released last, when nothing writes into the directory any more.
+    /// Released last, when nothing writes to the directory anymore.
     _lock: Lock,
 }
 
-/// What a kubeconfig promises, kept so that it stays true over restarts.
+/// The part of the kubeconfig that must survive a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Promise {
+struct SavedEndpoint {
     port: u16,
     token: String,
 }
 
 impl Server {
-    /// Starts everything; returns when the API answers and the operator runs.
+    /// Starts everything. Returns when the API answers and the operator is running.
     pub(crate) async fn start(
         data_dir: DataDir,
         lock: Lock,
@@ -110,39 +110,37 @@ impl Server {
         })
     }
 
-    /// A client of the API in this process.
+    /// Returns a client of the API in this process.
     #[must_use]
     pub(crate) fn client(&self, namespace: &str) -> Client {
         self.embedded.client(namespace)
     }
 
-    /// The URL of the API.
     #[must_use]
     pub(crate) fn url(&self) -> String {
         self.endpoint.url()
     }
 
-    /// Where it keeps everything.
     #[must_use]
     pub(crate) fn data_dir(&self) -> &DataDir {
         &self.data_dir
     }
 
-    /// Resolves when the operator has ended by itself, which it never should.
+    /// Resolves when the operator has ended on its own. That is always an error.
     pub(crate) async fn failed(&mut self) -> CliError {
         match (&mut self.operator).await {
-            Ok(Ok(())) => CliError::io("the operator", "ended by itself"),
+            Ok(Ok(())) => CliError::io("the operator", "ended without a request to stop"),
             Ok(Err(error)) => CliError::io("the operator", error),
             Err(error) => CliError::io("the operator", error),
         }
     }
 
-    /// Stops in the order in which nothing is lost: the operator first, so that it does not answer the end of pods with
-    /// new ones, then the pods, then the API.
+    /// Stops everything in an order that loses nothing: first the operator, so that it does not create new pods for the
+    /// ones that end, then the pods, then the API.
     pub(crate) async fn stop(self) {
         self.shutdown.request();
         self.outputs.abort();
-        // What it ended with matters no more.
+        // Its result does not matter anymore.
         let _ = self.operator.await;
         self.collector.shutdown().await;
         self.node.shutdown(STOP_GRACE).await;
@@ -152,29 +150,29 @@ impl Server {
 }
 
 async fn listen(embedded: &Embedded, data_dir: &DataDir, port: Option<u16>) -> Result<Endpoint> {
-    let before: Option<Promise> = data_dir
+    let before: Option<SavedEndpoint> = data_dir
         .read(&data_dir.endpoint())
         .and_then(|text| serde_json::from_str(&text).ok());
-    let token = before.as_ref().map(|promise| promise.token.clone());
+    let token = before.as_ref().map(|saved| saved.token.clone());
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-    let wanted = port.or(before.as_ref().map(|promise| promise.port)).unwrap_or(0);
+    let wanted = port.or(before.as_ref().map(|saved| saved.port)).unwrap_or(0);
     let endpoint = match embedded.listen(address(wanted), token.clone()).await {
         Ok(endpoint) => endpoint,
         Err(error) if port.is_some() => {
-            return Err(CliError::io(address(wanted), error).remedy("name another port with --port, or none"));
+            return Err(CliError::io(address(wanted), error).remedy("set --port to another port, or omit it"));
         }
-        // The port of last time is somebody else's now; a new kubeconfig says the new one.
+        // Another process uses the port of the last start. The new kubeconfig has the new port.
         Err(_) => embedded
             .listen(address(0), token)
             .await
-            .map_err(|error| CliError::io("no loopback port can be used", error))?,
+            .map_err(|error| CliError::io("no loopback port is available", error))?,
     };
-    let promise = Promise {
+    let saved = SavedEndpoint {
         port: endpoint.address().port(),
         token: endpoint.token().to_owned(),
     };
-    if before.as_ref() != Some(&promise) {
-        let text = serde_json::to_string(&promise).map_err(|error| CliError::io("JSON", error))?;
+    if before.as_ref() != Some(&saved) {
+        let text = serde_json::to_string(&saved).map_err(|error| CliError::io("JSON", error))?;
         data_dir.write_secret(&data_dir.endpoint(), &text)?;
     }
     Ok(endpoint)

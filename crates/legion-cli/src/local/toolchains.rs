@@ -1,4 +1,4 @@
-//! The toolchains that the local mode registers: directories with `toolchain.yaml` and `local.yaml`.
+//! The toolchains of the local mode: directories with `toolchain.yaml` and `local.yaml`.
 
 use std::{
     collections::BTreeMap,
@@ -17,24 +17,23 @@ use crate::{
 /// A toolchain on this machine.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Toolchain {
-    /// Its directory.
     pub(crate) directory: PathBuf,
-    /// The ToolchainIntegration, as it is applied.
+    /// The ToolchainIntegration to apply.
     pub(crate) manifest: Value,
-    /// What stands in for its image.
+    /// What replaces its image.
     pub(crate) local: LocalImage,
 }
 
-/// `local.yaml`: how a node that runs processes instead of containers enters an image.
+/// `local.yaml`: the replacement of an image on a node that runs processes instead of containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LocalImage {
     /// The image reference, as in `toolchain.yaml`.
     pub(crate) image: String,
-    /// What has to be installed first; nothing, where it is empty.
+    /// What must be installed first. Nothing, if it is empty.
     #[serde(default)]
     pub(crate) environment: Environment,
-    /// Directories for `PATH`, relative to the toolchain's.
+    /// Directories for `PATH`, relative to the directory of the toolchain.
     #[serde(default)]
     pub(crate) path: Vec<PathBuf>,
     /// Environment variables of the image.
@@ -46,13 +45,13 @@ pub(crate) struct LocalImage {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Environment {
-    /// Which versions of Python serve: `>=3.11`.
+    /// Accepted versions of Python: `>=3.11`.
     #[serde(default)]
     pub(crate) python: Option<String>,
-    /// File of exact requirements, relative to the toolchain's directory.
+    /// File of pinned requirements, relative to the directory of the toolchain.
     #[serde(default)]
     pub(crate) requirements: Option<PathBuf>,
-    /// The toolchain's own package, relative to its directory.
+    /// Package of the toolchain, relative to its directory.
     #[serde(default)]
     pub(crate) package: Option<PathBuf>,
 }
@@ -66,7 +65,7 @@ impl Toolchain {
         let (Some(document), true) = (documents.pop(), documents.is_empty()) else {
             return Err(CliError::new(
                 Code::Invalid,
-                format!("{}: must hold exactly one object", path.display()),
+                format!("{}: must contain exactly one object", path.display()),
             ));
         };
         let local_path = directory.join("local.yaml");
@@ -86,13 +85,13 @@ impl Toolchain {
             return Err(CliError::new(
                 Code::Invalid,
                 format!(
-                    "{}: image is {:?}, and toolchain.yaml has {image:?}",
+                    "{}: image is {:?}, but it is {image:?} in toolchain.yaml",
                     local_path.display(),
                     local.image
                 ),
             )
             .remedy(
-                "write the same image in both: trainings are given the one, and local.yaml says how it is entered",
+                "write the same image in both: pods use the image of toolchain.yaml, and local.yaml defines its replacement",
             ));
         }
         Ok(Self {
@@ -102,23 +101,22 @@ impl Toolchain {
         })
     }
 
-    /// Its name.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         self.manifest["metadata"]["name"].as_str().unwrap_or_default()
     }
 
-    /// Where it keeps what it can make again, below the machine's cache directory.
+    /// Returns the directory for files that the toolchain can recreate, below `cache`.
     #[must_use]
     pub(crate) fn cache(&self, cache: &Path) -> PathBuf {
         cache.join("toolchains").join(self.name())
     }
 }
 
-/// Every toolchain that this machine knows: those that `$LEGION_TOOLCHAINS` names, and the shipped ones beside them.
+/// Returns every toolchain of this machine: the ones in `$LEGION_TOOLCHAINS` and the shipped ones.
 ///
-/// The variable lists directories as `PATH` does; each is a toolchain's own directory, or one that holds several. A name
-/// that was there before is not taken again, so that a shipped toolchain can be replaced.
+/// The variable is a list of directories, like `PATH`. Each is the directory of a toolchain, or contains such
+/// directories. The first toolchain with a name counts, so a shipped one can be replaced.
 pub(crate) fn all() -> Result<Vec<Toolchain>> {
     let named = env::var_os("LEGION_TOOLCHAINS").unwrap_or_default();
     let named: Vec<PathBuf> = env::split_paths(&named)
@@ -137,8 +135,8 @@ fn merged(named: &[PathBuf], shipped: Option<PathBuf>) -> Result<Vec<Toolchain>>
         };
         if several.is_empty() {
             return Err(
-                CliError::new(Code::NotFound, format!("{}: no toolchain in it", directory.display())).remedy(
-                    "LEGION_TOOLCHAINS names directories that hold toolchain.yaml and local.yaml, or such directories",
+                CliError::new(Code::NotFound, format!("{}: contains no toolchain", directory.display())).remedy(
+                    "set LEGION_TOOLCHAINS to directories with a toolchain.yaml and a local.yaml, or to their parent directories",
                 ),
             );
         }
@@ -148,12 +146,13 @@ fn merged(named: &[PathBuf], shipped: Option<PathBuf>) -> Result<Vec<Toolchain>>
     }
     if found.is_empty() {
         return Err(CliError::new(Code::NotFound, "no directory of toolchains found")
-            .remedy("name one with LEGION_TOOLCHAINS; the repository of Legion has one"));
+            .remedy("set LEGION_TOOLCHAINS to one: the repository of Legion has the directory `toolchains`"));
     }
     Ok(found.into_values().collect())
 }
 
-/// Where the shipped toolchains are: beside the binary, else in the repository that the binary was built from.
+/// Returns the directory of the shipped toolchains: next to the binary, or else in the repository of the binary's
+/// source.
 fn shipped() -> Option<PathBuf> {
     let exe = env::current_exe().ok();
     let beside = |path: &str| exe.as_ref().and_then(|exe| Some(exe.parent()?.join(path)));
@@ -169,7 +168,7 @@ fn shipped() -> Option<PathBuf> {
     .map(|path| path.canonicalize().unwrap_or(path))
 }
 
-/// Every toolchain of a directory, by name.
+/// Reads every toolchain of a directory, sorted by name.
 fn read_all(directory: &Path) -> Result<Vec<Toolchain>> {
     let entries = fs::read_dir(directory).map_err(|error| CliError::io(directory.display(), error))?;
     let mut toolchains = Vec::new();
@@ -188,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shipped_toolchains_are_valid_and_their_two_files_name_one_image() {
+    fn the_shipped_toolchains_are_valid_and_both_files_have_the_same_image() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../toolchains");
         let toolchains = read_all(&root).unwrap();
         let names: Vec<&str> = toolchains.iter().map(Toolchain::name).collect();
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn toolchains_of_others_stand_beside_the_shipped_ones_and_may_replace_them() {
+    fn own_toolchains_are_added_to_the_shipped_ones_and_may_replace_them() {
         let root = tempfile::tempdir().unwrap();
         let toolchain = |directory: &Path, name: &str| {
             fs::create_dir_all(directory).unwrap();
@@ -222,11 +221,11 @@ mod tests {
 
         fs::create_dir(root.path().join("empty")).unwrap();
         let error = merged(&[root.path().join("empty")], None).unwrap_err();
-        assert!(error.message.contains("empty: no toolchain in it"), "{error}");
+        assert!(error.message.contains("empty: contains no toolchain"), "{error}");
     }
 
     #[test]
-    fn a_field_that_does_not_exist_is_named() {
+    fn an_unknown_field_is_reported() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("toolchain.yaml"), "kind: X\n").unwrap();
         fs::write(directory.path().join("local.yaml"), "image: x\nenvironmnet: {}\n").unwrap();

@@ -21,7 +21,7 @@ use crate::{
     output,
 };
 
-/// First word of the line that says that everything is ready: `--detach` waits for it.
+/// First word of the line that reports that everything is ready. `--detach` waits for it.
 const READY: &str = "ready:";
 
 /// `legionctl local up`.
@@ -31,16 +31,16 @@ pub(crate) async fn up(global: &Global, up: &Up, out: &mut dyn Write) -> Result<
         return detach(&data_dir, up, out);
     }
     if up.session {
-        // Fails only for the leader of a session, which has what is wanted already.
+        // Fails only for the leader of a session. It has its own session already.
         let _ = rustix::process::setsid();
     }
     let lock = match data_dir.lock(true)? {
         Ok(lock) => lock,
         Err(holder) => {
-            let who = holder.map_or_else(String::new, |holder| format!(" (pid {})", holder.pid));
+            let pid = holder.map_or_else(String::new, |holder| format!(" (pid {})", holder.pid));
             return Err(
-                CliError::new(Code::Other, format!("{} is in use{who}", data_dir.root().display()))
-                    .remedy("stop it with `legionctl local down`, or name another directory with --data-dir"),
+                CliError::new(Code::Other, format!("{} is in use{pid}", data_dir.root().display()))
+                    .remedy("stop it with `legionctl local down`, or set --data-dir to another directory"),
             );
         }
     };
@@ -67,7 +67,7 @@ pub(crate) async fn up(global: &Global, up: &Up, out: &mut dyn Write) -> Result<
     }
 }
 
-/// Starts this program again in a session of its own, and returns when that one says that it is ready.
+/// Starts this program again in its own session, and returns when the new process reports that it is ready.
 fn detach(data_dir: &DataDir, up: &Up, out: &mut dyn Write) -> Result<Code> {
     if let Some(holder) = data_dir.holder().filter(|holder| holder.stays) {
         output::line(
@@ -97,9 +97,9 @@ fn detach(data_dir: &DataDir, up: &Up, out: &mut dyn Write) -> Result<Code> {
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
-        .map_err(|error| CliError::io("legionctl cannot be started again", error))?;
+        .map_err(|error| CliError::io("cannot start legionctl in the background", error))?;
     let stdout = child.stdout.take().map(BufReader::new);
-    // After the two lines it says nothing more there, so that nothing is lost with this end of the pipe.
+    // The process prints nothing after these two lines, so the pipe may be closed.
     let mut lines = stdout
         .into_iter()
         .flat_map(BufReader::lines)
@@ -118,12 +118,12 @@ fn detach(data_dir: &DataDir, up: &Up, out: &mut dyn Write) -> Result<Code> {
     Err(CliError::new(
         Code::Other,
         format!(
-            "it ended before it was ready (exit code {}): {}",
+            "the background process ended before it was ready (exit code {}): {}",
             code.unwrap_or(-1),
             last.join("\n  ")
         ),
     )
-    .remedy(format!("the whole log is in {}", log_path.display())))
+    .remedy(format!("read the whole log in {}", log_path.display())))
 }
 
 /// `legionctl local down`.
@@ -132,11 +132,11 @@ pub(crate) fn down(global: &Global, out: &mut dyn Write) -> Result<Code> {
     let Some(holder) = data_dir.holder() else {
         output::line(
             out,
-            format_args!("not up: nothing serves {}", data_dir.root().display()),
+            format_args!("not up: no process serves {}", data_dir.root().display()),
         )?;
         return Ok(Code::Ok);
     };
-    // The lock is held, so the process that wrote this id is alive: the id cannot be somebody else's.
+    // The lock is held, so the process that wrote this id is alive. No other process can have the id.
     let pid =
         Pid::from_raw(holder.pid).ok_or_else(|| CliError::io(data_dir.root().display(), "the lock file is damaged"))?;
     match kill_process(pid, Signal::TERM) {
@@ -147,7 +147,7 @@ pub(crate) fn down(global: &Global, out: &mut dyn Write) -> Result<Code> {
     output::line(
         out,
         format_args!(
-            "stopped; {} keeps everything for the next start",
+            "stopped; the data for the next start is in {}",
             data_dir.root().display()
         ),
     )?;
