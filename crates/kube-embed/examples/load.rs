@@ -1,4 +1,5 @@
-//! How fast it is: `cargo run --release -p kube-embed --example load -- [DIRECTORY]`; in memory without a directory.
+//! Measures throughput: `cargo run --release -p kube-embed --example load -- [DIRECTORY]`. Without a directory, the
+//! server stores its objects in memory.
 #![allow(clippy::print_stdout, reason = "it prints figures")]
 
 use std::error::Error;

@@ -22,8 +22,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// Wall time that follows tokio's clock from a fixed start. With paused time, an hour of sleep moves every timestamp by an
-/// hour.
+/// Wall time that follows tokio's clock from a fixed start. With paused time, an hour of sleep moves every timestamp by
+/// an hour.
 #[derive(Clone, Copy, Debug)]
 pub struct TokioClock {
     start: Timestamp,

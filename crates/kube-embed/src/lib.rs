@@ -2,7 +2,8 @@
 //!
 //! The API is a plain [`tower::Service`] over [`http::Request`]. With `kube::Client::new` everything runs in this
 //! process, and deterministically under tokio's paused time. For `kubectl`, let it [listen](Embedded::listen) on a
-//! loopback address. Resources are data: a table of built-in kinds, and the CustomResourceDefinitions that clients create.
+//! loopback address. Resources are data: a table of built-in kinds, and the CustomResourceDefinitions that clients
+//! create.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,8 +1,8 @@
 //! HTTPS on a loopback address.
 //!
-//! Every user of a machine can reach its loopback addresses, so each request must contain a bearer token. Every user can
-//! also listen on a port that has become free, so clients must verify the server before they send the token. The server
-//! therefore generates a certificate, and the kubeconfig pins it. (Without TLS, kubectl sends no token at all.)
+//! Every user of a machine can reach its loopback addresses, so each request must contain a bearer token. Every user
+//! can also listen on a port that has become free, so clients must verify the server before they send the token. The
+//! server therefore generates a certificate, and the kubeconfig pins it. (Without TLS, kubectl sends no token at all.)
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -59,7 +59,8 @@ impl Endpoint {
         &self.certificate
     }
 
-    /// Returns a kubeconfig for this server, in JSON (a subset of YAML). It contains the token: write it with mode 0600.
+    /// Returns a kubeconfig for this server in JSON, a subset of YAML. Write it with mode 0600, because it contains
+    /// the token.
     pub fn kubeconfig(&self, name: &str, namespace: &str) -> String {
         let config = json!({
             "apiVersion": "v1",

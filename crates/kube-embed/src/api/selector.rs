@@ -295,8 +295,9 @@ impl<'a> Parser<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn pods() -> ResourceInfo {
         crate::resource::built_ins()

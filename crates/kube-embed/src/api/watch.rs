@@ -39,8 +39,8 @@ struct Watcher {
     cursor: u64,
     ready: VecDeque<Bytes>,
     bookmarks: bool,
-    /// The version that the client has been sent.
-    told: u64,
+    /// The last version that the client has received.
+    sent: u64,
     next_bookmark: Instant,
     deadline: Instant,
     ended: bool,
@@ -90,7 +90,7 @@ impl ResourceRequest {
             cursor: asked.unwrap_or(0),
             ready: VecDeque::new(),
             bookmarks,
-            told: asked.unwrap_or(0),
+            sent: asked.unwrap_or(0),
             next_bookmark: now + BOOKMARK_INTERVAL,
             // A century is practically forever, and cannot overflow the clock.
             deadline: now + timeout.min(Duration::from_secs(100 * 365 * 86400)),
@@ -135,7 +135,7 @@ impl Watcher {
             .map_err(|e| ApiError::internal(format!("cannot list the current state: {e:?}")))?;
         call.server.durable(listed.version).await?;
         self.cursor = listed.version;
-        self.told = listed.version;
+        self.sent = listed.version;
         self.ready.extend(
             listed
                 .items
@@ -179,7 +179,7 @@ impl Watcher {
                     self.cursor = batch.cursor;
                     for event in &batch.events {
                         if let Some(line) = self.line(event) {
-                            self.told = event.version();
+                            self.sent = event.version();
                             self.ready.push_back(line);
                         }
                     }
@@ -211,8 +211,8 @@ impl Watcher {
     /// Sends a bookmark with the watch's position, if the client requested bookmarks and does not know the position
     /// yet.
     fn bookmark(&mut self) {
-        if self.bookmarks && self.cursor > self.told {
-            self.told = self.cursor;
+        if self.bookmarks && self.cursor > self.sent {
+            self.sent = self.cursor;
             let mark = bookmark(&self.call, self.cursor, false).to_string();
             self.ready.push_back(frame("BOOKMARK", mark.as_bytes()));
         }

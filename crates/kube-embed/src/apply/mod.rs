@@ -11,18 +11,16 @@ mod tests;
 mod typed;
 mod walk;
 
-pub(crate) use typed::mistyped;
-
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use self::managed::Entry;
+pub(crate) use self::managed::Operation;
+use self::set::FieldSet;
+pub(crate) use self::typed::mistyped;
+pub(crate) use crate::schema::TypeInfo;
 use crate::schema::node::Node;
 use crate::status::Cause;
-use managed::Entry;
-use set::FieldSet;
-
-pub(crate) use crate::schema::TypeInfo;
-pub(crate) use managed::Operation;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 

@@ -194,8 +194,9 @@ fn shown(element: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn fields_v1_round_trip() {

@@ -4,8 +4,8 @@
 //! and delete, including the kinds of CustomResourceDefinitions. From this it keeps a graph of owners and dependents:
 //!
 //! * **Background**: when an owner no longer exists, dependents without another owner are deleted. An owner is
-//!   identified by its uid. An object with the same name but another uid is not the owner. A dependent whose owner never
-//!   existed is also deleted.
+//!   identified by its uid. An object with the same name but another uid is not the owner. A dependent whose owner
+//!   never existed is also deleted.
 //! * **Foreground**: an owner with the finalizer `foregroundDeletion` stays until its blocking dependents
 //!   (`blockOwnerDeletion`) are deleted.
 //! * **Orphan**: an owner with the finalizer `orphan` first removes its references from its dependents.
@@ -28,9 +28,9 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Preconditions};
 use tokio::time::Instant;
 
+use self::graph::{Graph, ObjectReference};
+use self::watches::{ObjectChange, ResourceWatches};
 use crate::clock::Clock;
-use graph::{Graph, ObjectReference};
-use watches::{ObjectChange, ResourceWatches};
 
 /// How long Kubernetes keeps events.
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);

@@ -66,11 +66,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::events::Recorder;
+use self::images::ImageTable;
+use self::runtime::PodRuntime;
 use crate::clock::Clock;
 use crate::logs::PodLogs;
-use events::Recorder;
-use images::ImageTable;
-use runtime::PodRuntime;
 
 /// Settings of a node.
 #[derive(Clone)]

@@ -335,8 +335,9 @@ fn untolerated(spec: &PodSpec, node: &NodeObject) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::{Value, json};
+
+    use super::*;
 
     fn node(extra: Value) -> NodeObject {
         let mut node = json!({

@@ -55,8 +55,9 @@ fn is_field(document: &Value, path: &Pointer) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json as value;
+
+    use super::*;
 
     #[test]
     fn applies_in_order() {

@@ -33,8 +33,9 @@ fn merge_into(target: &mut Value, patch: &Value) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     /// The examples of RFC 7386, appendix A.
     #[test]

@@ -258,9 +258,10 @@ fn in_order(list: Vec<Value>, server: &[Value], order: &Value, merge_key: &str) 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::schema::builtin::{self, Gvk};
-    use serde_json::json;
 
     fn pod(target: Value, patch: Value) -> Result<Value, PatchError> {
         strategic(&target, &patch, &builtin::types(Gvk::new("", "v1", "Pod")).unwrap())

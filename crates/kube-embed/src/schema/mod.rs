@@ -34,12 +34,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
-pub(crate) use builtin::Gvk;
-pub(crate) use error::{FieldError, FieldReason, aggregate};
-pub(crate) use typeinfo::TypeInfo;
-
-use compiler::Compiler;
-use node::Node;
+pub(crate) use self::builtin::Gvk;
+use self::compiler::Compiler;
+pub(crate) use self::error::{FieldError, FieldReason, aggregate};
+use self::node::Node;
+pub(crate) use self::typeinfo::TypeInfo;
 
 /// A compiled custom resource schema.
 #[derive(Clone, Debug)]

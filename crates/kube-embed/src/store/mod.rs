@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use tokio::sync::watch;
 
-pub use disk::OpenError;
-pub(crate) use object::{Object, ObjectKey, WatchEvent, WatchEventType, frame};
+pub use self::disk::OpenError;
+pub(crate) use self::object::{Object, ObjectKey, WatchEvent, WatchEventType, frame};
 
 /// The collection of the namespaces themselves. Creations check that their namespace exists in it.
 pub(crate) const NAMESPACES: &str = "/namespaces";

@@ -1,4 +1,4 @@
-//! The two servers that the cases are told to.
+//! The two servers that run the cases.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use kube_embed::node::runtime::process::{ProcessOptions, ProcessRuntime};
 use kube_embed::node::{Node, NodeOptions};
 use kube_embed::{Embedded, SystemClock};
 
-/// An image of static programs on the harness' node; here it stands for this machine's own.
+/// On the node of the real cluster, an image with static programs. On kube-embed, the programs of this machine.
 pub(crate) const IMAGE: &str = "legion.internal/busybox:1";
 
-/// kube-embed with a node of processes and the garbage collector.
+/// kube-embed with the garbage collector and a node that runs processes.
 pub(crate) struct Embed {
     pub(crate) embedded: Embedded,
     node: Node,
@@ -24,7 +24,7 @@ pub(crate) struct Embed {
 impl Embed {
     pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        // A history that one case outgrows: who watches from before it is answered with 410.
+        // One case produces more events than this history holds. A watch from an earlier version receives 410.
         let embedded = Embedded::builder().history(500).build().await.unwrap();
         let collector = GarbageCollector::start(embedded.client("default"), embedded.clock());
         let mut options = ProcessOptions::new(directory.path());
@@ -57,11 +57,11 @@ impl Embed {
     }
 }
 
-/// The Kubernetes that `KUBECONFIG` names.
+/// Returns a client for the Kubernetes of `KUBECONFIG`.
 pub(crate) async fn real() -> kube::Client {
     assert!(
         std::env::var_os("KUBECONFIG").is_some_and(|path| Path::new(&path).exists()),
-        "KUBECONFIG names no file: run this by `cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored`"
+        "KUBECONFIG names no file. Run `cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored`"
     );
     let mut config = kube::Config::infer().await.unwrap();
     config.read_timeout = None;

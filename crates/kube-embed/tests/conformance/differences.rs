@@ -16,14 +16,14 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         reason: "Parser errors have another parser's wording. Code and reason are the same",
         cases: &[
             "an object without a kind or version is refused",
-            "a body that is no JSON is refused",
+            "a body that is not JSON is refused",
             "an empty body is refused",
             "a key of a ConfigMap must be a file name",
-            "a JSON patch that is none",
-            "a merge patch that is none",
-            "apply of something that is no object is refused",
-            "a continue token that is none",
-            "leases are taken with their version",
+            "an invalid JSON patch",
+            "an invalid merge patch",
+            "apply of a body that is not an object is refused",
+            "an invalid continue token",
+            "leases are updated with their resourceVersion",
         ],
     },
     Difference {
@@ -32,7 +32,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
             "a value of the wrong type is refused",
             "values of the wrong type",
             "numbers and their limits",
-            "status is not written with the rest",
+            "a write of the object does not change its status",
         ],
     },
     Difference {
@@ -43,7 +43,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         reason: "Each cause is reported once",
         cases: &[
             "a merge patch with a uid is a precondition",
-            "scale of what has no replicas",
+            "scale of an object without replicas",
         ],
     },
     Difference {
@@ -53,8 +53,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
         reason: "An empty map or list is stored as it was written",
         cases: &[
-            "a field that two managers apply alike belongs to both",
-            "a finalizer holds an object back",
+            "a field that two managers apply with the same value has two owners",
+            "a finalizer delays the deletion of an object",
         ],
     },
     Difference {
@@ -63,7 +63,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         reason: "Items of lists contain their kind, because an object is serialized once for all kinds of reads",
-        cases: &["items of a list have no type of their own"],
+        cases: &["items of a list have no apiVersion and kind"],
     },
     Difference {
         reason: "No admission plugin changes pods: no service account with its token, no tolerations, no priority",
@@ -77,13 +77,13 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         reason: "Empty fields are absent, even where Go writes them",
         cases: &[
             "an event is created and counted",
-            "an event of the old API is one of the new",
-            "an event of the new API is one of the old",
+            "an event of the core API is served by events.k8s.io",
+            "an event of events.k8s.io is served by the core API",
         ],
     },
     Difference {
         reason: "A duplicate key in a JSON body is not detected. The last one counts",
-        cases: &["a key given twice"],
+        cases: &["a duplicate key"],
     },
     Difference {
         reason: "Fields of an object are sorted by name in warnings and values",
@@ -91,18 +91,21 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         reason: "Metadata of custom objects is validated as metadata and again by the schema. Finalizers without a slash give no warning",
-        cases: &["an owner needs all its fields", "a finalizer needs a name with a slash"],
+        cases: &[
+            "an owner reference requires all fields",
+            "a finalizer needs a name with a slash",
+        ],
     },
     Difference {
         reason: "A CRD is already established in the response to its creation",
-        cases: &["a CRD takes its objects along, and waits for their finalizers"],
+        cases: &["deletion of a CRD deletes its objects, and waits for their finalizers"],
     },
     Difference {
         reason: "Errors for CRDs name the invalid version, and have other wording",
         cases: &[
-            "CRDs that are refused",
+            "invalid CRDs are refused",
             "rules that do not compile are refused",
-            "names that are taken are not accepted",
+            "names of another CRD are not accepted",
         ],
     },
     Difference {
@@ -111,26 +114,26 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         reason: "A negative number of replicas is reported once, by the schema",
-        cases: &["scale is a view of replicas"],
+        cases: &["scale reads and writes replicas"],
     },
     Difference {
         reason: "A path that a kind does not have is not found, whatever the method",
         cases: &[
-            "a kind without status has no such path",
+            "a kind without the status subresource has no status path",
             "methods that are not allowed",
-            "paths that nothing serves",
+            "unknown paths",
         ],
     },
     Difference {
         reason: "Pods are validated less: not quantities, requests above limits, or types of conditions",
         cases: &[
             "requests above limits are refused",
-            "pods have a quality of service",
-            "pods that are refused",
-            "most of a pod's spec does not change",
-            "status of a pod is written by its path",
+            "pods have a QoS class",
+            "invalid pods are refused",
+            "most fields of a pod's spec are immutable",
+            "the status of a pod is written through its subresource",
             "a pod is bound once",
-            "a pod without a node goes at once",
+            "a pod without a node is deleted immediately",
         ],
     },
     Difference {
@@ -139,15 +142,15 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         reason: "Deployments are stored for clients that write them. They are validated little, and no controller rolls them out",
-        cases: &["deployments are stored"],
+        cases: &["Deployments are stored"],
     },
     Difference {
         reason: "Answers are in JSON only",
-        cases: &["media types that are not spoken", "YAML answers"],
+        cases: &["unsupported media types", "YAML responses"],
     },
     Difference {
         reason: "A namespace that is being deleted has no conditions",
-        cases: &["a namespace that is deleted says what it waits for"],
+        cases: &["a terminating namespace reports what it waits for"],
     },
     Difference {
         reason: "Conditions and container statuses have another order",
@@ -160,8 +163,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
         reason: "Some messages of the node and the scheduler have other wording",
         cases: &[
-            "an image that is not there",
-            "a hostPath that must be there",
+            "a missing image",
+            "a missing hostPath with a type",
             "a pod that fits no node",
         ],
     },

@@ -1,4 +1,4 @@
-//! The real kubectl, for the lines that begin with `$`.
+//! The real kubectl, for lines that start with `$`.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -16,7 +16,7 @@ pub(crate) struct Kubectl {
 }
 
 impl Kubectl {
-    /// The pinned kubectl, which needs Go where it is not in the cache.
+    /// Prepares the pinned kubectl. Building it needs Go, if it is not in the cache.
     pub(crate) async fn new(kubeconfig: &str) -> Self {
         let binary = crate::built::kubectl().await;
         Self {
@@ -26,7 +26,7 @@ impl Kubectl {
         }
     }
 
-    /// Runs a script in a namespace: its output, then what it complained of, then how it ended.
+    /// Runs a script in a namespace. Returns the lines of stdout, then those of stderr, then a failed exit status.
     pub(crate) async fn run(&self, script: &str, namespace: &str) -> Vec<String> {
         let home = self.directory.path().join(namespace);
         std::fs::create_dir_all(&home).unwrap();
@@ -61,7 +61,7 @@ impl Kubectl {
     }
 }
 
-/// Lines without the names of temporary files, and without the times in the heads of diffs.
+/// Returns the lines without names of temporary files, and without the times in the headers of diffs.
 fn shown(bytes: &[u8]) -> Vec<String> {
     static TEMPORARY: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"/tmp/(LIVE|MERGED)-\d+|/tmp/kubectl-edit-\d+\.yaml").unwrap());
@@ -75,7 +75,7 @@ fn shown(bytes: &[u8]) -> Vec<String> {
             Some(side) => side.as_str().to_owned(),
             None => "FILE".to_owned(),
         });
-        // diff(1) tells its own command line, with options that depend on kubectl's environment.
+        // diff(1) prints its own command line, with options that depend on kubectl's environment.
         line.trim_end().to_owned()
     });
     lines.collect()

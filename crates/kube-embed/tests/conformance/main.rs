@@ -1,21 +1,29 @@
-//! The same cases for kube-embed and for a real Kubernetes.
+//! The conformance suite runs the same cases against kube-embed and a real Kubernetes.
 //!
-//! `cases/*.txt` are requests with the answers of a real Kubernetes 1.37. Run on one, they must be its answers:
+//! `cases/*.txt` contain requests and the responses of a real Kubernetes 1.37. To check them against a real server:
 //!
 //! ```console
 //! $ cargo xtask cluster up
 //! $ cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored --nocapture
 //! ```
 //!
-//! and `UPDATE=1` before `cargo test` writes them down. kube-embed must answer the same, or its answer be listed with a reason in
-//! `differences.rs`, from which `docs/reference/kube-embed-differences.md` is made (`UPDATE=1 cargo test -p kube-embed --test conformance`).
-//! `TIMES n STEP` says a step n times and shows none of its answers. `CASE=text` runs only the cases whose title contains it,
-//! `FILE=text` only the files whose name does. Random histories are told to both, too (`random.rs`).
+//! With `UPDATE=1` before `cargo test`, this writes the responses to the files instead.
+//!
+//! kube-embed must respond in the same way. `differences.rs` lists the exceptions with their reasons. The page
+//! `docs/reference/kube-embed-differences.md` is generated from that list:
+//!
+//! ```console
+//! $ UPDATE=1 cargo test -p kube-embed --test conformance
+//! ```
+//!
+//! `CASE=text` selects the cases with this text in their title, and `FILE=text` the files with this text in their name.
+//! The step `TIMES n STEP` runs a step n times and hides its responses. Random histories run against both servers, too
+//! (`random.rs`).
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a test ends at the first thing that is not as it should be, and tells how long it took"
+    reason = "a test stops at the first unexpected value, and prints its duration"
 )]
 
 mod backend;
@@ -35,10 +43,10 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use backend::Embed;
-use differences::{DIFFERENCES, Differing, KUBECTL_DIFFERENCES};
-use kubectl::Kubectl;
-use transcript::{Case, Transcript};
+use crate::backend::Embed;
+use crate::differences::{DIFFERENCES, Differing, KUBECTL_DIFFERENCES};
+use crate::kubectl::Kubectl;
+use crate::transcript::{Case, Transcript};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance")
@@ -48,7 +56,7 @@ fn updating() -> bool {
     std::env::var_os("UPDATE").is_some()
 }
 
-/// The files whose names begin so.
+/// Reads the selected files, either those for kubectl or all others.
 fn transcripts(with_kubectl: bool) -> Vec<Transcript> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(directory().join("cases"))
         .unwrap()
@@ -66,7 +74,7 @@ fn transcripts(with_kubectl: bool) -> Vec<Transcript> {
         for case in &transcript.cases {
             assert!(
                 titles.insert(case.title.clone()),
-                "two cases are titled {:?}",
+                "two cases have the title {:?}",
                 case.title
             );
         }
@@ -76,7 +84,7 @@ fn transcripts(with_kubectl: bool) -> Vec<Transcript> {
     transcripts
 }
 
-/// Creates the resources that cases share, and waits until they are served.
+/// Creates the shared resources of all cases, and waits until they are served.
 async fn prepare(client: &kube::Client) {
     let text = std::fs::read_to_string(directory().join("resources.yaml")).unwrap();
     for document in text.split("\n---\n") {
@@ -107,7 +115,7 @@ async fn prepare(client: &kube::Client) {
     }
 }
 
-/// Answers of all cases of all files, file by file, with the seconds that it took.
+/// Returns the responses by file, case and step, and the duration in seconds.
 async fn answers(
     client: &kube::Client,
     transcripts: &[Transcript],
@@ -124,7 +132,7 @@ async fn answers(
     (split, began.elapsed().as_secs_f64())
 }
 
-/// Every step that was not answered as it is written.
+/// Returns the steps whose response differs from the recorded one.
 fn differing(transcripts: &[Transcript], answers: &[Vec<Vec<Vec<String>>>]) -> Vec<Differing> {
     let mut found = Vec::new();
     for (transcript, answers) in transcripts.iter().zip(answers) {
@@ -144,12 +152,12 @@ fn differing(transcripts: &[Transcript], answers: &[Vec<Vec<Vec<String>>>]) -> V
     found
 }
 
-fn tell(differing: &[&Differing], who: &str) -> String {
+fn report(differing: &[&Differing], who: &str) -> String {
     let mut out = String::new();
     for d in differing {
         out += &format!("\n== {}\n{}\n", d.case, d.request);
         for line in &d.real {
-            out += &format!("  written    {line}\n");
+            out += &format!("  recorded   {line}\n");
         }
         for line in &d.embed {
             out += &format!("  {who} {line}\n");
@@ -158,8 +166,8 @@ fn tell(differing: &[&Differing], who: &str) -> String {
     out
 }
 
-/// A real server answers what is written.
-async fn on_the_real_one(with_kubectl: bool) {
+/// Checks or updates the recorded responses on a real server.
+async fn check_kubernetes(with_kubectl: bool) {
     let transcripts = transcripts(with_kubectl);
     let client = backend::real().await;
     let kubectl = if with_kubectl {
@@ -181,14 +189,15 @@ async fn on_the_real_one(with_kubectl: bool) {
     let all: Vec<&Differing> = found.iter().collect();
     assert!(
         found.is_empty(),
-        "the real server answered {} steps in another way:\n{}",
+        "the real server responded differently to {} steps:\n{}",
         found.len(),
-        tell(&all, "real      ")
+        report(&all, "real      ")
     );
 }
 
-/// kube-embed answers what is written, or as `listed` knows.
-async fn on_kube_embed(with_kubectl: bool) -> (usize, Vec<Differing>) {
+/// Checks that kube-embed responds as recorded, except in the listed cases. Returns the number of cases and the
+/// differences.
+async fn check_kube_embed(with_kubectl: bool) -> (usize, Vec<Differing>) {
     let transcripts = transcripts(with_kubectl);
     let embed = Embed::start().await;
     let client = embed.embedded.client("default");
@@ -221,16 +230,16 @@ async fn on_kube_embed(with_kubectl: bool) -> (usize, Vec<Differing>) {
     let unlisted: Vec<&Differing> = found.iter().filter(|d| !listed.contains(d.case.as_str())).collect();
     assert!(
         unlisted.is_empty(),
-        "{} steps are answered in another way than by Kubernetes: mend them, or list the cases in differences.rs:\n{}",
+        "{} steps have another response than in Kubernetes. Fix them, or list their cases in differences.rs:\n{}",
         unlisted.len(),
-        tell(&unlisted, "kube-embed")
+        report(&unlisted, "kube-embed")
     );
     for transcript in &transcripts {
         for case in &transcript.cases {
             let title = case.title.as_str();
             assert!(
                 !listed.contains(title) || cases.contains(title),
-                "{title:?} is listed in differences.rs and does not differ any more: take it out"
+                "{title:?} is listed in differences.rs, but no longer differs. Remove it from the list"
             );
         }
     }
@@ -238,8 +247,8 @@ async fn on_kube_embed(with_kubectl: bool) -> (usize, Vec<Differing>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kube_embed_answers_as_kubernetes_does() {
-    let (count, found) = on_kube_embed(false).await;
+async fn kube_embed_responds_as_kubernetes() {
+    let (count, found) = check_kube_embed(false).await;
     if ["CASE", "FILE"].iter().any(|only| std::env::var_os(only).is_some()) {
         return;
     }
@@ -252,31 +261,31 @@ async fn kube_embed_answers_as_kubernetes_does() {
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         written == page,
-        "docs/reference/kube-embed-differences.md is not what kube-embed does now: UPDATE=1 cargo test -p kube-embed --test conformance"
+        "docs/reference/kube-embed-differences.md is out of date. Run UPDATE=1 cargo test -p kube-embed --test conformance"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real Kubernetes: cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored"]
-async fn kubernetes_answers_what_is_written() {
-    on_the_real_one(false).await;
+async fn kubernetes_responds_as_recorded() {
+    check_kubernetes(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Go, to build kubectl: cargo test -p kube-embed --test conformance -- --ignored kubectl_with_kube_embed"]
 async fn kubectl_with_kube_embed() {
-    on_kube_embed(true).await;
+    check_kube_embed(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real Kubernetes, and Go: cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored"]
 async fn kubectl_with_kubernetes() {
-    on_the_real_one(true).await;
+    check_kubernetes(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real Kubernetes: cargo xtask cluster run -- cargo test -p kube-embed --test conformance -- --ignored"]
-async fn random_histories_are_answered_alike() {
+async fn random_histories_have_the_same_responses() {
     let real = backend::real().await;
     let embed = Embed::start().await;
     let client = embed.embedded.client("default");

@@ -1,11 +1,11 @@
-//! Answers without what differs from one run to the next: times, uids, resource versions, generated names.
+//! Normalizes responses: replaces times, uids, resource versions and generated names, which differ between runs.
 
 use std::collections::HashMap;
 
 use regex::Regex;
 use serde_json::Value;
 
-/// What one case has seen so far: the same uid, version or name is called the same each time.
+/// The values of one case so far. Each uid, version and name always has the same replacement.
 pub(crate) struct Normal {
     namespace: String,
     uids: Vec<String>,
@@ -16,9 +16,9 @@ pub(crate) struct Normal {
     age: Regex,
     token: Regex,
     number_in_message: Regex,
-    /// Where a Go program says something.
+    /// The location of a Go source in a message.
     of_go: Regex,
-    /// A whole object, whose fields come in no order that anybody promises.
+    /// A whole object in a message. The order of its fields is undefined.
     in_patch: Regex,
 }
 
@@ -40,7 +40,7 @@ impl Normal {
         }
     }
 
-    /// A name that the server made up.
+    /// Registers a name that the server generated.
     pub(crate) fn generated(&mut self, prefix: &str, name: &str) {
         let length = name.len().saturating_sub(prefix.len());
         self.names
@@ -116,7 +116,7 @@ impl Normal {
     }
 }
 
-/// Entries within one second come in the order of their names, others in that of their times.
+/// Sorts the entries of managedFields. The servers sort them by time first, and by name only within one second.
 fn sorted(mut entries: Value) -> Value {
     if let Some(entries) = entries.as_array_mut() {
         let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();

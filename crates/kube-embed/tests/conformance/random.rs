@@ -1,8 +1,8 @@
-//! Random histories: whatever is done to a few objects, both servers answer the same.
+//! Random histories of operations on a few objects. Both servers must respond in the same way.
 //!
-//! A history is a case like those that are written down, of steps that chance puts together. It is said to both servers, and an
-//! answer that differs is told with the shortest history that was found to lead there. `SEED=number` begins with other histories,
-//! `HISTORIES=number` says how many there are.
+//! A history is a case of random steps, and runs against both servers. If a response differs, the test searches for the
+//! shortest history with a difference and reports it. `SEED=number` selects other histories, and `HISTORIES=number`
+//! sets their number.
 
 use std::io::Write as _;
 
@@ -15,15 +15,15 @@ use serde_json::Value;
 use crate::run;
 use crate::transcript::Case;
 
-/// How many histories are made unless `HISTORIES` says otherwise.
+/// The default number of histories. `HISTORIES` overrides it.
 const HISTORIES: usize = 100;
-/// How many of them run for a sample: with `LEGION_SEED` and without `HISTORIES`.
+/// The number of histories in a sample: with `LEGION_SEED` and without `HISTORIES`.
 const SAMPLE: usize = 40;
 const SEED: u64 = 20_261_126;
-/// So many shorter histories are tried where one is answered differently: each takes a second or two.
+/// The maximum number of shorter histories to try after a difference. Each takes about two seconds.
 const SHRINKING: usize = 100;
 
-/// Parts of a widget's spec, some of which are refused. Those of one field exclude each other.
+/// Parts of a widget's spec. Some are invalid. A history uses at most one part per field.
 const SPECS: &[&[&str]] = &[
     &["size: 1", "size: 7", "size: 95", "size: 0", "size: null", "size: big"],
     &["colour: red", "colour: blue", "colour: green", "colour: null"],
@@ -89,7 +89,7 @@ const METADATA: &[&[&str]] = &[
     &["generation: 9", "uid: 00000000-0000-0000-0000-000000000000"],
 ];
 
-/// Some of the fields, one choice of each.
+/// Selects some of the fields, with one part of each.
 fn fields(of: &'static [&'static [&'static str]], most: usize) -> impl Strategy<Value = String> {
     subsequence(of, 0..=most.min(of.len())).prop_flat_map(|fields| {
         let parts: Vec<_> = fields.into_iter().map(select).collect();
@@ -116,7 +116,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![3 => Just(Kind::Widget), 1 => Just(Kind::Secret)]
 }
 
-/// An object's metadata and content, as a body without its braces.
+/// Generates metadata and content of an object, as a body without braces.
 fn content(kind: Kind) -> BoxedStrategy<String> {
     let metadata = prop_oneof![2 => Just(String::new()), 1 => fields(METADATA, 2)];
     let rest = match kind {
@@ -148,7 +148,7 @@ fn content(kind: Kind) -> BoxedStrategy<String> {
         .boxed()
 }
 
-/// The same for an apply: a null there, and who owns an empty list, are among the differences that are listed.
+/// Generates the same for an apply, but without null and empty lists. Their differences are listed already.
 fn without_nulls(kind: Kind) -> impl Strategy<Value = String> {
     content(kind).prop_filter("null and []", |body| !body.contains("null") && !body.contains("[]"))
 }
@@ -157,7 +157,7 @@ fn name() -> impl Strategy<Value = &'static str> {
     prop_oneof![3 => Just("a"), 1 => Just("b")]
 }
 
-/// Who writes and how.
+/// Generates the query of a write: field manager and options.
 fn options() -> impl Strategy<Value = String> {
     let manager = select(&["one", "two"][..]);
     let more = prop_oneof![
@@ -169,7 +169,7 @@ fn options() -> impl Strategy<Value = String> {
     (manager, more).prop_map(|(manager, more)| format!("?fieldManager={manager}{more}"))
 }
 
-/// The steps of one operation. `OBJECT` stands for the path of what it is done to, `OPTIONS` for who does it and how.
+/// Generates the steps of one operation. `OBJECT` stands for the path of the object, and `OPTIONS` for the query.
 fn operation() -> impl Strategy<Value = Vec<String>> {
     (kind(), name(), options()).prop_flat_map(|(kind, name, options)| {
         let path = kind.path();
@@ -212,7 +212,7 @@ fn operation() -> impl Strategy<Value = Vec<String>> {
                 "SAVE read".to_owned(),
                 format!("PUT OBJECTOPTIONS @read {{{body}}} | +managed"),
             ]),
-            // Without a version: of a widget it is refused.
+            // Without a resourceVersion. For widgets, this is refused.
             1 => content(kind).prop_map(move |body| vec![
                 format!("PUT OBJECTOPTIONS {{{body}}} | +managed"),
             ]),
@@ -239,7 +239,7 @@ fn operation() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
-/// A body whose metadata has this name, too.
+/// Adds a name to the metadata of a body.
 fn with_name(body: &str, name: &str) -> String {
     match body.strip_prefix("metadata: {") {
         Some(rest) => format!("metadata: {{name: {name}, {rest}"),
@@ -247,7 +247,7 @@ fn with_name(body: &str, name: &str) -> String {
     }
 }
 
-/// A whole history: what happens, and what those see of it who watch.
+/// Returns a whole history: the operations, and the events of two watches.
 fn history(operations: &[Vec<String>]) -> Case {
     let mut steps = vec![
         "OPEN widgets widgets?watch=1".to_owned(),
@@ -268,7 +268,7 @@ fn history(operations: &[Vec<String>]) -> Case {
     Case::of("a random history", steps)
 }
 
-/// An answer without what the page of differences explains: the words of a refusal, and what is empty.
+/// Returns a response without the known differences: messages of errors, and empty fields.
 fn essence(line: &str) -> String {
     let words = |n: usize| line.split(' ').take(n).collect::<Vec<_>>().join(" ");
     if line.starts_with("details ") || line.starts_with("warning: ") {
@@ -285,7 +285,7 @@ fn essence(line: &str) -> String {
                 .into_iter()
                 .flatten()
             {
-                // Items of a list have no type of their own in Kubernetes.
+                // In Kubernetes, items of a list have no kind.
                 if let Some(fields) = item.as_object_mut() {
                     fields.remove("apiVersion");
                     fields.remove("kind");
@@ -304,7 +304,7 @@ fn without_empty(value: Value) -> Option<Value> {
             let fields: serde_json::Map<_, _> = fields
                 .into_iter()
                 .filter_map(|(name, value)| {
-                    // Every field that somebody owns ends in an empty object.
+                    // In managedFields, every owned field is an empty object.
                     let value = if name == "fieldsV1" {
                         value
                     } else {
@@ -323,7 +323,7 @@ fn without_empty(value: Value) -> Option<Value> {
     }
 }
 
-/// The first step that the two answered differently, with both answers.
+/// Returns the first step with different responses, with both responses.
 fn difference(case: &Case, real: &[Vec<String>], embed: &[Vec<String>]) -> Option<String> {
     let essences = |answer: &[String]| -> Vec<String> {
         answer
@@ -360,7 +360,7 @@ async fn both(real: &kube::Client, embed: &kube::Client, cases: &[&Case]) -> Vec
         .collect()
 }
 
-/// Says random histories to both servers; fails with the shortest that was found to be answered differently.
+/// Runs random histories on both servers. Fails with the shortest history with a difference.
 pub(crate) async fn histories(real: &kube::Client, embed: &kube::Client) {
     let number = |name: &str| {
         std::env::var(name)
@@ -371,11 +371,11 @@ pub(crate) async fn histories(real: &kube::Client, embed: &kube::Client) {
     let seed = number("SEED").or(sample).unwrap_or(SEED);
     let all = if sample.is_some() { SAMPLE } else { HISTORIES };
     let count = number("HISTORIES").map_or(all, |count| usize::try_from(count).expect("a small number"));
-    // Written directly: the test harness would capture `println!`.
+    // Written directly, because the test harness captures `println!`.
     let left_out = HISTORIES.saturating_sub(count);
     let _ = writeln!(
         std::io::stderr(),
-        "{count} histories run (seed {seed}), {left_out} are left out"
+        "{count} histories run (seed {seed}), {left_out} are skipped"
     );
     let config = Config {
         rng_seed: RngSeed::Fixed(seed),
@@ -393,14 +393,14 @@ pub(crate) async fn histories(real: &kube::Client, embed: &kube::Client) {
     let cases: Vec<&Case> = cases.iter().collect();
     let found = both(real, embed, &cases).await;
     let differing = found.iter().flatten().count();
-    println!("{count} random histories of {steps} steps (seed {seed}): {differing} are answered differently");
+    println!("{count} random histories of {steps} steps (seed {seed}): {differing} have different responses");
     let Some(index) = found.iter().position(Option::is_some) else {
         return;
     };
-    for told in found.iter().flatten() {
-        println!("\n{told}");
+    for difference in found.iter().flatten() {
+        println!("\n{difference}");
     }
-    let (mut shortest, mut told) = (history(&trees[index].current()), found[index].clone());
+    let (mut shortest, mut shortest_difference) = (history(&trees[index].current()), found[index].clone());
     let tree = &mut trees[index];
     let mut simpler = tree.simplify();
     for _ in 0..SHRINKING {
@@ -410,7 +410,7 @@ pub(crate) async fn histories(real: &kube::Client, embed: &kube::Client) {
         let case = history(&tree.current());
         match both(real, embed, &[&case]).await.remove(0) {
             Some(difference) => {
-                (shortest, told) = (case, Some(difference));
+                (shortest, shortest_difference) = (case, Some(difference));
                 simpler = tree.simplify();
             }
             None => simpler = tree.complicate(),
@@ -418,8 +418,8 @@ pub(crate) async fn histories(real: &kube::Client, embed: &kube::Client) {
     }
     let steps: Vec<&str> = shortest.steps.iter().map(|step| step.text.as_str()).collect();
     panic!(
-        "after\n{}\nthe answers differ to\n{}",
+        "after\n{}\nthe responses differ for\n{}",
         steps.join("\n"),
-        told.unwrap_or_default()
+        shortest_difference.unwrap_or_default()
     );
 }

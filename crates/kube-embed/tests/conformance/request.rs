@@ -1,8 +1,8 @@
-//! What a line of a case asks for.
+//! Paths, bodies and projections in the lines of cases.
 
 use serde_json::{Map, Value, json};
 
-/// Resources by the name that a relative path begins with: group, version, kind, whether namespaced.
+/// Resources for relative paths: plural, group, version, kind, whether namespaced.
 const RESOURCES: &[(&str, &str, &str, &str, bool)] = &[
     ("configmaps", "", "v1", "ConfigMap", true),
     ("secrets", "", "v1", "Secret", true),
@@ -21,7 +21,7 @@ const RESOURCES: &[(&str, &str, &str, &str, bool)] = &[
     ("gadgets", "conformance.test", "v1", "Gadget", false),
 ];
 
-/// A path of the API, and what its objects are.
+/// A path of the API, and the type of its objects.
 pub(crate) struct Target {
     pub(crate) path: String,
     type_: Option<(String, &'static str)>,
@@ -29,7 +29,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Completes a path: `configmaps/a` lies in the namespace of the case, `/api/v1/...` is taken as it is.
+    /// Completes a path: `configmaps/a` is in the namespace of the case. `/api/v1/...` is used unchanged.
     pub(crate) fn new(path: &str, namespace: &str) -> Self {
         if path.starts_with('/') {
             return Self {
@@ -42,7 +42,7 @@ impl Target {
         let (name, rest) = path.split_at(end);
         let found = RESOURCES.iter().find(|r| r.0 == name);
         let &(name, group, version, kind, namespaced) =
-            found.unwrap_or_else(|| panic!("{name}: add it to RESOURCES or begin the path with a slash"));
+            found.unwrap_or_else(|| panic!("{name}: add it to RESOURCES, or start the path with a slash"));
         let api_version = if group.is_empty() {
             version.to_owned()
         } else {
@@ -70,7 +70,7 @@ impl Target {
         }
     }
 
-    /// Gives an object its type where it has none, and its name where the path has one.
+    /// Adds missing fields to an object: apiVersion and kind, and the name if the path contains one.
     pub(crate) fn complete(&self, body: &mut Value) {
         let (Some((api_version, kind)), Some(fields)) = (&self.type_, body.as_object_mut()) else {
             return;
@@ -86,7 +86,7 @@ impl Target {
     }
 }
 
-/// Which part of an answer is shown.
+/// The part of a response to show.
 #[derive(Clone, Default)]
 pub(crate) struct Projection {
     paths: Vec<String>,
@@ -99,7 +99,7 @@ impl Projection {
         }
     }
 
-    /// The chosen part in one line; without a choice the whole, less what every object has.
+    /// Returns the selected part in one line. The default is the whole object without the fields that all objects have.
     pub(crate) fn show(&self, value: &Value) -> String {
         match self.paths.as_slice() {
             [] => without_noise(value, true).to_string(),
@@ -136,13 +136,13 @@ fn without_noise(value: &Value, managed: bool) -> Value {
     value
 }
 
-/// The object, its items, and the objects of its rows.
+/// Returns the object itself, its items, and the objects of its rows.
 fn objects(value: &mut Value) -> Vec<&mut Map<String, Value>> {
     let mut found = Vec::new();
     let Value::Object(fields) = value else { return found };
     if fields.contains_key("items") || fields.contains_key("rows") {
         for list in ["items", "rows"] {
-            // Borrowed twice otherwise: an answer has one of the two.
+            // A response has either items or rows. Using both would borrow the value twice.
             if fields.contains_key(list) {
                 let items = fields.get_mut(list).and_then(Value::as_array_mut);
                 for item in items.into_iter().flatten() {
@@ -161,17 +161,17 @@ fn objects(value: &mut Value) -> Vec<&mut Map<String, Value>> {
     found
 }
 
-/// `.a.b`, `.a[0].b`, `.a[].b`, and `.a["x.y/z"]`.
+/// Returns the value at a path: `.a.b`, `.a[0].b`, `.a[].b`, or `.a["x.y/z"]`.
 pub(crate) fn select(value: &Value, path: &str) -> Value {
     let Some(rest) = path.strip_prefix(['.', '[']) else {
         return if path.is_empty() {
             value.clone()
         } else {
-            panic!("{path}: a path begins with a dot")
+            panic!("{path}: a path must start with a dot")
         };
     };
     if path.starts_with('[') {
-        let (inside, rest) = rest.split_once(']').expect("a bracket is closed");
+        let (inside, rest) = rest.split_once(']').expect("a closing bracket");
         return match inside {
             "" => Value::Array(
                 value

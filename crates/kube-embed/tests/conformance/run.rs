@@ -1,4 +1,4 @@
-//! Does what a case says, on any server, and tells what came of it.
+//! Runs cases on a server and returns the responses.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::normal::Normal;
 use crate::request::{Projection, Target, select};
 use crate::transcript::Case;
 
-/// Far longer than anything takes on an idle machine.
+/// The timeout of a wait. On an idle machine, every wait is much shorter.
 const PATIENCE: Duration = Duration::from_secs(240);
 const PATIENCE_WITH_EMBED: Duration = Duration::from_secs(10);
-/// How many cases run at once.
+/// The number of cases that run at the same time.
 const WIDTH: usize = 24;
 
-/// What every step of every case answered, in their order.
+/// Runs all cases. Returns the response lines by case and step.
 pub(crate) async fn all(client: &kube::Client, cases: &[&Case], kubectl: Option<&Kubectl>) -> Vec<Vec<Vec<String>>> {
     let mut answers: Vec<(usize, Vec<Vec<String>>)> = futures::stream::iter(cases.iter().enumerate())
         .map(|(i, case)| async move {
@@ -55,14 +55,14 @@ struct Run<'a> {
     variable: Regex,
 }
 
-/// An answer that is still being written.
+/// The response of an open watch.
 struct Stream {
     body: http_body_util::BodyDataStream<Body>,
     buffer: Vec<u8>,
 }
 
 impl Stream {
-    /// The next line, or `None` when the stream has ended.
+    /// Returns the next event, or `None` after the end of the stream.
     async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
@@ -91,7 +91,7 @@ impl<'a> Run<'a> {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": run.namespace}});
         let created = run.send("POST", "/api/v1/namespaces", object.to_string(), &[]).await;
         assert_eq!(created.status(), 201, "{}", case.title);
-        // A real server admits pods only when the account that they run as is there.
+        // A real server admits pods only if their service account exists.
         let real = run
             .get("/api/v1/namespaces/kube-system/serviceaccounts/default")
             .await
@@ -120,7 +120,7 @@ impl<'a> Run<'a> {
         self.send("DELETE", &path, String::new(), &[]).await;
     }
 
-    /// Fills in `$ns`, `$image` and what was saved; other dollars stay.
+    /// Replaces `$ns`, `$image` and the names of saved values. Other dollar signs stay.
     fn fill(&self, text: &str) -> String {
         self.variable
             .replace_all(text, |found: &regex::Captures<'_>| match &found[1] {
@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
 
     async fn step(&mut self, text: &str) -> Vec<String> {
         if let Some(script) = text.strip_prefix("$ ") {
-            let kubectl = self.kubectl.expect("cases with commands are run with kubectl");
+            let kubectl = self.kubectl.expect("kubectl for a case with commands");
             let lines = kubectl.run(script, &self.namespace).await;
             return lines.iter().map(|line| self.normal.text(line)).collect();
         }
@@ -177,10 +177,10 @@ impl<'a> Run<'a> {
 
     async fn request(&mut self, verb: &str, path: &str, rest: &str, projection: &Projection) -> Vec<String> {
         let (method, options) = match verb.split_once('[') {
-            Some((method, options)) => (method, options.strip_suffix(']').expect("a bracket is closed")),
+            Some((method, options)) => (method, options.strip_suffix(']').expect("a closing bracket")),
             None => (verb, ""),
         };
-        // What a client accepts may have commas in it, so it comes last.
+        // The value of `accept` can contain commas, so it must be the last option.
         let accept = options.find("accept=").unwrap_or(options.len());
         let (options, accept) = options.split_at(accept);
         let options = options.split(',').chain([accept]).filter(|option| !option.is_empty());
@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
         lines
     }
 
-    /// A body in YAML; `@name {...}` is what was saved, with changes merged into it.
+    /// Returns a body from YAML. `@name {...}` merges changes into a saved value.
     fn body(&self, text: &str) -> Value {
         let Some(rest) = text.strip_prefix('@') else {
             return yaml(text);
@@ -314,14 +314,14 @@ impl<'a> Run<'a> {
         }
         if let Some(details) = status.get("details") {
             let mut details = details.clone();
-            // Several managers come in no order that anybody promises.
+            // The order of several managers is undefined.
             if status["reason"] == "Conflict"
                 && let Some(causes) = details["causes"].as_array_mut()
             {
                 causes.sort_by_key(|cause| cause["field"].to_string());
             }
             for cause in details["causes"].as_array_mut().into_iter().flatten() {
-                // What the message says already is not shown again.
+                // Do not repeat the text of the message.
                 if cause["field"] == "patch" || cause["message"].as_str().is_some_and(|m| text("message").contains(m)) {
                     *cause = json!([cause["reason"], cause["field"]]);
                 }
@@ -383,7 +383,7 @@ impl<'a> Run<'a> {
         lines
     }
 
-    /// Reads a watch up to the object of this name.
+    /// Reads events of a watch up to an object with this name.
     async fn drain(&mut self, name: &str, last: &str) -> Vec<String> {
         let mut lines = Vec::new();
         self.last = Value::Null;
@@ -398,7 +398,7 @@ impl<'a> Run<'a> {
         lines
     }
 
-    /// `UNTIL path gone`, `UNTIL path there`, `UNTIL path .a.b=value`.
+    /// Runs `UNTIL path gone`, `UNTIL path there` or `UNTIL path .a.b=value`.
     async fn wait(&mut self, path: &str, condition: &str, projection: &Projection) -> Vec<String> {
         let path = Target::new(path, &self.namespace).path;
         let holds = |code: u16, value: &Value| match condition {
@@ -443,7 +443,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// One request.
+/// Sends a request with default headers.
 pub(crate) async fn send(
     client: &kube::Client,
     method: &str,
@@ -477,7 +477,7 @@ fn as_text(value: &Value) -> String {
 }
 
 pub(crate) fn yaml(text: &str) -> Value {
-    // `y` and `n` are words, as in JSON and in every newer YAML.
+    // `y` and `n` are strings, as in YAML 1.2.
     let options = serde_saphyr::options! { strict_booleans: true };
     serde_saphyr::from_str_with_options(text, options).unwrap_or_else(|error| panic!("{text}: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Cases as they are written: requests, and below each what the real server answered.
+//! Files of cases: requests, and after each the recorded response of the real server.
 //!
 //! ```text
 //! # about the cases that follow
@@ -7,7 +7,8 @@
 //! > 201 {"k":"v"}
 //! ```
 //!
-//! Lines that begin with `>` are answers and are written by the run on the real server; four spaces go on with the line above.
+//! Lines that start with `>` are responses. The run on the real server writes them. A line that starts with four spaces
+//! continues the previous line.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,31 +16,31 @@ use std::path::{Path, PathBuf};
 /// A file of cases.
 pub(crate) struct Transcript {
     pub(crate) path: PathBuf,
-    /// What stands before the first case.
+    /// The text before the first case.
     head: String,
     pub(crate) cases: Vec<Case>,
 }
 
-/// What happens in one namespace.
+/// Steps that run in one namespace.
 pub(crate) struct Case {
     pub(crate) title: String,
     pub(crate) steps: Vec<Step>,
-    /// Comments and empty lines after the last answer, which belong to what follows.
+    /// Comments and empty lines after the last response. They belong to the next case.
     tail: String,
 }
 
-/// One request or command, and what the real server answers.
+/// One request or command, and the response of the real server.
 pub(crate) struct Step {
-    /// The line with those that go on with it, as it stands in the file.
+    /// The line with its continuation lines, as in the file.
     source: String,
-    /// The same in one line.
+    /// The same, joined into one line.
     pub(crate) text: String,
-    /// Lines without their `> `.
+    /// The response lines without `> `.
     pub(crate) answer: Vec<String>,
 }
 
 impl Case {
-    /// A case that stands in no file.
+    /// Creates a case that is not from a file.
     pub(crate) fn of(title: &str, steps: Vec<String>) -> Self {
         let step = |text: String| Step {
             source: text.clone(),
@@ -84,12 +85,12 @@ impl Transcript {
         if line.is_empty() || line.starts_with('#') {
             let _ = writeln!(case.tail, "{line}");
         } else if let Some(answer) = line.strip_prefix('>') {
-            let step = case.steps.last_mut().expect("an answer stands below its request");
+            let step = case.steps.last_mut().expect("a request before its response");
             step.answer.push(answer.strip_prefix(' ').unwrap_or(answer).to_owned());
         } else if let Some(more) = line.strip_prefix("    ") {
-            let step = case.steps.last_mut().expect("a line goes on with the one above");
+            let step = case.steps.last_mut().expect("a line before its continuation");
             let _ = write!(step.source, "\n{line}");
-            // A script keeps its lines.
+            // A script keeps its line breaks.
             if step.text.starts_with('$') {
                 let _ = write!(step.text, "\n{more}");
             } else {
@@ -98,7 +99,7 @@ impl Transcript {
         } else {
             assert!(
                 case.tail.is_empty(),
-                "{}: a comment stands between cases only",
+                "{}: a comment must be between two cases",
                 case.title
             );
             case.steps.push(Step {
@@ -109,7 +110,7 @@ impl Transcript {
         }
     }
 
-    /// The file with other answers.
+    /// Returns the text of the file with new responses.
     pub(crate) fn with_answers(&self, answers: &[Vec<Vec<String>>]) -> String {
         let mut out = self.head.clone();
         for (case, answers) in self.cases.iter().zip(answers) {

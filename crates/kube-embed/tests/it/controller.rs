@@ -1,4 +1,4 @@
-//! A real controller on the embedded API, an hour of virtual time.
+//! A real controller on the embedded API, for an hour of virtual time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,7 +45,7 @@ async fn reconcile(object: Arc<ConfigMap>, context: Arc<Context>) -> Result<Acti
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_controller_runs_for_an_hour_and_is_quiet_at_rest() {
+async fn an_idle_controller_writes_nothing_for_an_hour() {
     let server = server().await;
     let client = server.client("default");
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
@@ -70,11 +70,11 @@ async fn a_controller_runs_for_an_hour_and_is_quiet_at_rest() {
 
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let resyncs = context.runs.load(Ordering::Relaxed) - runs;
-    assert_eq!(resyncs, 6, "one in ten minutes");
+    assert_eq!(resyncs, 6, "one every ten minutes");
     let rested = api.get("a").await.unwrap();
     assert_eq!(
         rested.metadata.resource_version, settled.metadata.resource_version,
-        "applying the same is no write"
+        "an apply without changes writes nothing"
     );
     assert_eq!(rested.metadata.managed_fields, settled.metadata.managed_fields);
 
@@ -86,7 +86,7 @@ async fn a_controller_runs_for_an_hour_and_is_quiet_at_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_seed_makes_the_same_history() {
+async fn the_same_seed_produces_the_same_objects() {
     let mut histories = Vec::new();
     for _ in 0..2 {
         let server = server_with_widgets().await;

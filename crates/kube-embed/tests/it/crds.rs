@@ -1,4 +1,4 @@
-//! CustomResourceDefinitions: accepted, changed, deleted.
+//! CustomResourceDefinitions: creation, changes, deletion.
 
 use kube_embed::Embedded;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_crd_is_established_at_once_and_its_schema_can_change() {
+async fn a_crd_is_established_immediately_and_its_schema_can_change() {
     let server = server().await;
     assert_eq!(get(&server, WIDGETS).await.status, 404);
     let crd = post(&server, CRDS, widget_crd()).await.ok();
@@ -35,7 +35,7 @@ async fn a_crd_is_established_at_once_and_its_schema_can_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_crd_is_told_every_fault() {
+async fn an_invalid_crd_is_refused_with_all_errors() {
     let server = server().await;
     let mut crd = widget_crd();
     crd["metadata"]["name"] = json!("other.demo.io");
@@ -62,7 +62,7 @@ async fn a_wrong_crd_is_told_every_fault() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_versions_are_one_object() {
+async fn an_object_is_served_in_two_versions() {
     let server = server().await;
     let mut crd = widget_crd();
     let mut second = crd["spec"]["versions"][0].clone();
@@ -83,7 +83,7 @@ async fn two_versions_are_one_object() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crd_takes_its_objects_along_but_waits_for_their_finalizers() {
+async fn deletion_of_a_crd_deletes_its_objects_and_waits_for_their_finalizers() {
     let server = server_with_widgets().await;
     post(&server, WIDGETS, widget("free", 1)).await.ok();
     let mut held = widget("held", 1);
@@ -110,7 +110,7 @@ async fn a_crd_takes_its_objects_along_but_waits_for_their_finalizers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_taken_is_not_served() {
+async fn a_crd_with_conflicting_names_is_not_served() {
     let server = server_with_widgets().await;
     let mut crd = widget_crd();
     crd["metadata"]["name"] = json!("wotsits.demo.io");
@@ -125,7 +125,7 @@ async fn a_name_that_is_taken_is_not_served() {
     );
 }
 
-/// The CRD of the widgets as a later release has it: one field more, with a default, and one less.
+/// Updates the CRD of widgets as a later release does: adds a field with a default, and removes another.
 async fn upgrade(server: &Embedded) {
     let mut next = get(server, &format!("{CRDS}/widgets.demo.io")).await.ok();
     let spec = &mut next["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
@@ -136,7 +136,7 @@ async fn upgrade(server: &Embedded) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_stored_under_an_older_schema_is_shown_as_the_new_one_wants_it() {
+async fn an_object_from_an_older_schema_is_served_in_the_new_schema() {
     let server = server_with_widgets().await;
     let before = post(&server, WIDGETS, widget("a", 1)).await.ok();
     let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
@@ -155,7 +155,7 @@ async fn what_was_stored_under_an_older_schema_is_shown_as_the_new_one_wants_it(
     let first = get(&server, &format!("{WIDGETS}?watch=1&timeoutSeconds=1")).await.ok();
     assert_eq!(first["object"]["spec"], wanted);
 
-    // The first write stores it so, even one that says nothing new; the spec is not another one for that.
+    // The first write stores the new form, even if the write itself changes nothing. The generation stays the same.
     let renewed = patch(&server, &path, json!({})).await.ok();
     assert_ne!(version(&renewed), version(&before));
     assert_eq!(renewed["metadata"]["generation"], 1);
@@ -165,7 +165,7 @@ async fn what_was_stored_under_an_older_schema_is_shown_as_the_new_one_wants_it(
 }
 
 #[tokio::test]
-async fn defaults_reach_what_a_server_before_this_one_stored() {
+async fn defaults_apply_to_objects_that_an_earlier_server_stored() {
     let directory = tempfile::tempdir().unwrap();
     let open = || {
         let storage = kube_embed::Storage::Disk(directory.path().to_owned());
@@ -191,13 +191,13 @@ async fn a_watch_ends_when_the_schema_changes_and_not_before() {
     let path = format!("{WIDGETS}?watch=1&resourceVersion={from}");
     let watch = get(&server, &path);
     let changes = async {
-        // A change of the CRD that leaves the schema alone.
+        // A change of the CRD that does not affect the schema.
         let note = json!({"metadata": {"annotations": {"note": "x"}}});
         patch(&server, &format!("{CRDS}/widgets.demo.io"), note).await.ok();
         patch(&server, &format!("{WIDGETS}/a"), json!({"spec": {"size": 2}}))
             .await
             .ok();
-        // Of virtual time, which passes only when all is at rest: the watch has seen both changes.
+        // Virtual time passes only when all tasks are idle. The watch has then received both changes.
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         upgrade(&server).await;
     };
@@ -206,7 +206,7 @@ async fn a_watch_ends_when_the_schema_changes_and_not_before() {
     assert_eq!(events.ok()["object"]["spec"]["size"], 2);
     assert!(
         began.elapsed() < std::time::Duration::from_secs(60),
-        "it did not wait for its time to run out"
+        "the watch ended before its timeout"
     );
 }
 

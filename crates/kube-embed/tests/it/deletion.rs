@@ -1,11 +1,11 @@
-//! Deletion: finalizers, grace, preconditions, propagation, namespaces.
+//! Deletion: finalizers, grace periods, preconditions, propagation, namespaces.
 
 use serde_json::{Value, json};
 
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn finalizers_hold_an_object_back() {
+async fn finalizers_delay_the_deletion_of_an_object() {
     let server = server_with_widgets().await;
     let mut held = widget("a", 1);
     held["metadata"]["finalizers"] = json!(["demo.io/hold"]);
@@ -41,7 +41,7 @@ async fn finalizers_hold_an_object_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn preconditions_guard_the_right_object() {
+async fn preconditions_are_checked_before_deletion() {
     let server = server().await;
     let made = post(&server, MAPS, config_map("a")).await.ok();
     let path = format!("{MAPS}/a");
@@ -67,14 +67,14 @@ fn pod(name: &str, node: Option<&str>) -> Value {
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 #[tokio::test(start_paused = true)]
-async fn a_running_pod_is_gone_only_when_its_node_confirms() {
+async fn a_running_pod_exists_until_its_node_confirms_the_deletion() {
     let server = server().await;
     post(&server, PODS, pod("idle", None)).await.ok();
     delete(&server, &format!("{PODS}/idle"), Value::Null).await.ok();
     assert_eq!(
         get(&server, &format!("{PODS}/idle")).await.status,
         404,
-        "nobody runs it"
+        "no node runs it"
     );
 
     post(&server, PODS, pod("busy", Some("n"))).await.ok();
@@ -85,7 +85,7 @@ async fn a_running_pod_is_gone_only_when_its_node_confirms() {
     let longer = delete(&server, &path, json!({"gracePeriodSeconds": 60})).await.ok();
     assert_eq!(
         longer["metadata"]["deletionGracePeriodSeconds"], 20,
-        "a deletion is never put off"
+        "a grace period is never extended"
     );
     let shorter = delete(&server, &path, json!({"gracePeriodSeconds": 5})).await.ok();
     assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 5);
@@ -95,7 +95,7 @@ async fn a_running_pod_is_gone_only_when_its_node_confirms() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn propagation_is_left_to_the_collector_as_a_finalizer() {
+async fn the_propagation_policy_becomes_a_finalizer_for_the_garbage_collector() {
     let server = server().await;
     for (name, policy, finalizer) in [("a", "Foreground", "foregroundDeletion"), ("b", "Orphan", "orphan")] {
         post(&server, MAPS, config_map(name)).await.ok();
@@ -130,7 +130,7 @@ async fn a_collection_is_deleted_by_selector() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_terminating_namespace_takes_nothing_and_goes_when_finalized() {
+async fn a_terminating_namespace_refuses_objects_and_is_deleted_when_finalized() {
     let server = server().await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}});
     let made = post(&server, "/api/v1/namespaces", namespace).await.ok();

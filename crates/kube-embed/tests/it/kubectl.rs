@@ -1,7 +1,7 @@
 //! The real kubectl against the listener.
 //!
-//! Built from its published module by `cargo xtask cluster tool kubectl`, which needs Go; so this is run by
-//! `cargo test -p kube-embed -- --ignored` and not with the fast tests.
+//! `cargo xtask cluster tool kubectl` builds it from its published module, which needs Go. These tests are therefore
+//! ignored by default, and run with `cargo test -p kube-embed -- --ignored`.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -96,7 +96,7 @@ const WIDGET: &str = "apiVersion: demo.io/v1\nkind: Widget\nmetadata: {name: a}\
 
 #[tokio::test]
 #[ignore = "builds the real kubectl, which needs Go"]
-async fn what_people_do_with_kubectl() {
+async fn common_kubectl_commands() {
     let kubectl = Kubectl::start().await;
     assert!(kubectl.run(&["version"]).await.ok().contains("Server Version: v1.37"));
     kubectl
@@ -118,7 +118,7 @@ async fn what_people_do_with_kubectl() {
         "{resources}"
     );
 
-    // Both kinds of apply, alone and in turns.
+    // Client-side and server-side apply, alone and in combination.
     assert_eq!(
         kubectl.feed(&["apply", "-f", "-"], WIDGET).await.ok(),
         "widget.demo.io/a created\n"
@@ -142,7 +142,7 @@ async fn what_people_do_with_kubectl() {
     assert!(rival.err.contains("Apply failed with 1 conflict"), "{}", rival.err);
     assert!(rival.err.contains(".spec.size"), "{}", rival.err);
 
-    // Looking.
+    // Get, describe and explain.
     let table = kubectl.run(&["get", "demo"]).await.ok();
     assert_eq!(
         table.split_whitespace().take(6).collect::<Vec<_>>(),
@@ -153,7 +153,7 @@ async fn what_people_do_with_kubectl() {
     let explained = kubectl.run(&["explain", "wd.spec.size"]).await.ok();
     assert!(explained.contains("How big."), "{explained}");
 
-    // Watching, while it changes.
+    // Watch an object while it changes.
     let mut command = kubectl.command(&["get", "wd", "-w", "--no-headers"]);
     let mut watch = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
@@ -166,7 +166,7 @@ async fn what_people_do_with_kubectl() {
     assert_eq!(size(lines.next_line().await.unwrap()), "9");
     watch.kill().await.unwrap();
 
-    // Waiting for a condition that comes later.
+    // Wait for a condition that is set later.
     let waiting = kubectl
         .command(&["wait", "--for=condition=Ready", "wd/a", "--timeout=60s"])
         .output();
@@ -177,7 +177,7 @@ async fn what_people_do_with_kubectl() {
     let (waited, ()) = tokio::join!(waiting, becoming);
     assert!(waited.unwrap().status.success());
 
-    // Small changes.
+    // Label, annotate and edit.
     kubectl.run(&["label", "wd", "a", "x=y"]).await.ok();
     kubectl.run(&["annotate", "wd", "a", "note=hello"]).await.ok();
     let edited = kubectl
@@ -197,7 +197,7 @@ async fn what_people_do_with_kubectl() {
     ]);
     assert_eq!(shown.await.ok(), "11 hello");
 
-    // Mistakes.
+    // Invalid objects.
     let typo = kubectl
         .feed(&["apply", "-f", "-"], &WIDGET.replace("size", "sise"))
         .await;
@@ -215,7 +215,7 @@ async fn what_people_do_with_kubectl() {
         zero.err
     );
 
-    // Typed clients write protobuf.
+    // For built-in kinds, kubectl sends protobuf.
     kubectl
         .run(&["create", "configmap", "made", "--from-literal=a=b"])
         .await
@@ -259,7 +259,7 @@ async fn what_people_do_with_kubectl() {
             .contains("it happened")
     );
 
-    // The end.
+    // Delete.
     assert_eq!(
         kubectl.run(&["delete", "wd", "a"]).await.ok(),
         "widget.demo.io \"a\" deleted from default namespace\n"
@@ -270,13 +270,13 @@ async fn what_people_do_with_kubectl() {
         .await
         .ok();
     let gone = kubectl.run(&["get", "widgets"]).await;
-    // What exactly it says depends on how old its cached discovery is.
+    // The message depends on the age of kubectl's discovery cache.
     assert_eq!(gone.code, 1, "{}{}", gone.out, gone.err);
 }
 
 #[tokio::test]
 #[ignore = "builds the real kubectl, which needs Go"]
-async fn pods_and_namespaces() {
+async fn kubectl_with_pods_and_namespaces() {
     let kubectl = Kubectl::start().await;
     let server = &kubectl.server;
     let runtime = ScriptedRuntime::new(server.clock());
@@ -316,7 +316,7 @@ async fn pods_and_namespaces() {
         .ok();
     assert_eq!(kubectl.run(&["logs", "-n", "team", "job"]).await.ok(), "first\nlast\n");
 
-    // A log is followed until the container ends.
+    // Follow a log until the container terminates.
     kubectl
         .run(&[
             "wait",

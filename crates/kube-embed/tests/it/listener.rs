@@ -1,4 +1,4 @@
-//! The listener, through real sockets.
+//! Tests of the listener through real sockets.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::Api;
@@ -7,7 +7,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use crate::support::*;
 
 #[tokio::test]
-async fn a_client_with_the_kubeconfig_gets_in_and_no_other() {
+async fn only_a_client_with_the_token_is_authorized() {
     let server = server().await;
     let endpoint = server.listen("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
     let kubeconfig = Kubeconfig::from_yaml(&endpoint.kubeconfig("test", "default")).unwrap();
@@ -48,14 +48,14 @@ async fn a_client_with_the_kubeconfig_gets_in_and_no_other() {
     server.shutdown().await;
     assert!(
         watch.text().await.unwrap().contains("\"ADDED\""),
-        "the stream ends properly"
+        "the stream ends without an error"
     );
     endpoint.closed().await;
     assert!(http.get(format!("{url}/readyz")).send().await.is_err());
 }
 
 #[tokio::test]
-async fn other_machines_are_not_listened_to() {
+async fn only_loopback_addresses_are_accepted() {
     let server = server().await;
     let error = server.listen("0.0.0.0:0".parse().unwrap(), None).await.err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);

@@ -1,8 +1,5 @@
-//! The embedded API as its clients see it.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test ends at the first thing that is not as it should be"
-)]
+//! Tests of the embedded API, from the point of view of its clients.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first unexpected value")]
 
 #[path = "../shared/built.rs"]
 mod built;

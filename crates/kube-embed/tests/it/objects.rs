@@ -1,4 +1,4 @@
-//! Create, update, patch: what is stored, what is refused, and how.
+//! Create, update, patch: which objects are stored, and the errors for the others.
 
 use http::Method;
 use kube_embed::Embedded;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn an_object_lives_and_its_version_moves_only_when_it_changes() {
+async fn the_resource_version_of_an_object_changes_only_with_its_content() {
     let server = server_with_widgets().await;
     let made = post(&server, WIDGETS, widget("a", 1)).await.ok();
     let metadata = &made["metadata"];
@@ -57,7 +57,7 @@ async fn an_object_lives_and_its_version_moves_only_when_it_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_have_kubernetes_shapes() {
+async fn errors_have_the_form_of_kubernetes() {
     let server = server_with_widgets().await;
     post(&server, MAPS, config_map("a")).await.ok();
     for (method, path, body, want) in [
@@ -154,7 +154,7 @@ async fn a_transition_rule_sees_the_old_object() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unknown_fields_are_pruned_warned_about_or_refused() {
+async fn unknown_fields_are_pruned_with_a_warning_or_refused() {
     let server = server_with_widgets().await;
     let with_typo = |name: &str| {
         let mut object = widget(name, 1);
@@ -176,7 +176,7 @@ async fn unknown_fields_are_pruned_warned_about_or_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn generated_names_are_unique_and_dry_runs_leave_nothing() {
+async fn generated_names_are_unique_and_dry_runs_store_nothing() {
     let server = server().await;
     let generated = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "made-"}});
     let first = post(&server, MAPS, generated.clone()).await.ok();
@@ -204,7 +204,7 @@ async fn generated_names_are_unique_and_dry_runs_leave_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn patches_by_their_media_types() {
+async fn the_media_type_selects_the_kind_of_patch() {
     let server = server().await;
     post(&server, MAPS, config_map("a")).await.ok();
     let path = format!("{MAPS}/a");
@@ -261,7 +261,7 @@ async fn patches_by_their_media_types() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_of_size() {
+async fn objects_and_annotations_have_size_limits() {
     let server = server().await;
     let mut big = config_map("a");
     big["metadata"]["annotations"] = json!({"x": "y".repeat(256 * 1024)});
@@ -276,7 +276,7 @@ async fn limits_of_size() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn secrets_are_written_as_text_and_kept_as_data() {
+async fn string_data_of_a_secret_is_stored_as_data() {
     let server = server().await;
     let secrets = "/api/v1/namespaces/default/secrets";
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "b"}});
@@ -287,7 +287,7 @@ async fn secrets_are_written_as_text_and_kept_as_data() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_forms_of_events_are_one_object() {
+async fn an_event_is_served_by_both_event_apis() {
     let server = server().await;
     let event = json!({
         "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"},
@@ -316,7 +316,7 @@ async fn both_forms_of_events_are_one_object() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_of_the_new_form_is_complete() {
+async fn an_event_of_the_events_api_requires_all_fields() {
     let server = server().await;
     let path = "/apis/events.k8s.io/v1/namespaces/default/events";
     let event = json!({
@@ -359,7 +359,7 @@ async fn apply(server: &Embedded, path: &str, manager: &str, body: Value) -> Ans
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_applier_may_give_up_its_last_label() {
+async fn an_apply_can_remove_the_last_label_of_its_manager() {
     let server = server_with_widgets().await;
     let path = format!("{WIDGETS}/a");
     let mut labelled = widget("a", 1);
@@ -379,7 +379,7 @@ async fn an_applier_may_give_up_its_last_label() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_apply_of_the_object_says_nothing_about_its_status_nor_the_other_way_round() {
+async fn an_apply_of_the_object_ignores_status_and_an_apply_of_status_ignores_the_rest() {
     let server = server_with_widgets().await;
     let path = format!("{WIDGETS}/a");
     apply(&server, &path, "one", widget("a", 1)).await.ok();
@@ -400,7 +400,7 @@ async fn an_apply_of_the_object_says_nothing_about_its_status_nor_the_other_way_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_fit_the_schema_cannot_be_applied() {
+async fn an_apply_with_a_field_outside_the_schema_is_refused() {
     let server = server_with_widgets().await;
     let path = format!("{WIDGETS}/a");
     let mut typo = widget("a", 1);
@@ -416,7 +416,7 @@ async fn what_does_not_fit_the_schema_cannot_be_applied() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_uid_is_another_object() {
+async fn a_write_with_another_uid_is_refused() {
     let server = server_with_widgets().await;
     let path = format!("{WIDGETS}/a");
     let made = post(&server, WIDGETS, widget("a", 1)).await.ok();
@@ -431,11 +431,11 @@ async fn another_uid_is_another_object() {
     other["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
     assert_eq!(put(&server, &path, other).await.refused().0, 409);
     let missing = put(&server, &format!("{WIDGETS}/z"), widget("z", 1)).await;
-    assert_eq!(missing.refused().0, 404, "before it is asked for a version");
+    assert_eq!(missing.refused().0, 404, "before the missing version is reported");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_field_manager_has_a_short_name() {
+async fn the_name_of_a_field_manager_has_a_maximum_length() {
     let server = server().await;
     let long = "m".repeat(129);
     let answer = post(&server, &format!("{MAPS}?fieldManager={long}"), config_map("a")).await;

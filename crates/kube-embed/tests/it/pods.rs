@@ -1,4 +1,4 @@
-//! What the API server itself does for pods: logs, binding, eviction.
+//! Subresources of pods: logs, binding, eviction.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use crate::support::*;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
-/// Answers every request with two chunks and keeps what was asked.
+/// Answers every request with two chunks, and records the requests.
 #[derive(Default)]
 struct Recorded {
     asked: Mutex<Vec<LogRequest>>,
@@ -45,13 +45,13 @@ async fn set_running(server: &Embedded, name: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_is_asked_of_whoever_runs_the_pod() {
+async fn a_log_request_goes_to_the_configured_pod_logs() {
     let server = server_with_pod(json!([{"name": "main", "image": "i"}])).await;
     set_running(&server, "main").await;
     let log = format!("{PODS}/p/log?container=main");
-    // The one main container is meant when none is named, whatever ran before it.
-    let nobody = get(&server, &format!("{PODS}/p/log")).await;
-    assert_eq!(nobody.refused().0, 503);
+    // Without a container name, the log is that of the only main container. Init containers do not count.
+    let unconfigured = get(&server, &format!("{PODS}/p/log")).await;
+    assert_eq!(unconfigured.refused().0, 503);
 
     let recorded = Arc::new(Recorded::default());
     server.set_pod_logs(recorded.clone());
@@ -81,7 +81,7 @@ async fn a_log_is_asked_of_whoever_runs_the_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_that_cannot_be_is_explained_as_in_kubernetes() {
+async fn an_unavailable_log_has_the_error_of_kubernetes() {
     let server = server_with_pod(json!([{"name": "a", "image": "i"}, {"name": "b", "image": "i"}])).await;
     set_running(&server, "a").await;
     for (query, message) in [

@@ -1,4 +1,4 @@
-//! Lists, pages, selectors, tables, discovery.
+//! Lists, pagination, selectors, tables, discovery.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_show_one_moment() {
+async fn all_pages_of_a_list_have_the_same_version() {
     let server = server().await;
     for i in 0..7 {
         post(&server, MAPS, config_map(&format!("m{i}"))).await.ok();
@@ -25,7 +25,7 @@ async fn pages_show_one_moment() {
     assert_eq!(first["metadata"]["remainingItemCount"], 4);
     let token = first["metadata"]["continue"].as_str().unwrap().to_owned();
 
-    // What happens between the pages is not in them.
+    // Later pages do not contain changes made between the requests.
     delete(&server, &format!("{MAPS}/m4"), Value::Null).await.ok();
     post(&server, MAPS, config_map("m35")).await.ok();
     patch(&server, &format!("{MAPS}/m5"), json!({"data": {"k": "changed"}}))
@@ -62,7 +62,7 @@ async fn pages_show_one_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_expire_and_say_how_to_go_on() {
+async fn an_expired_continue_token_is_refused_with_a_new_token() {
     let server = kube_embed::Embedded::builder()
         .clock(clock())
         .history(4)
@@ -104,7 +104,7 @@ async fn pages_expire_and_say_how_to_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nonsense_parameters_are_refused() {
+async fn invalid_parameters_are_refused() {
     let server = server().await;
     for query in [
         "limit=x",
@@ -134,7 +134,7 @@ async fn nonsense_parameters_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_we_have_is_told_so() {
+async fn an_unsupported_accept_header_is_refused() {
     let server = server().await;
     post(&server, MAPS, config_map("a")).await.ok();
     let ask = |accept: &'static str, query: &str| {
@@ -159,7 +159,7 @@ async fn a_client_that_takes_nothing_we_have_is_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn selectors_choose() {
+async fn label_and_field_selectors() {
     let server = server_with_widgets().await;
     for (name, colour) in [("a", "red"), ("b", "grey"), ("c", "red")] {
         let mut object = widget(name, 1);
@@ -276,7 +276,7 @@ async fn discovery_in_both_forms() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_is_in_may_do_everything() {
+async fn every_authenticated_client_may_do_everything() {
     let server = server().await;
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",

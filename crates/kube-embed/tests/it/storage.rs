@@ -1,4 +1,4 @@
-//! On disk: what was answered is there after a crash.
+//! Storage on disk: every confirmed write survives a crash.
 
 use kube_embed::{BuildError, Embedded, Storage};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ async fn open(directory: &std::path::Path) -> Result<Embedded, BuildError> {
         .await
 }
 
-/// The state of a directory as `kill -9` would leave it: the bytes that are in the file at this moment.
+/// Copies a directory with the bytes that its files contain now. `kill -9` would leave the same state.
 fn crash_copy(directory: &std::path::Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -23,7 +23,7 @@ fn crash_copy(directory: &std::path::Path) -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn everything_that_was_answered_survives_a_crash() {
+async fn all_confirmed_writes_survive_a_crash() {
     let directory = tempfile::tempdir().unwrap();
     let server = open(directory.path()).await.unwrap();
     post(&server, CRDS, widget_crd()).await.ok();
@@ -42,9 +42,9 @@ async fn everything_that_was_answered_survives_a_crash() {
     let version: u64 = last["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
     let next = post(&reopened, WIDGETS, widget("c", 1)).await.ok();
     let next: u64 = next["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
-    assert!(next > version, "versions go on: {version} -> {next}");
+    assert!(next > version, "versions continue: {version} -> {next}");
 
-    // The history is gone, and a client that resumes is told so rather than left with a gap.
+    // The event history is lost. A client that resumes receives 410 and misses no events.
     let gone = get(&reopened, &format!("{WIDGETS}?watch=true&resourceVersion=3"))
         .await
         .ok();
@@ -54,7 +54,7 @@ async fn everything_that_was_answered_survives_a_crash() {
 }
 
 #[tokio::test]
-async fn a_directory_has_one_server_and_can_be_opened_again() {
+async fn a_directory_has_one_server_and_can_be_reopened() {
     let directory = tempfile::tempdir().unwrap();
     let server = open(directory.path()).await.unwrap();
     let error = open(directory.path()).await.err().unwrap();
@@ -62,7 +62,7 @@ async fn a_directory_has_one_server_and_can_be_opened_again() {
     post(&server, MAPS, config_map("a")).await.ok();
     server.shutdown().await;
     let refused = post(&server, MAPS, config_map("b")).await;
-    assert_eq!(refused.refused().0, 500, "a server that was shut down writes nothing");
+    assert_eq!(refused.refused().0, 500, "a server writes nothing after its shutdown");
     drop(server);
     let server = open(directory.path()).await.unwrap();
     get(&server, &format!("{MAPS}/a")).await.ok();
@@ -70,7 +70,7 @@ async fn a_directory_has_one_server_and_can_be_opened_again() {
 }
 
 #[tokio::test]
-async fn many_writers_share_the_disk() {
+async fn concurrent_writes_are_all_stored() {
     let directory = tempfile::tempdir().unwrap();
     let server = open(directory.path()).await.unwrap();
     let writes = (0..200).map(|i| {

@@ -1,4 +1,4 @@
-//! What the tests share: a server with a fixed clock, raw requests, and a small CRD.
+//! Helpers for the tests: a server with a fixed clock, raw requests, and a small CRD.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use kube_embed::{Embedded, TokioClock};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-/// A server in memory whose clock follows tokio's from the first second of 2026.
+/// Starts a server in memory. Its clock starts at the first second of 2026 and follows tokio's clock.
 pub(crate) async fn server() -> Embedded {
     Embedded::builder().clock(clock()).seed(7).build().await.unwrap()
 }
@@ -17,7 +17,7 @@ pub(crate) fn clock() -> Arc<TokioClock> {
     Arc::new(TokioClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()))
 }
 
-/// An answer: status, headers, JSON.
+/// A response: status code, headers, and JSON body.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: http::HeaderMap,
@@ -31,7 +31,7 @@ impl Answer {
         self.body
     }
 
-    /// The code, reason and message of a refusal.
+    /// Returns the code, reason and message of an error response.
     #[track_caller]
     pub(crate) fn refused(&self) -> (u16, &str, &str) {
         assert_eq!(self.body["kind"], "Status", "{}", self.body);
@@ -45,7 +45,7 @@ impl Answer {
     }
 }
 
-/// One request, with the content type that the method usually has.
+/// Sends a request with the usual content type of its method.
 pub(crate) async fn send(server: &Embedded, method: Method, path: &str, body: Value) -> Answer {
     let content_type = if method == Method::PATCH {
         "application/merge-patch+json"
@@ -168,7 +168,7 @@ pub(crate) fn widget_crd() -> Value {
     })
 }
 
-/// A server that knows widgets.
+/// Starts a server with the CRD of widgets.
 pub(crate) async fn server_with_widgets() -> Embedded {
     let server = server().await;
     post(&server, CRDS, widget_crd()).await.ok();

@@ -1,4 +1,4 @@
-//! Watches, through kube's own machinery and as raw streams.
+//! Watches, through kube-rs and as raw streams.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tower::ServiceExt;
 
 use crate::support::*;
 
-/// A watch as lines of JSON.
+/// A watch as a stream of JSON lines.
 struct Lines {
     body: kube_embed::ResponseBody,
     buffer: Vec<u8>,
@@ -44,7 +44,7 @@ impl Lines {
         }
     }
 
-    /// Type and name (or resourceVersion of a bookmark) of the next event.
+    /// Returns type and name of the next event. For a bookmark, the name is its resourceVersion.
     async fn brief(&mut self) -> (String, String) {
         let event = self.next().await.unwrap();
         let object = &event["object"]["metadata"];
@@ -61,7 +61,7 @@ fn pair(kind: &str, name: &str) -> (String, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_resumes_and_a_selected_object_appears_and_vanishes() {
+async fn a_watch_resumes_and_reports_when_objects_start_and_stop_matching_the_selector() {
     let server = server().await;
     let made = post(&server, MAPS, config_map("a")).await.ok();
     let from = made["metadata"]["resourceVersion"].as_str().unwrap();
@@ -95,7 +95,7 @@ async fn a_watch_resumes_and_a_selected_object_appears_and_vanishes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_too_old_ends_with_410_in_its_stream() {
+async fn a_watch_from_an_expired_version_ends_with_410_in_its_stream() {
     let server = Embedded::builder().clock(clock()).history(3).build().await.unwrap();
     let made = post(&server, MAPS, config_map("a")).await.ok();
     let from = made["metadata"]["resourceVersion"].as_str().unwrap();
@@ -113,7 +113,7 @@ async fn a_watch_that_is_too_old_ends_with_410_in_its_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn initial_events_end_with_a_mark_and_bookmarks_follow() {
+async fn initial_events_end_with_an_annotated_bookmark_and_later_bookmarks_follow() {
     let server = server().await;
     post(&server, MAPS, config_map("a")).await.ok();
     let query = "sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=300";
@@ -126,7 +126,7 @@ async fn initial_events_end_with_a_mark_and_bookmarks_follow() {
         "true"
     );
 
-    // Something else moves the version; the next bookmark tells it, after a minute of virtual time.
+    // A write to another kind increases the version. The next bookmark contains it, after a minute of virtual time.
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}});
     let secret = post(&server, "/api/v1/namespaces/default/secrets", secret).await.ok();
     let start = tokio::time::Instant::now();
@@ -135,12 +135,12 @@ async fn initial_events_end_with_a_mark_and_bookmarks_follow() {
         pair("BOOKMARK", secret["metadata"]["resourceVersion"].as_str().unwrap())
     );
     assert_eq!(start.elapsed().as_secs(), 60);
-    assert_eq!(watch.next().await, None, "and nothing more until the timeout");
+    assert_eq!(watch.next().await, None, "no event until the timeout");
     assert_eq!(start.elapsed().as_secs(), 300);
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_and_the_end_of_a_crd_end_watches() {
+async fn shutdown_and_deletion_of_a_crd_end_watches() {
     let server = server_with_widgets().await;
     let mut maps = Lines::open(&server, "resourceVersion=1").await;
     let request = Request::get(format!("{WIDGETS}?watch=1&resourceVersion=0"))
@@ -156,7 +156,7 @@ async fn shutdown_and_the_end_of_a_crd_end_watches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn kube_s_watcher_in_both_strategies_survives_a_relist() {
+async fn the_watcher_of_kube_rs_survives_a_relist_in_both_strategies() {
     for streaming in [false, true] {
         let server = Embedded::builder().clock(clock()).history(8).build().await.unwrap();
         let api: Api<ConfigMap> = Api::namespaced(server.client("default"), "default");
@@ -186,7 +186,7 @@ async fn kube_s_watcher_in_both_strategies_survives_a_relist() {
         let event = stream.next().await.unwrap().unwrap();
         assert!(matches!(event, watcher::Event::Apply(o) if o.metadata.name.as_deref() == Some("m1")));
 
-        // More happens than the history holds while nobody polls: the watcher is told, and lists again.
+        // Without a poll, more events happen than the history holds. The watcher receives an error and lists again.
         for i in 0..20 {
             patch(&server, &format!("{MAPS}/m2"), json!({"data": {"k": format!("{i}")}}))
                 .await
@@ -211,7 +211,7 @@ async fn kube_s_watcher_in_both_strategies_survives_a_relist() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_objects() {
+async fn ten_thousand_objects_are_watched_and_listed() {
     let server = Embedded::builder()
         .clock(clock())
         .history(20_000)

@@ -1,11 +1,11 @@
-//! The real kubectl, for both of this crate's test programs.
+//! The real kubectl, for both test programs of this crate.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::process::Command;
 
-/// Where the pinned kubectl lies; it is built where it is not in the cache, which needs Go.
+/// Returns the path of the pinned kubectl. Builds it if it is not in the cache, which needs Go.
 pub(crate) async fn kubectl() -> PathBuf {
     let built = Command::new(env!("CARGO"))
         .args(["xtask", "cluster", "tool", "kubectl"])
@@ -14,6 +14,6 @@ pub(crate) async fn kubectl() -> PathBuf {
         .output()
         .await
         .unwrap();
-    assert!(built.status.success(), "kubectl is not built");
+    assert!(built.status.success(), "kubectl could not be built");
     PathBuf::from(String::from_utf8(built.stdout).unwrap().trim())
 }

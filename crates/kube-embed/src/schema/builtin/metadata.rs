@@ -283,8 +283,9 @@ fn owners(meta: &Value, errors: &mut Vec<FieldError>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn rendered(meta: Value) -> Vec<String> {
         validate_object_meta(&json!({ "metadata": meta }), None, false)

@@ -11,11 +11,10 @@ mod validation;
 
 use serde_json::Value;
 
+use self::definitions::find;
+pub(crate) use self::metadata::{label_key, label_value, validate_object_meta};
 use super::error::FieldError;
 use super::typeinfo::TypeInfo;
-use definitions::find;
-
-pub(crate) use metadata::{label_key, label_value, validate_object_meta};
 
 /// Group, version and kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-//! A server with a node, and waiting for what a pod becomes.
+//! A server with a node, and helpers that wait for the state of a pod.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use kube_embed::node::{Node, NodeOptions};
 use kube_embed::{Clock, Embedded, SystemClock, TokioClock};
 use serde_json::{Value, json};
 
-/// Far longer than anything here takes; only a hang gets there.
+/// Much longer than any step takes. Only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) struct Cluster {
@@ -28,7 +28,7 @@ pub(super) struct Cluster {
     pub(super) collector: GarbageCollector,
 }
 
-/// Under paused time: a node whose containers follow scripts.
+/// Starts a node with scripted containers, for paused time.
 pub(super) async fn scripted() -> (Cluster, ScriptedRuntime) {
     scripted_with(|_| {}).await
 }
@@ -47,7 +47,7 @@ pub(super) async fn scripted_with(change: impl FnOnce(&mut NodeOptions)) -> (Clu
     (cluster, runtime)
 }
 
-/// A node that runs processes below `dir`.
+/// Starts a node that runs containers as processes, with its state in `dir`.
 pub(super) async fn processes(dir: &std::path::Path, change: impl FnOnce(&mut ProcessOptions)) -> Cluster {
     let mut options = ProcessOptions::new(dir);
     options.supervisor = env!("CARGO_BIN_EXE_kube-embed").into();
@@ -64,7 +64,7 @@ pub(super) async fn start(
     images: Arc<dyn ImageTable>,
     change: impl FnOnce(&mut NodeOptions),
 ) -> Cluster {
-    // Random uids: tests run side by side on one machine, and processes are told apart by their pod's uid.
+    // Random uids, because tests run in parallel on one machine and identify processes by the uid of their pod.
     let embedded = Embedded::builder().clock(Arc::clone(&clock)).build().await.unwrap();
     let client = embedded.client("default");
     let collector = GarbageCollector::start(client.clone(), Arc::clone(&clock));
@@ -81,7 +81,7 @@ pub(super) async fn start(
     }
 }
 
-/// A pod that is never restarted.
+/// Returns a pod whose containers never restart.
 pub(super) fn pod(name: &str, spec: Value) -> Pod {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
@@ -93,7 +93,7 @@ pub(super) fn pod(name: &str, spec: Value) -> Pod {
     serde_json::from_value(pod).unwrap()
 }
 
-/// A container that runs a shell script.
+/// Returns a container that runs a shell script.
 pub(super) fn sh(name: &str, script: &str) -> Value {
     json!({"name": name, "image": "image", "command": ["/bin/sh", "-c", script]})
 }
@@ -115,7 +115,7 @@ impl Cluster {
         self.pods().delete(name, &DeleteParams::default()).await.unwrap();
     }
 
-    /// Waits until the pod is as wanted.
+    /// Waits until the pod satisfies the condition.
     #[track_caller]
     pub(super) fn until<'a>(
         &'a self,
@@ -130,7 +130,7 @@ impl Cluster {
         self.until(name, |pod| self::phase(pod) == phase).await
     }
 
-    /// Creates a pod and waits for its end.
+    /// Creates a pod and waits until it has succeeded or failed.
     pub(super) async fn run(&self, pod: &Pod) -> Pod {
         self.create(pod).await;
         self.until(&pod.name_any(), |pod| {
@@ -139,7 +139,7 @@ impl Cluster {
         .await
     }
 
-    /// Waits until the pod is gone.
+    /// Waits until the pod no longer exists.
     pub(super) async fn gone(&self, name: &str) {
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let mut events = std::pin::pin!(watcher(self.pods(), config).default_backoff());
@@ -156,10 +156,10 @@ impl Cluster {
         };
         tokio::time::timeout(PATIENCE * 60, gone)
             .await
-            .expect("the pod is still there");
+            .expect("the pod still exists");
     }
 
-    /// Waits for an event of this reason about the pod.
+    /// Waits for an event about the pod with this reason.
     pub(super) async fn event(&self, name: &str, reason: &str) -> Event {
         let api: Api<Event> = Api::default_namespaced(self.client.clone());
         let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).applied_objects());
@@ -177,7 +177,7 @@ impl Cluster {
             .unwrap_or_else(|_| panic!("no event {reason} about {name}"))
     }
 
-    /// Reasons of the pod's events so far, in order.
+    /// Returns the reasons of the pod's events so far, in order.
     pub(super) async fn reasons(&self, name: &str) -> Vec<String> {
         let api: Api<Event> = Api::default_namespaced(self.client.clone());
         let mut events = api.list(&ListParams::default()).await.unwrap().items;
@@ -216,7 +216,7 @@ pub(super) fn wait(client: Client, name: &str, what: impl Fn(&Pod) -> bool + Sen
         match tokio::time::timeout(PATIENCE * 60, found).await {
             Ok(pod) => pod,
             Err(_) => panic!(
-                "{place}: the pod never came to be as wanted: {:#}",
+                "{place}: the pod did not satisfy the condition. Its status: {:#}",
                 json!(last.and_then(|p| p.status))
             ),
         }
@@ -236,7 +236,7 @@ pub(super) fn status<'a>(pod: &'a Pod, container: &str) -> &'a ContainerStatus {
         .flatten();
     all.into_iter()
         .find(|s| s.name == container)
-        .unwrap_or_else(|| panic!("no status of {container}"))
+        .unwrap_or_else(|| panic!("container {container} has no status"))
 }
 
 #[track_caller]
@@ -245,10 +245,10 @@ pub(super) fn ended<'a>(pod: &'a Pod, container: &str) -> &'a ContainerStateTerm
     state
         .terminated
         .as_ref()
-        .unwrap_or_else(|| panic!("{container} has not ended: {state:?}"))
+        .unwrap_or_else(|| panic!("container {container} has not terminated: {state:?}"))
 }
 
-/// Reason and message of a waiting container.
+/// Returns reason and message of a waiting container.
 pub(super) fn waiting<'a>(pod: &'a Pod, container: &str) -> (&'a str, &'a str) {
     let all = pod
         .status
@@ -261,7 +261,7 @@ pub(super) fn waiting<'a>(pod: &'a Pod, container: &str) -> (&'a str, &'a str) {
     })
 }
 
-/// Status and reason of a condition.
+/// Returns status and reason of a condition.
 pub(super) fn condition<'a>(pod: &'a Pod, type_: &str) -> (&'a str, &'a str) {
     let conditions = pod
         .status

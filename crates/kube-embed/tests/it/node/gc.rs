@@ -1,4 +1,4 @@
-//! Owners and dependents, namespaces and old events, under paused time.
+//! Garbage collection of dependents, namespaces and old events, under paused time.
 
 use std::time::Duration;
 
@@ -67,11 +67,11 @@ impl World {
             }
         };
         if tokio::time::timeout(Duration::from_secs(600), reached).await.is_err() {
-            panic!("there are {:?}, not {expected:?}", self.names().await);
+            panic!("ConfigMaps {:?} exist instead of {expected:?}", self.names().await);
         }
     }
 
-    /// Long enough for everything that is going to happen.
+    /// Returns the names after ten minutes, when all collection is finished.
     async fn settled(&self) -> Vec<String> {
         tokio::time::sleep(Duration::from_secs(600)).await;
         self.names().await
@@ -88,7 +88,7 @@ fn owner(map: &ConfigMap, block: bool) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn background_deletion_takes_all_generations() {
+async fn background_deletion_deletes_indirect_dependents_too() {
     let world = world().await;
     let a = world.map("a", &[], &[]).await;
     let b = world.map("b", &[owner(&a, false)], &[]).await;
@@ -100,7 +100,7 @@ async fn background_deletion_takes_all_generations() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dependent_lives_as_long_as_one_owner_does() {
+async fn a_dependent_exists_as_long_as_one_of_its_owners() {
     let world = world().await;
     let (a, b) = (world.map("a", &[], &[]).await, world.map("b", &[], &[]).await);
     world.map("c", &[owner(&a, false), owner(&b, false)], &[]).await;
@@ -113,22 +113,22 @@ async fn a_dependent_lives_as_long_as_one_owner_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_is_known_by_its_uid() {
+async fn an_owner_is_identified_by_its_uid() {
     let world = world().await;
     let a = world.map("a", &[], &[]).await;
     let mut stranger = owner(&a, false);
     stranger["uid"] = json!("00000000-0000-0000-0000-000000000000");
-    let mut nobody = owner(&a, false);
-    nobody["kind"] = json!("Nothing");
-    nobody["apiVersion"] = json!("example.com/v1");
-    nobody["uid"] = json!("11111111-0000-0000-0000-000000000000");
+    let mut unknown = owner(&a, false);
+    unknown["kind"] = json!("Nothing");
+    unknown["apiVersion"] = json!("example.com/v1");
+    unknown["uid"] = json!("11111111-0000-0000-0000-000000000000");
     world.map("b", &[stranger], &[]).await;
-    world.map("c", &[nobody], &[]).await;
+    world.map("c", &[unknown], &[]).await;
     world.until(&["a"]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn foreground_deletion_waits_for_those_that_block() {
+async fn foreground_deletion_waits_for_blocking_dependents() {
     let world = world().await;
     let a = world.map("a", &[], &[]).await;
     world.map("blocks", &[owner(&a, true)], &["example.com/hold"]).await;
@@ -152,7 +152,7 @@ async fn foreground_deletion_waits_for_those_that_block() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orphans_are_left_without_their_owner() {
+async fn orphans_lose_the_reference_to_their_owner() {
     let world = world().await;
     let a = world.map("a", &[], &[]).await;
     world.map("b", &[owner(&a, true)], &[]).await;
@@ -174,7 +174,7 @@ async fn orphans_are_left_without_their_owner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dependent_made_after_its_owner_went_is_collected() {
+async fn a_dependent_created_after_the_deletion_of_its_owner_is_collected() {
     let world = world().await;
     let a = world.map("a", &[], &[]).await;
     world.delete("a", PropagationPolicy::Background).await;
@@ -209,7 +209,7 @@ async fn objects_of_a_new_kind_are_collected_too() {
         Api::default_namespaced_with(world.client.clone(), &resource("example.com", "Thing", "things"));
     let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t"}});
     let thing = tokio::time::timeout(Duration::from_secs(60), async {
-        // The kind is served once the definition is established.
+        // The kind is served after the CRD is established.
         loop {
             match things
                 .create(&PostParams::default(), &serde_json::from_value(thing.clone()).unwrap())
@@ -239,7 +239,7 @@ fn resource(group: &str, kind: &str, plural: &str) -> kube::api::ApiResource {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_namespace_is_emptied_before_it_goes() {
+async fn a_namespace_is_emptied_before_it_is_deleted() {
     let world = world().await;
     let namespaces: Api<Namespace> = Api::all(world.client.clone());
     let namespace = serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap();
@@ -282,7 +282,7 @@ async fn events_are_kept_for_an_hour() {
             .unwrap();
         tokio::time::sleep(EVENT_TTL / 2).await;
     }
-    // The clocks of events have whole seconds.
+    // Timestamps of events have whole seconds.
     tokio::time::sleep(Duration::from_secs(60)).await;
     let names: Vec<_> = events
         .list(&ListParams::default())

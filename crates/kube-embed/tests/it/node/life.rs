@@ -1,4 +1,4 @@
-//! The life of a pod, under paused time.
+//! The lifecycle of a pod, under paused time.
 
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ fn status_running(pod: &k8s_openapi::api::core::v1::Pod, container: &str) -> boo
 }
 
 #[tokio::test(start_paused = true)]
-async fn ends_are_told_as_a_kubelet_tells_them() {
+async fn container_exits_are_reported_as_by_the_kubelet() {
     let cases = [
         ("code", Script::new().exits(3), "Failed", 3, None, "Error"),
         ("signal", Script::new().dies_of(11), "Failed", 139, Some(11), "Error"),
@@ -155,7 +155,7 @@ async fn a_failed_init_container_ends_the_pod_before_its_main_containers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_counts_from_the_pods_start() {
+async fn the_active_deadline_starts_with_the_pod() {
     let (cluster, runtime) = scripted().await;
     runtime.script("main", Script::new().runs_for_ever().traps_term(3 * SECOND, 0));
     let began = tokio::time::Instant::now();
@@ -170,7 +170,7 @@ async fn the_deadline_counts_from_the_pods_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deletion_grants_the_grace_period_and_no_more() {
+async fn deletion_kills_after_the_grace_period() {
     for (script, grace, expected) in [
         (Script::new().runs_for_ever(), 30, 0),
         (Script::new().runs_for_ever().traps_term(7 * SECOND, 0), 30, 7),
@@ -195,7 +195,7 @@ async fn deletion_grants_the_grace_period_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_status_is_written_before_the_pod_goes() {
+async fn the_last_status_is_written_before_the_pod_is_removed() {
     let (cluster, runtime) = scripted().await;
     runtime.script(
         "main",
@@ -214,17 +214,17 @@ async fn the_last_status_is_written_before_the_pod_goes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ended_pod_is_removed_on_deletion() {
+async fn deletion_removes_a_finished_pod() {
     let (cluster, _runtime) = scripted().await;
     cluster.run(&pod("p", json!({}))).await;
     cluster.delete("p").await;
     cluster.gone("p").await;
-    // The name is free again, and the new pod is another one.
+    // The name can be reused. The new pod has another uid.
     cluster.run(&pod("p", json!({}))).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_image_is_said_with_its_remedy_and_can_be_deleted() {
+async fn an_unknown_image_is_reported_with_a_remedy_and_the_pod_can_be_deleted() {
     let (cluster, runtime) = scripted().await;
     let spec = json!({"containers": [{"name": "main", "image": "nowhere/none:1"}]});
     cluster.create(&pod("p", spec)).await;
@@ -245,7 +245,7 @@ async fn an_unknown_image_is_said_with_its_remedy_and_can_be_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn missing_configuration_is_waited_for() {
+async fn a_pod_waits_for_missing_configuration() {
     let (cluster, runtime) = scripted().await;
     let env = json!([
         {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
@@ -273,7 +273,7 @@ async fn missing_configuration_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn missing_volumes_are_waited_for() {
+async fn a_pod_waits_for_missing_volumes() {
     let (cluster, runtime) = scripted().await;
     let spec = json!({"volumes": [
         {"name": "config", "configMap": {"name": "c"}},
@@ -297,7 +297,7 @@ async fn missing_volumes_are_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn restart_policies_back_off() {
+async fn restarts_follow_the_restart_policy_with_backoff() {
     let (cluster, runtime) = scripted().await;
     runtime.scripts(
         "main",
@@ -328,7 +328,7 @@ async fn restart_policies_back_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sidecar_runs_beside_the_main_containers_and_ends_after_them() {
+async fn a_sidecar_runs_alongside_the_main_containers_and_terminates_after_them() {
     let (cluster, runtime) = scripted().await;
     runtime.script("side", Script::new().runs_for_ever());
     runtime.script("main", Script::new().runs(5 * SECOND));
@@ -340,7 +340,7 @@ async fn a_sidecar_runs_beside_the_main_containers_and_ends_after_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outgrown_volume_evicts_the_pod() {
+async fn a_pod_above_a_volume_size_limit_is_evicted() {
     let (cluster, runtime) = scripted().await;
     runtime.script("main", Script::new().runs_for_ever());
     let spec = json!({"volumes": [{"name": "work", "emptyDir": {"sizeLimit": "1Mi"}}]});
@@ -358,7 +358,7 @@ async fn an_outgrown_volume_evicts_the_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_share_twelve_kib_and_logs_stand_in_for_them() {
+async fn termination_messages_share_twelve_kib_and_fall_back_to_logs() {
     let (cluster, runtime) = scripted().await;
     let names = ["a", "b", "c", "d", "e", "f", "g"];
     let mut list = containers(&names);
@@ -384,7 +384,7 @@ async fn messages_share_twelve_kib_and_logs_stand_in_for_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_node_keeps_its_pods_until_it_comes_back() {
+async fn a_lost_node_keeps_its_pods_until_it_recovers() {
     let (cluster, runtime) = scripted().await;
     runtime.script("main", Script::new().runs(1000 * SECOND));
     cluster.create(&pod("p", json!({}))).await;
@@ -401,14 +401,14 @@ async fn a_lost_node_keeps_its_pods_until_it_comes_back() {
     assert_eq!(
         phase(&cluster.get("p").await),
         "Running",
-        "nobody may say that it has ended"
+        "only the node can report that it has ended"
     );
     cluster.node.recover().await.unwrap();
     cluster.gone("p").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_comes_back_reports_what_happened_meanwhile() {
+async fn a_recovered_node_reports_exits_during_its_absence() {
     let (cluster, runtime) = scripted().await;
     runtime.script("main", Script::new().runs(50 * SECOND).exits(4));
     cluster.create(&pod("p", json!({}))).await;
@@ -421,7 +421,7 @@ async fn a_node_that_comes_back_reports_what_happened_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_shutdown_is_a_disruption() {
+async fn pods_of_a_node_that_shuts_down_have_a_disruption_condition() {
     let (cluster, runtime) = scripted_with(|_| {}).await;
     runtime.script("main", Script::new().runs_for_ever().ignores_term());
     cluster.create(&pod("p", json!({}))).await;
@@ -439,7 +439,7 @@ async fn a_node_shutdown_is_a_disruption() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn logs_are_followed_to_the_end() {
+async fn followed_logs_end_with_the_container() {
     use futures::AsyncReadExt;
     let (cluster, runtime) = scripted().await;
     runtime.script(

@@ -1,4 +1,4 @@
-//! Real processes.
+//! Containers as real processes.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::cluster::{ended, phase, pod, processes, sh, waiting};
 
-/// Pids of processes whose environment holds this text.
+/// Returns the PIDs of processes whose environment contains this text.
 pub(super) fn processes_with(marker: &str) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -24,7 +24,7 @@ pub(super) fn processes_with(marker: &str) -> Vec<i32> {
 }
 
 #[tokio::test]
-async fn exits_are_told_as_they_happened() {
+async fn exit_codes_and_signals_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = processes(dir.path(), |_| {}).await;
     for (name, script, code, signal, reason) in [
@@ -48,7 +48,7 @@ async fn exits_are_told_as_they_happened() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_there_is_waited_for() {
+async fn a_pod_waits_for_a_missing_host_directory() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let cluster = processes(&dir.path().join("node"), |_| {}).await;
@@ -73,7 +73,7 @@ async fn a_directory_that_is_not_there_is_waited_for() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_started_says_why() {
+async fn a_container_that_cannot_start_reports_the_cause() {
     let dir = tempfile::tempdir().unwrap();
     let plain = dir.path().join("plain");
     std::fs::write(&plain, "no program").unwrap();
@@ -107,7 +107,7 @@ async fn what_cannot_be_started_says_why() {
 }
 
 #[tokio::test]
-async fn deletion_asks_first_and_then_kills() {
+async fn deletion_sends_sigterm_and_then_sigkill() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = processes(dir.path(), |_| {}).await;
     let trap = "trap 'echo bye >$MESSAGE; exit 7' TERM; echo ready; while :; do sleep 0.02; done";
@@ -141,7 +141,7 @@ async fn deletion_asks_first_and_then_kills() {
     cluster.stop().await;
 }
 
-/// Follows the pod's log until it holds this line.
+/// Follows the pod's log until it contains this line.
 pub(super) async fn said(cluster: &super::cluster::Cluster, name: &str, line: &str) {
     use futures::{AsyncBufReadExt, StreamExt};
     cluster.phase(name, "Running").await;
@@ -155,11 +155,11 @@ pub(super) async fn said(cluster: &super::cluster::Cluster, name: &str, line: &s
             return;
         }
     }
-    panic!("{name} ended without saying {line:?}");
+    panic!("the log of {name} ended without {line:?}");
 }
 
 #[tokio::test]
-async fn nothing_of_a_container_survives_it() {
+async fn no_process_of_a_container_survives_it() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = processes(dir.path(), |_| {}).await;
     let script = "
@@ -177,8 +177,8 @@ async fn nothing_of_a_container_survives_it() {
 }
 
 #[tokio::test]
-async fn a_container_that_takes_too_much_memory_is_killed() {
-    // Doubles a string until it is stopped.
+async fn a_container_above_its_memory_limit_is_killed() {
+    // Doubles a string until it is killed.
     let hog = "x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done";
     for groups in [true, false] {
         let dir = tempfile::tempdir().unwrap();
@@ -197,7 +197,7 @@ async fn a_container_that_takes_too_much_memory_is_killed() {
 }
 
 #[tokio::test]
-async fn a_hundred_megabytes_of_output_are_bounded_and_their_end_is_kept() {
+async fn logs_are_limited_in_size_and_keep_the_end_of_the_output() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = processes(dir.path(), |options| options.log_limit = 8 << 20).await;
     let script = "head -c 100000000 /dev/zero | tr '\\0' x | fold -w 999; echo; echo the end; exit 1";
@@ -224,7 +224,7 @@ async fn a_hundred_megabytes_of_output_are_bounded_and_their_end_is_kept() {
 }
 
 #[tokio::test]
-async fn volumes_are_directories_and_paths_lead_to_them() {
+async fn volumes_are_directories_and_paths_point_to_them() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = processes(&dir.path().join("node"), |_| {}).await;
     let maps: Api<ConfigMap> = Api::default_namespaced(cluster.client.clone());
@@ -290,7 +290,7 @@ async fn volumes_are_directories_and_paths_lead_to_them() {
         "{log}"
     );
     assert_eq!(std::fs::read_to_string(host.join("copied")).unwrap(), "made\n");
-    // Nothing of the environment of this test, or of the machine, reaches a container.
+    // A container inherits no variables from this test or from the machine.
     let names: Vec<_> = lines[3..].to_vec();
     let known = [
         "CONFIG",
@@ -319,7 +319,7 @@ async fn volumes_are_directories_and_paths_lead_to_them() {
 }
 
 #[tokio::test]
-async fn an_empty_dir_has_a_limit() {
+async fn a_pod_above_the_size_limit_of_its_empty_dir_is_evicted() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = processes(dir.path(), |options| {
         options.measure_every = std::time::Duration::from_millis(50)

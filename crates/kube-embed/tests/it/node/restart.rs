@@ -1,4 +1,4 @@
-//! A host of the API and the node that is killed with SIGKILL and started again on the same directory.
+//! The process of the API and the node is killed with SIGKILL and restarted on the same directory.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -19,14 +19,14 @@ struct Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Already ended where a test has killed it.
+        // Fails if the test has already killed it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Host {
-    /// Starts the program and waits for its kubeconfig.
+    /// Starts kube-embed and waits for its kubeconfig.
     async fn start(dir: &Path) -> Self {
         let kubeconfig = dir.join("kubeconfig");
         if kubeconfig.exists() {
@@ -101,7 +101,7 @@ async fn a_running_container_is_adopted_and_runs_once() {
 }
 
 #[tokio::test]
-async fn an_end_while_the_host_was_away_is_known() {
+async fn a_container_exit_during_downtime_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let (go, over) = (dir.path().join("go"), dir.path().join("over"));
     let script = format!(

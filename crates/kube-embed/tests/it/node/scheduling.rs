@@ -1,4 +1,4 @@
-//! Which pods get to the node, and what is said about the others.
+//! Which pods the scheduler binds, and what it reports about the others.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::cluster::{condition, phase, pod, scripted, scripted_with};
 
 #[tokio::test(start_paused = true)]
-async fn pods_wait_for_room() {
+async fn pods_wait_for_free_capacity() {
     let (cluster, runtime) = scripted_with(|options| options.cpu_milli = 2000).await;
     runtime.script("main", Script::new().runs(Duration::from_secs(10)));
     let spec = json!({"containers": [{"name": "main", "image": "image", "resources": {"requests": {"cpu": "1"}}}]});
@@ -38,11 +38,11 @@ async fn pods_wait_for_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_selector_that_matches_no_node_is_told_once_and_the_pod_can_be_deleted() {
+async fn an_unmatched_node_selector_is_reported_once_and_the_pod_can_be_deleted() {
     let (cluster, _) = scripted().await;
     cluster.create(&pod("p", json!({"nodeSelector": {"gpu": "yes"}}))).await;
     cluster.event("p", "FailedScheduling").await;
-    // Other pods come and go; what was said stays said.
+    // Other pods are created and deleted. The scheduler does not report the same again.
     cluster.run(&pod("q", json!({}))).await;
     assert_eq!(cluster.reasons("p").await, ["FailedScheduling"]);
     cluster.delete("p").await;
@@ -50,7 +50,7 @@ async fn a_selector_that_matches_no_node_is_told_once_and_the_pod_can_be_deleted
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_is_waited_for_and_bound() {
+async fn a_pod_waits_for_its_claim_and_the_claim_is_bound() {
     let (cluster, _) = scripted().await;
     let spec = json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "claim"}}]});
     cluster.create(&pod("p", spec)).await;
