@@ -95,7 +95,7 @@ pub struct Case {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Expect {
-    end: End,
+    end: CaseEnd,
     /// Reason of the condition.
     #[serde(default)]
     reason: Option<String>,
@@ -115,7 +115,7 @@ struct Expect {
 
 /// The ways in which a case ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum End {
+pub enum CaseEnd {
     /// Refused before anything is stored.
     Rejected,
     /// `Succeeded` is `Unknown`. The reason names what is missing. The training continues when it appears.
@@ -129,7 +129,7 @@ pub enum End {
 /// The observed end of a case.
 #[derive(Debug)]
 pub struct Outcome {
-    pub end: Option<End>,
+    pub end: Option<CaseEnd>,
     pub exit_code: Option<i32>,
     pub reason: String,
     pub field: String,
@@ -146,15 +146,15 @@ impl Case {
         let file = bench.files().join(format!("{}.yaml", self.name));
         std::fs::write(&file, self.manifest(&bench.files())).unwrap();
         match self.expect.end {
-            End::Rejected => rejected(bench, &file),
-            End::Waits => self.waits(bench, &file),
-            End::Failed | End::Succeeded => ended(bench, &file),
+            CaseEnd::Rejected => rejected(bench, &file),
+            CaseEnd::Waits => self.waits(bench, &file),
+            CaseEnd::Failed | CaseEnd::Succeeded => ended(bench, &file),
         }
     }
 
     /// Whether its training waits without an end.
     pub fn is_open(&self) -> bool {
-        self.expect.end == End::Waits
+        self.expect.end == CaseEnd::Waits
     }
 
     /// The documents as JSON, which is YAML.
@@ -207,13 +207,13 @@ impl Case {
             format!("does not end as {:?}", expect.end),
         );
         let code = match expect.end {
-            End::Rejected => 2,
-            End::Waits => 130,
-            End::Failed => 1,
-            End::Succeeded => 0,
+            CaseEnd::Rejected => 2,
+            CaseEnd::Waits => 130,
+            CaseEnd::Failed => 1,
+            CaseEnd::Succeeded => 0,
         };
         check(outcome.exit_code == Some(code), format!("exit code is not {code}"));
-        if expect.end != End::Succeeded {
+        if expect.end != CaseEnd::Succeeded {
             check(
                 !outcome.message.is_empty() && !outcome.remedy.is_empty(),
                 "message or remedy is empty".to_owned(),
@@ -257,7 +257,7 @@ fn rejected(bench: &Bench, file: &Path) -> Outcome {
     let said = String::from_utf8_lossy(&run.stderr).into_owned();
     let alike = run.status.code() == validate.status.code() && run.stdout.is_empty() && said.contains(&text("message"));
     Outcome {
-        end: (alike && finding.is_object()).then_some(End::Rejected),
+        end: (alike && finding.is_object()).then_some(CaseEnd::Rejected),
         exit_code: validate.status.code(),
         reason: text("reason"),
         field: text("field"),
@@ -288,17 +288,17 @@ impl Outcome {
         let status = training["status"].take();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let end = match text(&condition["status"]).as_str() {
-            "True" => Some(End::Succeeded),
-            "False" => Some(End::Failed),
-            "Unknown" => Some(End::Waits),
+            "True" => Some(CaseEnd::Succeeded),
+            "False" => Some(CaseEnd::Failed),
+            "Unknown" => Some(CaseEnd::Waits),
             _ => None,
         };
         let failure = &status["failure"];
         let (field, message, remedy) = match end {
-            Some(End::Waits) => parts(&text(&condition["message"])),
+            Some(CaseEnd::Waits) => parts(&text(&condition["message"])),
             // Refused before a pod existed.
-            Some(End::Failed) if !failure.is_object() => parts(&text(&condition["message"])),
-            Some(End::Failed) => (
+            Some(CaseEnd::Failed) if !failure.is_object() => parts(&text(&condition["message"])),
+            Some(CaseEnd::Failed) => (
                 text(&failure["field"]),
                 text(&failure["message"]),
                 text(&failure["remedy"]),

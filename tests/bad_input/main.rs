@@ -18,7 +18,7 @@ use case::{Bench, Case, Outcome};
 use legion_tests::local::{git, until};
 
 /// Number of cases that run at the same time. A case mostly waits for processes.
-const AT_ONCE: usize = 3;
+const PARALLEL_CASES: usize = 3;
 
 #[test]
 fn script_cases_name_field_value_and_remedy() {
@@ -38,7 +38,7 @@ fn run(section: &str, cases: &str) {
     let next = AtomicUsize::new(0);
     let ended: Mutex<Vec<(usize, Outcome)>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..PARALLEL_CASES {
             scope.spawn(|| {
                 while let Some((index, case)) =
                     Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, cases.get(i)?)))

@@ -2,7 +2,7 @@
 
 use std::{env, fmt::Write as _, fs, path::Path, sync::Mutex};
 
-use crate::case::{Case, End, Outcome};
+use crate::case::{Case, CaseEnd, Outcome};
 
 /// Maximum length of a cell, in characters.
 const CELL: usize = 300;
@@ -40,10 +40,10 @@ fn render(rows: &[(&Case, &Outcome)], data: &Path) -> String {
         "\n| input | exit code | ends as | field | message | remedy |\n|---|---|---|---|---|---|\n".to_owned();
     for (case, outcome) in rows {
         let end = match outcome.end {
-            Some(End::Rejected) => "rejected",
-            Some(End::Waits) => "waits",
-            Some(End::Failed) => "failed",
-            Some(End::Succeeded) => "succeeded",
+            Some(CaseEnd::Rejected) => "rejected",
+            Some(CaseEnd::Waits) => "waits",
+            Some(CaseEnd::Failed) => "failed",
+            Some(CaseEnd::Succeeded) => "succeeded",
             None => "?",
         };
         let field = if outcome.field.is_empty() {

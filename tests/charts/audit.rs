@@ -56,15 +56,15 @@ fn undeclared_requests_are_missing_and_undemanded_permissions_are_unused() {
     });
     let mut path = event("path", "get", Value::Null);
     path["requestURI"] = "/metrics".into();
-    let mut of_somebody_else = event("else", "delete", secret.clone());
-    of_somebody_else["user"]["username"] = "system:serviceaccount:legion-system:legion-operator-2".into();
+    let mut of_another_user = event("else", "delete", secret.clone());
+    of_another_user["user"]["username"] = "system:serviceaccount:legion-system:legion-operator-2".into();
     let more = [
         refused,
         event("secret", "get", secret.clone()),
         event("secret", "get", secret),
         event("lease", "update", lease),
         path,
-        of_somebody_else,
+        of_another_user,
     ];
     let found = report(&more);
     let missing: Vec<_> = found

@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use legion_tests::{local::repository, tool};
 use serde_json::Value;
 
-use crate::states::{self, State};
+use crate::states::{self, ObjectState};
 
 /// The health that Argo CD must show.
-fn wanted(state: &State) -> &'static str {
+fn wanted(state: &ObjectState) -> &'static str {
     let suspended = state.name == "Suspended";
     match state.verdict.as_str() {
         "Current" => "Healthy",

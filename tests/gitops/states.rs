@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// An object in a state.
 #[derive(Debug, Clone)]
-pub struct State {
+pub struct ObjectState {
     /// Name of the state: a reason, or the change of the object.
     pub name: String,
     /// The result that kstatus must compute.
@@ -17,7 +17,7 @@ pub struct State {
     pub object: Value,
 }
 
-impl State {
+impl ObjectState {
     pub fn kind(&self) -> &str {
         self.object["kind"].as_str().unwrap_or_default()
     }
@@ -30,7 +30,7 @@ impl State {
 
 /// Returns the states that the planner decides (its golden Worlds, one for every reason), and three more: not yet
 /// reconciled, changed since, under deletion.
-pub fn all() -> anyhow::Result<Vec<State>> {
+pub fn all() -> anyhow::Result<Vec<ObjectState>> {
     let file = repository().join("crates/legion-plan/tests/it/snapshots/it__golden__states.snap");
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let json = text.splitn(3, "---\n").nth(2).context("a snapshot has a header")?;
@@ -39,7 +39,7 @@ pub fn all() -> anyhow::Result<Vec<State>> {
     let mut states = Vec::new();
     for state in &decided {
         let text = |field: &str| state[field].as_str().map(str::to_owned).context("a text");
-        let decided = State {
+        let decided = ObjectState {
             name: text("state")?,
             verdict: text("kstatus")?,
             object: state["object"].clone(),
@@ -56,7 +56,7 @@ pub fn all() -> anyhow::Result<Vec<State>> {
         states.extend([decided, changed, going]);
     }
     for kind in ["ModelTraining", "Connection", "ToolchainIntegration"] {
-        states.push(State {
+        states.push(ObjectState {
             name: "not yet seen".to_owned(),
             verdict: "InProgress".to_owned(),
             // The default that the CRDs set in a status.

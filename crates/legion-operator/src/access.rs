@@ -1,7 +1,7 @@
 //! What the operator may ask of the API server: every verb on every resource that its code uses, and no other.
 //!
-//! The chart's roles are generated from this table, and the end-to-end suite compares it with the audit log. A request that
-//! is not in the table would be refused. A row that no request needs is one permission too many.
+//! The chart's roles are generated from this table, and the end-to-end suite compares it with the audit log. A request
+//! that is not in the table would be refused. A row that no request needs is one permission too many.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -137,8 +137,8 @@ pub static TABLE: LazyLock<Vec<Access>> = LazyLock::new(|| {
 /// `system:discovery`, which allows them.
 pub const DISCOVERY: &[&str] = &["/apis/legion-platform.org/v1alpha1"];
 
-/// The plural of each kind, and whether its objects in the platform's namespace serve every namespace. The registry is built
-/// for its names only.
+/// The plural of each kind, and whether its objects in the platform's namespace serve every namespace. The registry is
+/// built for its names only.
 fn kinds() -> Vec<(&'static str, bool)> {
     let registry = kinds::registry(&legion_plan::Settings::new("", ""), &Metrics::new(&[]));
     let kinds = registry.kinds().iter();

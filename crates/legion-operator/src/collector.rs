@@ -1,4 +1,4 @@
-//! What can be read off the caches, queues and watches: it is read when the metrics are scraped.
+//! Metrics of the caches, queues and watches. They are read at each scrape.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -75,7 +75,7 @@ impl Collector for Collected {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let leader = encoder.encode_descriptor(
             "leader",
-            "1 while this replica acts, 0 while it stands by.",
+            "1 while this replica is the leader, else 0.",
             None,
             MetricType::Gauge,
         )?;
@@ -109,21 +109,21 @@ impl Collected {
             encoder,
             "queue_depth",
             None,
-            "Objects that are due and wait to be looked at.",
+            "Objects that are due and wait for their reconciliation.",
             each(|backlog| number(backlog.due)),
         )?;
         gauges(
             encoder,
             "queue_oldest",
             Some(&Unit::Seconds),
-            "For how long the object that waits longest has been due.",
+            "How long the first waiting object has been due.",
             each(|backlog| backlog.oldest.as_secs_f64()),
         )?;
         gauges(
             encoder,
             "busy_workers",
             None,
-            "Objects that are being looked at.",
+            "Objects that are being reconciled.",
             each(|backlog| number(backlog.running)),
         )
     }
@@ -153,7 +153,7 @@ impl Collected {
             encoder,
             "watch_silence",
             Some(&Unit::Seconds),
-            "For how long the API server has answered no list or watch; a watch that is well is renewed every five minutes.",
+            "Time since the API server last answered a list or watch. A healthy watch is renewed every five minutes.",
             silence
                 .into_iter()
                 .map(|(resource, silence)| (OfResource { resource }, silence.as_secs_f64())),

@@ -1,5 +1,5 @@
-//! Waits until the API server serves the platform's kinds. Otherwise the watch of a missing kind would fail forever without
-//! a visible reason.
+//! Waits until the API server serves the platform's kinds. Otherwise the watch of a missing kind would fail forever
+//! without a visible reason.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,7 +1,7 @@
 //! The operator: watches the platform's resources and does what their specs ask for.
 //!
-//! Every decision is made by `legion-plan`, which is pure. This crate observes (watches into caches), acts (a handful of
-//! requests) and settles (one status write), with one driver for all kinds:
+//! Every decision is made by `legion-plan`, which is pure. This crate observes (watches into caches), acts (a handful
+//! of requests) and settles (one status write), with one driver for all kinds:
 //!
 //! ```text
 //! watches -> feed -> cache -> wakeups -> queue -> driver: observe, decide, act, settle, requeue

@@ -27,7 +27,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serves the platform's resources until it is told to stop.
+    /// Reconciles the platform's resources until SIGTERM.
     Run(Box<Run>),
     /// Prints the CRDs, for `kubectl apply --server-side -f -`.
     Crds,
@@ -35,13 +35,13 @@ enum Command {
 
 #[derive(Args)]
 struct Run {
-    /// Namespace that is served; may be given several times. All, where none is given.
+    /// Namespace to serve. Can be repeated. Default: all namespaces.
     #[arg(long = "namespace", env = "LEGION_NAMESPACES", value_delimiter = ',')]
     namespaces: Vec<String>,
-    /// Namespace of the platform: its toolchains serve every namespace, and the leader lease lives here.
+    /// Namespace of the platform. Its toolchains serve every namespace, and it holds the leader lease.
     #[arg(long, env = "LEGION_PLATFORM_NAMESPACE", default_value = "legion-system")]
     platform_namespace: String,
-    /// Image of legion-agent, which fetches and publishes in the pod of every training.
+    /// Image of legion-agent for the steps fetch and publish in every training's pod.
     #[arg(long, env = "LEGION_AGENT_IMAGE")]
     agent_image: String,
     /// User id of every container of a training's pod.
@@ -50,22 +50,22 @@ struct Run {
     /// Group id of every container of a training's pod, and of its volumes.
     #[arg(long, env = "LEGION_RUN_AS_GROUP", default_value_t = 65532)]
     run_as_group: i64,
-    /// Leave user and group to the cluster, as OpenShift wants it.
+    /// Leave user and group to the cluster, as OpenShift requires.
     #[arg(long, env = "LEGION_CLUSTER_ASSIGNS_USER", conflicts_with_all = ["run_as_user", "run_as_group"])]
     cluster_assigns_user: bool,
-    /// How many objects of one kind are looked at side by side.
+    /// Concurrent reconciliations per kind.
     #[arg(long, env = "LEGION_WORKERS", default_value_t = WORKERS)]
     workers: usize,
-    /// Name of the lease by which one of several replicas acts.
+    /// Name of the lease that selects the leader among the replicas.
     #[arg(long, env = "LEGION_LEASE", default_value = "legion-operator")]
     lease: String,
-    /// Who asks for the lease: unique among the replicas.
+    /// Identity in the lease. Must be unique among the replicas.
     #[arg(long, env = "POD_NAME", default_value_t = host_name())]
     identity: String,
-    /// Act without a lease. Only where no second replica can be.
+    /// Act without a lease. Only for installations with a single replica.
     #[arg(long, env = "LEGION_NO_LEASE")]
     no_lease: bool,
-    /// Address of the HTTP listener with /healthz, /readyz and /metrics; empty for none.
+    /// Address of the HTTP listener with /healthz, /readyz and /metrics. Empty: no listener.
     #[arg(
         long,
         env = "LEGION_LISTEN",
@@ -76,12 +76,12 @@ struct Run {
     /// text or json.
     #[arg(long, env = "LEGION_LOG_FORMAT", default_value = "text")]
     log_format: Format,
-    /// What is logged: a level, or target=level pairs.
+    /// Log filter: a level, or target=level pairs.
     #[arg(long, env = "LEGION_LOG", default_value = "info")]
     log: String,
 }
 
-/// Where no pod name is given, the host and the process tell replicas apart.
+/// Returns the default identity: host name and process id.
 fn host_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}-{}", host.trim(), std::process::id())
@@ -110,7 +110,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     logs::init(arguments.log_format, &arguments.log, layer)?;
     let served = serve(arguments).await;
     if let Some(traces) = traces {
-        // It blocks while the last spans are sent.
+        // This call blocks while the last spans are sent.
         if let Err(error) = tokio::task::spawn_blocking(move || traces.shut_down()).await? {
             tracing::warn!(%error, "the last spans were not sent");
         }

@@ -1,5 +1,5 @@
-//! What the operator counts. Everything that is hit once per reconciliation is looked up once, when its driver starts:
-//! counting it then is an atomic addition. What can be read off the caches and queues is read when it is asked for.
+//! The operator's counters. Those that count once per reconciliation are looked up once, when the driver starts. After
+//! that, counting is an atomic addition. Values of caches and queues are read at each scrape, see `collector`.
 
 use legion_api::{Reason, ReasonKind, run::RunStatus};
 use legion_runtime::{metrics::DURATION_BUCKETS, requests::RequestMetrics, retry::ErrorClass};
@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// How every metric of the operator's own begins.
+/// Prefix of the operator's own metrics.
 pub(crate) const PREFIX: &str = "legion_operator";
 /// A run takes between seconds and days.
 const RUN_SECONDS: [f64; 12] = [
@@ -142,7 +142,7 @@ pub(crate) struct WatchMetrics {
     pub(crate) relists: Counter,
     /// Lists and watches that failed.
     pub(crate) failures: Counter,
-    /// Changes that watches told.
+    /// Watch events received.
     pub(crate) events: Counter,
 }
 
@@ -150,7 +150,7 @@ impl Metrics {
     /// For the driver of this kind.
     #[must_use]
     pub(crate) fn for_driver(&self, kind: &'static str) -> DriverMetrics {
-        // From zero, so that the first one of a class is an increase.
+        // From zero, so that the first error of a class is an increase.
         for class in ErrorClass::ALL {
             let class = class.as_str();
             drop(self.retries.get_or_create(&Retried { kind, class }));
@@ -168,7 +168,7 @@ impl Metrics {
         }
     }
 
-    /// How long objects of this kind wait until they are looked at.
+    /// Returns the histogram of the time that objects of this kind wait for their reconciliation.
     #[must_use]
     pub(crate) fn queue_wait(&self, kind: &'static str) -> Histogram {
         self.waits.get_or_create_owned(&OfKind { kind })
@@ -185,7 +185,7 @@ impl Metrics {
         }
     }
 
-    /// All work is held back because the API server asks for patience.
+    /// Counts a pause of all work because the API server throttles the operator.
     pub(crate) fn throttle(&self) {
         self.throttled.inc();
     }
@@ -211,58 +211,50 @@ impl Metrics {
     /// Adds all counters to a registry.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix(PREFIX);
-        registry.register(
-            "reconciles",
-            "Objects that were looked at, by how that ended",
-            self.reconciles.clone(),
-        );
+        registry.register("reconciles", "Reconciliations, by result", self.reconciles.clone());
         registry.register_with_unit(
             "reconcile_duration",
-            "Time that looking at one object took, requests included",
+            "Time of one reconciliation, requests included",
             Unit::Seconds,
             self.durations.clone(),
         );
         registry.register_with_unit(
             "queue_wait",
-            "Time between an object being due and being looked at",
+            "Time from when an object is due until its reconciliation starts",
             Unit::Seconds,
             self.waits.clone(),
         );
         registry.register(
             "retries",
-            "Objects that are looked at again with back-off, by the class of the error",
+            "Reconciliations that are retried with back-off, by the class of the error",
             self.retries.clone(),
         );
         registry.register(
             "failing_objects",
-            "Objects that failed the last time they were looked at",
+            "Objects whose last reconciliation failed",
             self.failing.clone(),
         );
         registry.register(
             "throttles",
-            "Times that all work was held back because the API server asked for patience",
+            "Pauses of all work because the API server throttled the operator",
             self.throttled.clone(),
         );
         registry.register("relists", "Complete lists that filled a cache", self.relists.clone());
         registry.register(
             "watch_failures",
-            "Lists and watches that failed and are tried again",
+            "Failed lists and watches, which are retried",
             self.watch_failures.clone(),
         );
-        registry.register("watch_events", "Changes that watches told", self.watch_events.clone());
-        registry.register(
-            "pods_created",
-            "Pods of runs that were created",
-            self.pods_created.clone(),
-        );
+        registry.register("watch_events", "Watch events received", self.watch_events.clone());
+        registry.register("pods_created", "Created pods of runs", self.pods_created.clone());
         registry.register(
             "pods_deleted",
-            "Pods of runs whose deletion was asked for",
+            "Pods of runs whose deletion was requested",
             self.pods_deleted.clone(),
         );
         registry.register(
             "runs_finished",
-            "Runs that ended, by the reason that stands in the condition Succeeded",
+            "Finished runs, by the reason of the condition Succeeded",
             self.runs.clone(),
         );
         registry.register_with_unit(

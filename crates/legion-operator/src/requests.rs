@@ -1,4 +1,4 @@
-//! The requests that controllers make: few, each with a deadline, each write only by the replica that leads.
+//! The requests of the controllers. Each has a deadline, and only the leader writes.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -25,17 +25,17 @@ use crate::{
 /// How long one request may take, its body included.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// A request that did not do what it should.
+/// A failed request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{request}: {message}")]
 pub(crate) struct RequestError {
     /// The request, in words.
     pub(crate) request: String,
-    /// What it means.
+    /// The class of the error.
     pub(crate) class: ErrorClass,
-    /// What the server or the client says.
+    /// The message of the server or of the client.
     pub(crate) message: String,
-    /// The server's own words, when it was the server.
+    /// The server's status, if the server answered.
     pub(crate) status: Option<Box<Status>>,
 }
 
@@ -58,7 +58,7 @@ impl RequestError {
         }
     }
 
-    /// As the planner is told.
+    /// Returns the error in the form for the planner.
     #[must_use]
     pub(crate) fn answer(&self) -> ApiError {
         let (code, reason) = self
@@ -82,10 +82,10 @@ impl RequestError {
     }
 }
 
-/// What became of a deletion.
+/// The result of a deletion.
 #[derive(Debug)]
 pub(crate) enum Deletion<K> {
-    /// It has begun; the object as the server left it, if it says.
+    /// It has started. The object as the server returned it, if it did.
     Begun(Option<Box<K>>),
     /// There was nothing to delete.
     NotFound,
@@ -141,7 +141,7 @@ impl ApiRequests {
         }
     }
 
-    /// Ends when the API server asks for no patience. Whoever begins new work waits for this first.
+    /// Waits while the API server throttles the operator. New work starts after this.
     pub(crate) async fn allowed(&self) {
         self.throttle.wait().await;
     }
@@ -159,14 +159,14 @@ impl ApiRequests {
         if let ErrorClass::Throttled(Some(asked)) = error.class
             && self.throttle.pause_for(asked)
         {
-            tracing::warn!(?asked, "the API server asks for patience: new work waits");
+            tracing::warn!(?asked, "the API server throttles the operator: new work waits");
             self.metrics.throttle();
         }
         Err(error)
     }
 
-    /// A request that changes something: only by the replica that leads, and not waited for beyond its lease. What was
-    /// sent by then may still take effect; its precondition decides.
+    /// Sends a request that changes something. Only the leader sends it, and does not wait for it beyond its lease. A
+    /// request that was sent by then may still take effect: its precondition decides.
     async fn write<T>(&self, request: String, call: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
         if !self.leadership.is_current() {
             return Err(RequestError::of_client(request, "this replica does not lead"));
@@ -175,11 +175,11 @@ impl ApiRequests {
         let on_loss = request.clone();
         tokio::select! {
             answer = self.read(request, call) => answer,
-            () = self.leadership.lost() => Err(RequestError::of_client(on_loss, "this replica leads no longer")),
+            () = self.leadership.lost() => Err(RequestError::of_client(on_loss, "this replica is no longer the leader")),
         }
     }
 
-    /// The live object, past every cache; `None` when it is not there.
+    /// Reads the live object from the API server. Returns `None` if it does not exist.
     ///
     /// # Errors
     /// When the server does not say.
@@ -192,7 +192,7 @@ impl ApiRequests {
         .await
     }
 
-    /// The live object as it stands, whether it is of its type or not; `None` when it is not there.
+    /// Reads the live object without its type. Returns `None` if it does not exist.
     ///
     /// # Errors
     /// When the server does not say.
@@ -222,7 +222,7 @@ impl ApiRequests {
         Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<K>(&()))
     }
 
-    /// The last event that tells of a volume of this pod that cannot be mounted, in the kubelet's words.
+    /// Returns the message of the kubelet's last event about a volume of this pod that cannot be mounted.
     ///
     /// # Errors
     /// When the server does not say.
@@ -234,7 +234,7 @@ impl ApiRequests {
         let events = self
             .read(request, self.api::<Event>(&pod.namespace).list(&params))
             .await?;
-        let told_at = |event: &Event| {
+        let reported_at = |event: &Event| {
             let last = event.last_timestamp.as_ref().map(|at| at.0);
             let series = event
                 .series
@@ -247,7 +247,7 @@ impl ApiRequests {
             matches!(reason, "FailedMount" | "FailedAttachVolume" | "FailedMapVolume")
         };
         let events = events.items.into_iter().filter_map(|event| event.0.ok());
-        let last = events.filter(of_volumes).max_by_key(told_at);
+        let last = events.filter(of_volumes).max_by_key(reported_at);
         Ok(last.and_then(|event| event.message))
     }
 
@@ -273,7 +273,7 @@ impl ApiRequests {
         .await
     }
 
-    /// Deletes this very object, not another of its name. One that is gone counts as deleted.
+    /// Deletes the object with this uid, never another one of the same name. A missing object counts as deleted.
     ///
     /// # Errors
     /// When the server does not say that it did.
@@ -289,7 +289,7 @@ impl ApiRequests {
         let api = self.api::<K>(&key.namespace);
         match self.write(request, api.delete(&key.name, &params)).await {
             Ok(answer) => Ok(Deletion::Begun(
-                answer.left().and_then(|told| told.typed().ok()).map(Box::new),
+                answer.left().and_then(|deleted| deleted.typed().ok()).map(Box::new),
             )),
             Err(error) if error.class == ErrorClass::Gone => Ok(Deletion::NotFound),
             Err(error) => Err(error),

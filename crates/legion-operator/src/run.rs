@@ -25,10 +25,11 @@ use crate::{
 /// Field manager of writes.
 const MANAGER: &str = "legion-operator";
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("legion-operator/", env!("CARGO_PKG_VERSION")));
-/// A watch is renewed every five minutes, and one that fails is retried every half minute. After this long without an attempt
-/// its task is stuck.
+/// A watch is renewed every five minutes, and one that fails is retried every half minute. After this long without an
+/// attempt its task is stuck.
 const WATCH_STALL: Duration = Duration::from_secs(900);
-/// Every request has a deadline of seconds. When objects are due and none was started for this long, all workers are stuck.
+/// Every request has a deadline of seconds. When objects are due and none was started for this long, all workers are
+/// stuck.
 const WORK_STALL: Duration = Duration::from_secs(300);
 
 /// Why an operator ended before it was asked to.

@@ -1,27 +1,27 @@
-//! How one operator process is set up.
+//! The settings of one operator process.
 
 use legion_runtime::{lease::LeaseSettings, telemetry::Telemetry};
 
-/// How many objects of one kind are looked at side by side, unless somebody says otherwise.
+/// Default number of concurrent reconciliations per kind.
 pub const WORKERS: usize = 32;
 
 /// Settings of an operator.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What decisions depend on.
+    /// The settings of decisions.
     pub plan: legion_plan::Settings,
-    /// The namespaces that are served; none means all.
+    /// The served namespaces. An empty list means all.
     pub namespaces: Vec<String>,
-    /// How many objects of one kind are looked at side by side.
+    /// Concurrent reconciliations per kind.
     pub workers: usize,
-    /// The lease that decides which of several replicas acts; `None` for a process that is alone by construction.
+    /// The lease that decides which of several replicas acts. `None` if there can be only one process.
     pub lease: Option<LeaseSettings>,
-    /// Where the operator tells how it is; for one run of it.
+    /// Health and metrics endpoints, for one run.
     pub telemetry: Option<Telemetry>,
 }
 
 impl Settings {
-    /// All namespaces, no lease.
+    /// Returns settings for all namespaces, without a lease.
     #[must_use]
     pub fn new(plan: legion_plan::Settings) -> Self {
         Self {

@@ -169,10 +169,10 @@ fn the_next_attempt_repeats_what_the_first_published() {
 #[test]
 fn an_output_without_write_access_is_a_final_error() {
     // No user can create a directory there.
-    let nobody_writes = "/sys/kernel";
+    let unwritable = "/sys/kernel";
     let pod = Pod::new();
     std::fs::remove_dir(pod.at("storage/output")).unwrap();
-    std::os::unix::fs::symlink(nobody_writes, pod.at("storage/output")).unwrap();
+    std::os::unix::fs::symlink(unwritable, pod.at("storage/output")).unwrap();
     let published = pod.run(&exit_code(0), good);
     published.error(
         StepReason::OutputNotWritable,

@@ -155,10 +155,7 @@ impl Controller for Trainings {
 impl RunHooks for Trainings {
     const RUN: Option<RunKind> = Some(RunKind {
         owner_label: labels::TRAINING,
-        gauge: (
-            "trainings",
-            "Trainings, by the reason that stands in the condition Succeeded.",
-        ),
+        gauge: ("trainings", "Trainings, by the reason of the condition Succeeded."),
     });
 
     fn conditions(training: &ModelTraining) -> &[Condition] {

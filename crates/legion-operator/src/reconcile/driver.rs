@@ -33,7 +33,8 @@ use crate::{
     watch::cache::Entry,
 };
 
-/// Every object is reconciled this often although nothing changes. Should a requeue ever be lost, it is lost for no longer.
+/// Every object is reconciled this often although nothing changes. Should a requeue ever be lost, it is lost for no
+/// longer.
 const RESYNC: Duration = Duration::from_secs(3600);
 /// Shortest delay before a retry when the server refused for a reason that only people can remove.
 const SLOW: Duration = Duration::from_secs(60);
@@ -208,8 +209,8 @@ impl<C: RunHooks> Driver<C> {
         }
     }
 
-    /// Returns whether the status reports a failed request: one that a retry does not fix, or one that has failed again and
-    /// again. A single failure while a server restarts is not reported.
+    /// Returns whether the status reports a failed request: one that a retry does not fix, or one that has failed again
+    /// and again. A single failure while a server restarts is not reported.
     fn should_report(&self, key: &Key, error: &RequestError) -> bool {
         match error.class {
             ErrorClass::Forbidden | ErrorClass::Invalid => true,
@@ -269,8 +270,8 @@ impl<C: RunHooks> Driver<C> {
             Err(error) => error,
         };
         if matches!(error.class, ErrorClass::Conflict | ErrorClass::Gone) {
-            // The cache is behind. The watch will catch up, but one read is quicker. It also fixes a cache that is ahead of
-            // a restored cluster.
+            // The cache is behind. The watch will catch up, but one read is quicker. It also fixes a cache that is
+            // ahead of a restored cluster.
             match context.requests.get::<C::Object>(key).await? {
                 Some(live) => cache.overwrite(live),
                 None => cache.remove_uid(key, object.meta().uid.as_deref()),
@@ -282,7 +283,7 @@ impl<C: RunHooks> Driver<C> {
 
 fn until(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     let wait = at?.duration_since(now);
-    // Times in objects have whole seconds. A reconciliation that is a jitter too early would only be repeated.
+    // Times in objects have whole seconds. A reconciliation that is a fraction too early would only be repeated.
     Some(Duration::try_from(wait).unwrap_or_default())
 }
 

@@ -17,8 +17,8 @@ const CONTROLLER: &str = "legion-platform.org/operator";
 /// Longest note that the API accepts, in bytes.
 const NOTE_MAX: usize = 1024;
 
-/// Publishes an event about an object. Its name is a hash of its content. So the same event is never published twice for
-/// the same object, also after a crash. An event that cannot be published is lost: the status has everything in it.
+/// Publishes an event about an object. Its name is a hash of its content. So the same event is never published twice
+/// for the same object, also after a crash. An event that cannot be published is lost: the status has everything in it.
 pub(crate) async fn publish<K: Object>(context: &Context, object: &K, note: &EventNote, now: Timestamp) {
     let event = event(object, note, now);
     if let Err(error) = context.requests.create(&event).await

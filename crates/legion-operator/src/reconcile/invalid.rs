@@ -1,4 +1,5 @@
-//! Objects that are not of their kind's type: they were written before the schema forbade what they hold, or bypassed it.
+//! Objects that are not of their kind's type: they were written before the schema forbade what they hold, or bypassed
+//! it.
 //!
 //! They must not stall other objects, and their users must learn why they are ignored.
 
@@ -10,7 +11,8 @@ use serde_json::json;
 
 use crate::{context::Context, key::Key, reconcile::controller::RunHooks, requests::RequestError};
 
-/// Reports in the object's status why it cannot be read. Costs one read, and one write unless the status has it already.
+/// Reports in the object's status why it cannot be read. Costs one read, and one write unless the status has it
+/// already.
 pub(crate) async fn report<C: RunHooks>(
     context: &Context,
     key: &Key,

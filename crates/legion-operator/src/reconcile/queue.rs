@@ -1,11 +1,11 @@
-//! The work queue of one kind: which objects must be looked at, and when.
+//! The work queue of one kind: which objects must be reconciled, and when.
 //!
-//! An object is never looked at by two workers at once; a change that comes meanwhile makes it due again. An object may
-//! be due at one time only: the earliest that anybody asked for. Nothing here can lose a wake-up, and nothing grows with
-//! objects that are gone.
+//! Two workers never reconcile the same object at the same time. A change during a reconciliation requeues the object.
+//! An object is due at one time only, the earliest requested one. No requeue is lost, and nothing grows with deleted
+//! objects.
 //!
-//! Objects that are new come before others: when many come at once, work begins for all of them before what became of the
-//! first is written down, which by then is often one write less.
+//! New objects come before others. When many arrive together, work starts for all of them before the result of the
+//! first is written. By then this often saves a write.
 
 use std::{
     cmp,
@@ -19,44 +19,44 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::key::Key;
 
-/// A work queue. Context by its producers and workers.
+/// A work queue, shared by its producers and workers.
 #[derive(Debug)]
 pub(crate) struct Queue {
     kind: &'static str,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: Notify,
     waits: Histogram,
 }
 
-/// What there is to do.
+/// The objects that wait in a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backlog {
-    /// How many objects are due and wait.
+    /// Number of objects that are due and wait.
     pub(crate) due: usize,
-    /// For how long the first of them has been due.
+    /// How long the first of them has been due.
     pub(crate) oldest: Duration,
-    /// How many are being looked at.
+    /// Number of objects that are being reconciled.
     pub(crate) running: usize,
-    /// For how long none was taken up.
+    /// Time since the last reconciliation started.
     pub(crate) idle: Duration,
 }
 
-/// So many objects are taken up, at most, until it is the turn of one that is not new.
+/// At most this many new objects run before one that is not new.
 const OTHERS_EVERY: u32 = 8;
 
 #[derive(Debug, Default)]
-struct State {
-    /// Who is due when, the earliest first.
+struct QueueState {
+    /// Objects by the time at which they are due, the earliest first.
     due: BTreeSet<(Instant, Key)>,
-    /// The same of objects that are new.
+    /// The same for new objects.
     new: BTreeSet<(Instant, Key)>,
-    /// How many new ones were taken up since the last other one.
+    /// Number of new objects since the last other one.
     streak: u32,
     /// Both by key.
     when: HashMap<Key, Due>,
-    /// Who is being looked at, and when it asked to be due again.
+    /// Objects that are being reconciled, and when they must be reconciled again.
     running: HashMap<Key, Option<Instant>>,
-    /// When the last one was taken up; none while nobody works.
+    /// When the last reconciliation started. `None` while no worker runs.
     taken: Option<Instant>,
 }
 
@@ -67,7 +67,7 @@ struct Due {
     new: bool,
 }
 
-impl State {
+impl QueueState {
     fn set(&mut self, new: bool) -> &mut BTreeSet<(Instant, Key)> {
         if new { &mut self.new } else { &mut self.due }
     }
@@ -102,7 +102,7 @@ impl State {
             (true, true) => self.streak + 1 < OTHERS_EVERY,
             (_, new) => new,
         };
-        // Just seen to be there.
+        // The set has a first element, as seen above.
         let Some((at, key)) = self.set(take_new).pop_first() else {
             return Err(None);
         };
@@ -115,7 +115,7 @@ impl State {
 }
 
 impl Queue {
-    /// An empty queue; `waits` is told how long each object waited.
+    /// Creates an empty queue. `waits` observes how long each object waited.
     #[must_use]
     pub(crate) fn new(kind: &'static str, waits: Histogram) -> Self {
         Self {
@@ -131,7 +131,7 @@ impl Queue {
         self.kind
     }
 
-    /// Work begins now. What was due before has not waited until now: a replica that stands by collects what it would do.
+    /// Starts the work. Objects that were due before count as due from now on: a standby replica only collects them.
     pub(crate) fn open(&self) {
         let now = Instant::now();
         let mut state = self.state();
@@ -145,7 +145,7 @@ impl Queue {
         }
     }
 
-    /// What there is to do; nothing while nobody works.
+    /// Returns the backlog. It is empty while no worker runs.
     #[must_use]
     pub(crate) fn backlog(&self) -> Backlog {
         let now = Instant::now();
@@ -164,31 +164,31 @@ impl Queue {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes an object due now.
+    /// Requeues an object for now.
     pub(crate) fn add(&self, key: Key) {
         self.add_after(key, Duration::ZERO);
     }
 
-    /// Makes an object due now that nobody has looked at yet.
+    /// Queues an object that was never reconciled, for now.
     pub(crate) fn add_new(&self, key: Key) {
         self.state().schedule(key, Instant::now(), true);
         self.changed.notify_one();
     }
 
-    /// Makes an object due in a while, unless it is due earlier anyway.
+    /// Requeues an object after a delay, unless it is due earlier.
     pub(crate) fn add_after(&self, key: Key, delay: Duration) {
         self.state().schedule(key, Instant::now() + delay, false);
         self.changed.notify_one();
     }
 
-    /// Waits for the next due object. Whoever gets it calls [`Queue::done`] afterwards.
+    /// Waits for the next due object. The caller must call [`Queue::done`] afterwards.
     pub(crate) async fn next(&self) -> Key {
         loop {
-            // Made before looking, so that what is added in between is not missed.
+            // Created before the check, so that no addition in between is missed.
             let changed = self.changed.notified();
             let wait = match self.state().take(Instant::now()) {
                 Ok((key, waited)) => {
@@ -209,7 +209,7 @@ impl Queue {
         }
     }
 
-    /// The object was looked at; it is due again after `again`, or when it changed meanwhile.
+    /// Ends a reconciliation. The object is due again after `again`, or now if it changed meanwhile.
     pub(crate) fn done(&self, key: Key, again: Option<Duration>) {
         let mut state = self.state();
         let asked = state.running.remove(&key).flatten();
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     impl Queue {
-        /// Is nothing due, now or later, and nothing running?
+        /// Returns whether nothing is due, now or later, and nothing is running.
         fn is_empty(&self) -> bool {
             let state = self.state();
             state.when.is_empty() && state.running.is_empty()
@@ -262,14 +262,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn new_objects_come_first_and_others_get_their_turn() {
         let queue = queue();
-        for name in ["other-1", "other-2", "told-again"] {
+        for name in ["other-1", "other-2", "queued-again"] {
             queue.add(key(name));
         }
         tokio::time::advance(Duration::from_secs(1)).await;
         for number in 0..15 {
             queue.add_new(key(&format!("new-{number:02}")));
         }
-        queue.add_new(key("told-again"));
+        queue.add_new(key("queued-again"));
         let mut taken = Vec::new();
         while !queue.is_empty() {
             let key = queue.next().await;
@@ -277,8 +277,8 @@ mod tests {
             queue.done(key, None);
         }
         let new = (0..15).map(|number| format!("new-{number:02}"));
-        // It has been due for longest, and counts as new by now.
-        let mut expected = vec!["told-again".to_owned()];
+        // It has been due for the longest time, and counts as new now.
+        let mut expected = vec!["queued-again".to_owned()];
         expected.extend(new);
         expected.insert(7, "other-1".to_owned());
         expected.insert(15, "other-2".to_owned());
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_object_is_never_handed_out_twice_at_once() {
+    async fn an_object_is_never_handed_out_twice_at_the_same_time() {
         let queue = queue();
         queue.add(key("a"));
         assert_eq!(queue.next().await, key("a"));
@@ -328,11 +328,7 @@ mod tests {
         }
         queue.add_after(key("later"), minute * 10);
         tokio::time::advance(minute).await;
-        assert_eq!(
-            queue.backlog(),
-            Backlog::default(),
-            "a replica that stands by is behind with nothing"
-        );
+        assert_eq!(queue.backlog(), Backlog::default(), "a standby replica has no backlog");
         queue.open();
         tokio::time::advance(second).await;
         let expected = Backlog {

@@ -1,9 +1,8 @@
-//! What the watches of one kind have brought, and what our own writes have answered.
+//! The objects of one kind, from its watches and from the answers of own writes.
 //!
-//! The answer of an own write enters the cache as if the watch had brought it, and an event that is older than what the
-//! cache holds is ignored. So a controller never decides on a state that its own last write has already changed, however
-//! far a watch lags behind or is rewound, without one extra read. (The same purpose as KEP-5647's "skip until the own
-//! write was seen", without the waiting.)
+//! The answer of an own write enters the cache like an event of the watch. The cache ignores events that are older than
+//! its content. So a controller never decides on a state that its own last write has changed, even if the watch lags
+//! behind or is rewound, and without an extra read. KEP-5647 has the same purpose, but waits for the own write.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -15,12 +14,12 @@ use kube::{Resource, core::error_boundary::InvalidObject, runtime::watcher::Even
 
 use crate::{key::Key, watch::guarded::Guarded};
 
-/// One object of the cache: of its type, or what can be said about one that does not fit it.
+/// One object of the cache: an object of its type, or the metadata of one that does not fit the type.
 #[derive(Debug)]
 pub(crate) enum Entry<K> {
     /// It is of its type.
     Valid(Arc<K>),
-    /// It cannot be read; its metadata and the reason.
+    /// It cannot be read. Holds its metadata and the reason.
     Invalid(Arc<InvalidObject>),
 }
 
@@ -34,8 +33,8 @@ impl<K> Clone for Entry<K> {
 }
 
 impl<K> From<Guarded<K>> for Entry<K> {
-    fn from(told: Guarded<K>) -> Self {
-        match told.0 {
+    fn from(guarded: Guarded<K>) -> Self {
+        match guarded.0 {
             Ok(object) => Self::Valid(Arc::new(object)),
             Err(invalid) => Self::Invalid(Arc::new(invalid)),
         }
@@ -62,48 +61,48 @@ impl<K: Resource> Entry<K> {
     }
 }
 
-/// What became of one object.
+/// The change of one object.
 #[derive(Debug)]
 pub(crate) struct Change<K> {
     /// Which object.
     pub(crate) key: Key,
-    /// What it was, if it was there.
+    /// The object before the change, if it existed.
     pub(crate) old: Option<Entry<K>>,
-    /// What it is, if it is there.
+    /// The object after the change, if it exists.
     pub(crate) new: Option<Entry<K>>,
 }
 
-/// Who is told about each change, whoever made it; in the order of the changes, while the cache is locked. So it must not
-/// look into the same cache.
+/// Called for every change, from a watch or from our own writes, in the order of the changes. The cache is locked
+/// meanwhile, so the function must not access the same cache.
 pub(crate) type OnChange<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
 
-/// All objects of a kind that the operator may look at.
+/// All objects of a kind that the operator may read.
 pub(crate) struct Cache<K> {
     objects: RwLock<HashMap<Key, Entry<K>>>,
-    /// The uids of the last objects that went away. The answer of an own write may be taken in after the watch has
-    /// brought the end of the object: it must not come back to life.
+    /// The uids of the last deleted objects. The answer of an own write may arrive after the deletion event. It must
+    /// not restore the object.
     ended: Mutex<VecDeque<String>>,
     on_change: OnChange<K>,
 }
 
-/// How many ends are remembered: far more than can happen while a request is answered.
+/// Number of remembered uids: far more than deletions during one request.
 const ENDED: usize = 1024;
 
-/// Where the news of an object comes from.
+/// The source of a new state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Watch,
     Call,
 }
 
-/// The state of one watch that fills a cache: several namespaces may fill the same one.
+/// The state of one watch of a cache. The watches of several namespaces may fill the same cache.
 #[derive(Debug, Default)]
 pub(crate) struct Relist {
-    /// The keys of the list that is under way.
+    /// The keys of the list in progress.
     listed: Option<HashSet<Key>>,
 }
 
-/// `metadata.resourceVersion` as the number that it is by KEP-5504; 0 when it is none.
+/// Returns `metadata.resourceVersion` as a number (KEP-5504), or 0 if it is none.
 fn version(metadata: &ObjectMeta) -> u64 {
     metadata
         .resource_version
@@ -112,14 +111,14 @@ fn version(metadata: &ObjectMeta) -> u64 {
         .unwrap_or(0)
 }
 
-/// Is `new` at least as recent as `old`? Of two objects with different uids, the one that comes last counts: a name that
-/// is used again says nothing about versions after a restore.
+/// Returns whether `new` is at least as recent as `old`. Of two objects with different uids the last one counts: after
+/// a restore, versions of a reused name cannot be compared.
 fn is_news(old: &ObjectMeta, new: &ObjectMeta) -> bool {
     old.uid != new.uid || version(new) >= version(old)
 }
 
 impl<K: Resource> Cache<K> {
-    /// An empty cache.
+    /// Creates an empty cache.
     #[must_use]
     pub(crate) fn new(on_change: OnChange<K>) -> Self {
         Self {
@@ -215,20 +214,20 @@ impl<K: Resource> Cache<K> {
         gone.iter().for_each(&self.on_change);
     }
 
-    /// Takes in the answer of an own write, or of a read that was made because the cache was in doubt.
+    /// Applies the answer of an own write, or of a read that checks the cache.
     pub(crate) fn apply_response(&self, object: K) {
         self.put(Entry::Valid(Arc::new(object)), Origin::Call);
     }
 
-    /// Takes in what a read of ours has found out after the server contradicted the cache, whatever the versions say: they
-    /// go backwards when a cluster is restored from a backup.
+    /// Applies the answer of a read after the server contradicted the cache, independent of the versions. Versions go
+    /// backwards when a cluster is restored from a backup.
     pub(crate) fn overwrite(&self, object: K) {
         self.replace(Entry::Valid(Arc::new(object)), Origin::Call, |old, new| {
             !is_same(old, new)
         });
     }
 
-    /// Takes in that the object with that uid is gone, as a read of ours has found out.
+    /// Removes the object with this uid, after a read did not find it.
     pub(crate) fn remove_uid(&self, key: &Key, uid: Option<&str>) {
         self.drop_if(key, |held| held.uid.as_deref() == uid);
     }
@@ -242,8 +241,8 @@ impl<K: Resource> Cache<K> {
         let mut objects = self.write();
         match objects.get(&key) {
             Some(old) if !wanted(old.meta(), new.meta()) => return,
-            // An object that lost the watch's label seemed to end, and is back when it has the label again. So only
-            // answers of own calls are held against it.
+            // An object without the watch's label looks deleted, and returns with the label. So only answers of own
+            // requests are ignored here.
             None if origin == Origin::Call && self.has_ended(new.meta()) => return,
             _ => {}
         }
@@ -272,8 +271,8 @@ impl<K: Resource> Cache<K> {
     }
 
     fn remove(&self, deleted: &ObjectMeta) {
-        // Not a late deletion of an earlier object of that name, nor of a state that is history: the object lost the
-        // watch's label once and has it again.
+        // Ignore a late deletion of an earlier object of this name, and of an earlier state: the object had lost the
+        // watch's label and has it again.
         self.drop_if(&Key::of(deleted), |held| {
             held.uid == deleted.uid && version(deleted) >= version(held)
         });
@@ -296,7 +295,7 @@ impl<K: Resource> Cache<K> {
     }
 }
 
-/// The same object at the same version: a repeated event, or the watch's echo of an own write.
+/// Returns whether both are the same object at the same version: a repeated event, or the event of an own write.
 fn is_same(old: &ObjectMeta, new: &ObjectMeta) -> bool {
     old.uid == new.uid && old.resource_version.is_some() && old.resource_version == new.resource_version
 }
@@ -324,30 +323,30 @@ mod tests {
         Guarded(Ok(object(name, uid, version)))
     }
 
-    /// A cache, and the names that it told changes of since the last look.
+    /// A cache, and the names of the changes that it reported since the last check.
     struct Probe {
         cache: Cache<ConfigMap>,
-        told: Arc<Mutex<Vec<String>>>,
+        reported: Arc<Mutex<Vec<String>>>,
         relist: Relist,
     }
 
     impl Probe {
         fn new() -> Self {
-            let told = Arc::new(Mutex::new(Vec::new()));
-            let tell = told.clone();
+            let reported = Arc::new(Mutex::new(Vec::new()));
+            let report = reported.clone();
             let cache = Cache::new(Box::new(move |change: &Change<ConfigMap>| {
-                tell.lock().unwrap().push(change.key.name.to_string());
+                report.lock().unwrap().push(change.key.name.to_string());
             }));
             Self {
                 cache,
-                told,
+                reported,
                 relist: Relist::default(),
             }
         }
 
         #[track_caller]
-        fn told(&self, expected: &[&str]) {
-            assert_eq!(std::mem::take(&mut *self.told.lock().unwrap()), expected);
+        fn assert_reported(&self, expected: &[&str]) {
+            assert_eq!(std::mem::take(&mut *self.reported.lock().unwrap()), expected);
         }
 
         fn event(&mut self, event: Event<Guarded<ConfigMap>>) {
@@ -362,19 +361,19 @@ mod tests {
     }
 
     #[test]
-    fn an_own_write_is_seen_at_once_and_a_lagging_watch_does_not_undo_it() {
+    fn an_own_write_is_seen_immediately_and_a_lagging_watch_does_not_undo_it() {
         let mut probe = Probe::new();
         probe.event(Event::Apply(watched("a", "u1", 5)));
         probe.cache.apply_response(object("a", "u1", 8));
-        probe.told(&["a", "a"]);
+        probe.assert_reported(&["a", "a"]);
         for late in [6, 7, 8] {
             probe.event(Event::Apply(watched("a", "u1", late)));
-            probe.told(&[]);
+            probe.assert_reported(&[]);
             assert_eq!(probe.held("a"), Some(8));
         }
         // As a number, 10 is more than 8.
         probe.event(Event::Apply(watched("a", "u1", 10)));
-        probe.told(&["a"]);
+        probe.assert_reported(&["a"]);
         assert_eq!(probe.held("a"), Some(10));
     }
 
@@ -382,26 +381,26 @@ mod tests {
     fn a_deletion_of_an_earlier_object_or_of_an_earlier_state_is_ignored() {
         let mut probe = Probe::new();
         probe.cache.apply_response(object("a", "u2", 8));
-        probe.told(&["a"]);
+        probe.assert_reported(&["a"]);
         probe.event(Event::Delete(watched("a", "u1", 9)));
         probe.event(Event::Delete(watched("a", "u2", 7)));
-        probe.told(&[]);
+        probe.assert_reported(&[]);
         assert_eq!(probe.held("a"), Some(8));
         probe.event(Event::Delete(watched("a", "u2", 9)));
-        probe.told(&["a"]);
+        probe.assert_reported(&["a"]);
         assert_eq!(probe.held("a"), None);
     }
 
     #[test]
-    fn a_list_drops_what_it_does_not_hold_and_tells_so() {
+    fn a_list_drops_missing_objects_and_reports_them() {
         let mut probe = Probe::new();
         probe.event(Event::Apply(watched("gone", "u1", 1)));
         probe.event(Event::Apply(watched("stays", "u2", 2)));
-        probe.told(&["gone", "stays"]);
+        probe.assert_reported(&["gone", "stays"]);
         probe.event(Event::Init);
         probe.event(Event::InitApply(watched("stays", "u2", 2)));
         probe.cache.end_of_list(&mut probe.relist, |_| true);
-        probe.told(&["gone"]);
+        probe.assert_reported(&["gone"]);
         assert_eq!((probe.held("gone"), probe.held("stays")), (None, Some(2)));
     }
 
@@ -423,7 +422,7 @@ mod tests {
         probe.event(Event::Delete(watched("a", "u1", 6)));
         probe.cache.apply_response(object("a", "u1", 5));
         assert_eq!(probe.held("a"), None);
-        // Unless the watch says that it is there: it had only lost the label for a while.
+        // Unless the watch shows it again: it had only lost the label for a while.
         probe.event(Event::Apply(watched("a", "u1", 8)));
         assert_eq!(probe.held("a"), Some(8));
         probe.cache.apply_response(object("a", "u2", 9));

@@ -1,7 +1,7 @@
-//! An object as the API server tells it: of its type, or what can be said about one that does not fit it.
+//! An object as the API server returns it: of its type, or the metadata of one that does not fit the type.
 //!
-//! kube's `DeserializeGuard` does the first by way of a generic tree of the whole object and a copy of that. Here the object is
-//! read from its text, once, and only as much of it as its [`Projection`] says.
+//! kube's `DeserializeGuard` parses a generic tree of the whole object and copies it. This module reads the text once,
+//! and only the parts in the object's [`Projection`].
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::watch::projection::Projection;
 
-/// An object that is of its type, or what can be said about one that is not. It can be read from JSON alone.
+/// An object of its type, or the metadata of one that is not. It can be read from JSON only.
 #[derive(Clone, Debug)]
 pub(crate) struct Guarded<K>(pub Result<K, InvalidObject>);
 
@@ -26,7 +26,7 @@ impl<'de, K: Resource + Projection> Deserialize<'de> for Guarded<K> {
             Ok(object) => return Ok(Self(Ok(object.into()))),
             Err(error) => error.to_string(),
         };
-        // What has not even metadata is no object.
+        // Without metadata it is no object.
         let PartialObjectMeta { metadata, .. } =
             serde_json::from_str::<PartialObjectMeta<K>>(whole.get()).map_err(D::Error::custom)?;
         Ok(Self(Err(InvalidObject {

@@ -1,7 +1,7 @@
 //! What is read of an object's text: what decisions look at, and nothing else.
 //!
-//! Most of a pod's text is of no interest here, nor are the managed fields of any object, which as a tree take more memory than
-//! the rest of it. What is not read costs no allocation, and a cache of many thousand pods stays small.
+//! Most of a pod's text is of no interest here, nor are the managed fields of any object, which as a tree take more
+//! memory than the rest of it. What is not read costs no allocation, and a cache of many thousand pods stays small.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -78,7 +78,8 @@ impl From<Metadata> for ObjectMeta {
     }
 }
 
-/// Of a ConfigMap that is watched, only which one it is and at which version: other controllers keep much in annotations.
+/// Of a ConfigMap that is watched, only which one it is and at which version: other controllers keep much in
+/// annotations.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Identity {
     metadata: IdentityMetadata,

@@ -49,7 +49,7 @@ impl<K> CacheWatcher<K>
 where
     K: Resource<DynamicType = ()> + Projection + Clone + Debug + Send + Sync + 'static,
 {
-    /// Watches; never ends by itself.
+    /// Watches without an end.
     pub(crate) async fn run(self) {
         let mut failures = 0;
         loop {
@@ -60,9 +60,9 @@ where
         }
     }
 
-    /// Watches until a list must begin from nothing: because it stalled, or because the server no longer knows the
-    /// version that the watch would go on from and says so with an HTTP status (kube's watcher would ask for that version
-    /// again for ever).
+    /// Watches until a new list must start: because the list stalled, or because the server no longer knows the version
+    /// from which the watch continues and answers with an HTTP status. kube's watcher would request that version
+    /// forever.
     async fn watch(&self, failures: &mut u32) {
         let mut stream = std::pin::pin!(watcher(self.api.clone(), self.config.clone()));
         let mut relist = Relist::default();
@@ -72,7 +72,7 @@ where
                 match tokio::time::timeout(LIST_STALL, stream.next()).await {
                     Ok(next) => next,
                     Err(_) => {
-                        tracing::warn!(kind = %K::kind(&()), "the list makes no progress: beginning again");
+                        tracing::warn!(kind = %K::kind(&()), "the list makes no progress: starting it again");
                         return;
                     }
                 }

@@ -65,9 +65,9 @@ impl<'a> Watches<'a> {
         }
     }
 
-    /// Watches a resource and lists it in one piece, as other controllers do. The API server answers such a list from its
-    /// memory. Of a list in pages it takes all but the first from etcd when nothing was written for a while, and 10,000
-    /// trainings then take six times as long.
+    /// Watches a resource and lists it in one piece, as other controllers do. The API server answers such a list from
+    /// its memory. Of a list in pages it takes all but the first from etcd when nothing was written for a while, and
+    /// 10,000 trainings then take six times as long.
     pub(crate) fn start_whole<K>(&mut self, cache: &Arc<Cache<K>>, in_platform_namespace: bool)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -85,8 +85,8 @@ impl<'a> Watches<'a> {
         self.start(cache, in_platform_namespace, &whole);
     }
 
-    /// Watches the pods of runs and lists them in pages. Pods are large. There are many only when they were written minutes
-    /// ago, because `ttlAfterFinished` deletes them.
+    /// Watches the pods of runs and lists them in pages. Pods are large. There are many only when they were written
+    /// minutes ago, because `ttlAfterFinished` deletes them.
     pub(crate) fn start_pods(&mut self, cache: &Arc<Cache<Pod>>) {
         self.start(cache, false, &watcher::Config::default().labels(labels::RUN));
     }

@@ -1,5 +1,5 @@
-//! Pods that are lost, relabelled or deleted by somebody, and trainings that are deleted, suspended or changed: at every
-//! request of the operator and before every event that it gets.
+//! Pods that a user deletes or relabels, or that are lost, and trainings that a user deletes, suspends or changes: at
+//! every request of the operator and before every event that it receives.
 
 use legion_api::{ModelTraining, condition, run::RunResult};
 use legion_testkit::{
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{explore, support::logs};
 
-/// What a training says of its result: the same, however many attempts it took.
+/// Returns the result of a training: the same for any number of attempts.
 fn result(training: &ModelTraining) -> Value {
     let status = training.status.as_ref().expect("a status");
     let conditions: Vec<Value> = status
@@ -33,7 +33,7 @@ fn result(training: &ModelTraining) -> Value {
     })
 }
 
-/// What must hold of a training that somebody changed, too: it succeeded as it is now, and the artifact is this run's.
+/// Checks what must also hold for a changed training: its present spec succeeded, and the artifact is this run's.
 #[track_caller]
 fn succeeded_as_it_is(training: &ModelTraining) {
     let status = training.status.as_ref().expect("a status");
@@ -74,7 +74,7 @@ fn verify(plan: &Plan, reference: &Value) {
             let pods: usize = cluster.history.pods_created().into_values().sum();
             assert!(pods <= 1, "{pods} pods of a deleted training");
         } else {
-            let training = training.expect("nobody deleted it for good");
+            let training = training.expect("it was not deleted for good");
             succeeded_as_it_is(&training);
             match disturbance {
                 Disturbance::DeletePod
@@ -85,7 +85,7 @@ fn verify(plan: &Plan, reference: &Value) {
                     assert_eq!(&result(&training), reference, "another result than undisturbed");
                     assert_eq!(published, 1);
                 }
-                // Another run, or another training of the name; the first may have ended before.
+                // Another run, or another training of the name. The first may have ended before.
                 _ => assert!((1..=2).contains(&published), "{published} results"),
             }
         }
@@ -96,7 +96,7 @@ fn verify(plan: &Plan, reference: &Value) {
 fn undisturbed() -> (Value, Vec<Plan>) {
     explore::paused(async {
         let (cluster, moments) = explore::live(None).await;
-        let training = there(&cluster).await.expect("nobody deleted it");
+        let training = there(&cluster).await.expect("it was not deleted");
         succeeded_as_it_is(&training);
         let plans = moments
             .of_the_training

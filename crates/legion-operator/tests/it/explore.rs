@@ -1,8 +1,8 @@
-//! One training under one plan, and many plans beside each other.
+//! One training under one plan, and many plans in parallel.
 //!
-//! Plans are built from a run without any: its requests and events are the moments at which something can happen. One plan
-//! again, as a failing test prints it: `LEGION_PLAN='crash-after:create pods#1' cargo test -p legion-operator --test it
-//! replay`.
+//! Plans are built from a run without a plan. Its requests and events are the moments at which something can happen. A
+//! failing test prints how to repeat one plan: `LEGION_PLAN='crash-after:create pods#1' cargo test -p legion-operator
+//! --test it replay`.
 
 #![allow(
     clippy::print_stderr,
@@ -43,8 +43,8 @@ pub struct Moments {
     pub requests: Vec<String>,
     /// Events of its watches, from its start on, by kind.
     pub events: Vec<(String, usize)>,
-    /// The moments at which the training is there and something is done about it: watches that are opened anew, and which
-    /// events follow anyway, are none.
+    /// The moments after the creation of the training. Watches that are opened again do not count, and neither do
+    /// events that follow in any case.
     pub of_the_training: Vec<Moment>,
 }
 
@@ -67,7 +67,7 @@ pub async fn live(plan: Option<&Plan>) -> (Cluster, Moments) {
     let later = cluster.chaos.calls().split_off(calls);
     assert_eq!(requests(&later), Vec::<String>::new(), "not at rest");
     assert_eq!(cluster.history.violations(), Vec::<String>::new());
-    // Whoever takes Legion's labels off a pod keeps it, as with every controller, until its owner goes.
+    // A pod without Legion's labels stays, as with every controller, until its owner is deleted.
     let is_taken = matches!(plan, Some(Plan::Disturb(Disturbance::RelabelPod, _)));
     assert!(is_taken || cluster.pods().await.is_empty(), "a pod is left");
     assert_eq!(cluster.chaos.has_struck(), plan.is_some(), "the plan never came true");
@@ -97,8 +97,8 @@ pub fn paused<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-/// One plan in nineteen, for the fast tier: nineteen has no factor in common with the number of things that can happen at a
-/// moment, so that all of them are among the plans.
+/// Returns one plan in nineteen, for the fast tier. Nineteen has no factor in common with the number of faults per
+/// moment, so every fault is among the plans.
 pub fn sample(plans: &[Plan]) -> Vec<Plan> {
     plans.iter().step_by(19).cloned().collect()
 }
@@ -130,7 +130,7 @@ pub fn share(plans: &[Plan]) -> Vec<Plan> {
     share
 }
 
-/// Verifies every plan, on every core; prints what was done, and how each failing plan is replayed.
+/// Verifies every plan on all cores. Prints the number of plans, and how to replay each failing plan.
 #[track_caller]
 pub fn all(plans: &[Plan], verify: impl Fn(&Plan) + Sync) {
     assert!(!plans.is_empty(), "there is nothing to explore");

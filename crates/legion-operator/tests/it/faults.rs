@@ -13,7 +13,7 @@ use crate::{
 
 /// What must be the same after every plan.
 #[derive(Clone, Debug, PartialEq)]
-struct End {
+struct FinalState {
     status: Value,
     pods_created: Vec<usize>,
     started: Vec<usize>,
@@ -22,7 +22,7 @@ struct End {
 }
 
 struct Observed {
-    end: End,
+    end: FinalState,
     writes: usize,
     moments: Moments,
 }
@@ -33,7 +33,7 @@ fn observe(plan: Option<&Plan>) -> Observed {
         let ledger = cluster.agents.ledger();
         let status = cluster.training("wine").await.status;
         let observed = Observed {
-            end: End {
+            end: FinalState {
                 status: without_time(serde_json::to_value(status).expect("a status is JSON")),
                 pods_created: cluster.history.pods_created().into_values().collect(),
                 started: ledger.started.into_values().collect(),

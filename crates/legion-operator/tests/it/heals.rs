@@ -1,4 +1,4 @@
-//! Whatever is missing is named, and waited for.
+//! Missing referents are named and waited for.
 
 use std::time::Duration;
 
@@ -58,10 +58,10 @@ async fn every_order_converges() {
             cluster.settle(Duration::from_secs(60)).await;
             if *part == Part::Training && order.last() != Some(part) {
                 let training = cluster.training("wine").await;
-                let told = reason(&training);
+                let reported = reason(&training);
                 assert!(
-                    ["ToolchainNotFound", "DefaultOutputMissing", "SourceNotFound"].contains(&told.as_str()),
-                    "{order:?}: {told:?}"
+                    ["ToolchainNotFound", "DefaultOutputMissing", "SourceNotFound"].contains(&reported.as_str()),
+                    "{order:?}: {reported:?}"
                 );
                 assert_eq!(training.status.unwrap().observed_generation, Some(1), "{order:?}");
             }
@@ -73,7 +73,7 @@ async fn every_order_converges() {
     }
 }
 
-/// Each referent taken away is named; given back, the training goes on.
+/// Each deleted referent is named. The training continues once it exists again.
 #[tokio::test(start_paused = true)]
 async fn each_missing_referent_is_named() {
     for (part, expected) in [
@@ -109,7 +109,7 @@ fn connection(name: &str, spec: Value) -> Connection {
     .expect("a connection")
 }
 
-/// All that is missing is named at once, each with its field; what appears is no longer named.
+/// One condition names all missing connections, each with its field. Connections that appear are no longer named.
 #[tokio::test(start_paused = true)]
 async fn missing_connections_are_named_one_and_all() {
     logs();
@@ -142,14 +142,23 @@ async fn missing_connections_are_named_one_and_all() {
     while !missing.is_empty() {
         cluster.settle(Duration::from_secs(60)).await;
         let status = cluster.training("wine").await.status.unwrap();
-        let told = find(&status.conditions, SUCCEEDED).unwrap();
-        assert_eq!(told.reason, "ConnectionNotFound");
+        let condition = find(&status.conditions, SUCCEEDED).unwrap();
+        assert_eq!(condition.reason, "ConnectionNotFound");
         let still = fields.len() - missing.len();
         for (n, field) in fields.iter().enumerate() {
-            assert_eq!(told.message.contains(field), n >= still, "{field}: {}", told.message);
+            assert_eq!(
+                condition.message.contains(field),
+                n >= still,
+                "{field}: {}",
+                condition.message
+            );
         }
         let (_, name, spec) = missing.remove(0);
-        assert!(told.message.contains(&format!("{name:?}")), "{}", told.message);
+        assert!(
+            condition.message.contains(&format!("{name:?}")),
+            "{}",
+            condition.message
+        );
         cluster.create(&connection(name, spec)).await;
     }
     succeeded(cluster.wait_for("wine", "True", LIMIT).await);
@@ -169,12 +178,12 @@ async fn a_missing_secret_is_named_and_waited_for() {
     // Many more attempts than any other fault is given.
     cluster.settle(Duration::from_secs(4 * 3600)).await;
     let status = cluster.training("wine").await.status.unwrap();
-    let told = find(&status.conditions, SUCCEEDED).unwrap();
+    let condition = find(&status.conditions, SUCCEEDED).unwrap();
     assert_eq!(
-        (told.status.as_str(), told.reason.as_str()),
+        (condition.status.as_str(), condition.reason.as_str()),
         ("Unknown", "SecretMissing")
     );
-    assert!(told.message.contains("create the Secret"), "{}", told.message);
+    assert!(condition.message.contains("create the Secret"), "{}", condition.message);
     assert!(status.run.unwrap().attempt > 10);
     cluster.agents.behave([Behaviour::default()]);
     let training = succeeded(cluster.wait_for("wine", "True", LIMIT).await);
@@ -185,7 +194,7 @@ async fn a_missing_secret_is_named_and_waited_for() {
 
 /// A toolchain that cannot be used is named with its own fault, and so it is on the toolchain itself.
 #[tokio::test(start_paused = true)]
-async fn a_toolchain_that_is_mended_is_used() {
+async fn a_fixed_toolchain_is_used() {
     let cluster = furnished().await;
     let broken = json!({"spec": {"arguments": {"type": "objct"}}});
     let toolchains = cluster.api::<ToolchainIntegration>(manifests::PLATFORM);

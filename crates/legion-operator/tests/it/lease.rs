@@ -92,7 +92,7 @@ async fn a_replica_takes_over_when_the_leader_is_gone() {
     );
     succeeded(cluster.wait_for("wine", "True", LIMIT).await);
 
-    // An orderly end gives the lease back: the next replica takes it at once.
+    // An orderly end releases the lease: the next replica acquires it immediately.
     let (third, _running, _task) = replica(&cluster, "c");
     cluster.settle(Duration::from_secs(6)).await;
     shutdown.request();

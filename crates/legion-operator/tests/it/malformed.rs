@@ -1,4 +1,4 @@
-//! One bad object concerns nobody else, and hears about it.
+//! A malformed object affects no other object, and its status reports the fault.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::support::{LIMIT, logs, operator, succeeded, writes};
 
 #[tokio::test(start_paused = true)]
-async fn a_malformed_training_stalls_nobody_and_is_told_so() {
+async fn a_malformed_training_is_reported_and_stalls_no_other() {
     logs();
     // An older schema, which allowed what the type does not.
     let crds = legion_api::crd::all()
@@ -62,7 +62,7 @@ async fn a_malformed_training_stalls_nobody_and_is_told_so() {
     cluster.settle(Duration::from_secs(120)).await;
     assert_eq!(writes(&cluster.chaos.calls().split_off(calls)), Vec::<String>::new());
 
-    // Mended, it trains.
+    // Fixed, it trains.
     cluster
         .patch::<ModelTraining>("bad", json!({"spec": {"retries": 0}}))
         .await;

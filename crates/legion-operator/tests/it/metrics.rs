@@ -93,7 +93,7 @@ async fn a_training_leaves_its_traces_in_the_metrics() {
     assert!(grown("watch_events_total{resource=\"pods\"}") >= 2.0);
     telemetry.health.live().expect("nothing is wrong");
 
-    // Without a server, watches fail and try again: that is no reason for a restart, and is told.
+    // Without a server, watches fail and are retried. That is reported, and is no reason for a restart.
     cluster.chaos.cut_off();
     cluster.settle(Duration::from_secs(1200)).await;
     telemetry.health.live().expect("a restart would not help");

@@ -98,7 +98,7 @@ fn operator_behind(outage: Outage, lasts: Arc<AtomicBool>) -> StartProcess {
 }
 
 #[tokio::test(start_paused = true)]
-async fn is_told_within_five_seconds_and_heals() {
+async fn is_reported_within_five_seconds_and_heals() {
     logs();
     for outage in OUTAGES {
         let lasts = Arc::new(AtomicBool::new(true));
@@ -117,7 +117,7 @@ async fn is_told_within_five_seconds_and_heals() {
             "{outage:?}: {}",
             status.conditions[0].message
         );
-        // However long it lasts, it is told once.
+        // However long it lasts, it is reported once.
         let version = training.metadata.resource_version;
         cluster.settle(Duration::from_secs(1800)).await;
         assert_eq!(

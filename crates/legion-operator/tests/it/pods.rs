@@ -38,7 +38,7 @@ async fn of_a_suspended_training_is_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_somebody_else_with_the_name_of_the_next_attempt() {
+async fn a_foreign_pod_with_the_name_of_the_next_attempt() {
     let cluster = furnished().await;
     cluster.agents.behave([
         Behaviour {

@@ -1,4 +1,4 @@
-//! An API server that asks for patience.
+//! An API server that throttles the operator.
 
 use std::{
     sync::{Arc, Mutex},
@@ -45,7 +45,7 @@ impl Door {
         Client::new(service, namespace)
     }
 
-    /// Is the server full for this request?
+    /// Records a request. Returns whether the server is full.
     fn note(&self, request: &Request<Body>) -> bool {
         let agent = request.headers().get(header::USER_AGENT);
         let agent = agent.and_then(|agent| agent.to_str().ok()).unwrap_or_default();
@@ -68,7 +68,7 @@ impl Door {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_asks_again_before_the_time_that_the_server_names() {
+async fn no_request_is_repeated_before_the_retry_after_time() {
     logs();
     let (door, telemetry) = (Door::default(), Telemetry::default());
     let started = (door.clone(), telemetry.clone());
