@@ -38,13 +38,13 @@ def test_without_a_choice_all_are_listed() -> None:
 
 
 def test_an_unfinished_model_does_not_count() -> None:
-    with pytest.raises(Refusal, match="not finished: a"):
+    with pytest.raises(Refusal, match="Not finished: a"):
         models.choose([candidate("a", 1, "PENDING")], context())
     assert models.choose([candidate("a", 1, "FAILED"), candidate("b", 2)], context()).name == "b"
 
 
 def test_an_unknown_choice_lists_the_models() -> None:
-    with pytest.raises(Refusal, match="'z', and the run logged a"):
+    with pytest.raises(Refusal, match="'z', but the run logged a"):
         models.choose([candidate("a", 1)], context(model="z"))
 
 
