@@ -1,11 +1,11 @@
-//! Digests as Legion writes them: `sha256:` and 64 hexadecimal digits.
+//! Digests: `sha256:` and 64 lowercase hexadecimal digits, as in OCI.
 
 use sha2::{Digest as _, Sha256};
 
-/// Prefix of every digest.
+/// The algorithm, with the colon that separates it from the digits.
 pub const PREFIX: &str = "sha256:";
 
-/// Renders a finished hash.
+/// Finishes a hash and returns its digest.
 pub fn render(hash: Sha256) -> String {
     let mut out = String::with_capacity(PREFIX.len() + 64);
     out.push_str(PREFIX);
@@ -17,20 +17,20 @@ pub fn render(hash: Sha256) -> String {
     out
 }
 
-/// Digest of some bytes.
+/// Returns the digest of some bytes.
 pub fn of_bytes(bytes: &[u8]) -> String {
     render(Sha256::new_with_prefix(bytes))
 }
 
-/// Whether `text` is a digest in the form this module writes.
+/// Returns whether `text` is a digest in the form of this module. Uppercase digits are not accepted.
 pub fn is_digest(text: &str) -> bool {
     text.strip_prefix(PREFIX)
         .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
 }
 
-/// Digest of a set of files: SHA-256 over, for each path in byte order, the path and the content, each preceded by its
-/// length as a big-endian 64-bit number. Two different sets cannot collide by shifting bytes between names and
-/// contents.
+/// Returns the digest of a set of files. The hash covers the path and the content of each file, in the byte order of
+/// the paths. The length of each part precedes it as a big-endian 64-bit number. So bytes cannot move between names and
+/// contents without changing the digest.
 pub fn of_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
     let mut files: Vec<_> = files.into_iter().collect();
     files.sort_unstable();
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_known_digest_of_nothing() {
+    fn the_digest_of_no_bytes_is_the_published_one() {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(of_bytes(b""), empty);
         assert_eq!(of_files([]), empty);
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_given_does_not_matter_and_the_boundary_does() {
+    fn the_order_of_files_does_not_matter_and_their_boundaries_do() {
         let one = of_files([("a", b"1".as_slice()), ("b", b"2")]);
         assert_eq!(one, of_files([("b", b"2".as_slice()), ("a", b"1")]));
         assert_ne!(of_files([("ab", b"c".as_slice())]), of_files([("a", b"bc".as_slice())]));

@@ -1,4 +1,4 @@
-//! The event stream of a toolchain: one JSON object a line, written as things happen.
+//! The event stream of a toolchain. A toolchain appends one line of JSON when an event happens.
 
 use std::borrow::Cow;
 
@@ -15,59 +15,59 @@ pub const MAX_LINE: usize = 64 * 1024;
 
 /// One line of the event stream.
 ///
-/// A metric, parameter or tag with a `child` belongs to that child run: it is kept in the series and does not appear in
-/// status.
+/// A metric, parameter or tag with a `child` belongs to that child run. It is stored in the series and is not part of
+/// the status.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum ToolEvent {
-    /// A point of a metric's series.
+    /// One value of a metric at one step.
     Metric(MetricPoint),
     /// A parameter as the project logged it.
     Param(Pair),
-    /// A tag.
+    /// A tag, as the project set it.
     Tag(Pair),
     /// A data set that the project declared.
     Dataset(Dataset),
-    /// A run below the main one.
+    /// A run that is nested in the main run.
     Child(Child),
-    /// Something for people to read.
+    /// A message for users.
     Message(Message),
 }
 
-/// A point of a metric's series.
+/// One value of a metric at one step.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct MetricPoint {
-    /// Name, 1 to 250 bytes.
+    /// Name of the metric, 1 to 250 bytes.
     pub name: String,
-    /// Value; a number or `"NaN"`, `"Infinity"`, `"-Infinity"`.
+    /// A number or `"NaN"`, `"Infinity"`, `"-Infinity"`.
     #[serde(serialize_with = "serialize_value")]
     #[schemars(with = "MetricValue")]
     pub value: f64,
-    /// Step.
+    /// Step of the training, such as the epoch. May be negative.
     #[serde(default)]
     pub step: i64,
-    /// Milliseconds since 1970; absent means the time of arrival.
+    /// Milliseconds since 1970. Without a value, it is the time of arrival.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<i64>,
-    /// Data set it was computed on.
+    /// Name of the data set that the value was computed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
-    /// Logged model it is about.
+    /// Logged model that the value belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Child run it belongs to.
+    /// Id of the child run that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<String>,
 }
 
-/// How a metric's value is written.
+/// The JSON form of a metric's value.
 #[derive(JsonSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "exists for its schema only")]
 enum MetricValue {
     /// A finite number.
     Number(f64),
-    /// A number that JSON cannot write.
+    /// A number that JSON cannot represent.
     NotFinite(NotFinite),
 }
 
@@ -83,11 +83,11 @@ enum NotFinite {
 /// A name and its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Pair {
-    /// Name, 1 to 250 bytes.
+    /// Name of the parameter or tag, 1 to 250 bytes.
     pub name: String,
-    /// Value.
+    /// At most 8192 bytes. Numbers and booleans are accepted and become text.
     pub value: String,
-    /// Child run it belongs to.
+    /// Id of the child run that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<String>,
 }
@@ -95,65 +95,65 @@ pub struct Pair {
 /// A data set that the project declared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Dataset {
-    /// Name.
+    /// Name that the project declared.
     pub name: String,
-    /// Digest as the project's library computes it.
+    /// Digest, in the format of the project's library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Where it came from.
+    /// Address of the data, in the format of the project's library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
 }
 
-/// A run below the main one.
+/// A run that is nested in the main run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Child {
-    /// Id, as the `child` of other events.
+    /// Id that other events have as their `child`.
     pub id: String,
-    /// Name.
+    /// Name for users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How it stands.
+    /// Status, in the words of the project's library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
 }
 
-/// Something for people to read.
+/// A message for users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Message {
-    /// How serious it is. A notice that has a reason goes into `status.notices`.
+    /// Severity. The status shows notices in `status.notices`.
     #[serde(default)]
     pub level: MessageLevel,
-    /// A CamelCase word.
+    /// A CamelCase word for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The text.
+    /// One or more sentences. The status shows at most 256 bytes.
     pub text: String,
 }
 
-/// How serious a message is.
+/// Severity of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum MessageLevel {
-    /// Progress.
+    /// Reports progress. Not part of the status.
     #[default]
     Info,
-    /// Worth knowing afterwards.
+    /// Still of interest after the end of the run.
     Notice,
 }
 
-/// A line that breaks the protocol. It never quotes the line: the stream is written by user code.
+/// A line that violates the protocol. The error never quotes the line, because user code writes the stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the event stream {problem}")]
 pub struct EventError {
-    /// Number of the line, from 1.
+    /// Number of the line. The first line is 1.
     pub line: u64,
-    /// What is wrong with it.
+    /// A predicate, such as `is not UTF-8`.
     pub problem: String,
 }
 
-/// A line before its fields are checked. `RawValue` keeps a number's own digits until `f64::from_str`, which unlike the
-/// JSON parser's fast path is exact to the last bit.
+/// A line before its fields are checked. `RawValue` keeps the digits of a number for `f64::from_str`. That function is
+/// exact to the last bit. The fast path of the JSON parser is not.
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(rename = "type", borrow)]
@@ -189,7 +189,10 @@ struct Line<'a> {
 }
 
 impl ToolEvent {
-    /// Reads one line, without its line feed. The error is the `problem` of an [`EventError`].
+    /// Parses one line, without its line feed.
+    ///
+    /// # Errors
+    /// The line violates the protocol. The text is the `problem` of an [`EventError`].
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         if line.len() > MAX_LINE {
             return Err(format!("has {} bytes, and at most {MAX_LINE} are accepted", line.len()));
@@ -265,7 +268,7 @@ fn number(raw: &RawValue) -> Result<f64, String> {
         "NaN" => Ok(f64::NAN),
         "Infinity" => Ok(f64::INFINITY),
         "-Infinity" => Ok(f64::NEG_INFINITY),
-        // Only what JSON calls a number: `f64::from_str` alone would accept "inf" and, were it quoted, "1".
+        // Only numbers of JSON. Alone, `f64::from_str` would accept "inf", and a "1" in quotes.
         _ if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
             text.parse().map_err(|_| "has a value that is not a number".to_owned())
         }
@@ -282,7 +285,7 @@ fn integer(raw: &RawValue, what: &str) -> Result<i64, String> {
 fn string(raw: &RawValue) -> Result<String, String> {
     let value = match serde_json::from_str::<serde_json::Value>(raw.get()) {
         Ok(serde_json::Value::String(text)) => text,
-        // A number or a boolean keeps the digits it was written with.
+        // A number keeps its digits.
         Ok(serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => raw.get().to_owned(),
         _ => return Err("has a value that is not a string".into()),
     };
@@ -295,8 +298,8 @@ fn string(raw: &RawValue) -> Result<String, String> {
     Ok(value)
 }
 
-/// The text of a metric's value: the shortest that reads back as the same number, with `NaN`, `Infinity` and
-/// `-Infinity` for the three that JSON cannot write.
+/// Returns the shortest text that parses as the same number. The three numbers that JSON cannot represent become `NaN`,
+/// `Infinity` and `-Infinity`.
 pub fn value_text(value: f64) -> String {
     if value.is_nan() {
         "NaN".into()
@@ -317,7 +320,7 @@ fn serialize_value<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S
     }
 }
 
-/// Puts the tokens `NaN`, `Infinity` and `-Infinity`, which Python's `json` writes bare, into quotes.
+/// Puts the tokens `NaN`, `Infinity` and `-Infinity` into quotes. Python's `json` writes them without quotes.
 fn quote_bare_tokens(line: &str) -> Cow<'_, str> {
     if !line.contains("NaN") && !line.contains("Infinity") {
         return Cow::Borrowed(line);
@@ -364,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_metric() {
+    fn a_metric_is_parsed_and_unknown_fields_are_ignored() {
         let m = metric(r#"{"type":"metric","name":"loss","value":0.1,"step":-3,"timestamp":17,"child":"c","new":[1]}"#);
         assert_eq!(
             (m.value, m.step, m.timestamp, m.child.as_deref()),
@@ -377,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_numbers_json_cannot_write() {
+    fn nan_and_the_infinities_are_accepted_with_and_without_quotes() {
         for (written, text) in [("NaN", "NaN"), ("Infinity", "Infinity"), ("-Infinity", "-Infinity")] {
             for value in [written.to_owned(), format!("\"{written}\"")] {
                 let m = metric(&format!(r#"{{"type":"metric","name":"a\"NaN","value": {value} }}"#));
@@ -411,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_lines_say_what_is_wrong_and_quote_nothing() {
+    fn errors_name_the_problem_and_quote_nothing() {
         for (line, words) in [
             (r#"{"type":"metric","name":"","value":1}"#, "1 to 250"),
             (r#"{"type":"metric","name":"s3cret"}"#, "without a value"),
@@ -447,7 +450,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_finite_value_survives_to_the_last_bit(bits: u64) {
+        fn a_finite_value_is_exact_to_the_last_bit(bits: u64) {
             let value = f64::from_bits(bits);
             prop_assume!(value.is_finite());
             let m = metric(&format!(r#"{{"type":"metric","name":"a","value":{value:?}}}"#));
@@ -456,12 +459,12 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_an_event_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = ToolEvent::parse(&bytes);
         }
 
         #[test]
-        fn any_event_survives_writing(name in ".{1,40}", value in ".{0,60}", step: i64, at: Option<i64>) {
+        fn a_written_event_parses_as_the_same_event(name in ".{1,40}", value in ".{0,60}", step: i64, at: Option<i64>) {
             let events = [
                 ToolEvent::Metric(MetricPoint { name: name.clone(), value: 0.5, step, timestamp: at, dataset: None, model: None, child: None }),
                 ToolEvent::Tag(Pair { name, value, child: Some("NaN".into()) }),

@@ -1,4 +1,4 @@
-//! How the trainer's command ended, as its PID 1 saw it.
+//! The exit record: how the command of the trainer ended. `legion-entry`, its PID 1, writes it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,22 +8,23 @@ use crate::{reason::StepReason, text, time};
 /// Longest message of an [`ExitError`], in bytes.
 pub const MAX_MESSAGE: usize = 512;
 
-/// The exit record, `exit.json`. Absent when the kernel killed `legion-entry` itself.
+/// The exit record, `exit.json`. It does not exist if the kernel killed `legion-entry` itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExitRecord {
-    /// Version of this document.
+    /// Version of the document. It is 1.
     pub version: u32,
-    /// Exit code of the command, when it exited on its own.
+    /// Exit code of the command. Absent if a signal ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Signal that ended the command.
+    /// Number of the signal that ended the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// First TERM or INT that came to `legion-entry` from outside: the run was interrupted, whatever the exit code.
+    /// Number of the first SIGTERM or SIGINT that `legion-entry` received. It means that the run was interrupted, with
+    /// any exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside_signal: Option<i32>,
-    /// Whether the command outlived its timeout.
+    /// Whether the command exceeded its timeout.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub timed_out: bool,
     /// When the command was started, RFC 3339 with milliseconds.
@@ -47,9 +48,9 @@ pub struct ExitRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExitError {
-    /// The reason.
+    /// Why, as users read it.
     pub reason: StepReason,
-    /// What happened and what to do about it.
+    /// What happened, and how to fix it. At most 512 bytes.
     pub message: String,
 }
 
@@ -59,10 +60,10 @@ impl ExitRecord {
         self.exit_code == Some(0) && self.outside_signal.is_none() && !self.timed_out && self.error.is_none()
     }
 
-    /// The same record with every text bounded and every time in the one form this crate writes. The file lies where
-    /// the trainer may write, so its content is a claim, not a fact.
+    /// Returns the record with bounded texts, and without times of another form than this crate's. The trainer can
+    /// write to the directory of the file, so the content is not trusted.
     #[must_use]
-    pub fn sanitised(mut self) -> Self {
+    pub fn sanitized(mut self) -> Self {
         for at in [&mut self.started_at, &mut self.finished_at] {
             if !time::is_rfc3339_millis(at) {
                 at.clear();

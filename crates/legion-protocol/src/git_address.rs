@@ -1,5 +1,5 @@
-//! The address of a git repository: the one grammar for the operator and the agent. The rules of the CRDs accept the
-//! same addresses, and a test compares them.
+//! The addresses of git repositories that the operator and the agent accept. The rules of the CRDs accept the same
+//! addresses, and a test compares them.
 
 /// The accepted forms, for messages.
 pub const FORM: &str = "https://HOST/PATH, ssh://[USER@]HOST/PATH, USER@HOST:PATH or file:///PATH";

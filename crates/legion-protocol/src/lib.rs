@@ -1,10 +1,12 @@
-//! The documents that travel between Legion's processes.
+//! The documents that Legion's processes exchange.
 //!
-//! The operator hands a [`task`] to each of its own containers, the trainer's PID 1 leaves an [`exit`] record, the
-//! agent answers through a termination [`message`] and leaves a [`success`] record in the output store, and a toolchain
-//! speaks the Legion toolchain protocol ([`training`], [`events`], [`result`]). This crate holds those documents, their
-//! limits and their JSON Schemas, and nothing that touches a file, a clock or the network, so that the pure planner and
-//! the static entry binary may both depend on it.
+//! - The operator gives a [`task`] to each container of the agent.
+//! - The PID 1 of the trainer writes an [`exit`] record.
+//! - The agent answers with a termination [`message`], and writes a [`success`] record to the output store.
+//! - A toolchain uses the Legion toolchain protocol: [`training`], [`events`] and [`result`].
+//!
+//! This crate contains those documents, their limits and their JSON Schemas. It uses no file, no clock and no network,
+//! so that the pure planner and the static entry binary can both depend on it.
 
 pub mod digest;
 pub mod env;
@@ -24,13 +26,13 @@ pub mod training;
 
 use serde_json::Value;
 
-/// Version of the Legion toolchain protocol (`LEGION_PROTOCOL`).
+/// Version of the Legion toolchain protocol: the value of `LEGION_PROTOCOL`.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// Version of the documents exchanged between Legion's own processes.
+/// Version of the documents that only Legion's own processes exchange.
 pub const WIRE_VERSION: u32 = 1;
 
-/// The JSON Schema of every document, with the file name (without extension) it is published under.
+/// Returns the JSON Schema of every document, with the name of its published file without the extension.
 pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("training", schema::<training::TrainingDocument>()),

@@ -5,22 +5,22 @@
 //! the last quarter are always on disk, even if the kernel kills all processes. `legion-entry` joins the files at its
 //! end. `publish` does that if `legion-entry` was killed.
 
-/// The first half of the output; after the end, all that is kept.
+/// The first half of the output. After the end, the whole copy.
 pub const HEAD: &str = crate::env::files::LOG;
 /// The newest output beyond the first half.
 pub const TAIL: &str = "log.tail";
-/// What was [`TAIL`] before.
+/// The previous [`TAIL`].
 pub const TAIL_OLD: &str = "log.tail.old";
 
-/// Limit when none is given, in bytes.
+/// Default limit of the copy, in bytes.
 pub const DEFAULT_LIMIT: u64 = 16 << 20;
-/// Smallest limit that is honoured, in bytes.
+/// Lower bound of the limit, in bytes. Smaller limits are raised to it.
 pub const MIN_LIMIT: u64 = 4 << 10;
 
-/// Start of the line that stands where output was left out.
+/// Start of the line that replaces omitted output.
 pub const MARKER: &str = "[legion: ";
 
-/// The line that stands where output was left out.
+/// Returns the line that replaces omitted output. Without a number, the size is not known.
 pub fn marker(left_out: Option<u64>) -> String {
     match left_out {
         Some(bytes) => format!("\n{MARKER}{bytes} bytes of output left out here]\n"),

@@ -25,12 +25,12 @@ macro_rules! reasons {
             /// Every reason, in the order of the reference documentation.
             pub const ALL: &'static [StepReason] = &[ $( StepReason::$name, )+ ];
 
-            /// The reason as users read it.
+            /// Returns the reason as users read it: the name of the variant.
             pub fn as_str(self) -> &'static str {
                 match self { $( StepReason::$name => stringify!($name), )+ }
             }
 
-            /// Returns its class.
+            /// Returns whose failure it is, which decides whether a retry can help.
             pub fn class(self) -> StepClass {
                 match self { $( StepReason::$name => StepClass::$class, )+ }
             }
@@ -124,25 +124,25 @@ impl std::fmt::Display for StepReason {
     }
 }
 
-/// The failure of a step, as users read it.
+/// The failure of a step, for `status.failure`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "camelCase")]
 #[error("{reason}: {message}")]
 pub struct StepError {
-    /// The reason.
+    /// Why, as users read it in `status.failure.reason`.
     pub reason: StepReason,
-    /// The field of the manifest that it is about, as a path (`spec.source.git.ref`).
+    /// Path of the field in the manifest, such as `spec.source.git.ref`. Empty if no field is responsible.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
-    /// What happened, naming the value.
+    /// What happened, with the value that caused it.
     pub message: String,
-    /// What to do about it.
+    /// How to fix it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }
 
 impl StepError {
-    /// An error with the reason's own remedy and no field.
+    /// Creates an error with the default remedy of the reason and without a field.
     pub fn new(reason: StepReason, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -152,21 +152,21 @@ impl StepError {
         }
     }
 
-    /// The same error about a field.
+    /// Sets the path of the field in the manifest.
     #[must_use]
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.field = field.into();
         self
     }
 
-    /// The same error with a better remedy.
+    /// Replaces the default remedy.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();
         self
     }
 
-    /// Returns its class.
+    /// Returns the class of the reason.
     pub fn class(&self) -> StepClass {
         self.reason.class()
     }
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_a_remedy_and_reads_as_it_is_written() {
+    fn every_reason_has_a_remedy_and_serializes_as_its_name() {
         let mut seen = BTreeSet::new();
         for reason in StepReason::ALL {
             assert!(seen.insert(reason.as_str()));

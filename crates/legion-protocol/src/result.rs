@@ -1,4 +1,4 @@
-//! The result document: what a toolchain says at its end.
+//! The result document, which a toolchain writes at its end.
 
 use std::collections::BTreeMap;
 
@@ -7,123 +7,126 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::bounded;
 
-/// Largest result document, in bytes.
+/// Size limit of a result document, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// What the file named by `LEGION_RESULT` holds, written last and by rename.
+/// The content of the file `LEGION_RESULT`. A toolchain writes it last, and renames it into place.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResultDocument {
-    /// Version of the toolchain protocol.
+    /// Version of the toolchain protocol. It is 1.
     pub protocol: u32,
-    /// The run as an external system knows it.
+    /// The run in an external system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<WireExternalRun>,
-    /// What the command ran in: `python`, `from`, `lock`, ...
+    /// Software that the command ran with: `python`, `from`, `lock`, ... At most 16 entries.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
-    /// The model, if one was made.
+    /// The model, if the run created one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelResult>,
-    /// Other files of the run, to be stored beside the model.
+    /// Other files of the run, to store next to the model.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<RunFile>,
-    /// What users should know although the run succeeded.
+    /// Messages for users that are not errors. At most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<WireNotice>,
-    /// Why the run failed, in the toolchain's own words.
+    /// Why the run failed, in the words of the toolchain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ToolError>,
 }
 
-/// The run as an external system (MLflow) knows it.
+/// The run in an external system, such as MLflow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "External")]
 pub struct WireExternalRun {
-    /// Name of the system.
+    /// Name of the system, such as `mlflow`.
     pub system: String,
-    /// Its version.
+    /// Version of the system.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,
-    /// Id of the run there.
+    /// Id of the run in the system.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
-    /// Name of the run there.
+    /// Name of the run in the system.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// Experiment it belongs to.
+    /// Name of the experiment that contains the run.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub experiment: String,
-    /// Address of the run, when it outlives the pod.
+    /// Address of the run, if the system outlives the pod.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uri: String,
-    /// Number of other runs that the command made.
+    /// Number of other runs that the command created.
     #[serde(default)]
     pub other_runs: u32,
 }
 
-/// The model that a toolchain made.
+/// The model that a run created.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelResult {
     /// Directory of the model, relative to `LEGION_OUTPUT`.
     pub path: String,
-    /// Its format, `name/version`.
+    /// Format, as `name/version`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub format: String,
-    /// Its name within the toolchain.
+    /// Name of the model in the toolchain.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// Whether it declares its inputs and outputs.
+    /// Whether the model declares its inputs and outputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<bool>,
 }
 
-/// A file or directory of the run that is kept beside the model.
+/// A file or directory of the run that is stored next to the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunFile {
-    /// Name in the archive.
+    /// Path in the archive.
     pub name: String,
     /// File or directory, relative to `LEGION_OUTPUT`.
     pub path: String,
 }
 
-/// Something users should know although the run succeeded.
+/// A message for users that is not an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Notice")]
 pub struct WireNotice {
     /// A CamelCase word: `NoSignature`, `UndeclaredParameter`, ...
     pub reason: String,
-    /// One sentence.
+    /// One sentence, at most 256 bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// A failure in the toolchain's own words.
+/// A failure in the words of the toolchain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolError {
     /// A CamelCase word: `PythonNotAvailable`, ...
     pub reason: String,
-    /// The field of the manifest that it is about.
+    /// Path of the field in the manifest, such as `spec.entrypoint`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
-    /// What happened.
+    /// What happened. At most 1024 bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// What to do about it.
+    /// How to fix it. At most 512 bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }
 
-/// Most notices that are passed on.
+/// Most notices of a run. The rest is dropped.
 pub const MAX_NOTICES: usize = 16;
 
 impl ResultDocument {
-    /// Reads a document. The error says what is wrong without quoting the content.
+    /// Parses a document.
+    ///
+    /// # Errors
+    /// The bytes are not a result document of this version of the protocol. The text does not quote the content.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let document: Self = serde_json::from_slice(bytes)
             .map_err(|e| format!("is not a result document: line {} column {}", e.line(), e.column()))?;
@@ -137,7 +140,7 @@ impl ResultDocument {
         Ok(document)
     }
 
-    /// The same document with every text that goes into status bounded. Paths are left alone: a shortened path would be
+    /// Returns the document with bounded texts for the status. Paths stay as they are: a shortened path would be
     /// another path.
     #[must_use]
     pub fn bounded(mut self) -> Self {
@@ -182,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_do_not_quote() {
+    fn errors_do_not_quote_the_document() {
         let error = ResultDocument::parse(b"{\"protocol\": \"AKIASECRET\"}").unwrap_err();
         assert!(!error.contains("AKIASECRET"), "{error}");
         assert!(error.contains("line 1"), "{error}");

@@ -1,4 +1,4 @@
-//! From an event stream to what status shows: the last value of every metric, parameters, tags, notices.
+//! Summarizes an event stream for the status: the last value of every metric, the parameters, the tags and the notices.
 
 use std::collections::HashMap;
 
@@ -17,73 +17,74 @@ pub const MAX_PARAMETERS: usize = 128;
 pub const MAX_TAGS: usize = 64;
 /// Longest value of a parameter or tag in status, in bytes.
 pub const MAX_TEXT: usize = 500;
-/// Most different names of each kind that are followed; what comes later is counted and otherwise ignored, so that a
-/// project that makes up names without end costs bounded memory.
+/// Most different names that are tracked, separately for metrics, parameters and tags. Later names are only counted. So
+/// a project with an unlimited number of names needs bounded memory.
 const MAX_FOLLOWED: usize = 4096;
 
-/// A metric as status shows it. Values are text, so that NaN and the infinities survive JSON.
+/// A metric in the status. Values are text, because JSON cannot represent NaN and the infinities.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricSummary {
-    /// Name.
+    /// Name that the project logged.
     pub name: String,
-    /// Value at the last step; of equal steps the latest, of equal times the one written last.
+    /// Value at the last step. Of points with equal steps, the latest. Of points with equal times, the last in the
+    /// stream.
     pub value: String,
-    /// That step.
+    /// Step of `value`.
     pub step: i64,
-    /// That time, milliseconds since 1970.
+    /// Time of `value`, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<i64>,
     /// Number of points.
     pub count: u64,
-    /// Smallest value, not counting NaN; NaN when there is no other.
+    /// Smallest value. NaN only if all values are NaN.
     pub min: String,
-    /// Largest value, not counting NaN; NaN when there is no other.
+    /// Largest value. NaN only if all values are NaN.
     pub max: String,
 }
 
-/// A name and its value, as status shows it.
+/// A parameter or tag in the status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NamedValue {
-    /// Name.
+    /// Name that the project logged.
     pub name: String,
-    /// Value, at most [`MAX_TEXT`] bytes.
+    /// Text of at most 500 bytes.
     pub value: String,
 }
 
-/// How many entries of each kind status does not show.
+/// Numbers of metrics, parameters and tags that the status does not show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(rename = "Omitted")]
 pub struct WireOmitted {
-    /// Metrics.
+    /// Number of metrics.
     pub metrics: u64,
-    /// Parameters.
+    /// Number of parameters.
     pub parameters: u64,
-    /// Tags.
+    /// Number of tags.
     pub tags: u64,
 }
 
-/// What status shows of an event stream.
+/// The part of an event stream that the status shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// The metrics: the objective's first, then in the order of their first point, the system's own last.
+    /// The objective's metric first, then the others in the order of their first points, metrics of the system last.
     pub metrics: Vec<MetricSummary>,
-    /// The parameters, in the order they were first logged.
+    /// In the order in which they were first logged.
     pub parameters: Vec<NamedValue>,
-    /// The tags, in the order they were first set.
+    /// In the order in which they were first set.
     pub tags: Vec<NamedValue>,
-    /// Messages of level notice.
+    /// The messages with the level `notice`, without duplicates.
     pub notices: Vec<WireNotice>,
-    /// What the limits left out.
+    /// Numbers of entries beyond the limits.
     pub omitted: WireOmitted,
-    /// Points of all metrics, children's included.
+    /// Number of points of all metrics, including those of child runs.
     pub points: u64,
-    /// Lines of the stream.
+    /// Number of lines in the stream.
     pub lines: u64,
 }
 
-/// Whether a metric was measured by the system rather than by the project. Such metrics give way first.
+/// Returns whether the system measured a metric, not the project. Such metrics are omitted first.
 pub fn is_system_metric(name: &str) -> bool {
     name.starts_with("system/")
 }
@@ -137,9 +138,12 @@ impl Pairs {
 }
 
 impl Summarizer {
-    /// Takes the next line of the stream, without its line feed, and gives back the event. `complete` says whether the
-    /// line ended with a line feed: an incomplete last line that is no event was torn by the end of its writer, and is
-    /// ignored. `arrival` stands in for a metric's missing timestamp.
+    /// Adds the next line of the stream, without its line feed, and returns its event. `complete` says whether the line
+    /// ended with a line feed. An incomplete line that is not an event is ignored: its writer ended before it was
+    /// complete. `arrival` is the default for the timestamp of a metric.
+    ///
+    /// # Errors
+    /// A complete line violates the protocol.
     pub fn line(&mut self, line: &[u8], complete: bool, arrival: Option<i64>) -> Result<Option<ToolEvent>, EventError> {
         self.lines += 1;
         match ToolEvent::parse(line) {
@@ -210,7 +214,7 @@ impl Summarizer {
         }
     }
 
-    /// The summary, with the objective's metric first.
+    /// Returns the summary, with the objective's metric first.
     pub fn finish(self, objective: Option<&str>) -> Summary {
         let mut metrics: Vec<MetricSummary> = self
             .metrics
@@ -263,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_value_is_by_step_then_time_then_order() {
+    fn the_last_value_is_by_step_then_by_time_then_by_order() {
         let stream = [("0.3", 2, 10), ("0.2", 1, 99), ("0.5", 2, 10), ("0.4", 2, 9)]
             .map(|(v, s, t)| point("loss", v, s, t))
             .concat();
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn not_a_number_is_neither_smallest_nor_largest() {
+    fn nan_is_neither_smallest_nor_largest() {
         let stream =
             point("a", "NaN", 0, 0) + &point("a", "2", 1, 0) + &point("a", "NaN", 2, 0) + &point("b", "NaN", 0, 0);
         let s = summary(&stream, None).unwrap();
@@ -290,10 +294,10 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_last_line_is_ignored_and_any_other_bad_line_is_not() {
+    fn only_an_incomplete_last_line_is_ignored() {
         let good = point("a", "1", 0, 0);
         assert_eq!(summary(&format!("{good}{{\"type\":\"met"), None).unwrap().lines, 1);
-        // Complete but for its line feed: the fact counts.
+        // Only the line feed is missing: the event counts.
         assert_eq!(summary(good.trim_end(), None).unwrap().metrics.len(), 1);
         let error = summary(&format!("{good}{{\"type\":\"met\n{good}"), None).unwrap_err();
         assert_eq!(error.line, 2);
@@ -301,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_objective_comes_first_and_the_systems_own_last() {
+    fn the_objective_is_first_and_metrics_of_the_system_are_last() {
         let mut stream = point("system/cpu", "1", 0, 0);
         for i in 0..70 {
             stream += &point(&format!("m{i}"), "1", 0, 0);
@@ -314,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn children_stay_in_the_series() {
+    fn metrics_and_parameters_of_child_runs_are_not_in_the_status() {
         let stream = r#"{"type":"child","id":"c1"}
 {"type":"metric","name":"a","value":1,"child":"c1"}
 {"type":"param","name":"p","value":"1","child":"c1"}
@@ -337,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn names_without_end_cost_bounded_memory() {
+    fn an_unlimited_number_of_names_needs_bounded_memory() {
         let mut s = Summarizer::default();
         for i in 0..10_000 {
             s.line(point(&format!("m{i}"), "1", 0, 0).trim_end().as_bytes(), true, None)

@@ -1,7 +1,7 @@
-//! What the operator asks of the agent's two containers, as JSON in `LEGION_TASK`.
+//! The tasks that the operator gives to the two containers of the agent, as JSON in `LEGION_TASK`.
 //!
-//! A task names things relative to directories that the agent learns from its environment; it holds no path of a node
-//! and no secret, only the names of Secrets, so that an error can name them.
+//! Paths in a task are relative to directories that the agent gets from its environment. A task contains no path of a
+//! node and no secret value. It contains the names of Secrets, so that an error can name them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,9 @@ pub const MESSAGE_BYTES_PER_POD: usize = 12 * 1024;
 /// Longest termination message of one container, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
 
-/// The share of one container's termination message when the pod has `containers` of them, init containers and
-/// injected ones included. The kubelet divides first and caps at [`MESSAGE_BYTES_MAX`].
+/// Returns the longest termination message of one container, in bytes. `containers` is the number of all containers of
+/// the pod, including init containers and injected ones. The kubelet divides first and then caps at
+/// [`MESSAGE_BYTES_MAX`].
 pub fn message_budget(containers: usize) -> usize {
     (MESSAGE_BYTES_PER_POD / containers.max(1)).min(MESSAGE_BYTES_MAX)
 }
@@ -24,31 +25,31 @@ pub fn message_budget(containers: usize) -> usize {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FetchTask {
-    /// Version of this document.
+    /// Version of the document. It is 1.
     pub version: u32,
-    /// What the trainer will read; `fetch` adds commit, digests and paths.
+    /// The document for the trainer. `fetch` adds the commit, the digests and the paths.
     pub training: TrainingDocument,
-    /// Where the source comes from.
+    /// Where to fetch the source from.
     pub source: SourceTask,
-    /// The data bindings, in the order of the manifest.
+    /// The data bindings of `spec.data`, in the same order.
     #[serde(default)]
     pub data: Vec<DataTask>,
-    /// Where results will go: checked to be writable before hours are spent.
+    /// Where `publish` will store the results. `fetch` checks that it is writable before the training starts.
     pub output: OutputTask,
-    /// Limits on what is brought in.
+    /// Limits on the source and the data.
     #[serde(default)]
     pub limits: FetchLimits,
-    /// Bytes of the termination message.
+    /// Longest termination message, in bytes.
     pub message_budget: u32,
 }
 
-/// Limits on what `fetch` brings in.
+/// Limits on what `fetch` downloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct FetchLimits {
-    /// Bytes of the source, and of each data binding.
+    /// Size limit of the source, and of each data binding, in bytes.
     pub max_bytes: u64,
-    /// Files of the source, and of each data binding.
+    /// Most files in the source, and in each data binding.
     pub max_files: u64,
 }
 
@@ -61,54 +62,54 @@ impl Default for FetchLimits {
     }
 }
 
-/// Where the source comes from.
+/// Where to fetch the source from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum SourceTask {
-    /// A git repository.
+    /// A commit of a git repository.
     Git {
         /// `https://`, `ssh://`, `git@host:path` or `file://`.
         uri: String,
-        /// Branch, tag or commit; empty for the repository's default branch.
+        /// Branch, tag or commit. Empty for the default branch of the repository.
         #[serde(default, rename = "ref")]
         reference: String,
-        /// The commit that attempt 1 resolved; later attempts use the same.
+        /// Full hash of the commit that attempt 1 resolved. Later attempts use the same.
         #[serde(default)]
         commit: String,
-        /// Whether submodules are fetched too.
+        /// Whether to fetch submodules.
         #[serde(default)]
         submodules: bool,
-        /// Name of the Secret mounted in the slot `source`; empty for none.
+        /// Name of the Secret that is mounted in the slot `source`. Empty for none.
         #[serde(default)]
         secret: String,
-        /// Known hosts in OpenSSH's format, from the connection.
+        /// Known hosts from the connection, in the format of OpenSSH.
         #[serde(default)]
         known_hosts: String,
     },
-    /// A ConfigMap, mounted at `LEGION_SOURCE_CONFIG` with its items mapped to paths.
+    /// A ConfigMap that is mounted at `LEGION_SOURCE_CONFIG`, with its items mapped to paths.
     ConfigMap {
-        /// Name of the ConfigMap.
+        /// Name of the ConfigMap, for messages.
         name: String,
-        /// [`crate::digest::of_files`] over the mapped paths and contents.
+        /// Expected digest of the mapped paths and their contents.
         digest: String,
     },
-    /// Objects of an S3-compatible store, in the slot `source`: all below a prefix, or one archive.
+    /// Objects of an S3-compatible store, in the slot `source`: all objects below a prefix, or one archive.
     ObjectStore {
-        /// The store.
+        /// Bucket and credentials.
         store: WireStore,
-        /// A prefix, or an object that ends in `.tar`, `.tar.gz` or `.tgz`.
+        /// A prefix, or the name of an archive that ends in `.tar`, `.tar.gz` or `.tgz`.
         path: String,
     },
-    /// A volume mounted in the slot `source`.
+    /// A volume that is mounted in the slot `source`.
     Volume {
-        /// Directory of the volume; empty for its root.
+        /// Directory in the volume. Empty for the root.
         #[serde(default)]
         path: String,
     },
 }
 
 impl SourceTask {
-    /// The kind, as the training document names it.
+    /// Returns the kind for the training document.
     pub fn kind(&self) -> SourceKind {
         match self {
             Self::Git { .. } => SourceKind::Git,
@@ -119,86 +120,86 @@ impl SourceTask {
     }
 }
 
-/// A place that holds data, by the type of its connection.
+/// A place that contains data, by the type of its connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[schemars(rename = "Store")]
 pub enum WireStore {
     /// An S3-compatible object store.
     S3 {
-        /// Bucket.
+        /// Name of the bucket.
         bucket: String,
-        /// Prefix within the bucket, without slashes at its ends; empty for the whole bucket.
+        /// Prefix in the bucket, without slashes at its ends. Empty for the whole bucket.
         #[serde(default)]
         prefix: String,
-        /// Endpoint; empty for Amazon's own.
+        /// URL of the endpoint. Empty for AWS.
         #[serde(default)]
         endpoint: String,
-        /// Region; empty for `us-east-1`.
+        /// Region. Empty for `us-east-1`.
         #[serde(default)]
         region: String,
-        /// Name of the Secret mounted in the slot; empty for anonymous access.
+        /// Name of the Secret that is mounted in the slot. Empty for anonymous access.
         #[serde(default)]
         secret: String,
     },
-    /// A web server, for reading.
+    /// A web server. Read-only.
     Http {
-        /// Base address.
+        /// Base URL of the connection.
         uri: String,
-        /// Name of the Secret mounted in the slot; empty for none.
+        /// Name of the Secret that is mounted in the slot. Empty for none.
         #[serde(default)]
         secret: String,
     },
-    /// A volume or a directory of the node, mounted in the slot.
+    /// A volume or a directory of the node. It is mounted in the slot.
     Volume {
-        /// Directory below the mount; empty for its root.
+        /// Directory below the mount. Empty for the root.
         #[serde(default)]
         path: String,
     },
 }
 
-/// One data binding.
+/// One data binding of `spec.data`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataTask {
-    /// Name of the binding.
+    /// Name of the binding in `spec.data`.
     pub name: String,
-    /// The slot of its secret and volume: `data-0`, `data-1`, ...
+    /// Slot of the Secret and the volume: `data-0`, `data-1`, ...
     pub slot: String,
-    /// Where it is.
+    /// Where to fetch the data from.
     pub store: WireStore,
-    /// Path within the connection's root: a file or object, or a directory or prefix.
+    /// Path in the root of the connection: a file or an object, or a directory or a prefix.
     #[serde(default)]
     pub remote_path: String,
-    /// Where the trainer wants it below the project directory; empty for `$LEGION_DATA/<name>` alone.
+    /// Path of a link to the data in the project directory. Empty for none: the data is only at `$LEGION_DATA/<name>`.
     #[serde(default)]
     pub local_path: String,
-    /// Expected digest of the file; empty for none.
+    /// Expected digest of the file. Empty for none.
     #[serde(default)]
     pub digest: String,
-    /// Address without credentials, as users read it.
+    /// Address without credentials, for the status.
     #[serde(default)]
     pub uri: String,
 }
 
-/// Where the results of a run go.
+/// Where to store the results of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputTask {
     /// Name of the connection, for messages.
     pub connection: String,
-    /// The store, in the slot `output`.
+    /// Store of the slot `output`.
     pub store: WireStore,
-    /// The rendered path template.
+    /// The rendered path template: the prefix of the objects of this run.
     pub path: String,
     /// Path of the success record: `.legion/<training uid>/<runId>.json`.
     pub record: String,
-    /// Address of the connection's root, without credentials and without a slash at its end.
+    /// Address of the root of the connection, without credentials and without a slash at its end.
     pub uri: String,
 }
 
 impl OutputTask {
-    /// The address of an object of this run.
+    /// Returns the address of an object of this run.
     pub fn uri_of(&self, object: &str) -> String {
         format!("{}/{}/{object}", self.uri.trim_end_matches('/'), self.path)
     }
@@ -208,37 +209,37 @@ impl OutputTask {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PublishTask {
-    /// Version of this document.
+    /// Version of the document. It is 1.
     pub version: u32,
     /// Name of the ModelTraining.
     pub name: String,
-    /// Its namespace.
+    /// Namespace of the ModelTraining.
     pub namespace: String,
-    /// Its uid.
+    /// Uid of the ModelTraining.
     pub uid: String,
-    /// Id of the run.
+    /// Id of the run: eight hexadecimal digits.
     pub run_id: String,
-    /// Number of the run.
+    /// Number of the run of this training, from 1.
     pub sequence: u32,
-    /// Number of the attempt.
+    /// Number of the attempt of this run, from 1.
     pub attempt: u32,
-    /// The model to be made.
+    /// Name and version of the model.
     pub model: WireModel,
     /// `format` of the toolchain, `name/version`.
     #[serde(default)]
     pub format: String,
-    /// `spec.objective`.
+    /// The metric of `spec.objective`. It is reported first.
     #[serde(default)]
     pub objective: Option<WireObjective>,
-    /// Where results go.
+    /// Where to store the results.
     pub output: OutputTask,
     /// Limits on what is published.
     #[serde(default)]
     pub limits: PublishLimits,
-    /// Seconds that are left for cleaning up after TERM.
+    /// Time for cleanup after SIGTERM, in seconds.
     #[serde(default = "default_grace")]
     pub grace_seconds: u32,
-    /// Bytes of the termination message.
+    /// Longest termination message, in bytes.
     pub message_budget: u32,
 }
 
@@ -250,13 +251,13 @@ fn default_grace() -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PublishLimits {
-    /// Bytes of the model.
+    /// Size limit of the model, in bytes.
     pub model_bytes: u64,
-    /// Bytes of the other files of the run.
+    /// Size limit of the other files of the run, in bytes.
     pub files_bytes: u64,
-    /// Files and directories of the model, and of the other files.
+    /// Most files and directories in the model, and in the other files.
     pub entries: u64,
-    /// Bytes of the event stream.
+    /// Size limit of the event stream, in bytes.
     pub events_bytes: u64,
 }
 
@@ -276,12 +277,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_of_the_kubelet() {
+    fn containers_share_the_message_budget_of_a_pod() {
         assert_eq!([1, 3, 5, 8].map(message_budget), [4096, 4096, 2457, 1536]);
     }
 
     #[test]
-    fn a_task_reads_as_documented() {
+    fn tasks_parse_with_defaults() {
         let source: SourceTask =
             serde_json::from_str(r#"{"kind":"git","uri":"https://e/x.git","ref":"main"}"#).unwrap();
         assert_eq!(source.kind(), SourceKind::Git);

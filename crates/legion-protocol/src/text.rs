@@ -1,15 +1,15 @@
-//! Making text of unknown origin fit to be repeated: one line, bounded, no control characters.
+//! Makes untrusted text safe to repeat: one line, bounded, without control characters.
 
-/// What a shortened text ends with.
+/// Suffix of a shortened text.
 const ELLIPSIS: &str = "…";
 
-/// `text` in at most `limit` bytes, cut at a character boundary and then ended by an ellipsis; control characters
-/// become spaces.
+/// Returns `text` in at most `limit` bytes. A longer text is cut at a character boundary and ends with an ellipsis.
+/// Control characters become spaces.
 pub fn bounded(text: &str, limit: usize) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     if text.len() <= limit {
         let cleaned: String = text.chars().map(clean).collect();
-        // A control character beyond ASCII takes two bytes and its replacement one, so this cannot have grown.
+        // A space is never longer than the control character that it replaces, so the text has not grown.
         return cleaned;
     }
     let Some(room) = limit.checked_sub(ELLIPSIS.len()) else {
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cuts_at_a_character() {
+    fn long_text_is_cut_at_a_character_boundary() {
         assert_eq!(bounded("grün", 10), "grün");
         assert_eq!(bounded("grüner Tee", 6), "gr…");
         assert_eq!(bounded("a\nb\u{1b}[31m", 100), "a b [31m");

@@ -1,6 +1,6 @@
-//! RFC 3339 times with milliseconds, without a time library: the entry binary stays small.
+//! RFC 3339 times with milliseconds. Uses no time library, so that the entry binary stays small.
 
-/// Milliseconds since 1970 as `2026-11-23T17:01:37.042Z`. Years outside 0..=9999 are clamped.
+/// Formats milliseconds since 1970 as `2026-11-23T17:01:37.042Z`. Years outside 0..=9999 are clamped.
 pub fn rfc3339_millis(millis: i64) -> String {
     // -62167219200000 is 0000-01-01, 253402300799999 is the last millisecond of 9999.
     let millis = millis.clamp(-62_167_219_200_000, 253_402_300_799_999);
@@ -15,8 +15,8 @@ pub fn rfc3339_millis(millis: i64) -> String {
     )
 }
 
-/// Whether `text` has exactly the form that [`rfc3339_millis`] writes. What a trainer could have written is checked
-/// with this before it is repeated anywhere.
+/// Returns whether `text` has exactly the form of [`rfc3339_millis`]. Times that a trainer may have written are checked
+/// with it before they are repeated.
 pub fn is_rfc3339_millis(text: &str) -> bool {
     let shape = b"0000-00-00T00:00:00.000Z";
     text.len() == shape.len()
@@ -26,7 +26,8 @@ pub fn is_rfc3339_millis(text: &str) -> bool {
             .all(|(b, s)| if *s == b'0' { b.is_ascii_digit() } else { b == *s })
 }
 
-/// Days since 1970-01-01 to a date of the proleptic Gregorian calendar, counting years from March.
+/// Converts days since 1970-01-01 to year, month and day of the proleptic Gregorian calendar. The calculation starts
+/// years in March.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_moments() {
+    fn known_times_are_formatted() {
         for (millis, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (-1, "1969-12-31T23:59:59.999Z"),

@@ -29,7 +29,7 @@ pub(super) fn exit(run: &ConfinedDir) -> Option<ExitRecord> {
     let bytes = run.read(Path::new(files::EXIT), MAX_EXIT).ok()?;
     serde_json::from_slice::<ExitRecord>(&bytes)
         .ok()
-        .map(ExitRecord::sanitised)
+        .map(ExitRecord::sanitized)
 }
 
 /// Reads the result document. Returns `None` if the toolchain wrote none.

@@ -1,5 +1,5 @@
-//! Metrics as columns. Row by row, the keys of 64 metrics alone are longer than a termination message; column by column
-//! like stands beside like, which compresses to about half of the rows' size.
+//! Metrics as columns. As rows, the keys of 64 metrics alone are longer than a termination message. As columns, similar
+//! values are next to each other, and compress to about half of the size of the rows.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -10,26 +10,26 @@ use crate::summary::MetricSummary;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricColumns {
-    /// Names.
+    /// Names of the metrics, the objective's first.
     name: Vec<String>,
-    /// Last values.
+    /// Last values, as text.
     value: Vec<String>,
-    /// Smallest values; empty where equal to the last value.
+    /// Smallest values. An empty text means the last value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     min: Vec<String>,
-    /// Largest values; empty where equal to the last value.
+    /// Largest values. An empty text means the last value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     max: Vec<String>,
-    /// Steps; absent when all are 0.
+    /// Steps of the last values. Absent if all are 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     step: Vec<i64>,
-    /// Numbers of points; absent when all are 1.
+    /// Numbers of points. Absent if all are 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     count: Vec<u64>,
-    /// Milliseconds since 1970 of the earliest time.
+    /// The earliest time, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     time: Option<i64>,
-    /// Milliseconds since then, or null; absent when no metric has a time.
+    /// Milliseconds since `time`, or null. Absent if no metric has a time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     after: Vec<Option<i64>>,
 }
@@ -74,7 +74,7 @@ pub(super) fn serialize<S: Serializer>(metrics: &[MetricSummary], serializer: S)
         },
         time,
         after: match time {
-            // A difference that does not fit into 64 bits is not a measured time, so it is omitted.
+            // A difference of more than 64 bits cannot come from measured times, so it is omitted.
             Some(time) => metrics
                 .iter()
                 .map(|m| m.timestamp.and_then(|t| t.checked_sub(time)))

@@ -1,4 +1,4 @@
-//! The message of the init container `fetch`.
+//! The termination message of the init container `fetch`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,89 +11,89 @@ use crate::reason::StepError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum FetchOutcome {
-    /// Everything is in place.
+    /// The source and all data are in the workspace.
     Ready,
-    /// This run already published its result: the command is not run again.
+    /// This run has already published its result. The command does not run.
     Skip,
-    /// Something could not be brought in.
+    /// A part of the source or of the data could not be fetched.
     Error,
 }
 
-/// What pins the source.
+/// The exact version of the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FetchedSource {
-    /// The commit that was checked out, in full.
+    /// Full hash of the commit that was checked out.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub commit: String,
-    /// Digest of the files, where they have no commit.
+    /// Digest of the files, if the source has no commit.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
-    /// Number of files.
+    /// Number of files in the source.
     #[serde(default)]
     pub files: u64,
-    /// Their bytes.
+    /// Total size of the files, in bytes.
     #[serde(default)]
     pub size_bytes: u64,
 }
 
-/// The first line of `fetch`'s message.
+/// The first line of the message of `fetch`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FetchHead {
-    /// How it ended.
+    /// How `fetch` ended.
     pub outcome: FetchOutcome,
-    /// What pins the source.
+    /// The exact version of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<FetchedSource>,
-    /// The error, shortened; the tail has it in full.
+    /// The shortened error. The tail has the complete one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<HeadError>,
 }
 
-/// What a data binding turned out to be.
+/// The exact version of the data of one binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FetchedData {
-    /// Name of the binding.
+    /// Name of the data binding in `spec.data`.
     pub name: String,
     /// Digest of the file, or of the set of files.
     pub digest: String,
-    /// Number of files.
+    /// Number of files in the binding.
     pub files: u64,
-    /// Their bytes.
+    /// Total size of the files, in bytes.
     pub size_bytes: u64,
 }
 
-/// The tail of `fetch`'s message.
+/// The part of the message of `fetch` after the first line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FetchTail {
-    /// The error in full.
+    /// The complete error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<StepError>,
-    /// The data bindings.
+    /// The data bindings, in the order of the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<FetchedData>,
-    /// How many data bindings did not fit.
+    /// Number of data bindings that did not fit into the message.
     #[serde(default)]
     pub omitted_data: u64,
-    /// Milliseconds that the step took.
+    /// Duration of the step, in milliseconds.
     #[serde(default)]
     pub elapsed_ms: u64,
 }
 
-/// The whole message.
+/// The termination message of `fetch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchMessage {
-    /// What correctness needs.
+    /// Always arrives: everything that correctness depends on.
     pub head: FetchHead,
-    /// Everything else.
+    /// May be shortened or lost.
     pub tail: FetchTail,
 }
 
 impl FetchMessage {
-    /// A message of failure.
+    /// Creates a message with the outcome `error`.
     pub fn failed(error: StepError, elapsed_ms: u64) -> Self {
         Self {
             head: FetchHead {
@@ -109,7 +109,7 @@ impl FetchMessage {
         }
     }
 
-    /// The text, in at most `budget` bytes (and never less than the head needs).
+    /// Returns the text. It has at most `budget` bytes, or the length of the head if that is more.
     pub fn encode(&self, budget: usize) -> String {
         let mut head = self.head.clone();
         if let Some(error) = &mut head.error {
@@ -132,14 +132,14 @@ impl FetchMessage {
         frame::encode(&head, data + 1, shortened, budget)
     }
 
-    /// Reads a message.
+    /// Parses the text of a message. A lost tail is not an error.
     pub fn decode(text: &str) -> Result<Decoded<FetchHead, FetchTail>, MessageError> {
         frame::decode(text)
     }
 }
 
 impl Decoded<FetchHead, FetchTail> {
-    /// The error, as completely as it arrived.
+    /// Returns the error from the tail, or the shortened error from the head if the tail was lost.
     pub fn error(&self) -> Option<StepError> {
         match &self.tail {
             super::Tail::Whole(FetchTail { error: Some(error), .. }) => Some(error.clone()),

@@ -1,4 +1,4 @@
-//! The framing that both messages share.
+//! The encoding of a head and a tail as one text. `fetch` and `publish` share it.
 
 use std::io::{Read as _, Write as _};
 
@@ -10,36 +10,36 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// Longest head, in bytes.
 pub const HEAD_LIMIT: usize = 700;
 
-/// Longest tail after decompression, in bytes.
+/// Longest tail after decompression, in bytes. A longer one counts as corrupt.
 pub const MAX_TAIL: u64 = 256 * 1024;
 
-/// What a compressed tail starts with.
+/// Prefix of a compressed tail.
 const COMPRESSED: &str = "z1:";
 
-/// A message that was read back.
+/// A parsed message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded<H, T> {
-    /// The head.
+    /// The first line, which is always complete.
     pub head: H,
-    /// The tail, or what became of it.
+    /// The rest, or why it is missing.
     pub tail: Tail<T>,
 }
 
-/// What became of a tail.
+/// The tail of a parsed message, or why it is missing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tail<T> {
-    /// It arrived as it was written.
+    /// Its length and checksum match.
     Whole(T),
-    /// It is shorter than it was written.
+    /// It is shorter than the head states.
     Cut,
-    /// It is not what was written.
+    /// Its length or checksum does not match, or it cannot be parsed.
     Corrupt,
-    /// None was written: nothing fitted, or there was nothing to say.
+    /// The head states that there is none: no tail fitted into the budget.
     Absent,
 }
 
 impl<T> Tail<T> {
-    /// The tail, if it arrived.
+    /// Returns the tail if it arrived.
     pub fn whole(self) -> Option<T> {
         match self {
             Self::Whole(tail) => Some(tail),
@@ -47,46 +47,47 @@ impl<T> Tail<T> {
         }
     }
 
-    /// Whether something was written that did not arrive.
+    /// Returns whether a tail was written and did not arrive.
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Cut | Self::Corrupt)
     }
 }
 
-/// A text that is no message of ours.
+/// Why a text is not a message of this version of Legion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
     /// The container wrote nothing.
     #[error("the container left no termination message")]
     Empty,
-    /// The first line is not the JSON of a head: cut, or written by something else.
+    /// The first line is not the JSON of a head: it was cut, or another program wrote it.
     #[error("the termination message has no readable first line")]
     Unreadable,
-    /// Written by another version of Legion.
+    /// Another version of Legion wrote it.
     #[error("the termination message has version {0}")]
     Version(u32),
 }
 
-/// The first line of a termination message: at most 700 bytes, and complete without what follows it.
+/// The first line of a termination message. It has at most 700 bytes, and can be parsed without the rest.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "{H}Line")]
 pub(crate) struct Framed<H> {
-    /// Version of the message.
+    /// Version of the message. It is 1.
     v: u32,
-    /// What correctness needs.
+    /// Everything that correctness depends on.
     #[serde(flatten)]
     head: H,
-    /// The text after the line feed; absent when there is none. It is JSON, or `z1:` and the base64 of its raw deflate.
+    /// Describes the text after the line feed. Absent if there is none. The text is JSON, or `z1:` and the base64 of
+    /// its raw deflate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tail: Option<Frame>,
 }
 
-/// How the text after the line feed was written: one that arrived otherwise was cut or altered.
+/// Length and checksum of the text after the line feed. A mismatch means that the text was cut or altered.
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Frame {
-    /// Its length in bytes.
+    /// Length, in bytes.
     bytes: usize,
-    /// Its CRC-32 (IEEE).
+    /// CRC-32 (IEEE).
     crc32: u32,
 }
 
@@ -95,19 +96,19 @@ struct Version {
     v: u32,
 }
 
-/// The longest that the frame itself adds to a head: `"v":1,` and `,"tail":{"bytes":99999,"crc32":4294967295}`.
+/// Most bytes that the frame adds to a head: `"v":1,` and `,"tail":{"bytes":99999,"crc32":4294967295}`.
 const FRAME_BYTES: usize = 60;
 
-/// The room that a head has for itself.
+/// Most bytes of a head without its frame.
 pub(super) const HEAD_ROOM: usize = HEAD_LIMIT - FRAME_BYTES;
 
-/// JSON of a document whose types cannot fail to serialise: maps with string keys, no floats.
+/// Returns the JSON of a document. Serialization cannot fail: all maps have string keys, and there are no floats.
 pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// Joins a head and the most complete tail that fits into `budget` bytes. `tail(n)` is the tail after `n` steps of
-/// leaving something out, and `steps` is the last such `n`.
+/// Joins a head and the most complete tail that fits into `budget` bytes. `tail(n)` returns the tail after `n` steps
+/// that each omit something. `steps` is the largest `n`.
 pub(super) fn encode<H: Serialize, T: Serialize>(
     head: &H,
     steps: usize,
@@ -125,7 +126,7 @@ pub(super) fn encode<H: Serialize, T: Serialize>(
         let text = if plain.len() <= room { plain } else { compress(&plain) };
         (text.len() <= room).then_some(text)
     };
-    // Each step leaves less, so the first that fits is found by bisection: a compression costs a millisecond, and there
+    // Each step omits more, so bisection finds the first tail that fits. A compression takes a millisecond, and there
     // may be two hundred steps.
     let whole = fitting(0);
     let (mut too_long, mut fits) = (0, if whole.is_some() { 0 } else { steps });
@@ -155,7 +156,7 @@ pub(super) fn encode<H: Serialize, T: Serialize>(
 
 fn compress(text: &str) -> String {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    // Writing into a Vec cannot fail; were it to, an empty text would not match its checksum on the other side.
+    // Writing to a Vec cannot fail. If it did, the reader would detect the empty text as corrupt.
     let packed = encoder
         .write_all(text.as_bytes())
         .and_then(|()| encoder.finish())
@@ -163,7 +164,7 @@ fn compress(text: &str) -> String {
     format!("{COMPRESSED}{}", STANDARD.encode(packed))
 }
 
-/// Reads a message back.
+/// Parses a message. A lost tail is not an error.
 pub(super) fn decode<H: DeserializeOwned, T: DeserializeOwned>(text: &str) -> Result<Decoded<H, T>, MessageError> {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     if text.trim().is_empty() {
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_named() {
+    fn errors_name_why_a_text_is_not_a_message() {
         for (text, error) in [
             ("", MessageError::Empty),
             (" \n", MessageError::Empty),

@@ -1,9 +1,13 @@
-//! Termination messages: how facts leave a container without a network and without credentials.
+//! Termination messages: a container reports to the operator without a network and without credentials.
 //!
-//! The kubelet keeps at most a share of 12 KiB per container and cuts the rest without a word. So a message has two
-//! parts: a *head*, one line of JSON of at most [`HEAD_LIMIT`] bytes that parses alone and holds what correctness
-//! needs, and after a line feed a *tail* with everything else, compressed when that is needed. The head states the
-//! length and checksum of the tail, so a tail that was cut or altered is noticed instead of believed.
+//! The kubelet gives each container a share of 12 KiB and cuts the rest silently. So a message has two parts:
+//!
+//! - The *head* is one line of JSON with at most [`HEAD_LIMIT`] bytes. It can be parsed alone, and contains everything
+//!   that
+//!   correctness depends on.
+//! - The *tail* follows after a line feed. It contains everything else, and is compressed if necessary.
+//!
+//! The head states the length and the checksum of the tail. So a reader detects a tail that was cut or altered.
 
 mod columns;
 mod fetch;

@@ -1,4 +1,4 @@
-//! The message of the main container `publish`.
+//! The termination message of the main container `publish`.
 
 use std::collections::BTreeMap;
 
@@ -17,61 +17,61 @@ use crate::text::bounded;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PublishOutcome {
-    /// The result is in the store, and so is the success record.
+    /// The result and the success record are in the store.
     Published,
-    /// The trainer failed; what it left of use was uploaded.
+    /// The trainer failed. Its log, series and files were uploaded.
     Failed,
-    /// An earlier attempt of this run had published: its facts are repeated.
+    /// An earlier attempt of this run has published. The message repeats its results.
     Skipped,
-    /// The trainer succeeded and its result could not be published.
+    /// The trainer succeeded, but its result could not be published.
     Error,
 }
 
-/// The artifact.
+/// The stored model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Artifact")]
 pub struct WireArtifact {
-    /// Its digest, which is its identity.
+    /// Digest of the file. It identifies the artifact.
     pub digest: String,
-    /// Its bytes.
+    /// Size, in bytes.
     pub size_bytes: u64,
-    /// Its address. In a head it is left out when it does not fit: it follows from the output path.
+    /// Address. A head omits it if it does not fit, because it follows from the output path.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uri: String,
 }
 
-/// How many facts of each kind there are, whether they fitted into the message or not.
+/// Numbers of metrics, parameters and tags. They include those that did not fit into the message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Counts {
-    /// Metrics.
+    /// Number of metrics.
     pub metrics: u64,
-    /// Parameters.
+    /// Number of parameters.
     pub parameters: u64,
-    /// Tags.
+    /// Number of tags.
     pub tags: u64,
 }
 
-/// An error in the room that a head has.
+/// An error that fits into a head.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeadError {
-    /// The reason.
+    /// Why, as users read it in `status.failure.reason`.
     pub reason: StepReason,
-    /// The field it is about.
+    /// Path of the field in the manifest, such as `spec.source.git.ref`. Empty if it does not fit.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
-    /// What happened, perhaps shortened.
+    /// What happened. It may be shortened.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
 impl HeadError {
-    /// The lengths that are tried for the texts of an error.
+    /// The lengths to try for the texts of an error, in bytes.
     pub(super) const LIMITS: [usize; 5] = [320, 200, 100, 40, 0];
 
-    /// The head's form of an error.
+    /// Creates the head's form of an error, not shortened yet.
     pub fn of(error: &StepError) -> Self {
         Self {
             reason: error.reason,
@@ -93,115 +93,115 @@ impl HeadError {
         }
     }
 
-    /// The error again, with the reason's own remedy.
+    /// Returns the error with the default remedy of its reason.
     pub fn to_step_error(&self) -> StepError {
         StepError::new(self.reason, self.message.clone()).field(self.field.clone())
     }
 }
 
-/// The first line of `publish`'s message.
+/// The first line of the message of `publish`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PublishHead {
-    /// How it ended.
+    /// How `publish` ended.
     pub outcome: PublishOutcome,
-    /// How the command ended; absent when no record was left, as after the kernel killed the container.
+    /// How the command ended. Absent if there is no exit record, for example because the kernel killed the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<ExitRecord>,
-    /// The artifact, once it is in the store.
+    /// The artifact, if it is in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact: Option<WireArtifact>,
-    /// Last value of the objective's metric; absent when the project never logged it.
+    /// Last value of the objective's metric. Absent if the project did not log it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<String>,
-    /// How many facts there are.
+    /// Numbers of metrics, parameters and tags.
     #[serde(default)]
     pub counts: Counts,
-    /// The error of this step, shortened; the tail has it in full.
+    /// The shortened error of this step. The tail has the complete one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<HeadError>,
 }
 
-/// Something that was stored beside the artifact.
+/// A file that is stored next to the artifact.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Stored")]
 pub struct WireStoredFile {
-    /// Its address.
+    /// Address without credentials.
     pub uri: String,
-    /// Its bytes.
+    /// Size, in bytes.
     #[serde(default)]
     pub size_bytes: u64,
-    /// Whether the middle was left out (logs).
+    /// Whether the middle is omitted. Only for logs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
-    /// Number of metric points in it (series).
+    /// Number of metric points in the file. Only for series.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub points: Option<u64>,
 }
 
-/// The tail of `publish`'s message.
+/// The part of the message of `publish` after the first line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PublishTail {
-    /// The error of this step in full.
+    /// The complete error of this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<StepError>,
-    /// What the toolchain says about its failure.
+    /// The error that the toolchain reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_error: Option<ToolError>,
     /// The last lines of the log of a failed run.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub log_tail: String,
-    /// Address of the artifact.
+    /// Address of the artifact, without credentials.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub artifact_uri: String,
     /// Format of the artifact, `name/version`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub format: String,
-    /// Name of the model within the toolchain.
+    /// Name of the model in the toolchain.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub model: String,
     /// Whether the model declares its inputs and outputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<bool>,
-    /// The stored log.
+    /// The command's output in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<WireStoredFile>,
-    /// The stored series.
+    /// The event stream in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub series: Option<WireStoredFile>,
-    /// The stored run files.
+    /// The archive of the run's other files in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<WireStoredFile>,
-    /// The metrics, the objective's first.
+    /// The metrics, the objective's first. At most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "columns")]
     #[schemars(with = "Option<MetricColumns>")]
     pub metrics: Vec<MetricSummary>,
-    /// The parameters.
+    /// Pairs of name and value. At most 128.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "pairs")]
     #[schemars(with = "Vec<(String, String)>")]
     pub parameters: Vec<NamedValue>,
-    /// The tags.
+    /// Pairs of name and value. At most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "pairs")]
     #[schemars(with = "Vec<(String, String)>")]
     pub tags: Vec<NamedValue>,
-    /// How many facts are not in this tail.
+    /// Numbers of metrics, parameters and tags that are not in this tail.
     #[serde(default)]
     pub omitted: WireOmitted,
-    /// The run as an external system knows it.
+    /// The run in an external system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<WireExternalRun>,
-    /// What the command ran in.
+    /// Software that the command ran with, such as `python`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
-    /// What users should know.
+    /// Messages for users that are not errors. At most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<WireNotice>,
 }
 
 mod pairs {
-    //! Names and values as arrays of two: no keys to repeat.
+    //! Names and values as arrays of two, which repeat no keys.
 
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -220,19 +220,21 @@ mod pairs {
     }
 }
 
-/// The whole message.
+/// The termination message of `publish`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishMessage {
-    /// What correctness needs.
+    /// Always arrives: everything that correctness depends on.
     pub head: PublishHead,
-    /// Everything else.
+    /// May be shortened or lost.
     pub tail: PublishTail,
 }
 
 impl PublishMessage {
-    /// The text, in at most `budget` bytes (and never less than the head needs). What does not fit is left out in this
-    /// order: times of metrics, metrics of the system, parameters from the end, tags, metrics; then what a failed step
-    /// can spare. The objective, the artifact, the exit record and the error are in the head and always there.
+    /// Returns the text. It has at most `budget` bytes, or the length of the head if that is more.
+    ///
+    /// If necessary, the tail omits in this order: times of metrics, metrics of the system, parameters from the end,
+    /// tags, metrics, the end of the log, notices, the environment, the external run. The head always contains the
+    /// objective, the artifact, the exit record and the error.
     pub fn encode(&self, budget: usize) -> String {
         frame::encode(
             &self.fitting_head(),
@@ -242,16 +244,17 @@ impl PublishMessage {
         )
     }
 
-    /// Reads a message.
+    /// Parses the text of a message. A lost tail is not an error.
     pub fn decode(text: &str) -> Result<Decoded<PublishHead, PublishTail>, MessageError> {
         frame::decode(text)
     }
 
-    /// The head in [`super::HEAD_LIMIT`] bytes: the address of the artifact gives way first, then the words of errors.
+    /// Returns the head, shortened to [`super::HEAD_LIMIT`] bytes. It first omits the address of the artifact, then
+    /// shortens the texts of errors.
     fn fitting_head(&self) -> PublishHead {
         let mut head = self.head.clone();
-        head.exit = head.exit.map(ExitRecord::sanitised);
-        // The text of a number has at most 24 bytes; anything longer was not written by this crate.
+        head.exit = head.exit.map(ExitRecord::sanitized);
+        // The text of a number has at most 24 bytes. This crate writes nothing longer.
         head.objective = head.objective.map(|v| bounded(&v, 32));
         if let Some(artifact) = &mut head.artifact {
             artifact.digest = bounded(&artifact.digest, 80);
@@ -274,13 +277,13 @@ impl PublishMessage {
         head
     }
 
-    /// How many steps [`Self::shortened`] knows.
+    /// Returns the largest number of steps for [`Self::shortened`].
     fn steps(&self) -> usize {
         let t = &self.tail;
         2 + t.parameters.len() + t.tags.len() + t.metrics.len() + 1 + t.notices.len() + 2
     }
 
-    /// The tail after the first `steps` steps of leaving out.
+    /// Returns the tail after the first `steps` omissions.
     fn shortened(&self, steps: usize) -> PublishTail {
         let mut left = steps;
         let mut take = |available: usize| {
@@ -292,7 +295,7 @@ impl PublishMessage {
         if take(1) == 1 {
             tail.metrics.iter_mut().for_each(|m| m.timestamp = None);
         }
-        // The objective comes first and stays, even if it is a metric of the system.
+        // The objective is first. It stays even if it is a metric of the system.
         let kept = usize::from(self.head.objective.is_some()).min(tail.metrics.len());
         if take(1) == 1 {
             let first = tail.metrics.drain(..kept).collect::<Vec<_>>();
@@ -322,7 +325,7 @@ impl PublishMessage {
 }
 
 impl Decoded<PublishHead, PublishTail> {
-    /// The error of the step, as completely as it arrived.
+    /// Returns the error of the step from the tail, or the shortened error from the head if the tail was lost.
     pub fn error(&self) -> Option<StepError> {
         match &self.tail {
             super::Tail::Whole(PublishTail { error: Some(error), .. }) => Some(error.clone()),

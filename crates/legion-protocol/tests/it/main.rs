@@ -1,4 +1,4 @@
-//! Termination messages under the kubelet's shares, and the published schemas.
+//! Termination messages within the limits of the kubelet, and the published schemas.
 
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
@@ -12,7 +12,7 @@ use legion_protocol::summary::{MetricSummary, NamedValue};
 use legion_protocol::{digest, task::message_budget, time};
 use proptest::prelude::*;
 
-/// Numbers with all their digits, the same on every run: splitmix64.
+/// Returns a pseudorandom number with all digits (splitmix64). It depends only on the seed.
 fn noise(seed: u64) -> f64 {
     let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,7 +29,7 @@ fn named(prefix: &str, n: u64) -> Vec<NamedValue> {
         .collect()
 }
 
-/// What a large autologged training leaves: 64 metrics, 40 parameters, 10 tags, most values with 16 digits.
+/// Returns the message of a large autologged training: 64 metrics, 40 parameters, 10 tags, most values with 16 digits.
 fn large() -> PublishMessage {
     let places = ["fold_1", "fold_2", "fold_3", "fold_4", "fold_5", "mean", "std", "best"];
     let kinds = [
@@ -126,7 +126,7 @@ fn large() -> PublishMessage {
 }
 
 #[test]
-fn a_large_training_passes_whole_at_three_containers() {
+fn the_message_of_a_large_training_is_complete_with_three_containers() {
     let message = large();
     let text = message.encode(message_budget(3));
     println!("64 metrics, 40 parameters, 10 tags: {} of 4096 bytes", text.len());
@@ -137,7 +137,7 @@ fn a_large_training_passes_whole_at_three_containers() {
 }
 
 #[test]
-fn smaller_shares_leave_out_in_the_documented_order_and_say_how_much() {
+fn smaller_budgets_omit_in_the_documented_order_and_count_the_omissions() {
     let mut message = large();
     message.tail.metrics[7].name = "system/cpu".into();
     for containers in [3, 5, 8, 12] {
@@ -181,7 +181,7 @@ fn smaller_shares_leave_out_in_the_documented_order_and_say_how_much() {
 }
 
 #[test]
-fn an_error_is_there_in_any_share() {
+fn every_budget_keeps_the_error() {
     let error = StepError::new(
         StepReason::OutputHostile,
         "the model holds a link at model/data.bin ".repeat(20),
@@ -206,7 +206,7 @@ fn an_error_is_there_in_any_share() {
 }
 
 #[test]
-fn fetch_keeps_its_error_and_counts_the_data_it_leaves_out() {
+fn fetch_keeps_its_error_and_counts_omitted_data() {
     let data = (0..60u64).map(|i| FetchedData {
         name: format!("part-{i}"),
         digest: digest::of_bytes(&i.to_be_bytes()),
@@ -261,9 +261,9 @@ fn json(value: &impl serde::Serialize) -> serde_json::Value {
     serde_json::to_value(value).unwrap()
 }
 
-/// Holds a document to the schema that is published under a name.
+/// Validates a document with the published schema of this name.
 #[track_caller]
-fn holds(name: &str, document: &serde_json::Value) {
+fn validate(name: &str, document: &serde_json::Value) {
     let schemas = legion_protocol::schemas();
     let (_, schema) = schemas.iter().find(|(known, _)| *known == name).unwrap();
     let validator = jsonschema::validator_for(schema).unwrap();
@@ -272,24 +272,24 @@ fn holds(name: &str, document: &serde_json::Value) {
         .map(|e| format!("{}: {e}", e.instance_path()))
         .collect();
     assert!(problems.is_empty(), "{name}: {problems:?} in {document}");
-    // A schema that accepts anything would have shown nothing.
+    // A schema that accepts everything would prove nothing.
     assert!(!validator.is_valid(&serde_json::json!({"outcome": 1, "type": "x", "omitted": "y", "exitCode": "z"})));
 }
 
 #[test]
-fn what_is_written_holds_to_the_published_schemas() {
+fn written_documents_match_the_published_schemas() {
     let mut message = large();
     for budget in [0, 1536, 2457, 4096] {
         let line = |text: String| serde_json::from_str(text.lines().next().unwrap()).unwrap();
-        holds("publish-message-head", &line(message.encode(budget)));
+        validate("publish-message-head", &line(message.encode(budget)));
         let error = StepError::new(StepReason::SecretMissing, "x".repeat(900)).field("spec.source");
-        holds(
+        validate(
             "fetch-message-head",
             &line(FetchMessage::failed(error, 3).encode(budget)),
         );
     }
-    holds("publish-message-tail", &json(&message.tail));
-    holds("exit-record", &json(message.head.exit.as_ref().unwrap()));
+    validate("publish-message-tail", &json(&message.tail));
+    validate("exit-record", &json(message.head.exit.as_ref().unwrap()));
     let record = SuccessRecord {
         version: 1,
         namespace: "default".into(),
@@ -303,20 +303,20 @@ fn what_is_written_holds_to_the_published_schemas() {
         head: message.head.clone(),
         facts: message.tail.clone(),
     };
-    holds("success-record", &json(&record));
+    validate("success-record", &json(&record));
     message.tail.metrics.clear();
     message.head.exit.as_mut().unwrap().error = Some(ExitError {
         reason: StepReason::CommandNotFound,
         message: "no such command".into(),
     });
-    holds("publish-message-tail", &json(&message.tail));
-    holds("exit-record", &json(message.head.exit.as_ref().unwrap()));
+    validate("publish-message-tail", &json(&message.tail));
+    validate("exit-record", &json(message.head.exit.as_ref().unwrap()));
     for line in [
         r#"{"type":"metric","name":"loss","value":NaN,"step":3,"timestamp":1764000000000}"#,
         r#"{"type":"param","name":"c","value":"0.5","child":"c1"}"#,
         r#"{"type":"child","id":"c1"}"#,
     ] {
-        holds("event", &json(&ToolEvent::parse(line.as_bytes()).unwrap()));
+        validate("event", &json(&ToolEvent::parse(line.as_bytes()).unwrap()));
     }
 }
 
@@ -366,7 +366,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_head_parses_alone_in_700_bytes_and_every_cut_is_noticed(message in messages(), budget in 0usize..5000) {
+    fn the_head_parses_alone_in_700_bytes_and_every_cut_is_detected(message in messages(), budget in 0usize..5000) {
         let text = message.encode(budget);
         prop_assert!(text.len() <= budget.max(HEAD_LIMIT), "{} > {budget}", text.len());
         let head = text.lines().next().unwrap();
@@ -375,7 +375,7 @@ proptest! {
         prop_assert!(!whole.tail.is_lost());
         prop_assert_eq!(whole.head.exit.as_ref().unwrap().exit_code, message.head.exit.as_ref().unwrap().exit_code);
         prop_assert_eq!(whole.head.error.is_some(), message.head.error.is_some());
-        // Every cut in and around the head, and a sample of the tail with its last byte.
+        // Cut at every byte in and around the head, and at a sample of the bytes of the tail.
         let tail = (head.len() + 3..text.len()).step_by(97).chain([text.len() - 1]);
         for end in (0..text.len().min(head.len() + 3)).chain(tail) {
             let Some(cut) = text.get(..end) else { continue };
@@ -391,21 +391,21 @@ proptest! {
     }
 
     #[test]
-    fn an_altered_tail_is_noticed(message in messages(), at: prop::sample::Index) {
+    fn an_altered_tail_is_detected(message in messages(), at: prop::sample::Index) {
         let text = message.encode(4096);
         let head = text.lines().next().unwrap().len();
         prop_assume!(text.len() > head + 1);
         let mut bytes = text.into_bytes();
         let tail = head + 1 + at.index(bytes.len() - head - 1);
         bytes[tail] ^= 1;
-        // A change that leaves no text would not get through the API server at all.
+        // The API server would not accept a message that is not UTF-8.
         if let Ok(altered) = String::from_utf8(bytes) {
             prop_assert!(PublishMessage::decode(&altered).unwrap().tail.is_lost());
         }
     }
 
     #[test]
-    fn any_text_is_a_message_or_an_error(text in ".{0,300}") {
+    fn no_text_makes_the_decoder_panic(text in ".{0,300}") {
         let _ = PublishMessage::decode(&text);
         let _ = FetchMessage::decode(&text);
     }
