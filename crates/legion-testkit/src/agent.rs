@@ -78,7 +78,7 @@ pub struct Ledger {
 }
 
 #[derive(Default)]
-struct State {
+struct AgentState {
     behaviours: VecDeque<Behaviour>,
     /// The course of each pod, fixed when its `fetch` starts.
     plays: HashMap<String, Play>,
@@ -96,7 +96,7 @@ struct Play {
 #[derive(Clone)]
 pub struct Agents {
     inner: ScriptedRuntime,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<AgentState>>,
 }
 
 impl Agents {
@@ -109,7 +109,7 @@ impl Agents {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, AgentState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -218,7 +218,7 @@ pub struct Call {
     pub status: Option<u16>,
 }
 
-pub(crate) struct State {
+pub(crate) struct ChaosState {
     calls: Vec<Call>,
     counts: BTreeMap<String, usize>,
     pub(crate) events: BTreeMap<String, usize>,
@@ -237,7 +237,7 @@ pub(crate) struct State {
 pub struct Chaos {
     server: ApiService,
     disturber: Option<Disturber>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ChaosState>>,
     crash: watch::Sender<usize>,
 }
 
@@ -245,7 +245,7 @@ impl Chaos {
     /// Creates a proxy in front of this server, without a plan. Without a disturber there are no disturbances.
     #[must_use]
     pub fn new(server: ApiService, disturber: Option<Disturber>) -> Self {
-        let state = State {
+        let state = ChaosState {
             calls: Vec::new(),
             counts: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -264,7 +264,7 @@ impl Chaos {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ChaosState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -24,14 +24,14 @@ pub enum PodEvent {
 }
 
 #[derive(Default)]
-struct State {
+struct HistoryState {
     pods: Vec<PodEvent>,
     trainings: Vec<ModelTraining>,
 }
 
 /// A recorder with watches without faults.
 pub struct History {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<HistoryState>>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -39,7 +39,7 @@ impl History {
     /// Starts recording.
     #[must_use]
     pub fn record(client: Client) -> Self {
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(HistoryState::default()));
         let pods = {
             let (state, api) = (state.clone(), Api::<Pod>::all(client.clone()));
             tokio::spawn(async move {
@@ -183,7 +183,7 @@ impl History {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<HistoryState>) -> MutexGuard<'_, HistoryState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -16,7 +16,7 @@ pub fn broken(root: &Path, files: &[TextFile]) -> Vec<Finding> {
             if fenced || line.starts_with("    ") {
                 continue;
             }
-            for target in targets(line) {
+            for target in targets(&without_code(line)) {
                 if let Some(problem) = problem(root, page, target, &pages) {
                     findings.push(Finding::new(&page.path, number + 1, problem));
                 }
@@ -24,6 +24,18 @@ pub fn broken(root: &Path, files: &[TextFile]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Returns the line without the content of its code spans. A span may be the text of a link, so its place stays.
+fn without_code(line: &str) -> String {
+    let is_prose = |(number, part): (usize, &'_ str)| {
+        if number % 2 == 0 {
+            part.to_owned()
+        } else {
+            String::new()
+        }
+    };
+    line.split('`').enumerate().map(is_prose).collect()
 }
 
 /// Returns the targets of the inline links of a line.
@@ -115,7 +127,7 @@ mod tests {
         let files = [
             page(
                 "docs/a.md",
-                "# A `b`, c\n[good](../b.md#what-is-it) [self](#a-b-c)\n[x](gone.md) [y](../b.md#no)\n",
+                "# A `b`, c\n[good](../b.md#what-is-it) [self](#a-b-c)\n[x](gone.md) [y](../b.md#no)\n`[a-z](no)`\n",
             ),
             page("b.md", "## What is it?\n[web](https://example.com/none)\n"),
         ];

@@ -138,17 +138,21 @@ pub fn wide_comments(files: &[TextFile]) -> Vec<Finding> {
     .collect()
 }
 
-/// Finds prose of pages over [`MAX_WIDTH`]. Tables, code blocks and addresses cannot be broken.
+/// A generated page with one line for each difference, however long its reason is.
+const ONE_LINE_PER_ITEM: &str = "docs/reference/kube-embed-differences.md";
+
+/// Finds prose of pages over [`MAX_WIDTH`]. Headings, tables, code blocks and addresses cannot be broken.
 #[must_use]
 pub fn wide_prose(files: &[TextFile]) -> Vec<Finding> {
     let pages = files.iter().filter(|file| file.extension() == "md");
     pages
+        .filter(|file| file.path != ONE_LINE_PER_ITEM)
         .flat_map(|file| {
             let mut in_code = false;
             let mut findings = Vec::new();
             for (number, line) in file.text.lines().enumerate() {
                 in_code ^= line.trim_start().starts_with("```");
-                let is_prose = !in_code && !line.starts_with("    ") && !line.trim_start().starts_with(['|', '<']);
+                let is_prose = !in_code && !line.starts_with("    ") && !line.trim_start().starts_with(['|', '<', '#']);
                 if is_prose && line.chars().count() > MAX_WIDTH && !line.contains("://") {
                     let message = format!("the line is wider than {MAX_WIDTH} columns: break it");
                     findings.push(Finding::new(&file.path, number + 1, message));

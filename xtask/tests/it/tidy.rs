@@ -18,32 +18,27 @@ fn none(findings: &[Finding]) {
 }
 
 #[test]
-#[ignore = "until every crate is clean"]
 fn no_refused_words() {
     none(&tidy::words::refused(files()));
 }
 
 #[test]
-#[ignore = "until every crate is clean"]
 fn imports_are_in_order() {
     let rust = files().iter().filter(|file| file.extension() == "rs");
     none(&rust.flat_map(tidy::rust::misplaced_imports).collect::<Vec<_>>());
 }
 
 #[test]
-#[ignore = "until every crate is clean"]
 fn comments_keep_the_line_width() {
     none(&tidy::wide_comments(files()));
 }
 
 #[test]
-#[ignore = "until every page is clean"]
 fn prose_keeps_the_line_width() {
     none(&tidy::wide_prose(files()));
 }
 
 #[test]
-#[ignore = "until every crate is clean"]
 fn names_of_types_say_whose_they_are() {
     none(&tidy::names::bare(files()));
 }
@@ -54,13 +49,11 @@ fn files_are_short() {
 }
 
 #[test]
-#[ignore = "until every crate is clean"]
 fn links_lead_somewhere() {
     none(&tidy::links::broken(&repository(), files()));
 }
 
 #[test]
-#[ignore = "until every crate is clean"]
 fn modules_form_no_circles() {
     for name in ["legion-plan", "legion-operator", "legion-agent"] {
         let graph = modules::graph(files(), &format!("crates/{name}"));

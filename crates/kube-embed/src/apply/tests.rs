@@ -489,7 +489,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_owns_what_is_not_there(one in spec(), two in spec(), three in spec()) {
+    fn missing_fields_have_no_owner(one in spec(), two in spec(), three in spec()) {
         let live = apply(None, one, "one");
         let live = update(Some(&live), two, "editor", 1);
         let live = try_apply(Some(&live), three, "one", true).unwrap();
