@@ -76,7 +76,7 @@ macro_rules! conforms {
 /// Compilation is no part of a tier's time.
 pub(super) const COMPILATION: Tier = Tier {
     name: "compilation",
-    budget: budget(420, 1000),
+    budget: budget(600, 1500),
     needs: &[],
     commands: &[
         &["cargo", "test", "--workspace", "--no-run", "--quiet"],
@@ -87,7 +87,7 @@ pub(super) const COMPILATION: Tier = Tier {
 
 pub(super) const FAST: [Tier; 1] = [Tier {
     name: "unit, property and in-process tests",
-    budget: budget(110, 130),
+    budget: budget(150, 180),
     needs: setup::BASIC,
     commands: &[&[
         "cargo",
@@ -105,14 +105,14 @@ pub(super) const FAST: [Tier; 1] = [Tier {
 pub(super) const SLOW: [Tier; 6] = [
     Tier {
         name: "fetch and publish against S3-compatible and ssh servers",
-        budget: budget(30, 90),
+        budget: budget(60, 120),
         needs: setup::SERVERS,
         commands: &[&["cargo", "test", "--test", "it", "--", "--ignored", "s3::", "ssh"]],
         cluster: None,
     },
     Tier {
         name: "every single fault and disturbance of a training, through the real controllers",
-        budget: budget(60, 60),
+        budget: budget(120, 120),
         needs: setup::BASIC,
         commands: &[&[
             "cargo",
@@ -128,14 +128,14 @@ pub(super) const SLOW: [Tier; 6] = [
     },
     Tier {
         name: "toolchain conformance",
-        budget: budget(120, 200),
+        budget: budget(200, 300),
         needs: setup::PYTHON,
         commands: &[&conforms!("toolchains/script"), &conforms!("toolchains/mlflow")],
         cluster: None,
     },
     Tier {
         name: "end to end: examples, bad input, crashes, kubectl, charts, GitOps",
-        budget: budget(500, 600),
+        budget: budget(600, 900),
         needs: setup::PYTHON_AND_GO,
         commands: &[&[
             "cargo",
@@ -167,7 +167,7 @@ pub(super) const SLOW: [Tier; 6] = [
     },
     Tier {
         name: "Legion and its MLflow toolchain against plain mlflow run, MLflow 3 and 2.22",
-        budget: budget(200, 420),
+        budget: budget(350, 600),
         needs: setup::PYTHON,
         commands: &[&["toolchains/mlflow/test"]],
         cluster: None,
@@ -177,7 +177,7 @@ pub(super) const SLOW: [Tier; 6] = [
 /// In a cluster without a node, which the tier starts and removes. It runs alone because it measures.
 pub(super) const ON_A_CONTROL_PLANE: [Tier; 1] = [Tier {
     name: "on a real control plane: charts, GitOps, high availability",
-    budget: budget(200, 420),
+    budget: budget(300, 900),
     needs: setup::CONTROL_PLANE,
     commands: &[
         &on!(CONTROL_PLANE, "charts"),
@@ -210,7 +210,7 @@ pub(super) const ON_A_CONTROL_PLANE: [Tier; 1] = [Tier {
 /// The same with a node.
 pub(super) const ON_A_NODE: [Tier; 1] = [Tier {
     name: "on a real Kubernetes: conformance, installation, acceptance, failures, permissions",
-    budget: budget(900, 2200),
+    budget: budget(1200, 3000),
     needs: setup::NODE,
     commands: &[
         &on!(CLUSTER, "acceptance"),
