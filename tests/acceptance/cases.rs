@@ -19,7 +19,7 @@ fn example(path: &str) -> anyhow::Result<String> {
     Ok(fs::read_to_string(repository().join("examples").join(path))?)
 }
 
-pub fn the_script_example_trains(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn the_script_example_trains(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&example("script/training.yaml")?)?;
     let training = cluster.success("script")?;
     complete(&training)?;
@@ -39,7 +39,7 @@ pub fn the_script_example_trains(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn the_wine_example_trains(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn the_wine_example_trains(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&example("wine/training.yaml")?)?;
     let training = cluster.success("wine")?;
     complete(&training)?;
@@ -87,7 +87,9 @@ fn complete(training: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn an_unchanged_manifest_starts_nothing_and_a_changed_one_starts_a_run(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn an_unchanged_manifest_starts_nothing_and_a_changed_one_starts_a_run(
+    cluster: &Cluster,
+) -> anyhow::Result<()> {
     let manifest = script("again", QUICK, json!({}));
     cluster.apply(&manifest)?;
     let first = cluster.success("again")?;
@@ -110,7 +112,7 @@ pub fn an_unchanged_manifest_starts_nothing_and_a_changed_one_starts_a_run(clust
     Ok(())
 }
 
-pub fn objects_may_be_applied_in_any_order(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn objects_may_be_applied_in_any_order(cluster: &Cluster) -> anyhow::Result<()> {
     let all = script("early", QUICK, json!({"toolchain": "own"}));
     let (source, training) = all.split_once("---\n").context("two documents")?;
     cluster.apply(training)?;
@@ -136,7 +138,7 @@ pub fn objects_may_be_applied_in_any_order(cluster: &Cluster) -> anyhow::Result<
     Ok(())
 }
 
-pub fn a_suspended_training_has_no_pod_and_resumes(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn a_suspended_training_has_no_pod_and_resumes(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&script("paused", ENDLESS, json!({"gracePeriod": "1s"})))?;
     cluster.printed("paused", "under way")?;
     let patch = |suspend: bool| {
@@ -159,7 +161,7 @@ pub fn a_suspended_training_has_no_pod_and_resumes(cluster: &Cluster) -> anyhow:
     Ok(())
 }
 
-pub fn a_deleted_pod_costs_only_an_attempt(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn a_deleted_pod_costs_only_an_attempt(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&script("lost", ENDLESS, json!({"gracePeriod": "1s"})))?;
     let pod = cluster.printed("lost", "under way")?;
     let name = name_of(&pod)?;
@@ -182,7 +184,7 @@ pub fn a_deleted_pod_costs_only_an_attempt(cluster: &Cluster) -> anyhow::Result<
     Ok(())
 }
 
-pub fn a_failing_command_is_retried_as_configured(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn a_failing_command_is_retried_as_configured(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&script(
         "fails",
         "echo no such table >&2\nexit 3",
@@ -203,7 +205,7 @@ pub fn a_failing_command_is_retried_as_configured(cluster: &Cluster) -> anyhow::
     Ok(())
 }
 
-pub fn a_timeout_ends_the_command(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn a_timeout_ends_the_command(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&script("late", ENDLESS, json!({"timeout": "2s", "gracePeriod": "1s"})))?;
     let training = cluster.ended("late")?;
     ensure!(
@@ -219,7 +221,7 @@ pub fn a_timeout_ends_the_command(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn pods_of_ended_attempts_are_deleted_after_their_ttl(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn pods_of_ended_attempts_are_deleted_after_their_ttl(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&script("tidy", QUICK, json!({"ttlAfterFinished": "1s"})))?;
     cluster.success("tidy")?;
     cluster.until("tidy", "its pod is deleted", |_| {
@@ -229,7 +231,7 @@ pub fn pods_of_ended_attempts_are_deleted_after_their_ttl(cluster: &Cluster) -> 
     Ok(())
 }
 
-pub fn a_training_waits_for_a_missing_secret(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn a_training_waits_for_a_missing_secret(cluster: &Cluster) -> anyhow::Result<()> {
     let connection = json!({
         "apiVersion": "legion-platform.org/v1alpha1",
         "kind": "Connection",
@@ -257,7 +259,7 @@ pub fn a_training_waits_for_a_missing_secret(cluster: &Cluster) -> anyhow::Resul
     })
 }
 
-pub fn deleting_a_training_ends_its_pod_in_every_phase(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn deleting_a_training_ends_its_pod_in_every_phase(cluster: &Cluster) -> anyhow::Result<()> {
     for policy in ["background", "foreground"] {
         for phase in ["Unknown", "Training", "Ended"] {
             let name = format!("{policy}-{}", phase.to_lowercase());
@@ -280,7 +282,7 @@ pub fn deleting_a_training_ends_its_pod_in_every_phase(cluster: &Cluster) -> any
     Ok(())
 }
 
-pub fn an_orphaned_pod_is_left_alone(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn an_orphaned_pod_is_left_alone(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&script("orphan", ENDLESS, json!({"gracePeriod": "1s"})))?;
     let pod = cluster.printed("orphan", "under way")?;
     let name = name_of(&pod)?;
@@ -307,7 +309,7 @@ pub fn an_orphaned_pod_is_left_alone(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn wrong_manifests_are_refused_in_the_same_words(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn wrong_manifests_are_refused_in_the_same_words(cluster: &Cluster) -> anyhow::Result<()> {
     for (spec, words) in [
         (json!({"hyperParams": {"c": "1"}}), "hyperParams"),
         (

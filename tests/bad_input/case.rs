@@ -12,13 +12,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 /// A local Legion, and a directory with the files of the cases.
-pub struct Bench {
+pub(crate) struct Bench {
     pub local: Local,
 }
 
 impl Bench {
     /// Starts it.
-    pub fn up() -> Self {
+    pub(crate) fn up() -> Self {
         let local = Local::new().unwrap();
         local.up().unwrap();
         let bench = Self { local };
@@ -27,7 +27,7 @@ impl Bench {
     }
 
     /// The directory.
-    pub fn files(&self) -> PathBuf {
+    pub(crate) fn files(&self) -> PathBuf {
         self.local.path().join("files")
     }
 
@@ -71,7 +71,7 @@ impl Bench {
 /// One row of the table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Case {
+pub(crate) struct Case {
     /// The fault, in words for the reader of the table.
     pub case: String,
     /// Name of the training.
@@ -115,7 +115,7 @@ struct Expect {
 
 /// The ways in which a case ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum CaseEnd {
+pub(crate) enum CaseEnd {
     /// Refused before anything is stored.
     Rejected,
     /// `Succeeded` is `Unknown`. The reason names what is missing. The training continues when it appears.
@@ -128,7 +128,7 @@ pub enum CaseEnd {
 
 /// The observed end of a case.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     pub end: Option<CaseEnd>,
     pub exit_code: Option<i32>,
     pub reason: String,
@@ -142,7 +142,7 @@ pub struct Outcome {
 
 impl Case {
     /// Runs it.
-    pub fn run(&self, bench: &Bench) -> Outcome {
+    pub(crate) fn run(&self, bench: &Bench) -> Outcome {
         let file = bench.files().join(format!("{}.yaml", self.name));
         std::fs::write(&file, self.manifest(&bench.files())).unwrap();
         match self.expect.end {
@@ -153,7 +153,7 @@ impl Case {
     }
 
     /// Whether its training waits without an end.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.expect.end == CaseEnd::Waits
     }
 
@@ -194,7 +194,7 @@ impl Case {
     }
 
     /// Returns the differences between the expected and the observed end.
-    pub fn faults(&self, outcome: &Outcome) -> Vec<String> {
+    pub(crate) fn faults(&self, outcome: &Outcome) -> Vec<String> {
         let expect = &self.expect;
         let mut faults = Vec::new();
         let mut check = |holds: bool, what: String| {

@@ -11,7 +11,7 @@ const CELL: usize = 300;
 static FILE: Mutex<()> = Mutex::new(());
 
 /// Compares the section with the observed results, or writes it with `UPDATE=1`.
-pub fn compare(section: &str, rows: &[(&Case, &Outcome)], data: &Path) -> Option<String> {
+pub(crate) fn compare(section: &str, rows: &[(&Case, &Outcome)], data: &Path) -> Option<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/bad-input.md");
     let _one = FILE.lock().unwrap();
     let text = fs::read_to_string(&path).unwrap();

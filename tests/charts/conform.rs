@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::helm::{objects, template};
 
 /// The CRDs of the Prometheus operator whose objects the chart renders.
-pub fn prometheus_crds() -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn prometheus_crds() -> anyhow::Result<Vec<PathBuf>> {
     let module = tool::module("crds", "github.com/prometheus-operator/prometheus-operator")?;
     let file = |kind: &str| {
         module.join(format!(

@@ -14,9 +14,9 @@ use legion_tests::local::{Local, until};
 use serde_json::{Value, json};
 
 /// Name of the training.
-pub const NAME: &str = "crash";
+pub(crate) const NAME: &str = "crash";
 /// Number of times that the training code waits at the gate.
-pub const GATES: usize = 2;
+pub(crate) const GATES: usize = 2;
 
 /// The training code. The ledger lies outside of the workspace, so its lines outlive every attempt. The model is large
 /// enough that publishing takes a moment.
@@ -34,7 +34,7 @@ echo "end $$" >>"$LEGION_PARAM_LEDGER"
 "#;
 
 /// The training, and the data directory in which it runs.
-pub struct Training {
+pub(crate) struct Training {
     /// The data directory.
     pub local: Local,
     outside: tempfile::TempDir,
@@ -44,7 +44,7 @@ pub struct Training {
 
 impl Training {
     /// Writes the manifest.
-    pub fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let local = Local::new()?;
         let outside = tempfile::tempdir()?;
         let gate = outside.path().join("gate");
@@ -88,17 +88,17 @@ impl Training {
     }
 
     /// Path of the manifest.
-    pub fn manifest(&self) -> PathBuf {
+    pub(crate) fn manifest(&self) -> PathBuf {
         self.outside.path().join("training.yaml")
     }
 
     /// Lets the training code pass the gate this many times.
-    pub fn open(&mut self, gates: usize) -> anyhow::Result<()> {
+    pub(crate) fn open(&mut self, gates: usize) -> anyhow::Result<()> {
         Ok(self.gate.write_all("\n".repeat(gates).as_bytes())?)
     }
 
     /// Returns the ledger so far: each word with the id of the process that wrote it.
-    pub fn ledger(&self) -> anyhow::Result<Vec<(String, i32)>> {
+    pub(crate) fn ledger(&self) -> anyhow::Result<Vec<(String, i32)>> {
         let text = fs::read_to_string(self.outside.path().join("ledger"))?;
         // The last line may be incomplete.
         let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -114,12 +114,12 @@ impl Training {
     }
 
     /// Counts a word in the ledger.
-    pub fn said(&self, word: &str) -> anyhow::Result<usize> {
+    pub(crate) fn said(&self, word: &str) -> anyhow::Result<usize> {
         Ok(self.ledger()?.iter().filter(|(said, _)| said == word).count())
     }
 
     /// Waits until the training code has written this word, and returns the id of its process.
-    pub fn code(&self, word: &str) -> anyhow::Result<i32> {
+    pub(crate) fn code(&self, word: &str) -> anyhow::Result<i32> {
         until(&format!("the training code says {word:?}"), || {
             Ok(self
                 .ledger()?
@@ -130,7 +130,7 @@ impl Training {
     }
 
     /// Returns the directory of a container of the pod, if the node has created it.
-    pub fn container(&self, name: &str) -> Option<PathBuf> {
+    pub(crate) fn container(&self, name: &str) -> Option<PathBuf> {
         let pod = fs::read_dir(self.local.path().join("node/pods"))
             .ok()?
             .flatten()
@@ -139,13 +139,13 @@ impl Training {
     }
 
     /// Returns whether the node has created this file of a container.
-    pub fn has(&self, container: &str, file: &str) -> bool {
+    pub(crate) fn has(&self, container: &str, file: &str) -> bool {
         self.container(container)
             .is_some_and(|directory| directory.join(file).is_file())
     }
 
     /// Returns the ids of a running container's supervisor and of its main process.
-    pub fn supervised(&self, container: &str) -> anyhow::Result<(i32, i32)> {
+    pub(crate) fn supervised(&self, container: &str) -> anyhow::Result<(i32, i32)> {
         let directory = self
             .container(container)
             .with_context(|| format!("no container {container}"))?;
@@ -160,7 +160,7 @@ impl Training {
     }
 
     /// Returns the files that publishing has written so far, success records and artifacts alike.
-    pub fn outputs(&self) -> Vec<PathBuf> {
+    pub(crate) fn outputs(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut next = vec![self.local.path().join("outputs")];
         while let Some(directory) = next.pop() {
@@ -175,7 +175,7 @@ impl Training {
     }
 
     /// The success records.
-    pub fn records(&self) -> Vec<PathBuf> {
+    pub(crate) fn records(&self) -> Vec<PathBuf> {
         let records = self.local.path().join("outputs/.legion");
         let is_record =
             |path: &PathBuf| path.starts_with(&records) && path.extension().is_some_and(|end| end == "json");
@@ -183,7 +183,7 @@ impl Training {
     }
 
     /// Waits for the end, and returns the training and the exit code that goes with it.
-    pub fn end(&self) -> anyhow::Result<(Value, Option<i32>)> {
+    pub(crate) fn end(&self) -> anyhow::Result<(Value, Option<i32>)> {
         let (text, code) = self.local.exits(&["wait", NAME, "--timeout", "3m", "-o", "json"])?;
         if text.is_empty() {
             anyhow::bail!("exit code {code:?}; now: {:#}", self.local.training(NAME)?);
@@ -193,7 +193,7 @@ impl Training {
     }
 
     /// Checks that there is exactly one result, and that the status reports all of it.
-    pub fn one_result(&self, training: &Value) -> anyhow::Result<()> {
+    pub(crate) fn one_result(&self, training: &Value) -> anyhow::Result<()> {
         let status = &training["status"];
         let attempts = status["run"]["attempt"].as_u64().context("status.run.attempt")?;
         ensure!(attempts == 1, "{attempts} attempts: {:#}", status["run"]);
@@ -242,7 +242,7 @@ impl Training {
     }
 
     /// Returns what must be equal after every crash: the status without times and ids.
-    pub fn comparable(&self, training: &Value) -> anyhow::Result<Value> {
+    pub(crate) fn comparable(&self, training: &Value) -> anyhow::Result<Value> {
         let status = &training["status"];
         let mut text = status.to_string();
         let id = |value: &Value| value.as_str().map(str::to_owned).context("an id is missing");
@@ -263,20 +263,20 @@ impl Training {
     }
 
     /// Returns kind, namespace and name of all user objects in the API.
-    pub fn objects(&self) -> anyhow::Result<Value> {
+    pub(crate) fn objects(&self) -> anyhow::Result<Value> {
         Ok(serde_json::from_str(&self.local.run(&["get", "-A", "-o", "json"])?)?)
     }
 }
 
 /// `legionctl local run`: API, node and operator in one process, which the tests kill.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     said: Arc<Mutex<String>>,
 }
 
 impl Running {
     /// Starts it without a terminal.
-    pub fn start(training: &Training) -> anyhow::Result<Self> {
+    pub(crate) fn start(training: &Training) -> anyhow::Result<Self> {
         let manifest = training.manifest();
         let manifest = manifest.to_str().context("a path in UTF-8")?;
         let mut child = training
@@ -300,22 +300,22 @@ impl Running {
     }
 
     /// Returns whether its output contains this.
-    pub fn says(&self, text: &str) -> bool {
+    pub(crate) fn says(&self, text: &str) -> bool {
         self.said().contains(text)
     }
 
     /// Returns its output so far.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns whether it has exited.
-    pub fn has_ended(&mut self) -> anyhow::Result<bool> {
+    pub(crate) fn has_ended(&mut self) -> anyhow::Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
 
     /// `kill -9`.
-    pub fn kill(mut self) -> anyhow::Result<()> {
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// An object in a state.
 #[derive(Debug, Clone)]
-pub struct ObjectState {
+pub(crate) struct ObjectState {
     /// Name of the state: a reason, or the change of the object.
     pub name: String,
     /// The result that kstatus must compute.
@@ -18,19 +18,19 @@ pub struct ObjectState {
 }
 
 impl ObjectState {
-    pub fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         self.object["kind"].as_str().unwrap_or_default()
     }
 
     /// Returns its name for error messages.
-    pub fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         format!("{} {}", self.kind(), self.name)
     }
 }
 
 /// Returns the states that the planner decides (its golden Worlds, one for every reason), and three more: not yet
 /// reconciled, changed since, under deletion.
-pub fn all() -> anyhow::Result<Vec<ObjectState>> {
+pub(crate) fn all() -> anyhow::Result<Vec<ObjectState>> {
     let file = repository().join("crates/legion-plan/tests/it/snapshots/it__golden__states.snap");
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let json = text.splitn(3, "---\n").nth(2).context("a snapshot has a header")?;

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::world::World;
 
 /// One replica. Dropping it kills it.
-pub struct Replica {
+pub(crate) struct Replica {
     pub name: String,
     /// Its user name in the audit log.
     pub user: String,
@@ -28,12 +28,12 @@ pub struct Replica {
 
 impl Replica {
     /// Starts a replica and waits until it is ready.
-    pub async fn start(world: &World, name: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn start(world: &World, name: &str) -> anyhow::Result<Self> {
         Self::start_with(world, name, &[]).await
     }
 
     /// The same, with these environment variables.
-    pub async fn start_with(world: &World, name: &str, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub(crate) async fn start_with(world: &World, name: &str, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
         let (kubeconfig, user) = world.kubeconfig_of(name)?;
         let log = world.directory.path().join(format!("{name}.log"));
         let mut replica = Self {
@@ -49,7 +49,7 @@ impl Replica {
     }
 
     /// Restarts it after its end, as the kubelet would.
-    pub async fn restart(&mut self, world: &World) -> anyhow::Result<()> {
+    pub(crate) async fn restart(&mut self, world: &World) -> anyhow::Result<()> {
         self.child = spawn(world, &self.name, &self.kubeconfig, &self.log, &[])?;
         self.become_ready(world).await
     }
@@ -74,17 +74,17 @@ impl Replica {
     }
 
     /// Returns the address of its listener.
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
     /// Returns its log.
-    pub fn log(&self) -> anyhow::Result<String> {
+    pub(crate) fn log(&self) -> anyhow::Result<String> {
         Ok(fs::read_to_string(&self.log)?)
     }
 
     /// Returns the response of its listener to a GET.
-    pub fn ask(&self, path: &str) -> anyhow::Result<String> {
+    pub(crate) fn ask(&self, path: &str) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(&self.address)?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
@@ -93,7 +93,7 @@ impl Replica {
     }
 
     /// Returns the value of a series.
-    pub fn metric(&self, series: &str) -> anyhow::Result<f64> {
+    pub(crate) fn metric(&self, series: &str) -> anyhow::Result<f64> {
         let answer = self.ask("/metrics")?;
         let prefix = format!("{series} ");
         let line = answer.lines().find_map(|line| line.strip_prefix(&prefix));
@@ -103,20 +103,20 @@ impl Replica {
             .parse()?)
     }
 
-    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?).context("a pid")?;
         Ok(kill_process(pid, signal)?)
     }
 
     /// Waits for its end.
-    pub async fn ended(&mut self, world: &World) -> anyhow::Result<ExitStatus> {
+    pub(crate) async fn ended(&mut self, world: &World) -> anyhow::Result<ExitStatus> {
         let child = &mut self.child;
         world
             .until("the replica has ended", async || Ok(child.try_wait()?))
             .await
     }
 
-    pub fn runs(&mut self) -> anyhow::Result<bool> {
+    pub(crate) fn runs(&mut self) -> anyhow::Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 }

@@ -25,12 +25,12 @@ use legion_tests::{
 use serde_json::{Value, json};
 
 /// Longer than any step takes, also on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(180);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 /// Interval between two polls.
-pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A namespace of trainings and one of the platform, on the cluster that KUBECONFIG names.
-pub struct World {
+pub(crate) struct World {
     pub client: Client,
     pub namespace: String,
     pub platform: String,
@@ -41,7 +41,7 @@ pub struct World {
 
 impl World {
     /// Creates both. `name` must be unique among the tests.
-    pub async fn new(name: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn new(name: &str) -> anyhow::Result<Self> {
         let kubeconfig = env::var_os("KUBECONFIG").context("no KUBECONFIG: see docs/guides/high-availability.md")?;
         let kubeconfig = PathBuf::from(kubeconfig);
         let client = Client::try_default().await?;
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// Runs kubectl and fails unless it succeeds.
-    pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = Command::new("kubectl").args(arguments).output().context("kubectl")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "kubectl {}: {said}", arguments.join(" "));
@@ -123,7 +123,7 @@ impl World {
     }
 
     /// Creates a user and its kubeconfig for a replica. The audit log then distinguishes the replicas.
-    pub fn kubeconfig_of(&self, replica: &str) -> anyhow::Result<(PathBuf, String)> {
+    pub(crate) fn kubeconfig_of(&self, replica: &str) -> anyhow::Result<(PathBuf, String)> {
         let account = format!("operator-{replica}");
         let user = format!("system:serviceaccount:{}:{account}", self.platform);
         self.kubectl(&["create", "serviceaccount", &account, "-n", &self.platform])?;
@@ -148,7 +148,7 @@ impl World {
     }
 
     /// Polls until there is a result.
-    pub async fn until<T>(
+    pub(crate) async fn until<T>(
         &self,
         what: &str,
         mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
@@ -164,14 +164,14 @@ impl World {
     }
 
     /// Returns the holder of the lease, if it has one.
-    pub async fn holder(&self) -> anyhow::Result<Option<String>> {
+    pub(crate) async fn holder(&self) -> anyhow::Result<Option<String>> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.platform);
         let lease = leases.get_opt("legion-operator").await?;
         Ok(lease.and_then(|lease| lease.spec?.holder_identity))
     }
 
     /// Waits until this replica holds the lease. Returns the time since `since`.
-    pub async fn led_by(&self, replica: &str, since: Instant) -> anyhow::Result<Duration> {
+    pub(crate) async fn led_by(&self, replica: &str, since: Instant) -> anyhow::Result<Duration> {
         self.until(&format!("{replica} leads"), async || {
             Ok((self.holder().await?.as_deref() == Some(replica)).then(|| since.elapsed()))
         })
@@ -179,7 +179,7 @@ impl World {
     }
 
     /// Creates trainings with these numbers.
-    pub async fn train(&self, numbers: std::ops::Range<usize>) -> anyhow::Result<()> {
+    pub(crate) async fn train(&self, numbers: std::ops::Range<usize>) -> anyhow::Result<()> {
         let trainings: Api<ModelTraining> = Api::namespaced(self.client.clone(), &self.namespace);
         for number in numbers {
             let training = serde_json::from_value(json!({
@@ -200,7 +200,7 @@ impl World {
     }
 
     /// Waits until `count` trainings have succeeded. Checks that each had one pod, and that no other pod was created.
-    pub async fn all_succeed(&self, count: usize) -> anyhow::Result<()> {
+    pub(crate) async fn all_succeed(&self, count: usize) -> anyhow::Result<()> {
         let trainings: Api<ModelTraining> = Api::namespaced(self.client.clone(), &self.namespace);
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         self.until(&format!("{count} trainings have succeeded"), async || {
@@ -249,7 +249,7 @@ impl World {
     }
 
     /// Returns the directory of the cluster that `cargo xtask cluster up` created.
-    pub fn cluster(&self) -> anyhow::Result<&Path> {
+    pub(crate) fn cluster(&self) -> anyhow::Result<&Path> {
         let directory = self.kubeconfig.parent().context("a kubeconfig lies in a directory")?;
         ensure!(
             directory.join("logs/audit.log").is_file(),
@@ -260,7 +260,7 @@ impl World {
     }
 
     /// Returns all requests of the audit log.
-    pub fn audit(&self) -> anyhow::Result<Vec<Request>> {
+    pub(crate) fn audit(&self) -> anyhow::Result<Vec<Request>> {
         audit::requests(&self.cluster()?.join("logs/audit.log"), 0, "")
     }
 }

@@ -9,7 +9,7 @@ use regex::Regex;
 const WIDTH: usize = 150;
 
 /// A page under construction: its commands run while it is written.
-pub struct Transcript {
+pub(crate) struct Transcript {
     page: String,
     /// Values that differ between runs, and their replacements on the page. Both have the same length, so columns stay
     /// aligned.
@@ -18,7 +18,7 @@ pub struct Transcript {
 
 impl Transcript {
     /// Starts a page.
-    pub fn new(title: &str) -> Self {
+    pub(crate) fn new(title: &str) -> Self {
         Self {
             page: format!("# {title}\n"),
             masks: Vec::new(),
@@ -26,12 +26,12 @@ impl Transcript {
     }
 
     /// Adds a paragraph or a heading.
-    pub fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.page.push_str(&format!("\n{text}\n"));
     }
 
     /// Adds a command and its output.
-    pub fn command(&mut self, line: &str, output: &str) {
+    pub(crate) fn command(&mut self, line: &str, output: &str) {
         self.page.push_str(&format!("\n    $ {line}\n"));
         for line in output.lines() {
             let line = cut(line.trim_end());
@@ -44,7 +44,7 @@ impl Transcript {
     }
 
     /// Replaces a value of this run everywhere by another one of the same length.
-    pub fn mask(&mut self, value: &str, by: &str) -> anyhow::Result<()> {
+    pub(crate) fn mask(&mut self, value: &str, by: &str) -> anyhow::Result<()> {
         ensure!(
             !value.is_empty() && value.len() == by.len(),
             "{value:?} cannot be masked by {by:?}"
@@ -54,7 +54,7 @@ impl Transcript {
     }
 
     /// Compares the page with the one in the repository, or writes it if `UPDATE` is set.
-    pub fn compare(self, file: &Path) -> anyhow::Result<()> {
+    pub(crate) fn compare(self, file: &Path) -> anyhow::Result<()> {
         let page = self.masked()?;
         if std::env::var_os("UPDATE").is_some() {
             return fs::write(file, page).with_context(|| file.display().to_string());

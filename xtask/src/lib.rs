@@ -5,6 +5,7 @@
 //! `cargo xtask gen`, `image` and `cluster` run them.
 
 pub mod edges;
+mod go;
 pub mod measure;
 pub mod setup;
 pub mod suites;

@@ -42,15 +42,24 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
         crates.entry(name).or_default().add(file);
     }
     let mut total = Figures::default();
+    let mut all_circles = Vec::new();
     println!(
         "crate                      files  lines  of tests  functions  p50  p90  p99  >{LONG_FUNCTION}  pub  docs  hollow  circles"
     );
     for (name, figures) in crates {
-        let circles = circles(&graph(&files, &name)).len();
-        figures.print(&name, circles);
+        let circles = circles(&graph(&files, &name));
+        figures.print(&name, circles.len());
         total.merge(figures);
+        all_circles.extend(
+            circles
+                .into_iter()
+                .map(|modules| format!("{name}: {}", modules.join(", "))),
+        );
     }
-    total.print("all", 0);
+    total.print("all", all_circles.len());
+    for circle in all_circles {
+        println!("circle in {circle}");
+    }
 
     total.functions.sort_by(|a, b| b.cmp(a));
     println!("\nlongest functions:");

@@ -14,6 +14,8 @@ use std::{
 
 use anyhow::Context as _;
 
+use crate::go::{self, Go};
+
 /// Something that tests need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
@@ -116,6 +118,7 @@ enum Check {
     File(&'static str),
     /// One of several interpreters, with version and modules.
     Python,
+    Go,
     Root,
     Cgroups,
     #[cfg(test)]
@@ -137,8 +140,8 @@ fn requirement(need: Need) -> Requirement {
             "toolchains and their tests",
         ),
         Need::Go => (
-            Check::Program("go"),
-            &["golang-go"],
+            Check::Go,
+            &[],
             "kubectl, Helm and Kubernetes, which are built from source",
         ),
         Need::Ssh => (Check::Program("ssh"), &["openssh-client"], "sources from git over ssh"),
@@ -196,6 +199,7 @@ impl Check {
             Self::Program(name) => finds(name),
             Self::File(path) => Path::new(path).exists(),
             Self::Python => python().is_some(),
+            Self::Go => go::find(&caches()).is_some(),
             Self::Root => rustix::process::geteuid().is_root(),
             Self::Cgroups => ["/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory/cgroup.procs"]
                 .iter()
@@ -209,6 +213,7 @@ impl Check {
         match self {
             Self::Program(name) | Self::File(name) => name,
             Self::Python => "Python 3.11 or newer with venv (or another one in LEGION_PYTHON)",
+            Self::Go => "Go as new as tests/kubernetes/tools/go.mod says",
             Self::Root => "root",
             Self::Cgroups => "cgroups below /sys/fs/cgroup",
             #[cfg(test)]
@@ -229,6 +234,7 @@ pub fn missing(needs: &[Need]) -> Vec<String> {
             let remedy = match requirement.check {
                 Check::Root => "run it as root".to_owned(),
                 Check::Cgroups => "mount them".to_owned(),
+                Check::Go => "install it from https://go.dev/dl".to_owned(),
                 _ => format!("install {} (Debian)", requirement.packages.join(", ")),
             };
             format!(
@@ -262,12 +268,12 @@ pub fn act(strict: bool) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Installs what is missing on Debian and Ubuntu, with root or sudo without a password. Returns a directory for `PATH`,
-/// if one is needed.
+/// Installs what is missing on Debian and Ubuntu, with root or sudo without a password. Go and uv are installed into a
+/// cache, on every Linux. Returns the directories that belong in front of `PATH`.
 ///
 /// # Errors
 /// When a package manager cannot be started.
-pub fn run(needs: &[Need]) -> anyhow::Result<Option<PathBuf>> {
+pub fn run(needs: &[Need]) -> anyhow::Result<Vec<PathBuf>> {
     let unmet: BTreeSet<Need> = needs
         .iter()
         .copied()
@@ -293,10 +299,20 @@ pub fn run(needs: &[Need]) -> anyhow::Result<Option<PathBuf>> {
         println!("installing {}", packages.join(", "));
         install(&prefix, &packages)?;
     }
-    if !needs.contains(&Need::Python) || finds("uv") {
-        return Ok(None);
+    let mut directories = Vec::new();
+    let python = python();
+    if needs.contains(&Need::Go) {
+        if let (None, Some(python)) = (go::find(&caches()), &python) {
+            go::provide(Path::new(python), &caches());
+        }
+        if let Some(Go::In(programs)) = go::find(&caches()) {
+            directories.push(programs);
+        }
     }
-    Ok(python().and_then(provide_uv))
+    if needs.contains(&Need::Python) && !finds("uv") {
+        directories.extend(python.and_then(provide_uv));
+    }
+    Ok(directories)
 }
 
 /// Returns the words before `apt-get`, or nothing where packages cannot be installed.
@@ -343,7 +359,7 @@ fn python() -> Option<OsString> {
 /// Installs uv beside the other caches and returns the directory of its program. It makes Python environments several
 /// times faster. pip does without it, so a failure is only printed.
 fn provide_uv(python: OsString) -> Option<PathBuf> {
-    let tools = cache("legion-tests", "LEGION_TEST_CACHE").join("uv");
+    let tools = caches().join("uv");
     let programs = tools.join("bin");
     if programs.join("uv").exists() {
         return Some(programs);
@@ -363,6 +379,11 @@ fn provide_uv(python: OsString) -> Option<PathBuf> {
     is_made.then_some(programs)
 }
 
+/// Returns the directory of what tests install and unpack.
+fn caches() -> PathBuf {
+    cache("legion-tests", "LEGION_TEST_CACHE")
+}
+
 /// Returns the directory of a cache: the variable's, or the user's with this name.
 #[must_use]
 pub fn cache(name: &str, variable: &str) -> PathBuf {
@@ -375,12 +396,11 @@ pub fn cache(name: &str, variable: &str) -> PathBuf {
         .join(name)
 }
 
-/// Returns `PATH` with this directory in front.
+/// Returns `PATH` with these directories in front.
 #[must_use]
-pub fn path_with(directory: Option<&Path>) -> Option<OsString> {
+pub fn path_with(directories: &[PathBuf]) -> Option<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let directories = directory.map(Path::to_owned).into_iter().chain(env::split_paths(&path));
-    env::join_paths(directories).ok()
+    env::join_paths(directories.iter().cloned().chain(env::split_paths(&path))).ok()
 }
 
 fn finds(program: &str) -> bool {
@@ -405,7 +425,7 @@ mod tests {
         assert_eq!(missing(&[Need::Nothing]).len(), 1);
         for need in [SERVERS, PYTHON_AND_GO, NODE].concat() {
             let requirement = requirement(need);
-            let has_remedy = !requirement.packages.is_empty() || matches!(need, Need::Root | Need::Cgroups);
+            let has_remedy = !requirement.packages.is_empty() || matches!(need, Need::Go | Need::Root | Need::Cgroups);
             assert!(has_remedy && !requirement.purpose.is_empty(), "{need:?}");
         }
     }

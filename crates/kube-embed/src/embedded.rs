@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::api::server::{ApiServer, ServerOptions};
 use crate::api::service::ApiService;
-use crate::api::{ApiServer, ServerOptions};
 use crate::clock::{Clock, SystemClock};
 use crate::ids::Ids;
 use crate::listener::{self, Endpoint};

@@ -6,7 +6,7 @@ use crate::schema;
 
 /// A subresource that a kind can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Subresource {
+pub(crate) enum Subresource {
     /// `/status`: spec and status are written through different paths.
     Status,
     /// `/log` of pods.
@@ -23,7 +23,7 @@ pub enum Subresource {
 
 /// The fields of an object that `/scale` shows, as dotted paths that start with a dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScalePaths {
+pub(crate) struct ScalePaths {
     /// The desired replicas.
     pub spec: String,
     /// The actual replicas.
@@ -34,7 +34,7 @@ pub struct ScalePaths {
 
 impl Subresource {
     /// Returns the last path segment.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Status => "status",
             Self::Log => "log",
@@ -54,7 +54,7 @@ impl fmt::Display for Subresource {
 
 /// The required form of an object's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NameRule {
+pub(crate) enum NameRule {
     /// RFC 1123 subdomain: at most 253 characters, dots allowed.
     #[default]
     Subdomain,
@@ -64,7 +64,7 @@ pub enum NameRule {
 
 /// A column of `kubectl get`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PrinterColumn {
+pub(crate) struct PrinterColumn {
     /// Heading.
     pub name: String,
     /// OpenAPI type. `date` columns are shown as ages.
@@ -81,7 +81,7 @@ pub struct PrinterColumn {
 
 /// One resource in one version.
 #[derive(Clone, Debug)]
-pub struct ResourceInfo {
+pub(crate) struct ResourceInfo {
     /// API group. It is empty for the core group.
     pub group: String,
     /// API version.
@@ -118,7 +118,7 @@ pub struct ResourceInfo {
 
 impl ResourceInfo {
     /// Returns `group/version`, or only the version in the core group.
-    pub fn api_version(&self) -> String {
+    pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() {
             self.version.clone()
         } else {
@@ -127,7 +127,7 @@ impl ResourceInfo {
     }
 
     /// Returns `plural.group`, or only the plural in the core group. Messages and CRD names use this form.
-    pub fn qualified(&self) -> String {
+    pub(crate) fn qualified(&self) -> String {
         if self.group.is_empty() {
             self.plural.clone()
         } else {
@@ -136,17 +136,17 @@ impl ResourceInfo {
     }
 
     /// Returns the internal name of the group in Kubernetes' own programs.
-    pub fn internal_group(&self) -> &str {
+    pub(crate) fn internal_group(&self) -> &str {
         self.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core")
     }
 
     /// Returns whether the kind has this subresource.
-    pub fn has(&self, subresource: Subresource) -> bool {
+    pub(crate) fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)
     }
 
     /// Returns group, version and kind for the schema functions.
-    pub fn gvk(&self) -> schema::Gvk<'_> {
+    pub(crate) fn gvk(&self) -> schema::Gvk<'_> {
         schema::Gvk::new(&self.group, &self.version, &self.kind)
     }
 }

@@ -73,14 +73,15 @@ pub struct ConnectionSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("type is immutable: delete the connection and create it again"))]
     pub type_: ConnectionType,
 
-    /// Location of the store. git: https://HOST/PATH, ssh://[USER@]HOST/PATH, USER@HOST:PATH or file:///PATH; s3: s3://BUCKET[/PREFIX];
-    /// http: https://HOST[/PATH]; pvc: pvc://CLAIM[/PATH]; local: file:///DIRECTORY. It never contains credentials.
+    /// Location of the store, without credentials. git: https://HOST/PATH, ssh://[USER@]HOST/PATH, USER@HOST:PATH or
+    /// file:///PATH. s3: s3://BUCKET[/PREFIX]. http: https://HOST[/PATH]. pvc: pvc://CLAIM[/PATH]. local:
+    /// file:///DIRECTORY.
     #[schemars(length(min = 1, max = 1024))]
     pub uri: String,
 
-    /// The Secret with the credentials, in the same namespace. Keys: git `ssh-privatekey`, `known_hosts`, `username`,
-    /// `password`; s3 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`; http `username`, `password` or
-    /// `token`.
+    /// The Secret with the credentials, in the same namespace. Keys for git: `ssh-privatekey`, `known_hosts`, `username`,
+    /// `password`. For s3: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`. For http: `username` and
+    /// `password`, or `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 

@@ -6,6 +6,8 @@
 
 // Printer columns repeat their type. The lint reports that as a mistake.
 #![allow(clippy::duplicated_attributes)]
+// kube's derive gives the root types `pub`, wherever they stand.
+#![allow(unreachable_pub)]
 
 pub mod condition;
 pub mod connection;
@@ -13,8 +15,8 @@ pub mod crd;
 pub mod duration;
 pub mod json;
 pub mod names;
-pub mod problem;
-pub mod reason;
+mod problem;
+mod reason;
 pub mod resources;
 pub mod rules;
 pub mod run;

@@ -107,7 +107,7 @@ reasons! {
     /// An image cannot be pulled.
     ImageNotPulled: Waiting, "check the image reference and spec.imagePullSecrets";
     /// A volume or its object does not exist yet, or cannot be mounted.
-    VolumeNotMounted: Waiting, "make the volume or claim available, or change the field; the pod's events have details";
+    VolumeNotMounted: Waiting, "make the volume or claim available, or change the field. The pod's events have details";
     /// A container cannot be created as configured.
     ContainerNotCreated: Waiting, "see the pod's events for the refused setting";
     /// A ResourceQuota of the namespace refuses the pod. Legion tries again on a timer, and when a pod of the namespace
@@ -118,9 +118,9 @@ reasons! {
     /// A pod that Legion did not create has the name of the run's pod.
     PodNameTaken: Waiting, "delete or rename the other pod";
     /// The node of the running pod does not answer. Legion waits for the pod.
-    NodeLost: Waiting, "bring the node back, or delete its Node object; after `kubectl delete pod --force` the run continues on another node";
+    NodeLost: Waiting, "bring the node back, or delete its Node object. After `kubectl delete pod --force` the run continues on another node";
     /// Requests to the API server fail for a reason that should pass. Legion tries again with back-off.
-    ApiUnavailable: Waiting, "see the message; if it stays, check the API server and its webhooks";
+    ApiUnavailable: Waiting, "see the message. If it stays, check the API server and its webhooks";
     /// The operator lacks a permission.
     Forbidden: Waiting, "grant the operator what the message names (the chart's RBAC does)";
 

@@ -15,7 +15,7 @@ use crate::{
     names::{kind_of, plural_of},
     pods::{Owner, Pods},
     reconcile::{
-        controller::{Managed, RunHooks, RunKind},
+        controller::{Managed, RunHooks, RunMetadata},
         driver::Driver,
         queue::Queue,
     },
@@ -49,7 +49,7 @@ pub(crate) trait RegisteredKind: Send + Sync {
     fn len(&self) -> usize;
 
     /// Counts the objects of a kind of run by the reason of their condition `Succeeded`. Every reason is in it.
-    fn count_by_reason(&self) -> Option<(RunKind, BTreeMap<&'static str, usize>)>;
+    fn count_by_reason(&self) -> Option<(RunMetadata, BTreeMap<&'static str, usize>)>;
 
     /// Starts the watches of the kind.
     fn watch(&self, watches: &mut Watches<'_>);
@@ -165,7 +165,7 @@ impl<C: RunHooks> RegisteredKind for Managed<C> {
         self.store.cache.len()
     }
 
-    fn count_by_reason(&self) -> Option<(RunKind, BTreeMap<&'static str, usize>)> {
+    fn count_by_reason(&self) -> Option<(RunMetadata, BTreeMap<&'static str, usize>)> {
         let run = C::RUN?;
         let mut counts: BTreeMap<_, _> = Reason::ALL.iter().map(|reason| (reason.as_str(), 0)).collect();
         self.store.cache.for_each(|object| {

@@ -171,7 +171,8 @@ pub struct DataTask {
     /// Path in the root of the connection: a file or an object, or a directory or a prefix.
     #[serde(default)]
     pub remote_path: String,
-    /// Path of a link to the data in the project directory. Empty for none: the data is only at `$LEGION_DATA/<name>`.
+    /// Path of the data in the project directory. `$LEGION_DATA/<name>` is then a link to it.
+    /// Empty for `$LEGION_DATA/<name>`.
     #[serde(default)]
     pub local_path: String,
     /// Expected digest of the file. Empty for none.

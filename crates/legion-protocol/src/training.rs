@@ -131,7 +131,7 @@ pub struct WireData {
     /// Address without credentials.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uri: String,
-    /// Path of the link to the data in the project directory, if the binding has one.
+    /// Path of the data in the project directory, if `localPath` is set.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub local_path: String,
     /// Absolute path of the data in the trainer's container.

@@ -39,6 +39,12 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// Returns whether the verb changes objects.
+    #[must_use]
+    pub const fn is_write(self) -> bool {
+        matches!(self, Self::Create | Self::Update | Self::Patch | Self::Delete)
+    }
+
     /// Returns the verb as in roles, audit logs and metric labels.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

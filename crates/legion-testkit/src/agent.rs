@@ -35,7 +35,7 @@ use serde::de::DeserializeOwned;
 
 /// The course of one attempt without disturbances.
 #[derive(Clone, Debug)]
-pub struct Behaviour {
+pub struct Behavior {
     /// Run time of `fetch`.
     pub fetch: Duration,
     /// The reason for which `fetch` fails, if any.
@@ -50,7 +50,7 @@ pub struct Behaviour {
     pub publish: Duration,
 }
 
-impl Default for Behaviour {
+impl Default for Behavior {
     fn default() -> Self {
         Self {
             fetch: Duration::from_secs(2),
@@ -79,7 +79,7 @@ pub struct Ledger {
 
 #[derive(Default)]
 struct AgentState {
-    behaviours: VecDeque<Behaviour>,
+    behaviors: VecDeque<Behavior>,
     /// The course of each pod, fixed when its `fetch` starts.
     plays: HashMap<String, Play>,
     ledger: Ledger,
@@ -87,7 +87,7 @@ struct AgentState {
 
 #[derive(Clone)]
 struct Play {
-    behaviour: Behaviour,
+    behavior: Behavior,
     run: RunKey,
     skip: bool,
 }
@@ -114,8 +114,8 @@ impl Agents {
     }
 
     /// Sets the behavior of the next attempts, in order. The last one repeats.
-    pub fn behave(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
-        self.state().behaviours = behaviours.into_iter().collect();
+    pub fn behave(&self, behaviors: impl IntoIterator<Item = Behavior>) {
+        self.state().behaviors = behaviors.into_iter().collect();
     }
 
     /// Returns the effects so far.
@@ -129,15 +129,15 @@ impl Agents {
             return Script::new().exits(64).message("no task");
         };
         let mut state = self.state();
-        let behaviour = match state.behaviours.len() {
-            0 => Behaviour::default(),
-            1 => state.behaviours[0].clone(),
-            _ => state.behaviours.pop_front().unwrap_or_default(),
+        let behavior = match state.behaviors.len() {
+            0 => Behavior::default(),
+            1 => state.behaviors[0].clone(),
+            _ => state.behaviors.pop_front().unwrap_or_default(),
         };
         let run = (task.training.uid.clone(), task.training.run_id.clone());
         let skip = state.ledger.published.contains_key(&run);
-        let script = Script::new().runs(behaviour.fetch);
-        let message = match behaviour.fetch_error {
+        let script = Script::new().runs(behavior.fetch);
+        let message = match behavior.fetch_error {
             Some(reason) if !skip => FetchMessage::failed(StepError::new(reason, "as the test wants it"), 1),
             _ => FetchMessage {
                 head: FetchHead {
@@ -157,7 +157,7 @@ impl Agents {
             },
         };
         let failed = message.head.outcome == FetchOutcome::Error;
-        state.plays.insert(spec.pod.uid.clone(), Play { behaviour, run, skip });
+        state.plays.insert(spec.pod.uid.clone(), Play { behavior, run, skip });
         let script = script.message(message.encode(task.message_budget as usize));
         if failed { script.exits(1) } else { script }
     }
@@ -171,16 +171,16 @@ impl Agents {
             return Script::new();
         }
         *self.state().ledger.started.entry(play.run.clone()).or_default() += 1;
-        let script = Script::new().runs(play.behaviour.train).logs("epoch 1\n");
-        if play.behaviour.out_of_memory {
+        let script = Script::new().runs(play.behavior.train).logs("epoch 1\n");
+        if play.behavior.out_of_memory {
             script.runs_out_of_memory()
         } else {
-            script.exits(play.behaviour.exit_code)
+            script.exits(play.behavior.exit_code)
         }
     }
 
     fn publish(&self, play: &Play) -> Script {
-        let Behaviour { train, publish, .. } = play.behaviour;
+        let Behavior { train, publish, .. } = play.behavior;
         Script::new().runs(if play.skip { publish } else { train + publish })
     }
 
@@ -190,7 +190,7 @@ impl Agents {
         let started_at = rfc3339_millis(exit.started_at.as_millisecond());
         let mut record = ExitRecord {
             version: legion_protocol::WIRE_VERSION,
-            exit_code: Some(play.behaviour.exit_code),
+            exit_code: Some(play.behavior.exit_code),
             started_at,
             finished_at: rfc3339_millis(exit.finished_at.as_millisecond()),
             ..ExitRecord::default()
@@ -215,10 +215,10 @@ impl Agents {
             record.signal = Some(15);
             return failed(Some(record)).encode(budget);
         }
-        if play.behaviour.out_of_memory {
+        if play.behavior.out_of_memory {
             return failed(None).encode(budget);
         }
-        if play.behaviour.exit_code != 0 {
+        if play.behavior.exit_code != 0 {
             return failed(Some(record)).encode(budget);
         }
         let mut state = self.state();

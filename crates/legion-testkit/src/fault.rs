@@ -11,15 +11,15 @@ use std::{
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use kube::client::Body;
 use kube_embed::{ApiService, ResponseBody};
+pub use legion_runtime::requests::Verb;
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 use tower::Service;
@@ -156,45 +156,6 @@ impl FromStr for Plan {
                 let fault = Fault::ALL.into_iter().find(|fault| fault.as_str() == name);
                 Ok(Self::Request(fault.ok_or_else(unknown)?, request))
             }
-        }
-    }
-}
-
-/// Verb of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verb {
-    /// GET of one object, or of a path without objects.
-    Get,
-    /// GET of a collection.
-    List,
-    /// GET of a collection with `watch=true`.
-    Watch,
-    /// POST.
-    Create,
-    /// PUT.
-    Update,
-    /// PATCH.
-    Patch,
-    /// DELETE.
-    Delete,
-}
-
-impl Verb {
-    /// Returns whether the verb changes objects.
-    #[must_use]
-    pub const fn is_write(self) -> bool {
-        matches!(self, Self::Create | Self::Update | Self::Patch | Self::Delete)
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "get",
-            Self::List => "list",
-            Self::Watch => "watch",
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Patch => "patch",
-            Self::Delete => "delete",
         }
     }
 }
@@ -388,7 +349,16 @@ impl Chaos {
             _ => {}
         }
         let response = match verb {
-            Verb::Watch => Stream::wrap(self.clone(), resource, response),
+            Verb::Watch => {
+                let chaos = self.clone();
+                Stream::wrap(
+                    response,
+                    Box::new(move || {
+                        let (chaos, resource) = (chaos.clone(), resource.clone());
+                        async move { chaos.note_event(&resource).await }.boxed()
+                    }),
+                )
+            }
             Verb::List => self.remember_list(path, response).await,
             _ => response,
         };
@@ -470,7 +440,7 @@ impl Chaos {
     }
 
     /// Counts an event of a kind, executes a disturbance planned before it, and returns its fault, if any.
-    pub(crate) async fn note_event(&self, resource: &str) -> Option<WatchFault> {
+    async fn note_event(&self, resource: &str) -> Option<WatchFault> {
         let (n, fault) = self.count_event(resource);
         self.disturb_at(|moment| matches!(moment, Moment::Event(kind, target) if kind == resource && *target == n))
             .await;
@@ -559,9 +529,6 @@ impl Service<Request<Body>> for ChaosService {
         Box::pin(async move { Ok(chaos.handle(request).await) })
     }
 }
-
-/// Delay of a delayed event.
-pub const DELAY: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, future::BoxFuture, stream};
 use http::Response;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use kube_embed::ResponseBody;
 use serde_json::json;
-
-use crate::fault::{Chaos, DELAY};
 
 /// A fault of a watch event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,13 +52,17 @@ impl WatchFault {
     }
 }
 
+/// Delay of a delayed stream.
+const DELAY: Duration = Duration::from_secs(20);
 /// Delay of a frozen stream.
 const FREEZE: Duration = Duration::from_secs(180);
 
+/// The fault of the next event, if it has one. The future ends after the disturbances before that event.
+pub(crate) type NextFault = Box<dyn Fn() -> BoxFuture<'static, Option<WatchFault>> + Send>;
+
 /// The body of a watch response on its way to the client.
 pub(crate) struct Stream {
-    chaos: Chaos,
-    resource: String,
+    next_fault: NextFault,
     body: BodyStream<ResponseBody>,
     buffer: BytesMut,
     brought: Vec<Bytes>,
@@ -68,14 +70,13 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn wrap(chaos: Chaos, resource: String, response: Response<ResponseBody>) -> Response<ResponseBody> {
+    pub(crate) fn wrap(response: Response<ResponseBody>, next_fault: NextFault) -> Response<ResponseBody> {
         if response.status() != 200 {
             return response;
         }
         let (parts, body) = response.into_parts();
         let this = Self {
-            chaos,
-            resource,
+            next_fault,
             body: BodyStream::new(body),
             buffer: BytesMut::new(),
             brought: Vec::new(),
@@ -96,7 +97,7 @@ impl Stream {
         if is_bookmark(&line) {
             return Some(line);
         }
-        let fault = self.chaos.note_event(&self.resource).await;
+        let fault = (self.next_fault)().await;
         let answer = match fault {
             None => line.clone(),
             Some(WatchFault::Delay) => {

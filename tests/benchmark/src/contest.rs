@@ -157,7 +157,7 @@ struct Bench<'a> {
 }
 
 /// Runs all contests and prints their figures.
-pub async fn hold(options: &Options) -> anyhow::Result<()> {
+pub(crate) async fn hold(options: &Options) -> anyhow::Result<()> {
     let client = Client::try_default().await.context("KUBECONFIG")?;
     let mut bench = Bench {
         options,

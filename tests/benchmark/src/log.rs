@@ -6,14 +6,14 @@ use anyhow::Context as _;
 use legion_tests::audit::{self, Request};
 
 /// The log since an offset.
-pub struct Log {
+pub(crate) struct Log {
     path: PathBuf,
     from: u64,
 }
 
 impl Log {
     /// Returns the log since now.
-    pub fn from_now(path: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn from_now(path: PathBuf) -> anyhow::Result<Self> {
         let from = path
             .metadata()
             .with_context(|| format!("{} cannot be read", path.display()))?
@@ -22,7 +22,7 @@ impl Log {
     }
 
     /// Returns the requests for objects of a namespace that were answered since.
-    pub fn requests(&self, namespace: &str) -> anyhow::Result<Vec<Request>> {
+    pub(crate) fn requests(&self, namespace: &str) -> anyhow::Result<Vec<Request>> {
         let mut requests = audit::requests(&self.path, self.from, namespace)?;
         requests.retain(|request| request.is_complete() && request.namespace == namespace);
         Ok(requests)

@@ -7,7 +7,7 @@ use legion_tests::cluster;
 use serde_json::Value;
 
 /// Returns the CPU time of a process.
-pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
+pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
     // The name may contain spaces and parentheses.
     let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
@@ -22,12 +22,12 @@ pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
 }
 
 /// Returns the resident memory of a process, in MiB.
-pub fn resident(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {
     memory(pid, "VmRSS:")
 }
 
 /// Returns the peak resident memory of a process, in MiB.
-pub fn peak(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn peak(pid: u32) -> anyhow::Result<f64> {
     memory(pid, "VmHWM:")
 }
 
@@ -39,7 +39,7 @@ fn memory(pid: u32, what: &'static str) -> anyhow::Result<f64> {
 }
 
 /// A process of the cluster, as the harness records it.
-pub struct Daemon<'a> {
+pub(crate) struct Daemon<'a> {
     pub cluster: &'a Path,
     pub xtask: &'a Path,
     pub name: &'static str,
@@ -47,7 +47,7 @@ pub struct Daemon<'a> {
 
 impl Daemon<'_> {
     /// Returns its process id.
-    pub fn pid(&self) -> anyhow::Result<u32> {
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
         let file = fs::read(self.cluster.join(format!("run/{}.json", self.name)))?;
         let record: Value = serde_json::from_slice(&file)?;
         let pid = record["process"]["pid"].as_u64().context("a pid")?;
@@ -55,12 +55,12 @@ impl Daemon<'_> {
     }
 
     /// Stops it, or starts it from its record.
-    pub fn change(&self, change: &str) -> anyhow::Result<()> {
+    pub(crate) fn change(&self, change: &str) -> anyhow::Result<()> {
         cluster::process_of(self.xtask, self.cluster, self.name, change)
     }
 
     /// Restarts it with additional arguments. Returns its previous record.
-    pub fn restart_with(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn restart_with(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
         let path = self.cluster.join(format!("run/{}.json", self.name));
         let usual = fs::read(&path)?;
         self.change("stop")?;
@@ -73,7 +73,7 @@ impl Daemon<'_> {
     }
 
     /// Restarts it with its previous record.
-    pub fn restore(&self, usual: Vec<u8>) -> anyhow::Result<()> {
+    pub(crate) fn restore(&self, usual: Vec<u8>) -> anyhow::Result<()> {
         self.change("stop")?;
         fs::write(self.cluster.join(format!("run/{}.json", self.name)), usual)?;
         self.change("start")

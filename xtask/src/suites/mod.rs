@@ -68,7 +68,7 @@ pub fn run(root: &Path, options: Options) -> anyhow::Result<ExitCode> {
     let needs: Vec<setup::Need> = tiers.iter().flat_map(|tier| tier.needs).copied().collect();
     let tools = setup::run(&needs)?;
 
-    let mut environment: Vec<(&str, Option<OsString>)> = vec![("PATH", setup::path_with(tools.as_deref()))];
+    let mut environment: Vec<(&str, Option<OsString>)> = vec![("PATH", setup::path_with(&tools))];
     if options.exhaustive {
         println!("\nexhaustive tests run whole");
         environment.push(("LEGION_SEED", None));

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::body::{self, ResponseBody};
 use super::request::{ApiResult, ResourceRequest};
-use super::{ApiServer, crd, kinds, meta};
+use super::server::ApiServer;
+use super::{crd, kinds, meta};
 use crate::clock;
 use crate::schema::FieldError;
 use crate::status::ApiError;
@@ -155,7 +156,7 @@ impl ResourceRequest {
     /// Deletes an object or sets its deletionTimestamp. Returns `None` if it does not exist.
     fn delete_one(&self, key: &ObjectKey, options: &DeleteOptions) -> Result<Option<Deletion>, ApiError> {
         let info = &self.resource.info;
-        if kinds::is_namespace(info) && super::NAMESPACES.contains(&key.name.as_str()) {
+        if kinds::is_namespace(info) && super::server::NAMESPACES.contains(&key.name.as_str()) {
             return Err(ApiError::forbidden(
                 info,
                 &key.name,

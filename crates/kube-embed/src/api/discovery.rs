@@ -5,9 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use http::Response;
 use serde_json::{Value, json};
 
-use super::ApiServer;
 use super::body::{self, ResponseBody};
 use super::registry::{Registry, Resource};
+use super::server::ApiServer;
 use crate::openapi::{self, Described};
 use crate::resource::Subresource;
 use crate::status::ApiError;

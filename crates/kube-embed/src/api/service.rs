@@ -10,8 +10,8 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::Service;
 
-use super::ApiServer;
 use super::body::ResponseBody;
+use super::server::ApiServer;
 
 /// The Kubernetes API as a [`tower::Service`]. Clones are cheap and share one server.
 #[derive(Clone)]

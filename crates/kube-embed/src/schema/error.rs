@@ -209,7 +209,7 @@ impl std::error::Error for FieldError {}
 
 /// Joins errors as the API server does in the message of an `Invalid` status. A single error is bare. Several errors
 /// are in brackets. Repeated renderings appear once.
-pub fn aggregate(errors: &[FieldError]) -> String {
+pub(crate) fn aggregate(errors: &[FieldError]) -> String {
     let mut seen: Vec<String> = Vec::new();
     for error in errors {
         let text = error.to_string();

@@ -213,9 +213,8 @@ fn defaulting() {
     }
 }
 
-#[test]
-fn structural_validation() {
-    let schema = compile(json!({"type": "object", "required": ["must"], "properties": {
+fn every_keyword() -> CrdSchema {
+    compile(json!({"type": "object", "required": ["must"], "properties": {
         "must": {"type": "string"},
         "count": {"type": "integer", "minimum": 1, "maximum": 10, "format": "int32"},
         "ratio": {"type": "number", "exclusiveMinimum": true, "minimum": 0, "multipleOf": 0.5},
@@ -228,13 +227,29 @@ fn structural_validation() {
         "map": {"type": "object", "additionalProperties": {"type": "integer"}, "maxProperties": 2},
         "either": {"type": "object", "properties": {"x": {"type": "string"}, "y": {"type": "string"}}, "oneOf": [{"required": ["x"]}, {"required": ["y"]}]},
         "nullable": {"type": "string", "nullable": true},
-    }}));
+    }}))
+}
+
+fn assert_refused<const N: usize>(cases: [(Value, &str); N]) {
+    let schema = every_keyword();
+    for (spec, expected) in cases {
+        let found = refusals(&schema, spec.clone());
+        assert_eq!(found.first().map(String::as_str), Some(expected), "{spec}: {found:#?}");
+    }
+}
+
+#[test]
+fn values_within_every_keyword_are_accepted() {
     let good = json!({
         "must": "", "count": 10, "ratio": 1.5, "name": "abcd", "mode": "c", "when": "2026-01-01T00:00:00Z", "port": "http",
         "tags": ["a", "b"], "keyed": [{"k": "1"}, {"k": "2"}], "map": {"a": 1}, "either": {"y": "1"}, "nullable": null,
     });
-    assert_eq!(refusals(&schema, good), Vec::<String>::new());
-    let cases = [
+    assert_eq!(refusals(&every_keyword(), good), Vec::<String>::new());
+}
+
+#[test]
+fn required_values_numbers_and_strings_are_validated() {
+    assert_refused([
         (json!({}), r#"spec.must: Required value"#),
         (
             json!({"must": 1}),
@@ -280,6 +295,12 @@ fn structural_validation() {
             json!({"must": "", "mode": "a"}),
             r#"spec.mode: Unsupported value: "a": supported values: "b", "c""#,
         ),
+    ]);
+}
+
+#[test]
+fn formats_lists_maps_and_alternatives_are_validated() {
+    assert_refused([
         (
             json!({"must": "", "when": "now"}),
             r#"spec.when: Invalid value: "now": spec.when in body must be of type date-time: "now""#,
@@ -320,11 +341,7 @@ fn structural_validation() {
             json!({"must": "", "either": {"x": "", "y": ""}}),
             r#"<nil>: Invalid value: "": "spec.either" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,
         ),
-    ];
-    for (spec, expected) in cases {
-        let found = refusals(&schema, spec.clone());
-        assert_eq!(found.first().map(String::as_str), Some(expected), "{spec}: {found:#?}");
-    }
+    ]);
 }
 
 #[test]

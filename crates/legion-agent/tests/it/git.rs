@@ -8,7 +8,7 @@ use legion_protocol::task::SourceTask;
 
 use crate::harness::{Pod, fixture, server_packages, sh};
 
-pub fn source(uri: &str, reference: &str) -> SourceTask {
+pub(crate) fn source(uri: &str, reference: &str) -> SourceTask {
     SourceTask::Git {
         uri: uri.into(),
         reference: reference.into(),
@@ -19,11 +19,11 @@ pub fn source(uri: &str, reference: &str) -> SourceTask {
     }
 }
 
-pub const AS: &str = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@e GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@e \
+pub(crate) const AS: &str = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@e GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@e \
                   GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1;";
 
 /// A repository with two commits on `main`, a tag on the first, and a branch.
-pub fn repository(pod: &Pod) -> (String, String, String) {
+pub(crate) fn repository(pod: &Pod) -> (String, String, String) {
     let at = pod.at("origin");
     std::fs::create_dir(&at).unwrap();
     let script = "git init -q -b main . && echo 1 > train.py && git add . && git commit -qm one && git tag v1 && git tag -am x v1-annotated

@@ -16,22 +16,22 @@ use legion_protocol::training::{TrainingDocument, WireGoal, WireModel, WireObjec
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-pub const UID: &str = "6f1a";
-pub const RUN: &str = "7f3a1c9e";
+pub(crate) const UID: &str = "6f1a";
+pub(crate) const RUN: &str = "7f3a1c9e";
 
 /// The directories of one pod, and the storage that outlives it.
-pub struct Pod {
+pub(crate) struct Pod {
     dir: TempDir,
     pub store: WireStore,
 }
 
 impl Pod {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::below(tempfile::tempdir().unwrap())
     }
 
     /// Creates a pod with its files in memory if possible. For tests with many small files.
-    pub fn in_memory() -> Self {
+    pub(crate) fn in_memory() -> Self {
         Self::below(
             tempfile::tempdir_in("/dev/shm")
                 .or_else(|_| tempfile::tempdir())
@@ -50,22 +50,22 @@ impl Pod {
     }
 
     /// Returns a path below the pod's directory.
-    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(path)
     }
 
-    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.at(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    pub fn read(&self, path: &str) -> String {
+    pub(crate) fn read(&self, path: &str) -> String {
         std::fs::read_to_string(self.at(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
     }
 
-    pub fn output(&self) -> OutputTask {
+    pub(crate) fn output(&self) -> OutputTask {
         OutputTask {
             connection: "models".into(),
             store: self.store.clone(),
@@ -75,11 +75,11 @@ impl Pod {
         }
     }
 
-    pub fn stored(&self, name: &str) -> PathBuf {
+    pub(crate) fn stored(&self, name: &str) -> PathBuf {
         self.at(format!("storage/output/default/wine/{RUN}/{name}"))
     }
 
-    pub fn fetch_task(&self, source: SourceTask) -> FetchTask {
+    pub(crate) fn fetch_task(&self, source: SourceTask) -> FetchTask {
         FetchTask {
             version: 1,
             training: TrainingDocument {
@@ -105,7 +105,7 @@ impl Pod {
         }
     }
 
-    pub fn publish_task(&self) -> PublishTask {
+    pub(crate) fn publish_task(&self) -> PublishTask {
         PublishTask {
             version: 1,
             name: "wine".into(),
@@ -130,7 +130,7 @@ impl Pod {
         }
     }
 
-    pub fn agent(&self, step: &str, task: &impl serde::Serialize) -> Command {
+    pub(crate) fn agent(&self, step: &str, task: &impl serde::Serialize) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_legion-agent"));
         command
             .arg(step)
@@ -156,7 +156,7 @@ impl Pod {
         command
     }
 
-    pub fn fetch(&self, task: &FetchTask) -> Fetched {
+    pub(crate) fn fetch(&self, task: &FetchTask) -> Fetched {
         let output = self.agent("fetch", task).output().unwrap();
         let message = FetchMessage::decode(&self.read("termination-log")).unwrap();
         assert_eq!(output.status.success(), message.head.outcome != FetchOutcome::Error);
@@ -166,7 +166,7 @@ impl Pod {
         }
     }
 
-    pub fn fetch_ok(&self, task: &FetchTask) -> FetchTail {
+    pub(crate) fn fetch_ok(&self, task: &FetchTask) -> FetchTail {
         let fetched = self.fetch(task);
         assert_ne!(fetched.message.head.outcome, FetchOutcome::Error, "{}", fetched.stderr);
         fetched.message.tail.whole().unwrap()
@@ -174,7 +174,7 @@ impl Pod {
 
     /// Runs `fetch` and returns its error, which must have a field, a remedy and the given words.
     #[track_caller]
-    pub fn fetch_error(&self, task: &FetchTask, reason: StepReason, words: &[&str]) -> StepError {
+    pub(crate) fn fetch_error(&self, task: &FetchTask, reason: StepReason, words: &[&str]) -> StepError {
         let fetched = self.fetch(task);
         let error = fetched
             .message
@@ -192,16 +192,16 @@ impl Pod {
         error
     }
 
-    pub fn training(&self) -> TrainingDocument {
+    pub(crate) fn training(&self) -> TrainingDocument {
         serde_json::from_str(&self.read("run/training.json")).unwrap()
     }
 
-    pub fn secret(&self, slot: &str, key: &str, value: &str) {
+    pub(crate) fn secret(&self, slot: &str, key: &str, value: &str) {
         self.write(&format!("secrets/{slot}/{key}"), value);
     }
 
     /// Takes the lock, as `legion-entry` does.
-    pub fn trainer(&self) -> Trainer<'_> {
+    pub(crate) fn trainer(&self) -> Trainer<'_> {
         let lock = File::create(self.at("run").join(files::LOCK)).unwrap();
         flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
         std::fs::create_dir_all(self.at("work/output")).unwrap();
@@ -209,11 +209,11 @@ impl Pod {
     }
 
     /// Starts `publish` before the trainer starts.
-    pub fn start_publish(&self, task: &PublishTask) -> Child {
+    pub(crate) fn start_publish(&self, task: &PublishTask) -> Child {
         self.agent("publish", task).spawn().unwrap()
     }
 
-    pub fn published(&self, child: Child) -> Published {
+    pub(crate) fn published(&self, child: Child) -> Published {
         let output = child.wait_with_output().unwrap();
         let message =
             PublishMessage::decode(&self.read("termination-log")).unwrap_or_else(|e| panic!("{e}: {}", text(&output)));
@@ -225,11 +225,11 @@ impl Pod {
     }
 
     /// Runs a whole attempt. `prepare` writes the output of the trainer.
-    pub fn run(&self, record: &ExitRecord, prepare: impl FnOnce(&Self)) -> Published {
+    pub(crate) fn run(&self, record: &ExitRecord, prepare: impl FnOnce(&Self)) -> Published {
         self.run_with(&self.publish_task(), record, prepare)
     }
 
-    pub fn run_with(&self, task: &PublishTask, record: &ExitRecord, prepare: impl FnOnce(&Self)) -> Published {
+    pub(crate) fn run_with(&self, task: &PublishTask, record: &ExitRecord, prepare: impl FnOnce(&Self)) -> Published {
         let trainer = self.trainer();
         let child = self.start_publish(task);
         trainer.start();
@@ -240,19 +240,19 @@ impl Pod {
 }
 
 /// The trainer's side of a pod.
-pub struct Trainer<'a> {
+pub(crate) struct Trainer<'a> {
     pod: &'a Pod,
     lock: File,
 }
 
 impl Trainer<'_> {
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         let partial = self.pod.write("run/started.partial", "{}");
         std::fs::rename(partial, self.pod.at("run").join(files::STARTED)).unwrap();
     }
 
     /// Releases the lock. Without a record, this is like a trainer that the kernel killed.
-    pub fn end(self, record: Option<&ExitRecord>) {
+    pub(crate) fn end(self, record: Option<&ExitRecord>) {
         if let Some(record) = record {
             self.pod.write("run/exit.json", serde_json::to_vec(record).unwrap());
         }
@@ -260,24 +260,24 @@ impl Trainer<'_> {
     }
 }
 
-pub struct Fetched {
+pub(crate) struct Fetched {
     pub stderr: String,
     pub message: Decoded<FetchHead, FetchTail>,
 }
 
-pub struct Published {
+pub(crate) struct Published {
     pub stderr: String,
     pub message: Decoded<PublishHead, PublishTail>,
     pub code: Option<i32>,
 }
 
 impl Published {
-    pub fn tail(&self) -> PublishTail {
+    pub(crate) fn tail(&self) -> PublishTail {
         self.message.tail.clone().whole().unwrap()
     }
 
     #[track_caller]
-    pub fn error(&self, reason: StepReason, words: &str) {
+    pub(crate) fn error(&self, reason: StepReason, words: &str) {
         assert_eq!(self.message.head.outcome, PublishOutcome::Error, "{}", self.stderr);
         let error = self.message.error().unwrap();
         assert_eq!(error.reason, reason, "{error}");
@@ -286,7 +286,7 @@ impl Published {
     }
 }
 
-pub fn exit_code(code: i32) -> ExitRecord {
+pub(crate) fn exit_code(code: i32) -> ExitRecord {
     let at = "2026-11-23T17:01:37.042Z".to_owned();
     ExitRecord {
         version: 1,
@@ -303,7 +303,7 @@ fn text(output: &Output) -> String {
 
 /// Starts a web server with one scripted answer per connection. It reports the heads of the requests in lower case.
 /// `answer` receives the number of the request, from 0, and its head. The server ends when it returns `None`.
-pub fn serve(
+pub(crate) fn serve(
     mut answer: impl FnMut(usize, &str) -> Option<Vec<u8>> + Send + 'static,
 ) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -334,12 +334,12 @@ pub fn serve(
 }
 
 /// Returns an HTTP response.
-pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
+pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n{body}").into_bytes()
 }
 
 /// Returns the address of an S3-compatible server that runs as long as the tests.
-pub fn s3_endpoint() -> &'static str {
+pub(crate) fn s3_endpoint() -> &'static str {
     static SERVER: OnceLock<(String, Child)> = OnceLock::new();
     let (address, _) = SERVER.get_or_init(|| {
         // It ends with its standard input, so it ends with this process.
@@ -362,13 +362,13 @@ pub fn s3_endpoint() -> &'static str {
 }
 
 /// Returns the path of a file in `tests/fixtures`.
-pub fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures")).join(name)
 }
 
 /// Installs the Python packages of `requirements.txt`, once for each content of that file. The directory gets its name
 /// when it is complete.
-pub fn server_packages() -> PathBuf {
+pub(crate) fn server_packages() -> PathBuf {
     static ONE: Mutex<()> = Mutex::new(());
     let _one_at_a_time = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let requirements = std::fs::read(fixture("requirements.txt")).unwrap();
@@ -388,7 +388,7 @@ pub fn server_packages() -> PathBuf {
 
 /// Runs a program of the test itself and returns its output.
 #[track_caller]
-pub fn sh(directory: &Path, script: &str) -> String {
+pub(crate) fn sh(directory: &Path, script: &str) -> String {
     let output = Command::new("sh")
         .args(["-euc", script])
         .current_dir(directory)

@@ -25,7 +25,7 @@ const RESULT: &str = r#"{"protocol":1,"model":{"path":"model","format":"gppi/v1"
  "environment":{"python":"3.11.7"}}"#;
 
 /// Writes the output of a successful trainer.
-pub fn good(pod: &Pod) {
+pub(crate) fn good(pod: &Pod) {
     pod.write("work/output/model/MLmodel", "flavors: {}\n");
     pod.write("work/output/model/data/model.bin", [7; 1000]);
     pod.write("work/output/roc.png", "png");

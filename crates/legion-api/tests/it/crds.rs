@@ -5,7 +5,7 @@ use legion_api::crd;
 use serde_json::{Value, json};
 
 /// Calls `visit` with every schema node below `schema` and its path.
-pub fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
+pub(crate) fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
     visit(path, schema);
     for (name, inner) in schema
         .get("properties")
@@ -22,7 +22,7 @@ pub fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
     }
 }
 
-pub fn schemas() -> Vec<(String, Value)> {
+pub(crate) fn schemas() -> Vec<(String, Value)> {
     let schema = |crd: &Value| crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
     crd::all()
         .into_iter()

@@ -12,22 +12,22 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 /// A command line of `legion-entry` that has not been started.
-pub struct Entry {
+pub(crate) struct Entry {
     command: Command,
     pub dir: Arc<TempDir>,
 }
 
 /// `legion-entry -- sh -c SCRIPT`.
-pub fn sh(script: &str) -> Entry {
+pub(crate) fn sh(script: &str) -> Entry {
     Entry::new(["sh", "-c", script])
 }
 
 impl Entry {
-    pub fn new<const N: usize>(command: [&str; N]) -> Self {
+    pub(crate) fn new<const N: usize>(command: [&str; N]) -> Self {
         Self::raw_vec(["--"].into_iter().chain(command).collect())
     }
 
-    pub fn raw<const N: usize>(args: [&str; N]) -> Self {
+    pub(crate) fn raw<const N: usize>(args: [&str; N]) -> Self {
         Self::raw_vec(args.to_vec())
     }
 
@@ -50,17 +50,17 @@ impl Entry {
         }
     }
 
-    pub fn env(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
-    pub fn discard_out(mut self) -> Self {
+    pub(crate) fn discard_out(mut self) -> Self {
         self.command.stdout(Stdio::null());
         self
     }
 
-    pub fn start(mut self) -> Started {
+    pub(crate) fn start(mut self) -> Started {
         let mut child = self.command.spawn().unwrap();
         Started {
             out: child.stdout.take().map(BufReader::new),
@@ -71,7 +71,7 @@ impl Entry {
     }
 
     /// Runs the command line as PID 1 of a namespace. Returns `None` if that is not allowed.
-    pub fn run_as_pid_1(self) -> Option<Run> {
+    pub(crate) fn run_as_pid_1(self) -> Option<Run> {
         let unshare = unshare(&["--pid", "--fork", "--mount-proc"])?;
         let program = self.command.get_program().to_owned();
         Some(self.run_by(unshare, program.as_ref()))
@@ -79,7 +79,7 @@ impl Entry {
 
     /// Runs the command line in a root directory with only `legion-entry` and its directories. Returns `None` if that
     /// is not allowed.
-    pub fn run_alone(mut self) -> Option<Run> {
+    pub(crate) fn run_alone(mut self) -> Option<Run> {
         let root = self.dir.path().to_str().unwrap().to_owned();
         let unshare = unshare(&["--map-root-user"]).map(|mut command| {
             command.arg(format!("--root={root}"));
@@ -97,7 +97,7 @@ impl Entry {
     }
 
     /// Starts it from a process that ignores these signals, as `nohup` does.
-    pub fn with_signals_ignored_by_parent(self, signals: &str) -> Self {
+    pub(crate) fn with_signals_ignored_by_parent(self, signals: &str) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("trap '' {signals}; exec \"$@\""), "sh"]);
         let program = self.command.get_program().to_owned();
@@ -134,7 +134,7 @@ fn unshare(options: &[&str]) -> Option<Command> {
 }
 
 /// Returns the types of the segments of a 64-bit little-endian ELF file.
-pub fn elf_segments(file: &[u8]) -> Vec<u32> {
+pub(crate) fn elf_segments(file: &[u8]) -> Vec<u32> {
     assert_eq!(&file[..6], b"\x7fELF\x02\x01");
     let number = |at: usize, bytes: usize| {
         let mut le = [0; 8];
@@ -148,7 +148,7 @@ pub fn elf_segments(file: &[u8]) -> Vec<u32> {
 }
 
 /// A running `legion-entry`.
-pub struct Started {
+pub(crate) struct Started {
     child: Child,
     out: Option<BufReader<ChildStdout>>,
     seen: String,
@@ -165,7 +165,7 @@ impl Drop for Started {
 
 impl Started {
     /// Reads the output of the command up to a line with the given word. Fails after a minute without output.
-    pub fn wait_for(&mut self, word: &str) {
+    pub(crate) fn wait_for(&mut self, word: &str) {
         let out = self.out.as_mut().unwrap();
         loop {
             if out.buffer().is_empty() {
@@ -193,31 +193,31 @@ impl Started {
         }
     }
 
-    pub fn close_out(&mut self) {
+    pub(crate) fn close_out(&mut self) {
         self.out = None;
     }
 
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::from_named_raw(signal).unwrap()).unwrap();
     }
 
-    pub fn started(&self) -> String {
+    pub(crate) fn started(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("run/started")).unwrap()
     }
 
-    pub fn lock_is_free(&self) -> bool {
+    pub(crate) fn lock_is_free(&self) -> bool {
         let file = File::open(self.dir.path().join("run/lock")).unwrap();
         flock(&file, FlockOperation::NonBlockingLockShared).is_ok()
     }
 
     /// Blocks until the lock is free, as `publish` does.
-    pub fn wait_for_lock(&self) {
+    pub(crate) fn wait_for_lock(&self) {
         let file = File::open(self.dir.path().join("run/lock")).unwrap();
         flock(&file, FlockOperation::LockShared).unwrap();
     }
 
-    pub fn end(mut self) -> Run {
+    pub(crate) fn end(mut self) -> Run {
         if let Some(mut out) = self.out.take() {
             out.read_to_string(&mut self.seen).unwrap();
         }
@@ -233,7 +233,7 @@ impl Started {
     }
 
     /// Waits for the end without reading the output.
-    pub fn end_unread(mut self) -> Run {
+    pub(crate) fn end_unread(mut self) -> Run {
         let code = self.child.wait().unwrap().code();
         Run {
             code,
@@ -245,7 +245,7 @@ impl Started {
 }
 
 /// A `legion-entry` that ended.
-pub struct Run {
+pub(crate) struct Run {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
@@ -253,13 +253,13 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn of(entry: Entry) -> Self {
+    pub(crate) fn of(entry: Entry) -> Self {
         let dir = entry.dir.clone();
         Self::output(entry, dir)
     }
 
     /// Runs a command line in the directories of another one.
-    pub fn in_dir(mut entry: Entry, dir: &Path) -> Self {
+    pub(crate) fn in_dir(mut entry: Entry, dir: &Path) -> Self {
         for name in ["run", "source"] {
             entry
                 .command
@@ -280,11 +280,11 @@ impl Run {
         }
     }
 
-    pub fn record(&self) -> ExitRecord {
+    pub(crate) fn record(&self) -> ExitRecord {
         serde_json::from_slice(&std::fs::read(self.dir.path().join("run/exit.json")).unwrap()).unwrap()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         String::from_utf8(std::fs::read(self.dir.path().join("run/log")).unwrap()).unwrap()
     }
 }
@@ -308,7 +308,7 @@ fn descendants(pid: u32) -> String {
 }
 
 /// Returns whether a process exists and is not a zombie.
-pub fn is_alive(pid: &str) -> bool {
+pub(crate) fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     stat.rsplit_once(')')
         .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
@@ -319,12 +319,12 @@ fn pid_of(pid: &str) -> rustix::process::Pid {
 }
 
 /// Kills a process that outlived its `legion-entry`.
-pub fn kill(pid: &str) {
+pub(crate) fn kill(pid: &str) {
     rustix::process::kill_process(pid_of(pid), rustix::process::Signal::KILL).unwrap();
 }
 
 /// Blocks until a process has ended that is not our child.
-pub fn wait_for_end(pid: &str) {
+pub(crate) fn wait_for_end(pid: &str) {
     use rustix::process::{PidfdFlags, pidfd_open};
     let Ok(fd) = pidfd_open(pid_of(pid), PidfdFlags::empty()) else {
         return;

@@ -28,7 +28,7 @@ use crate::{
     key::Key,
     kinds::connection::DEFAULT_OUTPUT,
     pods::QUOTA,
-    reconcile::controller::{Controller, RunHooks, RunKind},
+    reconcile::controller::{Controller, RunHooks, RunMetadata},
     requests::RequestError,
     watch::{cache::Cache, projection::without_managed_fields, references::Reference},
 };
@@ -153,7 +153,7 @@ impl Controller for Trainings {
 }
 
 impl RunHooks for Trainings {
-    const RUN: Option<RunKind> = Some(RunKind {
+    const RUN: Option<RunMetadata> = Some(RunMetadata {
         owner_label: labels::TRAINING,
         gauge: ("trainings", "Trainings, by the reason of the condition Succeeded."),
     });

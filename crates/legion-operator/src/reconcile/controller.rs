@@ -62,7 +62,7 @@ pub(crate) trait Controller: Send + Sync + 'static {
 
 /// What one kind of run has that another has not.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RunKind {
+pub(crate) struct RunMetadata {
     /// Label of a pod that names its owner.
     pub(crate) owner_label: &'static str,
     /// Name and help of the gauge that counts the objects by the reason of their condition `Succeeded`.
@@ -72,7 +72,7 @@ pub(crate) struct RunKind {
 /// What a kind needs besides when its objects are run in pods. The defaults are right for kinds that are no runs.
 pub(crate) trait RunHooks: Controller {
     /// `None` for a kind that is no run. The main condition of a run is `Succeeded`, and of any other kind `Ready`.
-    const RUN: Option<RunKind> = None;
+    const RUN: Option<RunMetadata> = None;
 
     fn conditions(object: &Self::Object) -> &[Condition] {
         let _ = object;

@@ -41,7 +41,7 @@ const SLOW: Duration = Duration::from_secs(60);
 /// Between two reads of a pod that has lost its label. No watch shows what happens to it.
 const POLL: Duration = Duration::from_secs(15);
 /// Consecutive failures before the status reports them: with the back-off between, less than five seconds.
-const PATIENCE: u32 = 3;
+const REPORTED_AFTER: u32 = 3;
 /// A plan that still has needs after this many rounds of reading will always have some.
 const MAX_READS: usize = 8;
 
@@ -215,7 +215,7 @@ impl<C: RunHooks> Driver<C> {
         match error.class {
             ErrorClass::Forbidden | ErrorClass::Invalid => true,
             ErrorClass::Transient | ErrorClass::Throttled(_) => {
-                self.failures().get(key).copied().unwrap_or_default().saturating_add(1) >= PATIENCE
+                self.failures().get(key).copied().unwrap_or_default().saturating_add(1) >= REPORTED_AFTER
             }
             ErrorClass::Conflict | ErrorClass::AlreadyExists | ErrorClass::Gone | ErrorClass::Bug => false,
         }

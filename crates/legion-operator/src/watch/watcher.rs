@@ -96,7 +96,7 @@ where
                         return;
                     }
                     let backoff = BACKOFF.delay(&K::plural(&()), *failures);
-                    tokio::time::sleep(backoff.max(asked_patience(&error))).await;
+                    tokio::time::sleep(backoff.max(retry_after(&error))).await;
                 }
                 None => return,
             }
@@ -125,8 +125,8 @@ where
     }
 }
 
-/// How long the server asks to be left alone.
-fn asked_patience(error: &watcher::Error) -> Duration {
+/// Returns the `Retry-After` of a throttled request, at most the largest back-off. Zero for every other error.
+fn retry_after(error: &watcher::Error) -> Duration {
     let class = match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)

@@ -38,7 +38,7 @@ const LIFE: Duration = Duration::from_secs(600);
 const KEPT: Duration = Duration::from_secs(60);
 
 /// What can happen when.
-pub struct Moments {
+pub(crate) struct Moments {
     /// Requests of the process, from its start on.
     pub requests: Vec<String>,
     /// Events of its watches, from its start on, by kind.
@@ -49,7 +49,7 @@ pub struct Moments {
 }
 
 /// One training's life under a plan, at its end. What must hold under every plan is checked.
-pub async fn live(plan: Option<&Plan>) -> (Cluster, Moments) {
+pub(crate) async fn live(plan: Option<&Plan>) -> (Cluster, Moments) {
     let mut cluster = Cluster::new(operator()).await;
     cluster.chaos.set_plan(plan.cloned());
     cluster.furnish().await;
@@ -88,7 +88,7 @@ pub async fn live(plan: Option<&Plan>) -> (Cluster, Moments) {
 }
 
 /// Runs the future on a runtime and a paused clock of its own.
-pub fn paused<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn paused<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -99,7 +99,7 @@ pub fn paused<T>(future: impl Future<Output = T>) -> T {
 
 /// Returns one plan in nineteen, for the fast tier. Nineteen has no factor in common with the number of faults per
 /// moment, so every fault is among the plans.
-pub fn sample(plans: &[Plan]) -> Vec<Plan> {
+pub(crate) fn sample(plans: &[Plan]) -> Vec<Plan> {
     plans.iter().step_by(19).cloned().collect()
 }
 
@@ -109,7 +109,7 @@ const SHARES: u64 = 4;
 /// Returns the share of the plans that `LEGION_SEED` chooses, or all of them without it.
 ///
 /// Each plan belongs to one share, so the seeds 0 to 3 visit all of them.
-pub fn share(plans: &[Plan]) -> Vec<Plan> {
+pub(crate) fn share(plans: &[Plan]) -> Vec<Plan> {
     let Some(seed) = std::env::var("LEGION_SEED").ok() else {
         return plans.to_vec();
     };
@@ -132,7 +132,7 @@ pub fn share(plans: &[Plan]) -> Vec<Plan> {
 
 /// Verifies every plan on all cores. Prints the number of plans, and how to replay each failing plan.
 #[track_caller]
-pub fn all(plans: &[Plan], verify: impl Fn(&Plan) + Sync) {
+pub(crate) fn all(plans: &[Plan], verify: impl Fn(&Plan) + Sync) {
     assert!(!plans.is_empty(), "there is nothing to explore");
     let begin = Instant::now();
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));

@@ -8,7 +8,7 @@ use legion_api::{
     condition::{SUCCEEDED, find},
 };
 use legion_protocol::reason::StepReason;
-use legion_testkit::{agent::Behaviour, cluster::Cluster, manifests};
+use legion_testkit::{agent::Behavior, cluster::Cluster, manifests};
 use serde_json::{Value, json};
 
 use crate::support::{LIMIT, furnished, logs, operator, reason, succeeded};
@@ -169,9 +169,9 @@ async fn missing_connections_are_named_one_and_all() {
 #[tokio::test(start_paused = true)]
 async fn a_missing_secret_is_named_and_waited_for() {
     let cluster = furnished().await;
-    let missing = Behaviour {
+    let missing = Behavior {
         fetch_error: Some(StepReason::SecretMissing),
-        ..Behaviour::default()
+        ..Behavior::default()
     };
     cluster.agents.behave([missing]);
     cluster.create(&manifests::training("wine")).await;
@@ -185,7 +185,7 @@ async fn a_missing_secret_is_named_and_waited_for() {
     );
     assert!(condition.message.contains("create the Secret"), "{}", condition.message);
     assert!(status.run.unwrap().attempt > 10);
-    cluster.agents.behave([Behaviour::default()]);
+    cluster.agents.behave([Behavior::default()]);
     let training = succeeded(cluster.wait_for("wine", "True", LIMIT).await);
     assert_eq!(training.status.unwrap().failure, None);
     assert_eq!(cluster.history.violations(), Vec::<String>::new());

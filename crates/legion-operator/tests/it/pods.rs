@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use legion_api::ModelTraining;
-use legion_testkit::{agent::Behaviour, manifests};
+use legion_testkit::{agent::Behavior, manifests};
 use serde_json::json;
 
 use crate::support::{LIMIT, furnished, reason, succeeded};
@@ -41,11 +41,11 @@ async fn of_a_suspended_training_is_ended() {
 async fn a_foreign_pod_with_the_name_of_the_next_attempt() {
     let cluster = furnished().await;
     cluster.agents.behave([
-        Behaviour {
+        Behavior {
             exit_code: 3,
-            ..Behaviour::default()
+            ..Behavior::default()
         },
-        Behaviour::default(),
+        Behavior::default(),
     ]);
     let mut training = manifests::training("wine");
     training.spec.retries = 1;

@@ -13,7 +13,7 @@ use legion_testkit::{
 };
 
 /// The API server's clock, as the operator's.
-pub struct ServerClock(pub Arc<dyn kube_embed::Clock>);
+pub(crate) struct ServerClock(pub Arc<dyn kube_embed::Clock>);
 
 impl Clock for ServerClock {
     fn now(&self) -> Timestamp {
@@ -21,14 +21,14 @@ impl Clock for ServerClock {
     }
 }
 
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     let mut settings = Settings::new(legion_plan::Settings::new(PLATFORM, AGENT_IMAGE));
     settings.workers = 4;
     settings
 }
 
 /// The operator with these settings.
-pub fn operator_with(settings: Settings) -> StartProcess {
+pub(crate) fn operator_with(settings: Settings) -> StartProcess {
     Arc::new(move |client, clock| {
         let settings = settings.clone();
         Box::pin(async move {
@@ -38,16 +38,16 @@ pub fn operator_with(settings: Settings) -> StartProcess {
     })
 }
 
-pub fn operator() -> StartProcess {
+pub(crate) fn operator() -> StartProcess {
     operator_with(settings())
 }
 
-pub fn lease_of(identity: &str) -> LeaseSettings {
+pub(crate) fn lease_of(identity: &str) -> LeaseSettings {
     LeaseSettings::new(PLATFORM, "legion-operator", identity)
 }
 
 /// A cluster with everything that [`legion_testkit::manifests::training`] refers to, and a running operator.
-pub async fn furnished() -> Cluster {
+pub(crate) async fn furnished() -> Cluster {
     logs();
     let mut cluster = Cluster::new(operator()).await;
     cluster.furnish().await;
@@ -57,17 +57,17 @@ pub async fn furnished() -> Cluster {
 }
 
 /// `LEGION_LOG=debug` shows what the operator says.
-pub fn logs() {
+pub(crate) fn logs() {
     if let Ok(filter) = std::env::var("LEGION_LOG") {
         // A second test of the same process finds them set up.
         let _ = legion_runtime::logs::init(legion_runtime::logs::Format::Text, &filter, None);
     }
 }
 
-pub const LIMIT: Duration = Duration::from_secs(3600);
+pub(crate) const LIMIT: Duration = Duration::from_secs(3600);
 
 #[track_caller]
-pub fn succeeded(training: Result<ModelTraining, Box<ModelTraining>>) -> ModelTraining {
+pub(crate) fn succeeded(training: Result<ModelTraining, Box<ModelTraining>>) -> ModelTraining {
     match training {
         Ok(training) => training,
         Err(training) => panic!(
@@ -78,7 +78,7 @@ pub fn succeeded(training: Result<ModelTraining, Box<ModelTraining>>) -> ModelTr
 }
 
 /// The reason of the condition `Succeeded`.
-pub fn reason(training: &ModelTraining) -> String {
+pub(crate) fn reason(training: &ModelTraining) -> String {
     let conditions = training.status.as_ref().map_or(&[][..], |status| &status.conditions);
     condition::find(conditions, condition::SUCCEEDED)
         .map(|condition| condition.reason.clone())
@@ -86,7 +86,7 @@ pub fn reason(training: &ModelTraining) -> String {
 }
 
 /// Requests that change anything, events aside.
-pub fn writes(calls: &[Call]) -> Vec<String> {
+pub(crate) fn writes(calls: &[Call]) -> Vec<String> {
     calls
         .iter()
         .filter(|call| call.verb.is_write() && call.resource != "events" && call.resource != "leases")
@@ -95,7 +95,7 @@ pub fn writes(calls: &[Call]) -> Vec<String> {
 }
 
 /// Requests that read, watches and what belongs to them aside.
-pub fn reads(calls: &[Call]) -> Vec<String> {
+pub(crate) fn reads(calls: &[Call]) -> Vec<String> {
     calls
         .iter()
         .filter(|call| call.verb == Verb::Get)
@@ -104,7 +104,7 @@ pub fn reads(calls: &[Call]) -> Vec<String> {
 }
 
 /// Everything but watches.
-pub fn requests(calls: &[Call]) -> Vec<String> {
+pub(crate) fn requests(calls: &[Call]) -> Vec<String> {
     calls
         .iter()
         .filter(|call| call.verb != Verb::Watch)

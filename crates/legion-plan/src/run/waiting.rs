@@ -13,11 +13,11 @@ use super::{
 use crate::{conditions::Explanation, plan::Need};
 
 /// Seconds after scheduling until the events of a pod without mounted volumes are read.
-const VOLUME_PATIENCE_SECONDS: i64 = 20;
+const VOLUME_EVENTS_AFTER_SECONDS: i64 = 20;
 /// Seconds between two reads of the events of a pod that waits for its volumes.
 const MOUNT_POLL_SECONDS: i64 = 60;
 /// Seconds after the end of a pod's grace period until its node counts as lost.
-const LOST_PATIENCE_SECONDS: i64 = 60;
+const NODE_LOST_AFTER_SECONDS: i64 = 60;
 
 /// What an attempt is doing or waiting for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +138,7 @@ pub(crate) fn activity(
 fn lost_at(containers: &Containers<'_>) -> Option<Timestamp> {
     // The deletion timestamp is the end of the grace period, not its beginning.
     let deadline = containers.pod.metadata.deletion_timestamp.as_ref()?.0.as_second();
-    Timestamp::from_second(deadline.saturating_add(LOST_PATIENCE_SECONDS)).ok()
+    Timestamp::from_second(deadline.saturating_add(NODE_LOST_AFTER_SECONDS)).ok()
 }
 
 fn lost(containers: &Containers<'_>, now: Timestamp) -> Option<Activity> {
@@ -297,8 +297,8 @@ fn starting(containers: &Containers<'_>, now: Timestamp) -> Activity {
     let sandbox = containers
         .condition("PodReadyToStartContainers")
         .filter(|condition| condition.status == "False");
-    let patience =
-        scheduled.and_then(|at| Timestamp::from_second(at.as_second().saturating_add(VOLUME_PATIENCE_SECONDS)).ok());
+    let patience = scheduled
+        .and_then(|at| Timestamp::from_second(at.as_second().saturating_add(VOLUME_EVENTS_AFTER_SECONDS)).ok());
     if sandbox.is_some() && patience.is_some_and(|patience| patience <= now) {
         let message = format!("the volumes or the network of pod {name} are not ready");
         let mut activity = Activity::new(Reason::VolumeNotMounted, message, scheduled);

@@ -27,24 +27,24 @@ use legion_protocol::{
 use serde_json::{Value, json};
 
 /// The start time of every test.
-pub fn start() -> Timestamp {
+pub(crate) fn start() -> Timestamp {
     "2026-11-23T17:00:00Z".parse().unwrap()
 }
 
-pub fn after(seconds: i64) -> Timestamp {
+pub(crate) fn after(seconds: i64) -> Timestamp {
     Timestamp::from_second(start().as_second() + seconds).unwrap()
 }
 
-pub fn time(seconds: i64) -> Option<Time> {
+pub(crate) fn time(seconds: i64) -> Option<Time> {
     Some(Time(after(seconds)))
 }
 
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings::new("legion-system", "legion-platform/agent:0.1.0")
 }
 
 /// Returns a training with `spec` merged over a minimal spec, and with the defaults of the API server.
-pub fn training(spec: Value) -> ModelTraining {
+pub(crate) fn training(spec: Value) -> ModelTraining {
     let mut object = json!({
         "apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining",
         "metadata": {
@@ -63,7 +63,7 @@ pub fn training(spec: Value) -> ModelTraining {
     serde_json::from_value(legion_api::validate::with_defaults(&object)).unwrap()
 }
 
-pub fn toolchain(spec: Value) -> Arc<ToolchainIntegration> {
+pub(crate) fn toolchain(spec: Value) -> Arc<ToolchainIntegration> {
     let mut object = json!({
         "apiVersion": "legion-platform.org/v1alpha1", "kind": "ToolchainIntegration",
         "metadata": {"name": "mlflow", "namespace": "legion-system", "generation": 1, "resourceVersion": "1"},
@@ -84,7 +84,7 @@ pub fn toolchain(spec: Value) -> Arc<ToolchainIntegration> {
     Arc::new(serde_json::from_value(object).unwrap())
 }
 
-pub fn connection(name: &str, spec: Value) -> Arc<Connection> {
+pub(crate) fn connection(name: &str, spec: Value) -> Arc<Connection> {
     let object = json!({
         "apiVersion": "legion-platform.org/v1alpha1", "kind": "Connection",
         "metadata": {"name": name, "namespace": "lab", "generation": 1, "resourceVersion": "1"},
@@ -93,14 +93,14 @@ pub fn connection(name: &str, spec: Value) -> Arc<Connection> {
     Arc::new(serde_json::from_value(object).unwrap())
 }
 
-pub fn default_output() -> Arc<Connection> {
+pub(crate) fn default_output() -> Arc<Connection> {
     let mut connection = Arc::unwrap_or_clone(connection("models", json!({"type": "pvc", "uri": "pvc://models"})));
     connection.metadata.annotations =
         Some([("legion-platform.org/default-output".to_owned(), "true".to_owned())].into());
     Arc::new(connection)
 }
 
-pub fn config_map(version: &str, script: &str) -> ConfigMap {
+pub(crate) fn config_map(version: &str, script: &str) -> ConfigMap {
     serde_json::from_value(json!({
         "metadata": {"name": "wine-source", "namespace": "lab", "resourceVersion": version},
         "data": {"MLproject": "name: wine", "train.py": script},
@@ -112,7 +112,7 @@ static TOOLCHAIN: LazyLock<Arc<ToolchainIntegration>> = LazyLock::new(|| toolcha
 static OUTPUT: LazyLock<Arc<Connection>> = LazyLock::new(default_output);
 
 /// Returns a world with everything that `training` needs, and without a pod.
-pub fn world(training: ModelTraining) -> World {
+pub(crate) fn world(training: ModelTraining) -> World {
     let config_map_view = training
         .spec
         .source
@@ -131,7 +131,7 @@ pub fn world(training: ModelTraining) -> World {
 
 /// Returns the pod that a plan creates, as the API server stores it.
 #[track_caller]
-pub fn created(world: &World, now: Timestamp) -> Pod {
+pub(crate) fn created(world: &World, now: Timestamp) -> Pod {
     let plan = decide(world, &settings(), now);
     let pod = plan.actions.iter().find_map(|action| match action {
         Action::CreatePod { pod, .. } => Some(pod.as_ref().clone()),
@@ -140,7 +140,7 @@ pub fn created(world: &World, now: Timestamp) -> Pod {
     stored(pod.unwrap_or_else(|| panic!("no pod is created: {plan:#?}")), now)
 }
 
-pub fn stored(mut pod: Pod, now: Timestamp) -> Pod {
+pub(crate) fn stored(mut pod: Pod, now: Timestamp) -> Pod {
     pod.metadata.uid = Some(format!("uid-of-{}", pod.metadata.name.as_deref().unwrap()));
     pod.metadata.resource_version = Some("1".into());
     pod.metadata.creation_timestamp = Some(Time(now));
@@ -151,11 +151,11 @@ pub fn stored(mut pod: Pod, now: Timestamp) -> Pod {
     pod
 }
 
-pub fn status(pod: &mut Pod) -> &mut PodStatus {
+pub(crate) fn status(pod: &mut Pod) -> &mut PodStatus {
     pod.status.get_or_insert_default()
 }
 
-pub fn condition(type_: &str, status: &str, reason: &str, message: &str, seconds: i64) -> PodCondition {
+pub(crate) fn condition(type_: &str, status: &str, reason: &str, message: &str, seconds: i64) -> PodCondition {
     PodCondition {
         type_: type_.into(),
         status: status.into(),
@@ -167,7 +167,7 @@ pub fn condition(type_: &str, status: &str, reason: &str, message: &str, seconds
 }
 
 /// Schedules the pod at a second.
-pub fn schedule(pod: &mut Pod, seconds: i64) {
+pub(crate) fn schedule(pod: &mut Pod, seconds: i64) {
     pod.spec.as_mut().unwrap().node_name = Some("node-1".into());
     status(pod)
         .conditions
@@ -175,7 +175,7 @@ pub fn schedule(pod: &mut Pod, seconds: i64) {
         .push(condition("PodScheduled", "True", "", "", seconds));
 }
 
-pub fn waiting(reason: &str, message: &str) -> ContainerState {
+pub(crate) fn waiting(reason: &str, message: &str) -> ContainerState {
     ContainerState {
         waiting: Some(ContainerStateWaiting {
             reason: Some(reason.into()),
@@ -185,7 +185,7 @@ pub fn waiting(reason: &str, message: &str) -> ContainerState {
     }
 }
 
-pub fn running(seconds: i64) -> ContainerState {
+pub(crate) fn running(seconds: i64) -> ContainerState {
     ContainerState {
         running: Some(ContainerStateRunning {
             started_at: time(seconds),
@@ -194,7 +194,7 @@ pub fn running(seconds: i64) -> ContainerState {
     }
 }
 
-pub fn ended(code: i32, reason: &str, message: &str, seconds: i64) -> ContainerState {
+pub(crate) fn ended(code: i32, reason: &str, message: &str, seconds: i64) -> ContainerState {
     ContainerState {
         terminated: Some(ContainerStateTerminated {
             exit_code: code,
@@ -209,7 +209,7 @@ pub fn ended(code: i32, reason: &str, message: &str, seconds: i64) -> ContainerS
 }
 
 /// Sets the state of a container. The image comes from the pod.
-pub fn set(pod: &mut Pod, name: &str, state: ContainerState) {
+pub(crate) fn set(pod: &mut Pod, name: &str, state: ContainerState) {
     let spec = pod.spec.as_ref().unwrap();
     let init = name == "fetch";
     let all = spec.init_containers.iter().flatten().chain(&spec.containers);
@@ -233,11 +233,11 @@ pub fn set(pod: &mut Pod, name: &str, state: ContainerState) {
     });
 }
 
-pub fn phase(pod: &mut Pod, phase: &str) {
+pub(crate) fn phase(pod: &mut Pod, phase: &str) {
     status(pod).phase = Some(phase.into());
 }
 
-pub fn fetched(commit: &str) -> String {
+pub(crate) fn fetched(commit: &str) -> String {
     let source = FetchedSource {
         commit: commit.into(),
         ..FetchedSource::default()
@@ -253,11 +253,11 @@ pub fn fetched(commit: &str) -> String {
     .encode(4096)
 }
 
-pub fn fetch_failed(error: StepError) -> String {
+pub(crate) fn fetch_failed(error: StepError) -> String {
     FetchMessage::failed(error, 5).encode(4096)
 }
 
-pub fn exit(code: i32) -> ExitRecord {
+pub(crate) fn exit(code: i32) -> ExitRecord {
     ExitRecord {
         version: 1,
         exit_code: Some(code),
@@ -265,7 +265,11 @@ pub fn exit(code: i32) -> ExitRecord {
     }
 }
 
-pub fn publish_message(outcome: PublishOutcome, exit: Option<ExitRecord>, error: Option<StepError>) -> PublishMessage {
+pub(crate) fn publish_message(
+    outcome: PublishOutcome,
+    exit: Option<ExitRecord>,
+    error: Option<StepError>,
+) -> PublishMessage {
     let published = matches!(outcome, PublishOutcome::Published | PublishOutcome::Skipped);
     let artifact = WireArtifact {
         digest: format!("sha256:{}", "4b".repeat(32)),
@@ -319,7 +323,7 @@ pub fn publish_message(outcome: PublishOutcome, exit: Option<ExitRecord>, error:
 }
 
 /// Moves the pod to the state in which the training code runs.
-pub fn train(pod: &mut Pod) {
+pub(crate) fn train(pod: &mut Pod) {
     schedule(pod, 1);
     set(pod, "fetch", ended(0, "Completed", &fetched(""), 2));
     set(pod, "trainer", running(3));
@@ -328,7 +332,7 @@ pub fn train(pod: &mut Pod) {
 }
 
 /// Ends the training code and `publish`.
-pub fn end(pod: &mut Pod, trainer: ContainerState, code: i32, message: &PublishMessage, seconds: i64) {
+pub(crate) fn end(pod: &mut Pod, trainer: ContainerState, code: i32, message: &PublishMessage, seconds: i64) {
     set(pod, "trainer", trainer);
     set(
         pod,
@@ -344,7 +348,7 @@ pub fn end(pod: &mut Pod, trainer: ContainerState, code: i32, message: &PublishM
 }
 
 /// Ends the pod with a stored result.
-pub fn succeed(pod: &mut Pod, seconds: i64) {
+pub(crate) fn succeed(pod: &mut Pod, seconds: i64) {
     let message = publish_message(PublishOutcome::Published, Some(exit(0)), None);
     end(pod, ended(0, "Completed", "", seconds - 1), 0, &message, seconds);
 }
@@ -352,7 +356,7 @@ pub fn succeed(pod: &mut Pod, seconds: i64) {
 /// Returns the kstatus of a custom resource. The order of the checks is that of
 /// `sigs.k8s.io/cli-utils/pkg/kstatus/status` (`checkGenericProperties`, then the condition `Ready`). Flux, Argo CD and
 /// `kubectl wait` use the same fields.
-pub fn kstatus(generation: Option<i64>, observed: Option<i64>, conditions: &[Condition]) -> &'static str {
+pub(crate) fn kstatus(generation: Option<i64>, observed: Option<i64>, conditions: &[Condition]) -> &'static str {
     let is = |type_: &str, status: &str| conditions.iter().any(|c| c.type_ == type_ && c.status == status);
     let outdated = observed.is_some_and(|observed| Some(observed) != generation);
     if outdated || is("Reconciling", "True") {

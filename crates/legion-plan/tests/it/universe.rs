@@ -27,7 +27,7 @@ use crate::factory::{self, fetched, publish_message, running, set};
 
 /// The progress of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
+pub(crate) enum Stage {
     Created,
     Scheduled,
     Fetching,
@@ -46,7 +46,7 @@ struct SimPod {
     exit: ExitRecord,
 }
 
-pub struct Universe {
+pub(crate) struct Universe {
     pub training: ModelTraining,
     pub settings: Settings,
     pub now: Timestamp,
@@ -74,7 +74,7 @@ pub struct Universe {
 }
 
 impl Universe {
-    pub fn new(training: ModelTraining) -> Self {
+    pub(crate) fn new(training: ModelTraining) -> Self {
         Self {
             training,
             settings: factory::settings(),
@@ -95,11 +95,11 @@ impl Universe {
         }
     }
 
-    pub fn status(&self) -> ModelTrainingStatus {
+    pub(crate) fn status(&self) -> ModelTrainingStatus {
         self.training.status.clone().unwrap_or_default()
     }
 
-    pub fn world(&self) -> World {
+    pub(crate) fn world(&self) -> World {
         let mut world = factory::world(self.training.clone());
         if !self.toolchain {
             world.platform_toolchain = None;
@@ -137,7 +137,7 @@ impl Universe {
     }
 
     /// Changes the spec, as a user does.
-    pub fn edit(&mut self, change: impl FnOnce(&mut legion_api::ModelTrainingSpec)) {
+    pub(crate) fn edit(&mut self, change: impl FnOnce(&mut legion_api::ModelTrainingSpec)) {
         let before = self.training.spec.clone();
         change(&mut self.training.spec);
         if self.training.spec != before {
@@ -147,17 +147,17 @@ impl Universe {
     }
 
     /// Changes the content of the ConfigMap.
-    pub fn edit_source(&mut self) {
+    pub(crate) fn edit_source(&mut self) {
         self.script += 1;
         self.unspoken = None;
     }
 
-    pub fn advance(&mut self, seconds: i64) {
+    pub(crate) fn advance(&mut self, seconds: i64) {
         self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
     }
 
     /// Runs one pass of the operator. Returns whether it changed anything.
-    pub fn pass(&mut self) -> bool {
+    pub(crate) fn pass(&mut self) -> bool {
         let mut world = self.world();
         let mut plan = decide(&world, &self.settings, self.now);
         assert_eq!(
@@ -369,7 +369,7 @@ impl Universe {
     }
 
     /// Moves one pod to its next stage.
-    pub fn progress(&mut self, index: usize) {
+    pub(crate) fn progress(&mut self, index: usize) {
         let Some(name) = self.pick(index) else { return };
         let at = self.seconds();
         let Some(sim) = self.pods.get_mut(&name) else { return };
@@ -442,7 +442,7 @@ impl Universe {
     }
 
     /// The training code fails on its own.
-    pub fn fail(&mut self, index: usize) {
+    pub(crate) fn fail(&mut self, index: usize) {
         if let Some(sim) = self
             .pick(index)
             .and_then(|name| self.pods.get_mut(&name))
@@ -453,7 +453,7 @@ impl Universe {
     }
 
     /// `fetch` fails for a reason that passes.
-    pub fn fail_fetch(&mut self, index: usize) {
+    pub(crate) fn fail_fetch(&mut self, index: usize) {
         let at = self.seconds();
         if let Some(sim) = self
             .pick(index)
@@ -485,7 +485,7 @@ impl Universe {
         }
     }
 
-    pub fn delete_from_outside(&mut self, index: usize) {
+    pub(crate) fn delete_from_outside(&mut self, index: usize) {
         if let Some(name) = self.pick(index) {
             self.unspoken = None;
             self.delete(&name);
@@ -493,7 +493,7 @@ impl Universe {
     }
 
     /// Removes the pod without any record.
-    pub fn lose(&mut self, index: usize) {
+    pub(crate) fn lose(&mut self, index: usize) {
         if let Some(name) = self.pick(index) {
             self.pods.remove(&name);
             self.unspoken = None;
@@ -501,7 +501,7 @@ impl Universe {
     }
 
     /// Removes the labels of a pod, so that the watch no longer shows it.
-    pub fn relabel(&mut self, index: usize) {
+    pub(crate) fn relabel(&mut self, index: usize) {
         let run = self.training.status.as_ref().and_then(|status| status.run.clone());
         if let Some(name) = self.pick(index) {
             // The current attempt only: the names of other pods are not recorded.
@@ -516,7 +516,7 @@ impl Universe {
     }
 
     /// Ends all faults and lets everything finish. Then checks the final state.
-    pub fn settle_down(&mut self) {
+    pub(crate) fn settle_down(&mut self) {
         self.quota = false;
         self.toolchain = true;
         self.conflict = false;
@@ -576,7 +576,7 @@ impl Universe {
     }
 }
 
-pub fn merge(target: &mut Value, patch: &Value) {
+pub(crate) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return;

@@ -19,7 +19,7 @@ use crate::text::bounded;
 pub enum PublishOutcome {
     /// The result and the success record are in the store.
     Published,
-    /// The trainer failed. Its log, series and files were uploaded.
+    /// The trainer failed. Its log and its series were uploaded.
     Failed,
     /// An earlier attempt of this run has published. The message repeats its results.
     Skipped,

@@ -18,7 +18,7 @@ use super::typeinfo::TypeInfo;
 
 /// Group, version and kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Gvk<'a> {
+pub(crate) struct Gvk<'a> {
     /// API group, empty for the core group.
     pub group: &'a str,
     /// API version.
@@ -29,7 +29,7 @@ pub struct Gvk<'a> {
 
 impl<'a> Gvk<'a> {
     /// Creates a value from its three parts.
-    pub fn new(group: &'a str, version: &'a str, kind: &'a str) -> Self {
+    pub(crate) fn new(group: &'a str, version: &'a str, kind: &'a str) -> Self {
         Self { group, version, kind }
     }
 }
