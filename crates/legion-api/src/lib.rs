@@ -20,6 +20,7 @@ mod reason;
 pub mod resources;
 pub mod rules;
 pub mod run;
+pub mod scratch;
 pub mod toolchain;
 pub mod training;
 pub mod validate;
