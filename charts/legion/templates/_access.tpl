@@ -8,14 +8,6 @@
 - apiGroups: ["legion-platform.org"]
   resources: [modeltrainings/status]
   verbs: [patch]
-# Watches scratches. Reads one again after a conflict.
-- apiGroups: ["legion-platform.org"]
-  resources: [scratches]
-  verbs: [get, list, watch]
-# Writes their status. The operator never writes a spec.
-- apiGroups: ["legion-platform.org"]
-  resources: [scratches/status]
-  verbs: [patch]
 # Watches connections. Reads one again after a conflict.
 - apiGroups: ["legion-platform.org"]
   resources: [connections]

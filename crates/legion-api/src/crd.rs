@@ -12,15 +12,10 @@ use crate::{Connection, ModelTraining, ToolchainIntegration, names::TRAINING_NAM
 /// Returns every CRD of the platform, in the order of their installation.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    [
-        ToolchainIntegration::crd(),
-        Connection::crd(),
-        ModelTraining::crd(),
-        crate::scratch::Scratch::crd(),
-    ]
-    .into_iter()
-    .map(refine)
-    .collect()
+    [ToolchainIntegration::crd(), Connection::crd(), ModelTraining::crd()]
+        .into_iter()
+        .map(refine)
+        .collect()
 }
 
 /// Returns the CRD of one of Legion's kinds.

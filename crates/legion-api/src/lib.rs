@@ -20,7 +20,6 @@ mod reason;
 pub mod resources;
 pub mod rules;
 pub mod run;
-pub mod scratch;
 pub mod toolchain;
 pub mod training;
 pub mod validate;

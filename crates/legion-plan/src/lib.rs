@@ -22,7 +22,6 @@ mod image;
 mod plan;
 mod run;
 pub mod schema;
-pub mod scratch;
 mod settings;
 pub mod toolchain;
 pub mod training;

@@ -1,7 +1,6 @@
 //! The kinds that the operator reconciles, one file each.
 
 mod connection;
-mod scratch;
 mod standalone;
 mod toolchain;
 mod training;
@@ -13,7 +12,6 @@ pub(crate) fn registry(settings: &legion_plan::Settings, metrics: &Metrics) -> R
     let mut registry = Registry::new(metrics);
     let toolchains = registry.add(toolchain::controller());
     let connections = registry.add(connection::controller());
-    registry.add(scratch::controller());
     registry.add(training::Trainings::new(settings, toolchains, connections));
     registry
 }
