@@ -30,7 +30,7 @@ pub const ALLOWED: [(&str, &[&str]); 15] = [
     ),
     (
         "legion-testkit",
-        &["kube-embed", "legion-api", "legion-plan", "legion-protocol"],
+        &["kube-embed", "legion-api", "legion-plan", "legion-protocol", "legion-runtime"],
     ),
     ("xtask", &[]),
     ("legion-cluster", &["xtask"]),

@@ -79,9 +79,9 @@ pub struct ConnectionSpec {
     #[schemars(length(min = 1, max = 1024))]
     pub uri: String,
 
-    /// The Secret with the credentials, in the same namespace. Keys for git: `ssh-privatekey`, `known_hosts`, `username`,
-    /// `password`. For s3: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`. For http: `username` and
-    /// `password`, or `token`.
+    /// The Secret with the credentials, in the same namespace. Keys for git: `ssh-privatekey`, `known_hosts`,
+    /// `username`, `password`. For s3: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`. For http:
+    /// `username` and `password`, or `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 
