@@ -260,8 +260,14 @@ async fn prometheus_scrapes_every_documented_metric() -> anyhow::Result<()> {
         .collect();
     ensure!(unknown.is_empty(), "scraped and not documented: {unknown:?}");
     let query = "/api/v1/query?query=legion_operator_runs_finished_total%7Breason%3D%22RunSucceeded%22%7D";
-    let runs = prometheus.get(query)?;
-    ensure!(runs["result"][0]["value"][1] == "5", "{runs}");
+    // Names of series are visible while their scrape is still being stored. Queries see it only afterwards.
+    let runs = world
+        .until("the finished runs are stored", async || {
+            let runs = prometheus.get(query)?["result"][0]["value"][1].clone();
+            Ok((!runs.is_null()).then_some(runs))
+        })
+        .await?;
+    ensure!(runs == "5", "{runs}");
 
     // The rules are loaded. None has an error, and none fires.
     let rules = world

@@ -76,7 +76,7 @@ macro_rules! conforms {
 /// Compilation is no part of a tier's time.
 pub(super) const COMPILATION: Tier = Tier {
     name: "compilation",
-    budget: budget(600, 1500),
+    budget: budget(300, 700),
     needs: &[],
     commands: &[
         &["cargo", "test", "--workspace", "--no-run", "--quiet"],
@@ -87,7 +87,7 @@ pub(super) const COMPILATION: Tier = Tier {
 
 pub(super) const FAST: [Tier; 1] = [Tier {
     name: "unit, property and in-process tests",
-    budget: budget(150, 180),
+    budget: budget(80, 100),
     needs: setup::BASIC,
     commands: &[&[
         "cargo",
@@ -105,14 +105,14 @@ pub(super) const FAST: [Tier; 1] = [Tier {
 pub(super) const SLOW: [Tier; 6] = [
     Tier {
         name: "fetch and publish against S3-compatible and ssh servers",
-        budget: budget(60, 120),
+        budget: budget(20, 50),
         needs: setup::SERVERS,
         commands: &[&["cargo", "test", "--test", "it", "--", "--ignored", "s3::", "ssh"]],
         cluster: None,
     },
     Tier {
         name: "every single fault and disturbance of a training, through the real controllers",
-        budget: budget(120, 120),
+        budget: budget(40, 40),
         needs: setup::BASIC,
         commands: &[&[
             "cargo",
@@ -128,14 +128,14 @@ pub(super) const SLOW: [Tier; 6] = [
     },
     Tier {
         name: "toolchain conformance",
-        budget: budget(200, 300),
+        budget: budget(90, 130),
         needs: setup::PYTHON,
         commands: &[&conforms!("toolchains/script"), &conforms!("toolchains/mlflow")],
         cluster: None,
     },
     Tier {
         name: "end to end: examples, bad input, crashes, kubectl, charts, GitOps",
-        budget: budget(600, 900),
+        budget: budget(350, 500),
         needs: setup::PYTHON_AND_GO,
         commands: &[&[
             "cargo",
@@ -160,14 +160,14 @@ pub(super) const SLOW: [Tier; 6] = [
     },
     Tier {
         name: "the embedded API under the real kubectl",
-        budget: budget(30, 60),
+        budget: budget(20, 30),
         needs: setup::GO,
         commands: &[&["cargo", "test", "--test", "it", "--", "--ignored", "kubectl"]],
         cluster: None,
     },
     Tier {
         name: "Legion and its MLflow toolchain against plain mlflow run, MLflow 3 and 2.22",
-        budget: budget(350, 600),
+        budget: budget(200, 300),
         needs: setup::PYTHON,
         commands: &[&["toolchains/mlflow/test"]],
         cluster: None,
@@ -177,7 +177,7 @@ pub(super) const SLOW: [Tier; 6] = [
 /// In a cluster without a node, which the tier starts and removes. It runs alone because it measures.
 pub(super) const ON_A_CONTROL_PLANE: [Tier; 1] = [Tier {
     name: "on a real control plane: charts, GitOps, high availability",
-    budget: budget(300, 900),
+    budget: budget(200, 400),
     needs: setup::CONTROL_PLANE,
     commands: &[
         &on!(CONTROL_PLANE, "charts"),
@@ -210,7 +210,7 @@ pub(super) const ON_A_CONTROL_PLANE: [Tier; 1] = [Tier {
 /// The same with a node.
 pub(super) const ON_A_NODE: [Tier; 1] = [Tier {
     name: "on a real Kubernetes: conformance, installation, acceptance, failures, permissions",
-    budget: budget(1200, 3000),
+    budget: budget(1000, 2600),
     needs: setup::NODE,
     commands: &[
         &on!(CLUSTER, "acceptance"),
