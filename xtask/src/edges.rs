@@ -30,7 +30,13 @@ pub const ALLOWED: [(&str, &[&str]); 15] = [
     ),
     (
         "legion-testkit",
-        &["kube-embed", "legion-api", "legion-plan", "legion-protocol", "legion-runtime"],
+        &[
+            "kube-embed",
+            "legion-api",
+            "legion-plan",
+            "legion-protocol",
+            "legion-runtime",
+        ],
     ),
     ("xtask", &[]),
     ("legion-cluster", &["xtask"]),
