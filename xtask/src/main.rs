@@ -14,7 +14,10 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use xtask::suites::{Choice, Options, is_ci};
+use xtask::{
+    setup,
+    suites::{Choice, Options, is_ci},
+};
 
 /// The developer commands of this repository.
 #[derive(Parser)]
@@ -86,12 +89,28 @@ fn run() -> anyhow::Result<ExitCode> {
     let root = xtask::repository();
     match Cli::parse().command {
         Command::Gen(_) => forward("legion-generators", 2),
-        Command::Image(_) | Command::Cluster(_) => forward("legion-cluster", 1),
+        // Everything that is missing, before anything is compiled.
+        Command::Image(_) => {
+            setup::require(setup::IMAGES)?;
+            forward("legion-cluster", 1)
+        }
+        Command::Cluster(Forwarded { arguments }) => {
+            let has = |argument: &str| arguments.iter().any(|given| given == argument);
+            let has_cluster = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
+            if arguments.first().is_some_and(|action| action == "up") && !has("--help") && !has_cluster {
+                setup::require(if has("--control-plane") {
+                    setup::CONTROL_PLANE
+                } else {
+                    setup::NODE
+                })?;
+            }
+            forward("legion-cluster", 1)
+        }
         Command::Measure { root: other } => {
             xtask::measure::run(&other.unwrap_or(root))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Setup { require_all } => xtask::setup::act(require_all || is_ci()),
+        Command::Setup { require_all } => setup::act(require_all || is_ci()),
         Command::Test {
             fast,
             embedded,
@@ -119,7 +138,11 @@ fn run() -> anyhow::Result<ExitCode> {
 fn forward(program: &str, skipped: usize) -> anyhow::Result<ExitCode> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = xtask::repository().join("Cargo.toml");
-    let error = process::Command::new(cargo)
+    let mut command = process::Command::new(cargo);
+    if let Some(path) = setup::cached_go().and_then(|go| setup::path_with(&[go])) {
+        command.env("PATH", path);
+    }
+    let error = command
         .args(["run", "--quiet", "--manifest-path"])
         .arg(manifest)
         .args(["--bin", program, "--"])

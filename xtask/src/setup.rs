@@ -246,6 +246,23 @@ pub fn missing(needs: &[Need]) -> Vec<String> {
         .collect()
 }
 
+/// What building images needs.
+pub const IMAGES: &[Need] = &[Need::Root, Need::Buildah, Need::Skopeo, Need::Debootstrap];
+
+/// Fails with the list of everything that is missing.
+///
+/// # Errors
+/// When something is missing.
+pub fn require(needs: &[Need]) -> anyhow::Result<()> {
+    let missing = missing(needs);
+    anyhow::ensure!(
+        missing.is_empty(),
+        "{}\n`cargo xtask setup` installs it on Debian and Ubuntu",
+        missing.join("\n")
+    );
+    Ok(())
+}
+
 /// `cargo xtask setup`: prepares the machine for all tests and prints what is missing.
 ///
 /// # Errors
@@ -305,14 +322,21 @@ pub fn run(needs: &[Need]) -> anyhow::Result<Vec<PathBuf>> {
         if let (None, Some(python)) = (go::find(&caches()), &python) {
             go::provide(Path::new(python), &caches());
         }
-        if let Some(Go::In(programs)) = go::find(&caches()) {
-            directories.push(programs);
-        }
+        directories.extend(cached_go());
     }
     if needs.contains(&Need::Python) && !finds("uv") {
         directories.extend(python.and_then(provide_uv));
     }
     Ok(directories)
+}
+
+/// Returns the directory of a Go toolchain in the caches, if `PATH` has no suitable one.
+#[must_use]
+pub fn cached_go() -> Option<PathBuf> {
+    match go::find(&caches())? {
+        Go::InPath => None,
+        Go::In(programs) => Some(programs),
+    }
 }
 
 /// Returns the words before `apt-get`, or nothing where packages cannot be installed.

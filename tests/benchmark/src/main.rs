@@ -20,11 +20,11 @@ struct Options {
     /// Directory of the harness' cluster. It has no node and no running scheduler.
     #[arg(long, env = "LEGION_CLUSTER")]
     cluster: PathBuf,
-    /// The operator's binary, a release build.
-    #[arg(long, default_value = "target/release/legion-operator")]
+    /// The operator's binary, a release build. Default: the one of cargo's target directory.
+    #[arg(long, default_value_os_t = built("release/legion-operator"))]
     operator: PathBuf,
-    /// The binary behind `cargo xtask cluster`.
-    #[arg(long, default_value = "target/debug/legion-cluster")]
+    /// The binary behind `cargo xtask cluster`. Default: the one of cargo's target directory.
+    #[arg(long, default_value_os_t = built("debug/legion-cluster"))]
     xtask: PathBuf,
     /// Number of trainings, and of Jobs.
     #[arg(long, default_value_t = 1000)]
@@ -38,6 +38,13 @@ struct Options {
     /// Number of finished trainings beside a restarted operator. 0 skips that measurement.
     #[arg(long, default_value_t = 10_000)]
     finished: usize,
+}
+
+/// Returns the path of a built program.
+fn built(program: &str) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| "target".into(), PathBuf::from)
+        .join(program)
 }
 
 #[tokio::main]

@@ -1,13 +1,13 @@
 //! `cargo xtask image`: builds the images with Buildah, without an engine or a daemon. It prints their sizes and holds
 //! them to their bounds.
 //!
-//! The recipes are plain Containerfiles with one argument, the base. Here debootstrap makes the base from the machine's
-//! own Debian mirror, so that no registry is needed.
+//! The recipes are plain Containerfiles with one argument, the base. Here debootstrap creates the base from the
+//! machine's Debian mirror, so that no registry is needed.
 
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a command-line tool speaks through them"
+    reason = "a command-line tool reports on stdout and stderr"
 )]
 
 use std::{
@@ -27,19 +27,19 @@ use crate::cluster::{
     tools,
 };
 
-/// The base of every image: what Debian calls it.
+/// The Debian release of the base image.
 const SUITE: &str = "bookworm";
-/// Every image's name begins with it, as in the manifests of `toolchains/`.
+/// The repository of every image, as in the manifests of `toolchains/`.
 const PREFIX: &str = "legion-platform";
 
-/// An image of ours.
+/// An image of this repository.
 struct Image {
     name: &'static str,
-    /// Where its Containerfile lies.
+    /// The directory of its Containerfile.
     recipe: &'static str,
-    /// Programs of the release build that it is made of; where there are none, the recipe's directory is the context.
+    /// The programs of the release build that it contains. Without any, the recipe's directory is the context.
     programs: &'static [&'static str],
-    /// How large it may be, compressed, in MiB.
+    /// The maximum compressed size, in MiB.
     bound: Option<u64>,
 }
 
@@ -73,30 +73,29 @@ const IMAGES: [Image; 4] = [
 /// What to build.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Also pushes them to the registry of the cluster that `cargo xtask cluster up` started.
+    /// Also pushes the images to the registry of the cluster of `cargo xtask cluster up`.
     #[arg(long)]
     load: bool,
     #[command(flatten)]
     place: Place,
-    /// Cargo's profile for the programs: with `dev` the images are large and soon built.
+    /// Cargo's profile for the programs. With `dev` the images are large, and built sooner.
     #[arg(long, default_value = "release")]
     profile: String,
-    /// Build this image only; may be given several times.
+    /// Builds this image only. Can be repeated.
     #[arg(long, value_name = "IMAGE", value_parser = IMAGES.map(|image| image.name))]
     only: Vec<String>,
 }
 
-/// Builds them.
+/// Builds the images and prints their sizes.
 ///
 /// # Errors
-/// When a tool is missing or a build fails; the message says which.
+/// When a build fails.
 pub fn run(repository: &Path, options: &Options) -> anyhow::Result<ExitCode> {
     let version = env!("CARGO_PKG_VERSION");
     let chosen: Vec<&Image> = IMAGES
         .iter()
         .filter(|image| options.only.is_empty() || options.only.iter().any(|name| name == image.name))
         .collect();
-    check_prerequisites()?;
     let programs: Vec<&str> = chosen.iter().flat_map(|image| image.programs).copied().collect();
     compile(repository, &options.profile, &programs)?;
     let built = built(repository, &options.profile);
@@ -125,23 +124,7 @@ pub fn run(repository: &Path, options: &Options) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn check_prerequisites() -> anyhow::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!(
-            "images are built as root here; elsewhere any builder does: docker build --file images/agent/Containerfile target/release"
-        );
-    }
-    for (program, package) in [
-        ("buildah", "buildah"),
-        ("debootstrap", "debootstrap"),
-        ("skopeo", "skopeo"),
-    ] {
-        crate::cluster::need(program, package)?;
-    }
-    Ok(())
-}
-
-/// Where cargo puts the programs.
+/// Returns the directory of cargo's built programs.
 fn built(repository: &Path, profile: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository.join("target"), PathBuf::from);
     target.join(if profile == "dev" { "debug" } else { profile })
@@ -156,7 +139,7 @@ fn compile(repository: &Path, profile: &str, programs: &[&str]) -> anyhow::Resul
         .current_dir(repository)
         .args(["build", "--quiet", "--profile", profile]);
     if profile == "dev" {
-        // As the tests build them: alone they have fewer features, and everything would be compiled a second time.
+        // As the tests build them. Alone they have fewer features, and everything would be compiled a second time.
         command.args(["--workspace", "--bins"]);
     } else {
         command.args(programs.iter().flat_map(|program| ["--package", program]));
@@ -164,7 +147,7 @@ fn compile(repository: &Path, profile: &str, programs: &[&str]) -> anyhow::Resul
     succeed(&mut command)
 }
 
-/// The base image, made unless it is there already.
+/// Returns the base image, and creates it if it does not exist.
 fn base() -> anyhow::Result<String> {
     let reference = format!("localhost/legion-base:{SUITE}");
     if buildah(&["inspect", "--type", "image", &reference])
@@ -176,7 +159,7 @@ fn base() -> anyhow::Result<String> {
         return Ok(reference);
     }
     let began = Instant::now();
-    eprintln!("making the base image with debootstrap");
+    eprintln!("creating the base image with debootstrap");
     let root = tools::cache()?.join(format!("{SUITE}.partial"));
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -185,7 +168,7 @@ fn base() -> anyhow::Result<String> {
     command.args(["--variant=minbase", SUITE]).arg(&root).arg(mirror()?);
     command.stdout(Stdio::null());
     succeed(&mut command)?;
-    // What the package manager needs only while it works.
+    // The package manager needs them only during the installation.
     for path in ["var/cache/apt", "var/lib/apt/lists", "var/log"] {
         let path = root.join(path);
         fs::remove_dir_all(&path)?;
@@ -199,15 +182,15 @@ fn base() -> anyhow::Result<String> {
             .stdout(Stdio::null()),
     )
     .and_then(|()| succeed(buildah(&["config", "--cmd", "/bin/sh", &container]).stdout(Stdio::null())))
-    .and_then(|()| succeed(&mut buildah(&["commit", "--quiet", &container, &reference])));
+    .and_then(|()| succeed(buildah(&["commit", "--quiet", &container, &reference]).stdout(Stdio::null())));
     succeed(buildah(&["rm", &container]).stdout(Stdio::null()))?;
     fs::remove_dir_all(&root)?;
     done?;
-    eprintln!("made the base image in {} s", began.elapsed().as_secs());
+    eprintln!("created the base image in {} s", began.elapsed().as_secs());
     Ok(reference)
 }
 
-/// The Debian mirror that this machine installs from.
+/// Returns the Debian mirror of this machine.
 fn mirror() -> anyhow::Result<String> {
     let mut command = Command::new("apt-get");
     command.args([
@@ -228,20 +211,20 @@ impl Image {
         let context = if self.programs.is_empty() {
             recipe.clone()
         } else {
-            // A directory of its own: the builder copies all of a context.
+            // In a directory of its own, because the builder copies the whole context.
             let context = built.join("images").join(self.name);
             fs::create_dir_all(&context)?;
             for program in self.programs {
                 let copy = context.join(program);
                 fs::copy(built.join(program), &copy).with_context(|| format!("{program} cannot be copied"))?;
-                // A release has no symbols already; those of a development build are half of it.
+                // A release has no symbols. Those of a development build are half of its size.
                 succeed(Command::new("strip").arg(&copy))?;
             }
             context
         };
         let mut command = buildah(&["build", "--quiet", "--layers", "--isolation", "chroot", "--build-arg"]);
         command.arg(format!("BASE={base}")).args(["--tag", reference]);
-        // How this machine reaches its package registries does not become part of the image.
+        // The machine's package registries do not become part of the image.
         let settings = tempfile::tempdir()?;
         let pip = settings.path().join("pip.conf");
         fs::write(&pip, pip_settings())?;
@@ -254,20 +237,29 @@ impl Image {
                 .arg(format!("{CERTIFICATES}:{CERTIFICATES_INSIDE}:ro"));
         }
         command.arg("--file").arg(recipe.join("Containerfile")).arg(&context);
-        succeed(command.stdout(Stdio::null())).with_context(|| format!("the image {reference}"))
+        // pip and apt-get write into the table of sizes otherwise.
+        let output = command.output().context("buildah cannot be started")?;
+        if !output.status.success() {
+            bail!(
+                "the image {reference} cannot be built: {}\n{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(())
     }
 }
 
-/// The authorities that this machine trusts, and where a build finds them. Their usual place belongs to a package.
+/// The machine's certificate authorities, and their path in a build. A package owns their usual path.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CERTIFICATES_INSIDE: &str = "/run/legion-build/ca-certificates.crt";
 
-/// This machine's settings of pip, with its certificates where a build finds them.
+/// Returns this machine's settings of pip, with the path of the certificates in a build.
 fn pip_settings() -> String {
     let own = fs::read_to_string("/etc/pip.conf").unwrap_or_default();
     let kept = own.lines().filter(|line| {
         let line = line.trim();
-        // A section may stand in the file once.
+        // A file has each section once.
         !line.starts_with("cert") && line != "[global]"
     });
     let mut settings = vec!["[global]".to_owned()];
@@ -285,7 +277,7 @@ fn pip_settings() -> String {
 struct Packed {
     directory: tempfile::TempDir,
     compressed: u64,
-    /// What it takes on a node.
+    /// Size on a node, in bytes.
     unpacked: u64,
 }
 
@@ -308,7 +300,7 @@ impl Packed {
         })
     }
 
-    /// Pushes it to the cluster's registry, from inside of its network; it is not compressed a second time.
+    /// Pushes the image to the cluster's registry, from inside the cluster's network. It is not compressed again.
     fn push(&self, repository: &Path, place: &Place, reference: &str) -> anyhow::Result<()> {
         let layout = place.layout(repository)?;
         if !layout.state()?.is_some_and(|state| state.ready && state.node) {
@@ -325,7 +317,7 @@ impl Packed {
     }
 }
 
-/// "12.3 MB" as Buildah writes it, in bytes.
+/// Returns a size such as "12.3 MB", in Buildah's form, in bytes.
 fn unpacked_size(text: &str) -> u64 {
     let mut words = text.split_whitespace();
     let number: f64 = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
@@ -338,7 +330,7 @@ fn unpacked_size(text: &str) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "a size, rounded by who printed it"
+        reason = "Buildah has rounded the size"
     )]
     let bytes = (number * unit) as u64;
     bytes

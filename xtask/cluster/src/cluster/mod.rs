@@ -173,7 +173,6 @@ fn up(repository: &Path, place: &Place, control_plane: bool) -> anyhow::Result<E
         }
         return Ok(ExitCode::SUCCESS);
     }
-    check_prerequisites(control_plane)?;
     let layout = place.layout(repository)?;
     if layout.root().exists() {
         check_owned(&layout)?;
@@ -231,41 +230,6 @@ fn start(repository: &Path, layout: &Layout, programs: &Programs, control_plane:
         services::start(layout, programs, repository)?;
     }
     Ok(())
-}
-
-fn check_prerequisites(control_plane: bool) -> anyhow::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!(
-            "a cluster needs root for its network namespace and its containers: run it as root, or set KUBECONFIG to use a cluster of yours"
-        );
-    }
-    for (program, package) in [("ip", "iproute2"), ("nsenter", "util-linux"), ("sysctl", "procps")] {
-        need(program, package)?;
-    }
-    if !control_plane {
-        for (program, package) in [("nft", "nftables"), ("conntrack", "conntrack"), ("mount", "mount")] {
-            need(program, package)?;
-        }
-        if !Path::new("/sys/fs/cgroup").join("cgroup.procs").exists()
-            && !Path::new("/sys/fs/cgroup/memory/cgroup.procs").exists()
-        {
-            bail!("no cgroups below /sys/fs/cgroup: the kubelet needs them; `up --control-plane` does not");
-        }
-        node::check_prerequisites()?;
-    }
-    Ok(())
-}
-
-pub(crate) fn need(program: &str, package: &str) -> anyhow::Result<()> {
-    let search = std::env::var_os("PATH").unwrap_or_default();
-    let sbin = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
-    if std::env::split_paths(&search)
-        .chain(sbin)
-        .any(|directory| directory.join(program).is_file())
-    {
-        return Ok(());
-    }
-    bail!("`{program}` is missing: install {package}")
 }
 
 fn run(layout: &Layout, arguments: &[OsString]) -> anyhow::Result<ExitCode> {

@@ -134,16 +134,6 @@ fn start_containerd(layout: &Layout, programs: &Programs) -> anyhow::Result<Daem
     Ok(containerd)
 }
 
-/// Whether the machine has what the node needs besides programs that are built.
-pub(super) fn check_prerequisites() -> anyhow::Result<()> {
-    let busybox = Command::new(BUSYBOX).arg("true").output();
-    anyhow::ensure!(
-        busybox.is_ok_and(|output| output.status.success()),
-        "{BUSYBOX} is missing: install busybox-static (the storage provisioner's image is made of it)"
-    );
-    Ok(())
-}
-
 fn ctr(layout: &Layout, arguments: &[&str]) -> Command {
     let mut command = Command::new(layout.programs().join("ctr"));
     command.arg("--address").arg(layout.join("containerd.sock"));

@@ -313,7 +313,7 @@ impl Tool {
         if self.complete(&directory) {
             return Ok(directory);
         }
-        let partial = directory.with_extension("partial");
+        let partial = beside(&directory, "partial");
         let _ = fs::remove_dir_all(&partial);
         fs::create_dir_all(&partial)?;
         self.build(&source, &version, &partial)?;
@@ -514,9 +514,16 @@ fn pause(repository: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// Held until it is dropped: one process at a time builds what lies in this directory.
+/// Returns `DIRECTORY.SUFFIX`. The name of the directory contains dots already, so it has no extension to replace.
+fn beside(directory: &Path, suffix: &str) -> PathBuf {
+    let mut name = directory.as_os_str().to_owned();
+    name.push(format!(".{suffix}"));
+    name.into()
+}
+
+/// Takes the lock of a directory, until the result is dropped. One process at a time builds its programs.
 fn lock(directory: &Path) -> anyhow::Result<fs::File> {
-    let file = fs::File::create(directory.with_extension("lock"))?;
+    let file = fs::File::create(beside(directory, "lock"))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         eprintln!("waiting for another process that builds {}", directory.display());
         flock(&file, FlockOperation::LockExclusive)?;
