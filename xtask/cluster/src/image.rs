@@ -54,7 +54,7 @@ const IMAGES: [Image; 4] = [
         name: "agent",
         recipe: "images/agent",
         programs: &["legion-agent", "legion-entry"],
-        bound: None,
+        bound: Some(30),
     },
     Image {
         name: "toolchain-mlflow",
