@@ -87,7 +87,8 @@ fn left_behind(bench: &Bench, waiting: &[&str]) -> Option<String> {
     gone.err().map(|error| format!("{error:#}: {:?}", left()))
 }
 
-/// Creates the files of the cases: a git repository, a store with one file, and a file in the place of a directory.
+/// Creates the files of the cases: a git repository, a copy of it whose HEAD names a missing branch, a store, and a
+/// file in the place of a directory.
 fn provide(files: &Path) {
     let git = |arguments: &[&str]| git(&files.join("repository"), arguments).unwrap();
     let write = |path: &str, content: &str| {
@@ -96,9 +97,17 @@ fn provide(files: &Path) {
         std::fs::write(path, content).unwrap();
     };
     write("repository/train.sh", "exit 0\n");
+    write("repository/data/part1", "1,2\n");
     write("store/wine/2026.csv", "1,2\n");
+    let pointer = format!(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 4\n",
+        "0".repeat(64)
+    );
+    write("store/lfs/pointer.csv", &pointer);
     write("blocked/file", "");
     git(&["init", "--quiet", "--initial-branch", "main"]);
-    git(&["add", "train.sh"]);
+    git(&["add", "."]);
     git(&["commit", "--quiet", "--message", "A project"]);
+    git(&["clone", "--quiet", "--bare", ".", "../bare"]);
+    git(&["--git-dir", "../bare", "symbolic-ref", "HEAD", "refs/heads/missing"]);
 }

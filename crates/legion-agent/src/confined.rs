@@ -49,6 +49,17 @@ impl From<Errno> for OpenRefusal {
     }
 }
 
+/// Where a symbolic link leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkTarget {
+    /// To a path inside its directory, which may not exist.
+    Inside,
+    /// Out of its directory.
+    Outside,
+    /// To itself, through other links or directly.
+    Loop,
+}
+
 const FLAGS: OFlags = OFlags::CLOEXEC
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
@@ -178,22 +189,46 @@ impl ConfinedDir {
         }
     }
 
-    /// Returns whether a link below the directory points outside of it. The kernel follows the link, so that a link to
-    /// a link is resolved as a program would resolve it.
-    pub(crate) fn points_outside(&self, link: &Path, root: &Path) -> bool {
+    /// Returns where a link below the directory leads. The kernel follows the link, so that a link to a link is
+    /// resolved as a program would resolve it.
+    pub(crate) fn target_of(&self, link: &Path, root: &Path) -> LinkTarget {
         if self.by_kernel {
             let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
             return match openat2(&self.fd, link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
-                Ok(_) => false,
-                // The target does not exist. This is allowed if its path stays inside the directory.
-                Err(Errno::NOENT) => self.dangles_outside(link, root),
-                Err(_) => true,
+                Ok(_) => LinkTarget::Inside,
+                Err(Errno::NOENT | Errno::NOTDIR) => self.dangling(link, root),
+                Err(Errno::LOOP) => LinkTarget::Loop,
+                Err(_) => LinkTarget::Outside,
             };
         }
-        let (Ok(root), link) = (root.canonicalize(), root.join(link)) else {
-            return true;
+        let Ok(real_root) = root.canonicalize() else {
+            return LinkTarget::Outside;
         };
-        link.canonicalize().map_or(true, |target| !target.starts_with(root))
+        match root.join(link).canonicalize() {
+            Ok(target) if target.starts_with(real_root) => LinkTarget::Inside,
+            Ok(_) => LinkTarget::Outside,
+            Err(e) => match Errno::from_io_error(&e) {
+                Some(Errno::NOENT | Errno::NOTDIR) => self.dangling(link, root),
+                Some(Errno::LOOP) => LinkTarget::Loop,
+                _ => LinkTarget::Outside,
+            },
+        }
+    }
+
+    /// Returns where a link to nothing leads. It is allowed if its path stays inside the directory, both as it is
+    /// written and as far as it exists.
+    fn dangling(&self, link: &Path, root: &Path) -> LinkTarget {
+        let at = root.join(link);
+        let (Ok(target), Ok(real_root)) = (std::fs::read_link(&at), root.canonicalize()) else {
+            return LinkTarget::Outside;
+        };
+        let target = at.parent().unwrap_or(root).join(target);
+        let existing = target.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
+        if existing.is_some_and(|existing| existing.starts_with(real_root)) && !self.dangles_outside(link, root) {
+            LinkTarget::Inside
+        } else {
+            LinkTarget::Outside
+        }
     }
 
     fn dangles_outside(&self, link: &Path, root: &Path) -> bool {
@@ -273,23 +308,34 @@ mod tests {
 
     #[test]
     fn links_are_classified_by_their_final_target() {
+        use LinkTarget::{Inside, Loop, Outside};
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         std::fs::create_dir_all(root.join("a/b")).unwrap();
-        for (link, target, out) in [
-            ("fine", "a/b", false),
-            ("a/b/up", "../../a", false),
-            ("dangling", "a/nothing", false),
-            ("absolute", "/etc", true),
-            ("parent", "..", true),
-            ("a/parent", "../../x", true),
-            ("here", ".", false),
+        std::fs::write(root.join("file"), "").unwrap();
+        symlink("pong", root.join("ping")).unwrap();
+        for (link, target, leads) in [
+            ("fine", "a/b", Inside),
+            ("a/b/up", "../../a", Inside),
+            ("dangling", "a/nothing", Inside),
+            ("through-a-file", "file/below", Inside),
+            ("absolute", "/etc", Outside),
+            ("parent", "..", Outside),
+            ("a/parent", "../../x", Outside),
+            ("here", ".", Inside),
             // The text of this link stays inside the directory, but the link points outside.
-            ("chain", "here/../x", true),
+            ("chain", "here/../x", Outside),
+            ("self", "self", Loop),
+            ("pong", "ping", Loop),
         ] {
             symlink(target, root.join(link)).unwrap();
-            let opened = ConfinedDir::open(&root).unwrap();
-            assert_eq!(opened.points_outside(Path::new(link), &root), out, "{link} -> {target}");
+            for opened in roots(&root) {
+                assert_eq!(
+                    opened.target_of(Path::new(link), &root),
+                    leads,
+                    "{link} -> {target} ({opened:?})"
+                );
+            }
         }
     }
 }

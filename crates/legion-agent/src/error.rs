@@ -1,18 +1,16 @@
 //! Errors of a step, and how they travel through [`std::io::Error`].
 
-use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::reason::StepError;
+
+use crate::fault::{self, Side};
 
 /// Result of a step.
 pub(crate) type Result<T> = std::result::Result<T, StepError>;
 
-/// Returns the error for a fault of the node or of its file system. A full disk has a reason of its own, because it has
-/// a remedy.
+/// Returns the error for a failed operation on the pod's own directories. The table of faults decides whether it may
+/// pass.
 pub(crate) fn node_fault(what: impl std::fmt::Display, error: &std::io::Error) -> StepError {
-    let reason = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StepReason::WorkspaceFull,
-        _ => StepReason::NodeFault,
-    };
-    StepError::new(reason, format!("{what}: {error}"))
+    fault::of_io(error).error(Side::Workspace, format!("{what}: {error}"))
 }
 
 /// Returns the step error inside an I/O error, if there is one. A library may have wrapped it in errors of its own.

@@ -8,6 +8,7 @@
 mod confined;
 mod error;
 mod extract;
+mod fault;
 mod fetch;
 mod pack;
 mod paths;

@@ -3,7 +3,9 @@
 use std::error::Error;
 
 /// The beginning of the text of rustls about every certificate that it does not accept.
-const CERTIFICATE: &str = "invalid peer certificate";
+pub(crate) const CERTIFICATE: &str = "invalid peer certificate";
+/// Part of the text of rustls about a server that answers without TLS.
+pub(crate) const NO_TLS: &str = "corrupt message of type InvalidContentType";
 
 /// Returns the text at the end of an error's chain. Libraries put the cause there.
 pub(crate) fn root_cause(error: &dyn Error) -> String {
@@ -12,10 +14,4 @@ pub(crate) fn root_cause(error: &dyn Error) -> String {
         cause = next;
     }
     cause.to_string()
-}
-
-/// Returns whether the text of an error is about a certificate. It compares the text of rustls, because the error types
-/// in between belong to several libraries.
-pub(crate) fn is_certificate(text: &str) -> bool {
-    text.contains(CERTIFICATE)
 }

@@ -10,8 +10,9 @@ use legion_protocol::digest;
 use legion_protocol::reason::{StepError, StepReason};
 use sha2::{Digest as _, Sha256};
 
-use crate::confined::{ConfinedDir, shown};
+use crate::confined::{ConfinedDir, LinkTarget, OpenRefusal, shown};
 use crate::error::{Result, carried, node_fault};
+use crate::fault::{self, Side};
 
 /// Most levels of directories in a tree.
 pub(crate) const MAX_DEPTH: usize = 64;
@@ -53,8 +54,8 @@ pub(crate) struct TreeEntry {
 }
 
 /// Lists the entries of a tree, sorted by the bytes of their paths. Links are not followed. Returns an error
-/// immediately when the tree exceeds the limits.
-pub(crate) fn list(root: &Path, limits: TreeLimits) -> Result<Vec<TreeEntry>> {
+/// immediately when the tree exceeds the limits. `side` says to whom the tree belongs.
+pub(crate) fn list(root: &Path, limits: TreeLimits, side: Side) -> Result<Vec<TreeEntry>> {
     let mut entries = Vec::new();
     let mut bytes = 0u64;
     let mut open = vec![(PathBuf::new(), 0)];
@@ -67,7 +68,7 @@ pub(crate) fn list(root: &Path, limits: TreeLimits) -> Result<Vec<TreeEntry>> {
             return Err(StepError::new(StepReason::TooLarge, what));
         }
         let at = root.join(&directory);
-        let failed = |e: &std::io::Error| node_fault(format_args!("cannot list {:?}", shown(&directory)), e);
+        let failed = |e: &std::io::Error| unreadable(side, "list", &directory, e);
         for entry in std::fs::read_dir(&at).map_err(|e| failed(&e))? {
             let entry = entry.map_err(|e| failed(&e))?;
             let path = directory.join(entry.file_name());
@@ -143,14 +144,16 @@ impl TreeCollector {
     }
 }
 
-/// Copies at most `limit` bytes of content, and returns the digest and the size.
+/// Copies at most `limit` bytes of content, and returns the digest and the size. `unreadable` is the error for content
+/// that cannot be read, unless the reader carries an error of its own.
 pub(crate) fn copy_file(
     from: &mut dyn std::io::Read,
     to: &Path,
     limit: u64,
     executable: bool,
+    unreadable: &dyn Fn(&std::io::Error) -> StepError,
 ) -> Result<(String, u64)> {
-    let failed = |e: &std::io::Error| node_fault(format_args!("cannot copy to {}", to.display()), e);
+    let failed = |e: &std::io::Error| node_fault(format_args!("cannot write {}", to.display()), e);
     let mut file = File::create(to).map_err(|e| failed(&e))?;
     let mut hash = Sha256::new();
     let mut bytes = 0u64;
@@ -158,7 +161,7 @@ pub(crate) fn copy_file(
     loop {
         let read = from
             .read(&mut buffer)
-            .map_err(|e| carried(&e).unwrap_or_else(|| failed(&e)))?;
+            .map_err(|e| carried(&e).unwrap_or_else(|| unreadable(&e)))?;
         if read == 0 {
             break;
         }
@@ -179,26 +182,41 @@ pub(crate) fn copy_file(
     Ok((digest::render(hash), bytes))
 }
 
-/// Copies a tree. Links inside of it stay links. Links out of it and special files are refused. `keep` selects the
-/// entries to copy.
-pub(crate) fn copy(from: &Path, to: &Path, limits: TreeLimits, keep: impl Fn(&Path) -> bool) -> Result<TreeSummary> {
-    let root = ConfinedDir::open(from)
-        .map_err(|e| StepError::new(StepReason::NodeFault, format!("{}: {e}", from.display())))?;
+/// Returns whether an entry of a volume belongs to the user. `lost+found` belongs to the file system and is not
+/// readable.
+pub(crate) fn is_of_user(entry: &TreeEntry) -> bool {
+    !entry.path.starts_with("lost+found")
+}
+
+/// Copies a tree. Links inside of it stay links. Links out of it and special files are refused, unless `keep` leaves
+/// them out. `side` says to whom the tree belongs.
+pub(crate) fn copy(
+    from: &Path,
+    to: &Path,
+    limits: TreeLimits,
+    side: Side,
+    keep: impl FnMut(&TreeEntry) -> bool,
+) -> Result<TreeSummary> {
+    let root = ConfinedDir::open(from).map_err(|e| refused(side, Path::new("."), e))?;
     let mut collector = TreeCollector::default();
-    for entry in list(from, limits)?.into_iter().filter(|e| keep(&e.path)) {
+    for entry in list(from, limits, side)?.into_iter().filter(keep) {
         let target = to.join(&entry.path);
-        let failed = |e: &std::io::Error| node_fault(format_args!("cannot copy {:?}", shown(&entry.path)), e);
         match entry.kind {
             EntryKind::Directory => crate::paths::create_dir(&target)?,
             EntryKind::File { size, executable } => {
-                let (mut file, _) = root.file(&entry.path, size).map_err(|e| changed(&entry.path, e))?;
-                let (digest, bytes) = copy_file(&mut file, &target, size, executable)?;
+                let (mut file, _) = root
+                    .file(&entry.path, size)
+                    .map_err(|e| refused(side, &entry.path, e))?;
+                let unreadable = |e: &std::io::Error| unreadable(side, "read", &entry.path, e);
+                let (digest, bytes) = copy_file(&mut file, &target, size, executable, &unreadable)?;
                 collector.add(&entry.path, digest, bytes);
             }
-            EntryKind::Link if root.points_outside(&entry.path, from) => return Err(points_outside(&entry.path)),
             EntryKind::Link => {
-                let link = std::fs::read_link(from.join(&entry.path)).map_err(|e| failed(&e))?;
-                std::os::unix::fs::symlink(link, &target).map_err(|e| failed(&e))?;
+                link_inside(&root, &entry.path, from)?;
+                let link = std::fs::read_link(from.join(&entry.path))
+                    .map_err(|e| unreadable(side, "read", &entry.path, &e))?;
+                std::os::unix::fs::symlink(link, &target)
+                    .map_err(|e| node_fault(format_args!("cannot create the link {:?}", shown(&entry.path)), &e))?;
             }
             EntryKind::Special => return Err(special(&entry.path)),
         }
@@ -206,38 +224,71 @@ pub(crate) fn copy(from: &Path, to: &Path, limits: TreeLimits, keep: impl Fn(&Pa
     Ok(collector.finish())
 }
 
-/// Checks a tree of another program. Links out of it and special files are refused.
+/// Checks a tree in the workspace that another program wrote. Links out of it and special files are refused.
 pub(crate) fn check(root: &Path, limits: TreeLimits) -> Result<TreeSummary> {
-    let opened = ConfinedDir::open(root)
-        .map_err(|e| StepError::new(StepReason::NodeFault, format!("{}: {e}", root.display())))?;
+    let opened = ConfinedDir::open(root).map_err(|e| refused(Side::Workspace, Path::new("."), e))?;
     let mut summary = TreeSummary::default();
-    for entry in list(root, limits)? {
+    for entry in list(root, limits, Side::Workspace)? {
         match entry.kind {
-            EntryKind::Link if opened.points_outside(&entry.path, root) => return Err(points_outside(&entry.path)),
+            EntryKind::Link => link_inside(&opened, &entry.path, root)?,
             EntryKind::Special => return Err(special(&entry.path)),
             EntryKind::File { size, .. } => {
                 summary.files += 1;
                 summary.bytes += size;
             }
-            EntryKind::Link | EntryKind::Directory => {}
+            EntryKind::Directory => {}
         }
     }
     Ok(summary)
 }
 
-fn changed(path: &Path, why: crate::confined::OpenRefusal) -> StepError {
-    StepError::new(
-        StepReason::NodeFault,
-        format!("{:?} changed while it was copied: it {why}", shown(path)),
-    )
+/// Checks that a link leads to a path inside its tree.
+pub(crate) fn link_inside(tree: &ConfinedDir, link: &Path, root: &Path) -> Result<()> {
+    match tree.target_of(link, root) {
+        LinkTarget::Inside => Ok(()),
+        LinkTarget::Outside => Err(StepError::new(
+            StepReason::PathEscapes,
+            format!("the link {:?} points outside of its tree", shown(link)),
+        )
+        .remedy("replace the link with its target, or with a link inside the tree")),
+        LinkTarget::Loop => Err(StepError::new(
+            StepReason::ContentRefused,
+            format!(
+                "the link {:?} is part of a loop of links: it leads back to itself",
+                shown(link)
+            ),
+        )
+        .remedy("remove the link, or let it point to a file or a directory")),
+    }
 }
 
-fn points_outside(path: &Path) -> StepError {
-    StepError::new(
-        StepReason::PathEscapes,
-        format!("the link {:?} points outside of its tree", shown(path)),
-    )
-    .remedy("replace the link with its target, or with a link inside the tree")
+/// Returns the error for an entry that a listing has found and that cannot be read. `what` is the failed action.
+pub(crate) fn unreadable(side: Side, what: &str, path: &Path, error: &std::io::Error) -> StepError {
+    readable(fault::of_volume(error).error(side, format!("cannot {what} {:?}: {error}", shown(path))))
+}
+
+/// Returns the error for an entry that a listing has found and that was not opened.
+fn refused(side: Side, path: &Path, why: OpenRefusal) -> StepError {
+    let fault = fault::of_refusal(why);
+    let message = match fault {
+        fault::Fault::Node => format!("{:?} changed while it was copied: it {why}", shown(path)),
+        _ => format!("{:?} {why}", shown(path)),
+    };
+    readable(fault.error(side, message))
+}
+
+/// Adds the remedy for file modes to an error about them.
+fn readable(error: StepError) -> StepError {
+    if !matches!(
+        error.reason,
+        StepReason::SourceAccessDenied | StepReason::DataAccessDenied
+    ) {
+        return error;
+    }
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    error.remedy(format!(
+        "give the user {user} or the group {group} of the pod permission to read it"
+    ))
 }
 
 fn special(path: &Path) -> StepError {

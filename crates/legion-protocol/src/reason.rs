@@ -51,7 +51,8 @@ macro_rules! reasons {
 reasons! {
     /// The source cannot be reached over the network.
     SourceUnreachable, Transient, "check the address in spec.source and that the cluster can reach it";
-    /// The server of the source rejected the credentials, or requires credentials.
+    /// The server of the source rejected the credentials, or requires credentials. Or a file of the source's volume is
+    /// not readable.
     SourceAccessDenied, User, "check the keys of the Secret that the connection names, and its access to the repository";
     /// The repository has no such branch, tag or commit.
     GitRefNotFound, User, "set spec.source.git.ref to a branch, a tag or a commit that exists";
@@ -69,7 +70,8 @@ reasons! {
     SecretInvalid, User, "correct the value of the key that the message names";
     /// A data binding refers to data that does not exist.
     DataNotFound, User, "check remotePath of the data binding and the address of its connection";
-    /// The store of a data binding rejected the credentials, or requires credentials.
+    /// The store of a data binding rejected the credentials, or requires credentials. Or a file of its volume is not
+    /// readable.
     DataAccessDenied, User, "check the keys of the Secret that the connection names, and its access to the data";
     /// The store of a data binding cannot be reached.
     DataUnreachable, Transient, "check the address of the connection and that the cluster can reach it";
@@ -79,12 +81,17 @@ reasons! {
     PathEscapes, User, "use a relative path without '..' and without links out of the tree";
     /// The source has no directory `spec.workDir`.
     WorkDirMissing, User, "set spec.workDir to a directory of the source";
-    /// An archive or a tree contains an entry that is not accepted: a device, a FIFO, or a link out of the tree.
+    /// An archive is damaged or not complete. Or an archive or a tree contains an entry that is not accepted: a device,
+    /// a FIFO, a loop of links, a name that no file can have, or a Git LFS pointer in the place of data.
     ContentRefused, User, "remove the entry that the message names";
+    /// The `localPath` of a data binding meets a file of the source or of another binding.
+    LocalPathOccupied, User, "choose another localPath, or remove the path that the message names from the source";
     /// A file or a tree exceeds its limit of bytes or entries.
     TooLarge, User, "reduce it, or raise the limit that the message names";
     /// The output location rejects writes.
     OutputNotWritable, User, "check the connection of spec.output, its Secret and its access";
+    /// The bucket of the output does not exist. Attempts follow, because it may be created meanwhile.
+    OutputNotFound, Storage, "create the bucket, or correct the connection of spec.output";
     /// The output location cannot be reached.
     OutputUnreachable, Storage, "check the address of the output connection and that the cluster can reach it";
     /// An upload failed.

@@ -8,12 +8,13 @@ use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::{DataTask, WireStore};
 use legion_protocol::training::WireData;
 
-use super::{http, source};
-use crate::confined::ConfinedDir;
+use super::{http, lfs, source};
+use crate::confined::{ConfinedDir, shown};
 use crate::error::{Result, node_fault};
+use crate::fault::{self, Fault, Side};
 use crate::paths;
 use crate::secrets::Secret;
-use crate::store::s3::{Bucket, Purpose};
+use crate::store::s3::Bucket;
 use crate::tree::{self, TreeLimits, TreeSummary};
 
 /// Fetches one binding.
@@ -41,13 +42,14 @@ pub(super) fn fetch(
         );
         return Err(StepError::new(StepReason::DigestMismatch, message).field(format!("{field}.digest")));
     }
+    lfs::refuse(&entry, limits).map_err(|e| e.field(field.clone()))?;
     let path = if task.local_path.is_empty() {
         entry
     } else {
-        let placed = place(task, &entry, project, &format!("{field}.localPath"))?;
-        std::os::unix::fs::symlink(&placed, &entry)
+        let at = place(task, &entry, project).map_err(|e| e.field(format!("{field}.localPath")))?;
+        std::os::unix::fs::symlink(&at, &entry)
             .map_err(|e| node_fault(format_args!("cannot create {}", entry.display()), &e))?;
-        placed
+        at
     };
     let seen = WireData {
         name: task.name.clone(),
@@ -79,7 +81,7 @@ fn download(task: &DataTask, to: &Path, limits: TreeLimits) -> Result<TreeSummar
         }
         WireStore::S3 { secret, .. } => {
             let secret = Secret::of(secret, &task.slot, "spec.data")?;
-            let bucket = Bucket::open(&task.store, secret.as_ref(), Purpose::Data)?;
+            let bucket = Bucket::open(&task.store, secret.as_ref(), Side::Data)?;
             let path = task.remote_path.trim_end_matches('/');
             // The path is either one object or a prefix.
             if !path.is_empty() && !task.remote_path.ends_with('/') && bucket.head(path)?.is_some() {
@@ -97,18 +99,19 @@ fn download(task: &DataTask, to: &Path, limits: TreeLimits) -> Result<TreeSummar
             let mount = paths::storage(&task.slot)?;
             let below = paths::relative(path, "spec.data")?.join(paths::relative(&task.remote_path, "spec.data")?);
             let from = mount.join(&below);
-            let Ok(meta) = std::fs::metadata(&from) else {
-                return Err(nothing());
+            let meta = match std::fs::metadata(&from) {
+                Ok(meta) => meta,
+                Err(e) if fault::of_io(&e) == Fault::Missing => return Err(nothing()),
+                Err(e) => return Err(tree::unreadable(Side::Data, "open", Path::new(&task.remote_path), &e)),
             };
             let root = ConfinedDir::open(&mount)
                 .map_err(|e| StepError::new(StepReason::NodeFault, format!("the volume {e}")))?;
-            if !below.as_os_str().is_empty() && root.points_outside(&below, &mount) {
-                let message = format!("{:?} points outside of its volume", task.remote_path);
-                return Err(StepError::new(StepReason::PathEscapes, message));
+            if !below.as_os_str().is_empty() {
+                tree::link_inside(&root, &below, &mount)?;
             }
             if meta.is_dir() {
                 paths::create_dir(to)?;
-                return tree::copy(&from, to, limits, |p| !p.starts_with("lost+found"));
+                return tree::copy(&from, to, limits, Side::Data, tree::is_of_user);
             }
             if !meta.is_file() {
                 return Err(StepError::new(
@@ -116,8 +119,9 @@ fn download(task: &DataTask, to: &Path, limits: TreeLimits) -> Result<TreeSummar
                     format!("{:?} is not a file", task.remote_path),
                 ));
             }
-            let mut file = std::fs::File::open(&from).map_err(|e| node_fault("cannot open the data", &e))?;
-            let (digest, bytes) = tree::copy_file(&mut file, to, limits.bytes, false)?;
+            let unreadable = |e: &std::io::Error| tree::unreadable(Side::Data, "read", Path::new(&task.remote_path), e);
+            let mut file = std::fs::File::open(&from).map_err(|e| unreadable(&e))?;
+            let (digest, bytes) = tree::copy_file(&mut file, to, limits.bytes, false, &unreadable)?;
             Ok(TreeSummary {
                 digest,
                 files: 1,
@@ -128,8 +132,8 @@ fn download(task: &DataTask, to: &Path, limits: TreeLimits) -> Result<TreeSummar
 }
 
 /// Moves the data to its path in the project. A symbolic link of the source on that path is refused.
-fn place(task: &DataTask, from: &Path, project: &Path, field: &str) -> Result<PathBuf> {
-    let wanted = paths::relative(&task.local_path, field)?;
+fn place(task: &DataTask, from: &Path, project: &Path) -> Result<PathBuf> {
+    let wanted = paths::relative(&task.local_path, "spec.data")?;
     let into = task.local_path.ends_with('/') && from.is_file();
     let wanted = if into {
         wanted.join(base_name(task))
@@ -140,34 +144,85 @@ fn place(task: &DataTask, from: &Path, project: &Path, field: &str) -> Result<Pa
     let mut parts = wanted.components().peekable();
     while let Some(part) = parts.next() {
         at.push(part);
-        match std::fs::symlink_metadata(&at) {
-            Ok(meta) if meta.is_symlink() => {
+        match Found::at(&at) {
+            Some(Found::Link) => {
                 let message = format!(
                     "localPath {:?} goes through a symbolic link of the source",
                     task.local_path
                 );
-                return Err(StepError::new(StepReason::PathEscapes, message).field(field));
+                return Err(StepError::new(StepReason::PathEscapes, message));
             }
-            Ok(_) => {}
-            Err(_) if parts.peek().is_some() => paths::create_dir(&at)?,
-            Err(_) => {}
+            Some(Found::File) if parts.peek().is_some() => {
+                return Err(occupied(task, &at, project, "the data needs a directory there"));
+            }
+            None if parts.peek().is_some() => paths::create_dir(&at)?,
+            Some(Found::File | Found::Directory) | None => {}
         }
     }
-    merge(from, &at).map_err(|e| node_fault(format_args!("cannot place the data at {:?}", task.local_path), &e))?;
+    merge(task, from, &at, project)?;
     Ok(at)
 }
 
-/// Moves a file or a tree. Merges two directories.
-fn merge(from: &Path, to: &Path) -> std::io::Result<()> {
-    let is_directory = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
-    if !(is_directory(from) && is_directory(to)) {
-        return std::fs::rename(from, to);
+/// What is at a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// A file, or anything else that is neither a directory nor a link.
+    File,
+    Directory,
+    Link,
+}
+
+impl Found {
+    fn at(path: &Path) -> Option<Self> {
+        let meta = std::fs::symlink_metadata(path).ok()?;
+        Some(if meta.is_dir() {
+            Self::Directory
+        } else if meta.is_symlink() {
+            Self::Link
+        } else {
+            Self::File
+        })
     }
-    for entry in std::fs::read_dir(from)? {
-        let name = entry?.file_name();
-        merge(&from.join(&name), &to.join(&name))?;
+}
+
+/// Moves a file or a tree. Merges two directories. A file of the data replaces a file of the source. (The operator
+/// refuses bindings with the same path.)
+fn merge(task: &DataTask, from: &Path, to: &Path, project: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| node_fault(format_args!("cannot place the data at {:?}", task.local_path), &e);
+    let why = match (Found::at(from), Found::at(to)) {
+        (Some(Found::Directory), Some(Found::File | Found::Link)) => "the data is a directory",
+        (Some(Found::File | Found::Link), Some(Found::Directory)) => "the data is a file",
+        (Some(Found::Directory), Some(Found::Directory)) => {
+            for entry in std::fs::read_dir(from).map_err(failed)? {
+                let name = entry.map_err(failed)?.file_name();
+                merge(task, &from.join(&name), &to.join(&name), project)?;
+            }
+            return std::fs::remove_dir(from).map_err(failed);
+        }
+        _ => return std::fs::rename(from, to).map_err(failed),
+    };
+    Err(occupied(task, to, project, why))
+}
+
+/// Returns the error for a path of the project that the data cannot take.
+fn occupied(task: &DataTask, at: &Path, project: &Path, why: &str) -> StepError {
+    let path = shown(at.strip_prefix(project).unwrap_or(at));
+    let what = match Found::at(at) {
+        Some(Found::Directory) => "directory",
+        Some(Found::Link) => "symbolic link",
+        Some(Found::File) | None => "file",
+    };
+    let message = format!(
+        "localPath {:?} meets {path:?}, which is a {what} of the source: {why}",
+        task.local_path
+    );
+    let error = StepError::new(StepReason::LocalPathOccupied, message);
+    if what == "directory" && at == project.join(task.local_path.trim_end_matches('/')) {
+        return error.remedy(format!(
+            "set localPath to \"{path}/\" to put the file into the directory, or choose another localPath"
+        ));
     }
-    std::fs::remove_dir(from)
+    error
 }
 
 /// Returns the last part of the remote path, or of the address if the remote path is empty.

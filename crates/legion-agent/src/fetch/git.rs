@@ -4,6 +4,7 @@
 //! Hooks, filters, file system monitors, credential helpers and remote helpers are disabled. Only the transport of the
 //! address is allowed, and https and ssh for submodules. After the checkout, links out of the tree are refused.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,14 +15,17 @@ use legion_protocol::text::bounded;
 use url::Url;
 
 use super::address::{self, authority};
-use super::askpass;
+use super::fetched::Fetched;
+use super::{askpass, notices};
 use crate::error::{Result, node_fault};
+use crate::fault::{self, Fault, Side};
 use crate::secrets::{Secret, hide};
 use crate::tree::{self, TreeLimits};
 use crate::{paths, retry};
 
 const FIELD: &str = "spec.source.git";
 const REF_FIELD: &str = "spec.source.git.ref";
+const SUBMODULES_FIELD: &str = "spec.source.git.submodules";
 /// The field that errors about missing credentials name.
 pub(super) const SECRET_FIELD: &str = "spec.source.git.connection";
 
@@ -65,7 +69,7 @@ pub(super) fn fetch(
     secret: Option<&Secret>,
     to: &Path,
     limits: TreeLimits,
-) -> Result<FetchedSource> {
+) -> Result<Fetched> {
     let git = Git::prepare(&repository, secret, to)?;
     git.run(&["init", "--quiet", "--template=", "."])?;
     git.run(&["remote", "add", "origin", "--", &git.uri])?;
@@ -87,14 +91,29 @@ pub(super) fn fetch(
                 "--checkout",
             ])
             .map(drop)
+        })
+        .map_err(|e| match e.reason {
+            StepReason::GitRefNotFound => e.field(SUBMODULES_FIELD).remedy(
+                "push the commits of the submodules to their own repositories, or set spec.source.git.submodules to \
+                 false",
+            ),
+            _ => e,
         })?;
     }
+    let missing = if repository.submodules {
+        Vec::new()
+    } else {
+        git.submodules()?
+    };
     let summary = tree::check(to, limits).map_err(|e| e.field(FIELD))?;
-    Ok(FetchedSource {
-        commit,
-        digest: String::new(),
-        files: summary.files,
-        size_bytes: summary.bytes,
+    Ok(Fetched {
+        source: FetchedSource {
+            commit,
+            digest: String::new(),
+            files: summary.files,
+            size_bytes: summary.bytes,
+        },
+        notice: (!missing.is_empty()).then(|| notices::submodules(&missing)),
     })
 }
 
@@ -205,7 +224,11 @@ impl Git {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(self.classify(&String::from_utf8_lossy(&output.stderr)))
+        if let Some(signal) = output.status.signal() {
+            let message = format!("{}: git was ended by signal {signal}", self.uri);
+            return Err(Fault::Node.error(Side::Source, message).field(FIELD));
+        }
+        Err(self.failed(&String::from_utf8_lossy(&output.stderr)))
     }
 
     /// Resolves a branch, a tag, or a full or short commit, and fetches it. Returns the full commit.
@@ -243,25 +266,37 @@ impl Git {
                 done => return done,
             }
         }
-        if reference.is_empty() {
-            return Err(StepError::new(StepReason::GitRefNotFound, "the repository is empty").field(REF_FIELD));
-        }
-        let names: Vec<_> = refs
+        let names: Vec<String> = refs
             .iter()
             .filter_map(|(_, name)| {
                 name.strip_prefix("refs/heads/")
                     .or_else(|| name.strip_prefix("refs/tags/"))
             })
             .filter(|name| !name.ends_with("^{}"))
-            .take(20)
+            .map(str::to_owned)
             .collect();
-        let known = bounded(&names.join(", "), 300);
-        Err(StepError::new(
-            StepReason::GitRefNotFound,
-            format!("{} has no branch, tag or commit {reference:?}", self.uri),
-        )
-        .field(REF_FIELD)
-        .remedy(format!("set {REF_FIELD} to one that exists: {known}")))
+        let message = match (reference.is_empty(), names.is_empty()) {
+            (true, true) => "the repository is empty".to_owned(),
+            (true, false) => format!("HEAD of {} names a branch that does not exist", self.uri),
+            (false, _) => format!("{} has no branch, tag or commit {reference:?}", self.uri),
+        };
+        let error = StepError::new(StepReason::GitRefNotFound, message).field(REF_FIELD);
+        if names.is_empty() {
+            return Err(error.remedy("push a commit to the repository, or correct its address"));
+        }
+        let known = notices::some_of(&names);
+        Err(error.remedy(format!("set {REF_FIELD} to one that exists: {known}")))
+    }
+
+    /// Returns the paths of the submodules in the index.
+    fn submodules(&self) -> Result<Vec<String>> {
+        let listed = self.run(&["ls-files", "--stage"])?;
+        let is_submodule = |line: &&str| line.starts_with("160000 ");
+        Ok(listed
+            .lines()
+            .filter(is_submodule)
+            .filter_map(|line| Some(line.split_once('\t')?.1.to_owned()))
+            .collect())
     }
 
     /// Fetches a full or short commit. Fetches it alone if the server allows that, otherwise with the whole history.
@@ -309,42 +344,8 @@ impl Git {
     }
 
     /// Returns the error for the stderr output of git.
-    fn classify(&self, stderr: &str) -> StepError {
-        let contains = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
-        let reason = if contains(&[
-            "Host key verification failed",
-            "host key is known",
-            "REMOTE HOST IDENTIFICATION",
-        ]) {
-            StepReason::HostKeyUnverified
-        } else if contains(&[
-            "certificate problem",
-            "certificate verif",
-            "no alternative certificate subject name",
-            "certificate subject name",
-        ]) {
-            StepReason::CertificateUnverified
-        } else if contains(&[
-            "Authentication failed",
-            "could not read Username",
-            "could not read Password",
-            "Permission denied (",
-            "error: 403",
-            "error: 401",
-            "unable to read askpass",
-        ]) {
-            StepReason::SourceAccessDenied
-        } else if contains(&["does not exist", "not found", "does not appear to be a git repository"]) {
-            StepReason::SourceNotFound
-        } else if contains(&["No space left on device"]) {
-            StepReason::WorkspaceFull
-        } else if contains(&["transport '"]) {
-            StepReason::ContentRefused
-        } else if contains(&["cannot run ssh", "ssh: not found", "ssh: command not found"]) {
-            StepReason::ProgramMissing
-        } else {
-            StepReason::SourceUnreachable
-        };
+    fn failed(&self, stderr: &str) -> StepError {
+        let reason = fault::of_git(stderr).reason(Side::Source);
         // Git adds these lines to every failure of ssh, and ssh adds them for every unknown host.
         let is_noise = |line: &&str| {
             [

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::error::{Result, node_fault};
+use crate::fault::{self, Fault, Side};
 use crate::retry;
 use crate::secrets::{Secret, hide};
 use crate::store::runtime::block_on;
@@ -122,6 +123,12 @@ async fn attempt(
     match response.status() {
         StatusCode::PARTIAL_CONTENT if continues => {}
         StatusCode::OK => restart(partial)?,
+        // The connection ended behind the last byte, or the object became shorter: it is downloaded again.
+        StatusCode::RANGE_NOT_SATISFIABLE if partial.bytes > 0 => {
+            restart(partial)?;
+            let message = format!("{url} has no content behind the part that was downloaded");
+            return Err(Fault::Unreachable.error(Side::Data, message).field("spec.data"));
+        }
         status => return Err(refused(url, status)),
     }
     let headers = response.headers();
@@ -172,25 +179,24 @@ fn too_large(url: &Url, limits: TreeLimits) -> StepError {
 }
 
 fn refused(url: &Url, status: StatusCode) -> StepError {
-    let reason = match status.as_u16() {
-        401 | 403 | 407 => StepReason::DataAccessDenied,
-        408 | 429 | 500..=599 => StepReason::DataUnreachable,
-        _ => StepReason::DataNotFound,
-    };
-    StepError::new(reason, format!("{url} answered {status}")).field("spec.data")
+    fault::of_status(status.as_u16())
+        .error(Side::Data, format!("{url} answered {status}"))
+        .field("spec.data")
 }
 
 fn unreachable(url: &Url, error: &reqwest::Error) -> StepError {
     // The outermost text only repeats the address. The cause is at the end of the chain.
     let cause = crate::tls::root_cause(error);
-    let reason = if crate::tls::is_certificate(&cause) {
-        StepReason::CertificateUnverified
-    } else if error.is_redirect() {
-        StepReason::DataAccessDenied
+    let fault = if error.is_redirect() {
+        Fault::Denied
+    } else if error.is_builder() {
+        Fault::Refused
     } else {
-        StepReason::DataUnreachable
+        fault::of_connection(&cause)
     };
-    StepError::new(reason, hide(&format!("{url}: {cause}"))).field("spec.data")
+    fault
+        .error(Side::Data, hide(&format!("{url}: {cause}")))
+        .field("spec.data")
 }
 
 #[cfg(test)]

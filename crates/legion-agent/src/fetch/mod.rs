@@ -4,8 +4,11 @@ mod address;
 pub(crate) mod askpass;
 mod credentials;
 mod data;
+mod fetched;
 mod git;
 mod http;
+mod lfs;
+mod notices;
 mod source;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,11 +22,18 @@ use legion_protocol::message::{FetchHead, FetchMessage, FetchOutcome, FetchTail}
 use legion_protocol::reason::{StepError, StepReason};
 use legion_protocol::task::{FetchTask, MESSAGE_BYTES_MAX};
 
+use self::fetched::Fetched;
 use crate::error::{Result, node_fault};
 use crate::record::{self, RecordLookup};
 use crate::store::Output;
 use crate::tree::TreeLimits;
 use crate::{paths, report, terminate};
+
+/// For a tree whose parts were checked on their way.
+const UNLIMITED: TreeLimits = TreeLimits {
+    bytes: u64::MAX,
+    entries: u64::MAX,
+};
 
 /// Runs the step and returns its exit code.
 pub(crate) fn main() -> ExitCode {
@@ -99,18 +109,29 @@ fn fetch(task: &FetchTask) -> Result<(FetchHead, FetchTail)> {
         bytes: task.limits.max_bytes,
         entries: task.limits.max_files,
     };
-    let fetched = source::fetch(&task.source, &source, limits)?;
+    let Fetched {
+        source: fetched,
+        notice,
+    } = source::fetch(&task.source, &source, limits)?;
     let project = project_directory(&source, &task.training.work_dir)?;
     let mut training = task.training.clone();
     training.source.kind = task.source.kind();
     training.source.commit.clone_from(&fetched.commit);
     training.source.digest.clone_from(&fetched.digest);
     training.data.clear();
-    let mut tail = FetchTail::default();
+    let mut tail = FetchTail {
+        notices: notice.into_iter().collect(),
+        ..FetchTail::default()
+    };
     for binding in &task.data {
         let (fact, seen) = data::fetch(binding, &data, &project, limits)?;
         tail.data.push(fact);
         training.data.push(seen);
+    }
+    // After the data: a binding may have put the content in the place of a pointer.
+    tail.notices.extend(lfs::withhold(&source, UNLIMITED)?);
+    for notice in &tail.notices {
+        report::line(&format!("notice: {}: {}", notice.reason, notice.message));
     }
     let document = serde_json::to_vec_pretty(&training).map_err(|e| {
         StepError::new(
@@ -183,16 +204,7 @@ fn project_directory(source: &Path, work_dir: &str) -> Result<PathBuf> {
 }
 
 fn missing(work_dir: &str, source: &Path) -> StepError {
-    let mut names: Vec<String> = std::fs::read_dir(source)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|e| e.path().is_dir())
-        .map(|e| e.file_name().to_string_lossy().into_owned())
-        .filter(|name| name != ".git")
-        .collect();
-    names.sort();
-    let known = legion_protocol::text::bounded(&names.join(", "), 200);
+    let known = notices::directories(source);
     StepError::new(
         StepReason::WorkDirMissing,
         format!("the source has no directory {work_dir:?}"),

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use legion_protocol::reason::{StepError, StepReason};
+use legion_protocol::reason::StepError;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::create::{Created, FIELD};
 use crate::error::Result;
+use crate::fault::{self, Fault, Side};
 
 /// A directory for results.
 #[derive(Debug)]
@@ -156,39 +157,32 @@ impl Drop for PendingFile {
 
 fn failed(what: &str, address: &str, error: &std::io::Error) -> StepError {
     let elsewhere = "or set spec.output to another connection";
-    let (reason, remedy) = match error.kind() {
-        ErrorKind::PermissionDenied => {
-            let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-            (
-                StepReason::OutputNotWritable,
-                format!("give write permission to the user {user} or the group {group} of the pod, {elsewhere}"),
-            )
+    let fault = fault::of_volume(error);
+    let failed = fault
+        .error(Side::Output, format!("{what} {address}: {error}"))
+        .field(FIELD);
+    match fault {
+        Fault::Denied if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+            failed.remedy(format!("make the volume of the connection writable, {elsewhere}"))
         }
-        ErrorKind::ReadOnlyFilesystem => (
-            StepReason::OutputNotWritable,
-            format!("make the volume of the connection writable, {elsewhere}"),
-        ),
-        ErrorKind::NotADirectory
-        | ErrorKind::IsADirectory
-        | ErrorKind::AlreadyExists
-        | ErrorKind::DirectoryNotEmpty
-        | ErrorKind::InvalidFilename => (
-            StepReason::OutputNotWritable,
-            format!("remove the conflicting file, change spec.output.pathTemplate, {elsewhere}"),
-        ),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (
-            StepReason::UploadFailed,
-            "free space on the volume of the output connection".to_owned(),
-        ),
-        _ => (StepReason::UploadFailed, StepReason::UploadFailed.remedy().to_owned()),
-    };
-    StepError::new(reason, format!("{what} {address}: {error}"))
-        .field(FIELD)
-        .remedy(remedy)
+        Fault::Denied => {
+            let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+            failed.remedy(format!(
+                "give write permission to the user {user} or the group {group} of the pod, {elsewhere}"
+            ))
+        }
+        Fault::Content => failed.remedy(format!(
+            "remove the conflicting file, change spec.output.pathTemplate, {elsewhere}"
+        )),
+        Fault::Full => failed.remedy("free space on the volume of the output connection"),
+        _ => failed,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use legion_protocol::reason::StepReason;
+
     use super::*;
 
     #[test]

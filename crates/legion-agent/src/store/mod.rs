@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 pub(crate) use self::create::{Created, FIELD};
 use crate::error::Result;
+use crate::fault::Side;
 use crate::paths;
 use crate::secrets::Secret;
 
@@ -63,7 +64,7 @@ impl Output {
             WireStore::S3 { secret, .. } => OutputBackend::Bucket(Bucket::open(
                 &task.store,
                 Secret::of(secret, SLOT, FIELD)?.as_ref(),
-                s3::Purpose::Output,
+                Side::Output,
             )?),
             WireStore::Volume { path } => OutputBackend::Directory(Directory::new(
                 paths::storage(SLOT)?.join(paths::relative(path, FIELD)?),

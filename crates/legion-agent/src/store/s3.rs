@@ -16,6 +16,7 @@ use object_store::{
 use super::create::{Created, FIELD};
 use super::runtime::block_on;
 use crate::error::Result;
+use crate::fault::{self, Fault, Side};
 use crate::secrets::{Secret, hide};
 use crate::{tls, tree};
 
@@ -23,68 +24,10 @@ use crate::{tls, tree};
 const PART: u64 = 8 << 20;
 /// Most parts of an upload. S3 accepts 10,000. The rest is a reserve for an estimate that is too low.
 const MAX_PARTS: u64 = 9_000;
+/// Objects that are listed for the names in a message: one page.
+const NAMES_LISTED: usize = 1000;
 /// Parts in flight. This number bounds the memory of an upload.
 const IN_FLIGHT: usize = 2;
-
-/// What a bucket is used for. Reason and remedy of an error depend on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// `spec.output`.
-    Output,
-    /// `spec.source`.
-    Source,
-    /// A data binding.
-    Data,
-}
-
-/// The class of an error of a bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BucketErrorClass {
-    /// The bucket or object does not exist.
-    Missing,
-    /// The credentials are missing, expired or not sufficient.
-    Denied,
-    /// A retry would get the same answer.
-    Refused,
-    /// The server's certificate cannot be verified.
-    Certificate,
-    /// Anything else. It may pass without a change by the user.
-    Unreachable,
-}
-
-impl BucketErrorClass {
-    /// Classifies an error of the library, and returns the part of its text that is safe to show.
-    fn classify(error: &Error) -> (Self, String) {
-        let cause = tls::root_cause(error);
-        let text = safe_text(&cause);
-        let class = match error {
-            Error::NotFound { .. } => Self::Missing,
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Denied,
-            _ if ["ExpiredToken", "InvalidToken", "TokenRefreshRequired"].contains(&code(&cause).unwrap_or("")) => {
-                Self::Denied
-            }
-            _ if tls::is_certificate(&cause) => Self::Certificate,
-            _ if is_refusal(&cause) => Self::Refused,
-            _ => Self::Unreachable,
-        };
-        (class, text)
-    }
-
-    /// Returns the reason that the status shows.
-    fn reason(self, usage: Purpose) -> StepReason {
-        match (self, usage) {
-            (Self::Certificate, _) => StepReason::CertificateUnverified,
-            (Self::Unreachable, Purpose::Output) => StepReason::OutputUnreachable,
-            (Self::Unreachable, Purpose::Source) => StepReason::SourceUnreachable,
-            (Self::Unreachable, Purpose::Data) => StepReason::DataUnreachable,
-            (_, Purpose::Output) => StepReason::OutputNotWritable,
-            (Self::Denied, Purpose::Source) => StepReason::SourceAccessDenied,
-            (Self::Denied, Purpose::Data) => StepReason::DataAccessDenied,
-            (Self::Missing | Self::Refused, Purpose::Source) => StepReason::SourceNotFound,
-            (Self::Missing | Self::Refused, Purpose::Data) => StepReason::DataNotFound,
-        }
-    }
-}
 
 /// A bucket, below a prefix.
 #[derive(Debug)]
@@ -92,12 +35,12 @@ pub(crate) struct Bucket {
     store: AmazonS3,
     prefix: String,
     name: String,
-    usage: Purpose,
+    side: Side,
 }
 
 impl Bucket {
     /// Opens the bucket of a task. Sends no request.
-    pub(crate) fn open(store: &WireStore, secret: Option<&Secret>, usage: Purpose) -> Result<Self> {
+    pub(crate) fn open(store: &WireStore, secret: Option<&Secret>, side: Side) -> Result<Self> {
         let WireStore::S3 {
             bucket,
             prefix,
@@ -152,7 +95,7 @@ impl Bucket {
             store,
             prefix: prefix.trim_matches('/').to_owned(),
             name: bucket.clone(),
-            usage,
+            side,
         })
     }
 
@@ -171,30 +114,51 @@ impl Bucket {
     }
 
     fn failed(&self, key: &Key, error: &Error) -> StepError {
-        let (class, text) = BucketErrorClass::classify(error);
-        let place = format!("s3://{}/{key}", self.name);
-        let what = match class {
-            BucketErrorClass::Missing if self.usage == Purpose::Output => "does not accept objects",
-            BucketErrorClass::Missing => "does not exist",
-            BucketErrorClass::Denied => "refuses the credentials",
-            BucketErrorClass::Refused | BucketErrorClass::Certificate | BucketErrorClass::Unreachable => {
-                "cannot be used"
-            }
+        let cause = match error {
+            // The text at the end of the chain does not name the key.
+            Error::InvalidPath { .. } => error.to_string(),
+            _ => tls::root_cause(error),
         };
-        let field = match self.usage {
-            Purpose::Output => FIELD,
-            Purpose::Source => "spec.source.objectStore",
-            Purpose::Data => "spec.data",
+        let (code, text) = (code(&cause), safe_text(&cause));
+        let no_bucket = code == Some(NO_BUCKET);
+        let fault = match fault::of_bucket(error, &cause, code, status(&cause)) {
+            // A server that knows no buckets does not learn about them.
+            Fault::Missing if self.side == Side::Output && !no_bucket => Fault::Refused,
+            fault => fault,
         };
-        let reason = class.reason(self.usage);
-        let error = StepError::new(reason, hide(&format!("{place} {what}: {text}"))).field(field);
-        match text.as_str() {
-            text if class == BucketErrorClass::Refused && text.contains("region") => {
+        let place = if no_bucket {
+            format!("s3://{}", self.name)
+        } else {
+            format!("s3://{}/{key}", self.name)
+        };
+        let what = match fault {
+            Fault::Missing => "does not exist",
+            Fault::Denied => "refuses the credentials",
+            _ => "cannot be used",
+        };
+        let error = fault
+            .error(self.side, hide(&format!("{place} {what}: {text}")))
+            .field(self.field());
+        match fault {
+            Fault::Missing if no_bucket => error.remedy("create the bucket, or correct spec.uri of the connection"),
+            Fault::Content => error.remedy(
+                "rename the object that the message names. Each part of a key between two slashes needs a name other \
+                 than '.' and '..'",
+            ),
+            Fault::Refused if text.contains("region") => {
                 error.remedy("set spec.region of the connection to the bucket's region")
             }
-            text if text.starts_with("NotImplemented") && self.usage == Purpose::Output => error
+            Fault::Refused if text.starts_with("NotImplemented") && self.side == Side::Output => error
                 .remedy("use a store that supports conditional writes (If-None-Match), for example S3, MinIO or Ceph"),
             _ => error,
+        }
+    }
+
+    fn field(&self) -> &'static str {
+        match self.side {
+            Side::Source => "spec.source.objectStore",
+            Side::Data => "spec.data",
+            Side::Output | Side::Workspace => FIELD,
         }
     }
 
@@ -286,7 +250,7 @@ impl Bucket {
                     continue;
                 };
                 let rest = rest.trim_start_matches('/');
-                // Web consoles use a key that ends in "/" to show an empty directory.
+                // The marker of the directory itself: `Bucket::is_marker` explains markers.
                 if rest.is_empty() {
                     continue;
                 }
@@ -304,7 +268,41 @@ impl Bucket {
         })?;
         listed?;
         objects.sort_unstable();
+        // A marker and an object may have the same name.
+        objects.dedup_by(|(next, _), (name, _)| next == name);
         Ok(objects)
+    }
+
+    /// Returns whether an entry of a listing is only the marker of a directory: an empty object whose key ends in "/".
+    /// Web consoles create it with each new directory. The client's listing drops the slash, so the marker has the name
+    /// of an object that does not exist.
+    pub(crate) fn is_marker(&self, path: &str, size: u64) -> Result<bool> {
+        Ok(size == 0 && self.head(path)?.is_none())
+    }
+
+    /// Returns some names below a path, sorted, for a message. Directories end in "/". The list is empty if the bucket
+    /// cannot be listed.
+    pub(crate) fn names(&self, path: &str) -> Vec<String> {
+        let Ok(key) = self.key(path) else { return Vec::new() };
+        let listed = block_on(async {
+            let listing = self.store.list(Some(&key)).take(NAMES_LISTED);
+            listing.filter_map(async |meta| meta.ok()).collect::<Vec<_>>().await
+        });
+        let names = listed.unwrap_or_default().into_iter().filter_map(|meta| {
+            let rest = meta
+                .location
+                .as_ref()
+                .strip_prefix(key.as_ref())?
+                .trim_start_matches('/');
+            match rest.split_once('/') {
+                Some((directory, _)) => Some(format!("{directory}/")),
+                None => Some(rest.to_owned()).filter(|name| !name.is_empty()),
+            }
+        });
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     pub(super) fn start(&self, path: &str, estimate: u64) -> PendingObject<'_> {
@@ -320,21 +318,16 @@ impl Bucket {
     }
 }
 
-/// Returns whether the server refused the request itself, so that a retry would get the same answer. The status is only
-/// in the text of the library's error.
-fn is_refusal(cause: &str) -> bool {
-    let Some(status) = cause.split_once(STATUS).and_then(|(_, rest)| rest.get(..3)) else {
-        // S3 answers like this if the bucket is in another region.
-        return cause.starts_with(BARE_REDIRECT);
-    };
-    // 501: the store does not support conditional writes.
-    (status.starts_with(['3', '4']) && !matches!(status, "408" | "425" | "429")) || status == "501"
+/// Returns the status of a server's answer. It is only in the text of the library's error.
+fn status(cause: &str) -> Option<u16> {
+    cause.split_once(STATUS)?.1.get(..3)?.parse().ok()
 }
 
 /// The library's text before the status of an answer.
 const STATUS: &str = "non-2xx status code: ";
-/// The library's text for a redirect without a target.
-const BARE_REDIRECT: &str = "Received redirect without LOCATION";
+
+/// The error code for a bucket that does not exist.
+const NO_BUCKET: &str = "NoSuchBucket";
 
 /// Returns the error code in a server's answer, for example `NoSuchBucket`.
 fn code(cause: &str) -> Option<&str> {
@@ -455,7 +448,7 @@ impl Drop for PendingObject<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_refusal, safe_text};
+    use super::{safe_text, status};
 
     #[test]
     fn only_code_and_message_of_an_answer_are_quoted() {
@@ -468,19 +461,11 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_distinguished_from_transient_errors() {
-        let answer = |status: &str| format!("Server returned non-2xx status code: {status}: ");
-        for (cause, refused) in [
-            (answer("400 Bad Request"), true),
-            (answer("405 Method Not Allowed"), true),
-            (answer("501 Not Implemented"), true),
-            (answer("301 Moved Permanently"), true),
-            ("Received redirect without LOCATION, this normally ...".to_owned(), true),
-            (answer("429 Too Many Requests"), false),
-            (answer("503 Service Unavailable"), false),
-            ("operation timed out".to_owned(), false),
-        ] {
-            assert_eq!(is_refusal(&cause), refused, "{cause}");
-        }
+    fn the_status_of_an_answer_is_read_from_the_text_of_the_library() {
+        assert_eq!(
+            status("Server returned non-2xx status code: 429 Too Many Requests: "),
+            Some(429)
+        );
+        assert_eq!(status("operation timed out"), None);
     }
 }

@@ -167,13 +167,149 @@ fn submodules_are_fetched_on_request() {
     );
     let outer = format!("file://{}", outer.display());
     let mut task = pod.fetch_task(source(&outer, ""));
-    pod.fetch_ok(&task);
+    let notices = pod.fetch_ok(&task).notices;
     assert!(!pod.at("work/source/lib/train.py").exists());
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert_eq!(notices[0].reason, "SubmodulesNotFetched");
+    assert!(
+        notices[0]
+            .message
+            .contains(": lib. Set spec.source.git.submodules to true"),
+        "{notices:?}"
+    );
     if let SourceTask::Git { submodules, .. } = &mut task.source {
         *submodules = true;
     }
-    pod.fetch_ok(&task);
+    let notices = pod.fetch_ok(&task).notices;
     assert_eq!(pod.read("work/source/lib/train.py").trim(), "2");
+    assert_eq!(notices, []);
+}
+
+#[test]
+fn a_submodule_commit_that_its_repository_lacks_ends_the_run() {
+    let pod = Pod::new();
+    let (uri, ..) = repository(&pod);
+    let outer = pod.at("outer");
+    std::fs::create_dir(&outer).unwrap();
+    sh(
+        &outer,
+        &format!(
+            "{AS} git init -q -b main . && git -c protocol.file.allow=always submodule --quiet add {uri} lib
+            git update-index --cacheinfo 160000,0123456789012345678901234567890123456789,lib && git commit -qm outer"
+        ),
+    );
+    let mut task = pod.fetch_task(source(&format!("file://{}", outer.display()), ""));
+    if let SourceTask::Git { submodules, .. } = &mut task.source {
+        *submodules = true;
+    }
+    let error = pod.fetch_error(&task, StepReason::GitRefNotFound, &["submodule"]);
+    assert_eq!(error.field, "spec.source.git.submodules");
+}
+
+#[test]
+fn a_head_without_its_branch_is_reported_with_the_branches_that_exist() {
+    let pod = Pod::new();
+    let (uri, ..) = repository(&pod);
+    let bare = pod.at("bare.git");
+    sh(
+        &pod.at(""),
+        &format!("git clone -q --bare {uri} bare.git && git -C bare.git symbolic-ref HEAD refs/heads/master"),
+    );
+    let uri = format!("file://{}", bare.display());
+    let error = pod.fetch_error(
+        &pod.fetch_task(source(&uri, "")),
+        StepReason::GitRefNotFound,
+        &["HEAD", "names a branch that does not exist", "exists: feature/x, main"],
+    );
+    assert_eq!(error.field, "spec.source.git.ref");
+    pod.fetch_ok(&pod.fetch_task(source(&uri, "main")));
+    // An empty repository has nothing to name.
+    sh(&pod.at(""), "git init -q --bare empty.git");
+    let uri = format!("file://{}", pod.at("empty.git").display());
+    pod.fetch_error(
+        &pod.fetch_task(source(&uri, "")),
+        StepReason::GitRefNotFound,
+        &["the repository is empty", "push a commit"],
+    );
+}
+
+#[test]
+fn git_lfs_pointers_never_reach_the_training() {
+    const OID: &str = "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393";
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{OID}\nsize 12345\n");
+    let pod = Pod::new();
+    let (uri, ..) = repository(&pod);
+    let origin = pod.at("origin");
+    std::fs::create_dir(origin.join("data")).unwrap();
+    for path in ["data/train.txt", "data/test.txt", "weights.bin"] {
+        std::fs::write(origin.join(path), &pointer).unwrap();
+    }
+    // A text about pointers is none.
+    std::fs::write(origin.join("README.md"), format!("How a pointer looks:\n\n{pointer}")).unwrap();
+    sh(
+        &origin,
+        &format!(
+            "{AS} printf '*.txt filter=lfs diff=lfs merge=lfs -text\n' > .gitattributes; git add .; git commit -qm lfs"
+        ),
+    );
+    let task = pod.fetch_task(source(&uri, "main"));
+    let notices = pod.fetch_ok(&task).notices;
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert_eq!(notices[0].reason, "LfsContentMissing");
+    assert!(
+        notices[0].message.contains("3 Git LFS pointers")
+            && notices[0]
+                .message
+                .contains("data/test.txt, data/train.txt, weights.bin"),
+        "{notices:?}"
+    );
+    for path in ["data/train.txt", "data/test.txt", "weights.bin"] {
+        let at = pod.at("work/source").join(path);
+        let error = std::fs::read(&at).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{path}: reading it fails");
+        assert!(at.is_symlink(), "{path}: a listing still shows it");
+    }
+    assert!(pod.read("work/source/README.md").contains(OID));
+
+    // A data binding puts the content in the place of a pointer.
+    pod.write("storage/data-0/train.txt", "1,2\n");
+    let mut task = pod.fetch_task(source(&uri, "main"));
+    task.data = vec![crate::data::binding(
+        "d",
+        crate::data::volume(),
+        "train.txt",
+        "data/train.txt",
+    )];
+    let notices = pod.fetch_ok(&task).notices;
+    assert_eq!(pod.read("work/source/data/train.txt"), "1,2\n");
+    assert!(notices[0].message.contains("2 Git LFS pointers"), "{notices:?}");
+
+    // A pointer in data is always a mistake, also one among many files.
+    for (remote, words) in [
+        ("train.txt", "the data is a Git LFS pointer"),
+        ("", "pointers: train.txt"),
+    ] {
+        pod.write("storage/data-0/train.txt", &pointer);
+        pod.write("storage/data-0/other.txt", "1,2\n");
+        task.data = vec![crate::data::binding("d", crate::data::volume(), remote, "")];
+        let error = pod.fetch_error(&task, StepReason::ContentRefused, &[words, "git lfs pull"]);
+        assert_eq!(error.field, "spec.data[d]");
+    }
+}
+
+#[test]
+fn a_loop_of_links_is_reported_as_a_loop() {
+    let pod = Pod::new();
+    let (uri, ..) = repository(&pod);
+    sh(
+        &pod.at("origin"),
+        &format!("{AS} ln -s pong ping; ln -s ping pong; git add .; git commit -qm loop"),
+    );
+    pod.fetch_error(
+        &pod.fetch_task(source(&uri, "main")),
+        StepReason::ContentRefused,
+        &["\"ping\"", "loop of links"],
+    );
 }
 
 #[test]

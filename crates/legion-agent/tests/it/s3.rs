@@ -2,13 +2,13 @@
 
 use legion_protocol::digest;
 use legion_protocol::message::PublishOutcome;
-use legion_protocol::reason::StepReason;
+use legion_protocol::reason::{StepClass, StepReason};
 use legion_protocol::task::{DataTask, FetchTask, SourceTask, WireStore};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt as _, PutPayload};
 
-use crate::harness::{Pod, answer, exit_code, s3_endpoint, serve};
+use crate::harness::{Pod, answer, exit_code, s3_endpoint, serve, server_packages};
 use crate::publish::good;
 
 /// A pod with its output, source and data below a prefix of the test's own.
@@ -64,6 +64,31 @@ impl Remote {
             .runtime
             .block_on(async { self.client.get(&key).await?.bytes().await });
         object.ok().map(|bytes| bytes.to_vec())
+    }
+
+    /// Calls a method of the server's own client. It keeps keys as they are. The Rust client changes some.
+    fn boto(&self, call: &str) {
+        let client = "boto3.client('s3', region_name='us-east-1', aws_access_key_id='test', \
+                      aws_secret_access_key='test', endpoint_url=";
+        let script = format!("import boto3; {client}'{}').{call}", self.endpoint);
+        let done = std::process::Command::new("python3")
+            .args(["-c", &script])
+            .env("PYTHONPATH", server_packages())
+            .output()
+            .unwrap();
+        assert!(
+            done.status.success(),
+            "{call}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
+
+    /// Creates an object with exactly this key below the prefix of the test.
+    fn put_key(&self, key: &str, content: &str) {
+        self.boto(&format!(
+            "put_object(Bucket='models', Key='{}/{key}', Body=b'{content}')",
+            self.prefix
+        ));
     }
 
     fn store(&self) -> WireStore {
@@ -159,9 +184,16 @@ fn a_missing_output_bucket_fails_before_the_training() {
     remote.pod.store = store(remote.endpoint, "no-such-bucket", "");
     remote.pod.write("storage/source/train.py", "");
     let task = remote.pod.fetch_task(SourceTask::Volume { path: String::new() });
-    remote
-        .pod
-        .fetch_error(&task, StepReason::OutputNotWritable, &["s3://no-such-bucket/"]);
+    let error = remote.pod.fetch_error(
+        &task,
+        StepReason::OutputNotFound,
+        &["s3://no-such-bucket does not exist", "create the bucket"],
+    );
+    assert_eq!(error.field, "spec.output");
+    assert_ne!(error.class(), StepClass::User, "the bucket may be created meanwhile");
+    // The remedy works.
+    remote.boto("create_bucket(Bucket='no-such-bucket')");
+    remote.pod.fetch_ok(&task);
     remote.pod.store = remote.store();
     std::fs::remove_file(remote.pod.at("secrets/output/AWS_SECRET_ACCESS_KEY")).unwrap();
     let task = remote.pod.fetch_task(SourceTask::Volume { path: String::new() });
@@ -200,6 +232,22 @@ fn a_prefix_and_an_archive_are_sources() {
             "the same files have the same digest"
         );
     }
+    // Parallel compressors write one gzip member for each part.
+    crate::harness::sh(
+        &directory,
+        "tar -cf ../whole.tar . && split -b 1024 ../whole.tar ../part. && for part in ../part.*; do gzip -c \"$part\"; done > ../m.tgz",
+    );
+    let members = std::fs::read(pod.at("work/m.tgz")).unwrap();
+    remote.put("m.tgz", members.clone());
+    pod.fetch_ok(&pod.fetch_task(source("m.tgz")));
+    assert_eq!(pod.training().source.digest, of_prefix);
+    remote.put("cut.tgz", members[..members.len() / 2].to_vec());
+    let error = pod.fetch_error(
+        &pod.fetch_task(source("cut.tgz")),
+        StepReason::ContentRefused,
+        &["not complete", "store the archive again"],
+    );
+    assert_eq!(error.class(), StepClass::User);
     remote.put("broken.tar", b"no archive".to_vec());
     pod.fetch_error(
         &pod.fetch_task(source("broken.tar")),
@@ -220,6 +268,122 @@ fn a_prefix_and_an_archive_are_sources() {
 
 #[test]
 #[ignore = "installs an S3-compatible server from PyPI: cargo test -p legion-agent -- --ignored"]
+fn markers_of_directories_are_no_objects_at_any_depth() {
+    let remote = Remote::new("markers");
+    let pod = &remote.pod;
+    for marker in ["proj/", "proj/data/", "proj/data/deep/", "proj/empty/"] {
+        remote.put_key(marker, "");
+    }
+    remote.put("proj/train.py", b"1".to_vec());
+    remote.put("proj/data/__init__.py", Vec::new());
+    remote.put("proj/data/deep/2.csv", b"2".to_vec());
+    let mut task = pod.fetch_task(SourceTask::ObjectStore {
+        store: remote.store(),
+        path: "proj".into(),
+    });
+    pod.fetch_ok(&task);
+    assert_eq!(pod.read("work/source/data/deep/2.csv"), "2");
+    assert_eq!(
+        pod.read("work/source/data/__init__.py"),
+        "",
+        "an empty object is a file"
+    );
+    assert!(pod.at("work/source/empty").is_dir());
+    task.data = vec![data(&remote, "proj/data")];
+    let tail = pod.fetch_ok(&task);
+    assert_eq!(
+        (tail.data[0].files, pod.read("work/data/d/deep/2.csv")),
+        (2, "2".into())
+    );
+    // A directory with markers only has no project.
+    let task = pod.fetch_task(SourceTask::ObjectStore {
+        store: remote.store(),
+        path: "proj/empty".into(),
+    });
+    pod.fetch_error(&task, StepReason::SourceNotFound, &["proj/empty"]);
+}
+
+#[test]
+#[ignore = "installs an S3-compatible server from PyPI: cargo test -p legion-agent -- --ignored"]
+fn keys_that_cannot_be_files_end_the_run_and_are_named() {
+    let remote = Remote::new("keys");
+    let pod = &remote.pod;
+    pod.write("storage/source/train.py", "");
+    let long = format!("long/{}", "x".repeat(300));
+    for key in ["slashes/a//b.csv", "dots/../b.csv", &long, "conflict/a/b.csv"] {
+        remote.put_key(key, "x");
+    }
+    remote.put_key("conflict/a", "a file");
+    for (path, words) in [
+        ("slashes", "slashes/a//b.csv"),
+        ("slashes/a//b.csv", "slashes/a//b.csv"),
+        ("dots", "dots/../b.csv"),
+        ("long", "File name too long"),
+        ("conflict", "conflict/a/b.csv"),
+    ] {
+        let source = pod.fetch_task(SourceTask::ObjectStore {
+            store: remote.store(),
+            path: path.into(),
+        });
+        let mut task = pod.fetch_task(SourceTask::Volume { path: String::new() });
+        task.data = vec![data(&remote, path)];
+        for (task, field) in [(source, "spec.source.objectStore"), (task, "spec.data[d]")] {
+            let fetched = pod.fetch(&task);
+            let error = fetched
+                .message
+                .error()
+                .unwrap_or_else(|| panic!("{path}: {}", fetched.stderr));
+            assert_eq!(
+                (error.field.as_str(), error.class()),
+                (field, StepClass::User),
+                "{error}"
+            );
+            assert!(error.message.contains(words), "{words}: {error}");
+            assert!(!fetched.stderr.contains("retrying"), "{}", fetched.stderr);
+        }
+    }
+}
+
+#[test]
+#[ignore = "installs an S3-compatible server from PyPI: cargo test -p legion-agent -- --ignored"]
+fn a_path_that_is_no_project_is_reported_with_what_it_is() {
+    let remote = Remote::new("forms");
+    let pod = &remote.pod;
+    for name in ["p.zip", "p.tar.xz", "P.TAR.GZ", "train.py", "team/wine/train.py"] {
+        remote.put(name, b"1".to_vec());
+    }
+    for (path, words) in [
+        ("p.zip", ["\"p.zip\" is a zip archive", ".tar, .tar.gz or .tgz"]),
+        ("p.tar.xz", ["compressed with xz", ".tar, .tar.gz or .tgz"]),
+        ("P.TAR.GZ", ["lower-case", ".tar, .tar.gz or .tgz"]),
+        ("train.py", ["\"train.py\" is one object", "name a prefix"]),
+        ("team/wein", ["no object below \"team/wein\"", "\"team\" has wine/"]),
+        ("p.tar.gz", ["p.tar.gz", "p.tar.xz, p.zip, team/, train.py"]),
+    ] {
+        let task = pod.fetch_task(SourceTask::ObjectStore {
+            store: remote.store(),
+            path: path.into(),
+        });
+        let error = pod.fetch_error(&task, StepReason::SourceNotFound, &words);
+        assert_eq!(error.field, "spec.source.objectStore");
+    }
+}
+
+/// Returns a binding for a path in the bucket.
+fn data(remote: &Remote, path: &str) -> DataTask {
+    DataTask {
+        name: "d".into(),
+        slot: "data-0".into(),
+        store: remote.store(),
+        remote_path: path.into(),
+        local_path: String::new(),
+        digest: String::new(),
+        uri: format!("s3://models/{}/{path}", remote.prefix),
+    }
+}
+
+#[test]
+#[ignore = "installs an S3-compatible server from PyPI: cargo test -p legion-agent -- --ignored"]
 fn data_is_one_object_or_all_objects_below_a_prefix() {
     let remote = Remote::new("data");
     let pod = &remote.pod;
@@ -229,13 +393,8 @@ fn data_is_one_object_or_all_objects_below_a_prefix() {
     pod.write("storage/source/train.py", "");
     let task = |remote_path: &str, expected: &str| FetchTask {
         data: vec![DataTask {
-            name: "d".into(),
-            slot: "data-0".into(),
-            store: remote.store(),
-            remote_path: remote_path.into(),
-            local_path: String::new(),
             digest: expected.into(),
-            uri: format!("s3://models/data/{remote_path}"),
+            ..data(&remote, remote_path)
         }],
         ..pod.fetch_task(SourceTask::Volume { path: String::new() })
     };
@@ -346,6 +505,12 @@ fn errors_of_a_store_are_reported_without_secrets_of_the_request() {
             "AuthorizationHeaderMalformed",
             "the region 'us-east-1' is wrong",
             "region of the connection",
+        ),
+        (
+            "404 Not Found",
+            "NoSuchPage",
+            "this is no store",
+            "cannot be used: NoSuchPage: this is no store",
         ),
         (
             "501 Not Implemented",

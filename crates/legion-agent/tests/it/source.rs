@@ -141,6 +141,20 @@ fn a_volume_is_copied_and_its_links_stay_inside() {
             & 0o111,
         0
     );
+    // As in git: what is no file, directory or link is left out.
+    let fifo = pod.at("storage/source/project/fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    let notices = pod.fetch_ok(&task).notices;
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert_eq!(notices[0].reason, "SpecialFilesLeftOut");
+    assert!(notices[0].message.contains("fifo") && !pod.at("work/source/fifo").exists());
     let first = pod.training().source.digest;
     pod.write("storage/source/project/train.py", "2");
     pod.fetch_ok(&task);
@@ -151,7 +165,23 @@ fn a_volume_is_copied_and_its_links_stay_inside() {
     pod.fetch_error(
         &pod.fetch_task(SourceTask::Volume { path: "no".into() }),
         StepReason::SourceNotFound,
-        &["\"no\""],
+        &["\"no\"", "for example: project"],
+    );
+    pod.fetch_error(
+        &pod.fetch_task(SourceTask::Volume {
+            path: "project/train.py".into(),
+        }),
+        StepReason::SourceNotFound,
+        &["\"project/train.py\" of the volume is one file"],
+    );
+    // The agent's own files are not a source, whatever a link of the volume says.
+    symlink("../../secrets", pod.at("storage/source/credentials")).unwrap();
+    pod.fetch_error(
+        &pod.fetch_task(SourceTask::Volume {
+            path: "credentials".into(),
+        }),
+        StepReason::PathEscapes,
+        &["\"credentials\"", "points outside"],
     );
 }
 

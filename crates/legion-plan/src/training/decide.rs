@@ -1,7 +1,11 @@
 //! The decision about a training: one pass from the World to the Plan. What all runs share is in [`crate::run`].
 
 use jiff::Timestamp;
-use legion_api::{ModelTrainingStatus, Problem, Reason, names::TRAINING_NAME_MAX, run::RunStatus};
+use legion_api::{
+    ModelTrainingStatus, Problem, Reason,
+    names::TRAINING_NAME_MAX,
+    run::{Notice, RunStatus},
+};
 
 use super::{
     container,
@@ -48,6 +52,7 @@ pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan<ModelT
             new,
         },
         status,
+        fetch_notices: Vec::new(),
     };
     match current(world) {
         CurrentRun::Unread(name) => Plan::reading(Need::ConfigMap { name }),
@@ -62,6 +67,8 @@ struct TrainingDecision<'a> {
     base: RunDecision<'a>,
     /// The new status. Its shared parts are filled in at the end, from the [`RunReport`].
     status: ModelTrainingStatus,
+    /// What `fetch` of the current attempt has noticed.
+    fetch_notices: Vec<Notice>,
 }
 
 impl<'a> TrainingDecision<'a> {
@@ -129,6 +136,10 @@ impl<'a> TrainingDecision<'a> {
         facts::show_inputs(&mut self.status, &inputs, image_id);
         if let Some(fetched) = fetch_report(pod) {
             facts::show_fetched(&mut self.status, &mut inputs, &fetched);
+            self.fetch_notices = facts::fetch_notices(&fetched);
+            if !self.fetch_notices.is_empty() {
+                self.status.notices.clone_from(&self.fetch_notices);
+            }
         }
         run.inputs = Some(inputs.to_json());
         Some(inputs)
@@ -200,7 +211,8 @@ impl<'a> TrainingDecision<'a> {
         if let Some(report) = &end.report {
             let objective = self.world.training.spec.objective.as_ref();
             let objective = objective.map(|objective| objective.metric.as_str());
-            facts::show_published(&mut self.status, report, &self.base.run.id, objective, inputs);
+            let notices = std::mem::take(&mut self.fetch_notices);
+            facts::show_published(&mut self.status, report, notices, &self.base.run.id, objective, inputs);
         }
         self.report_result()
     }

@@ -58,6 +58,18 @@ fn pinned_image(image: &str, image_id: Option<&str>) -> String {
     }
 }
 
+/// Returns the notices of `fetch`.
+pub(super) fn fetch_notices(report: &FetchReport) -> Vec<Notice> {
+    match &report.tail {
+        Tail::Whole(tail) => tail
+            .notices
+            .iter()
+            .map(|given| notice(&given.reason, &given.message))
+            .collect(),
+        Tail::Cut | Tail::Corrupt | Tail::Absent => Vec::new(),
+    }
+}
+
 /// Shows what `fetch` found.
 pub(super) fn show_fetched(status: &mut ModelTrainingStatus, inputs: &mut Inputs, report: &FetchReport) {
     let Some(found) = &report.head.source else { return };
@@ -72,16 +84,16 @@ pub(super) fn show_fetched(status: &mut ModelTrainingStatus, inputs: &mut Inputs
     }
 }
 
-/// Shows what `publish` reported.
+/// Shows what `publish` reported. `notices` are those of `fetch`.
 pub(super) fn show_published(
     status: &mut ModelTrainingStatus,
     report: &PublishReport,
+    mut notices: Vec<Notice>,
     run_id: &str,
     objective: Option<&str>,
     inputs: Option<&Inputs>,
 ) {
     let head = &report.head;
-    let mut notices = Vec::new();
     let tail = match &report.tail {
         Tail::Whole(tail) => Some(tail),
         Tail::Absent => None,

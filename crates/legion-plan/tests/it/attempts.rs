@@ -16,6 +16,7 @@ use legion_plan::{
 use legion_protocol::{
     message::PublishOutcome,
     reason::{StepError, StepReason},
+    result::WireNotice,
     summary::MetricSummary,
     task::{FetchTask, SourceTask},
 };
@@ -24,8 +25,8 @@ use serde_json::json;
 
 use crate::{
     factory::{
-        self, after, condition, end, ended, exit, fetch_failed, fetched, kstatus, phase, publish_message, running,
-        schedule, set, settings, start, status, stored, train, training, waiting, world,
+        self, after, condition, end, ended, exit, fetch_failed, fetch_message, fetched, kstatus, phase,
+        publish_message, running, schedule, set, settings, start, status, stored, train, training, waiting, world,
     },
     universe::{Universe, merge},
 };
@@ -714,6 +715,34 @@ fn an_objective_that_was_never_logged_has_a_notice() {
     assert_eq!(status.score, None);
     assert_eq!(status.notices[0].reason, "ObjectiveMetricMissing");
     assert!(status.notices[0].message.contains("val_accuracy"));
+}
+
+#[test]
+fn notices_of_fetch_are_shown_while_the_training_runs_and_after_its_end() {
+    let mut world = training_started(json!({}));
+    let notice = |reason: &str| WireNotice {
+        reason: reason.into(),
+        message: "the source is not complete".into(),
+    };
+    change(&mut world, |pod| {
+        let mut message = fetch_message("");
+        message.tail.notices = vec![notice("SubmodulesNotFetched")];
+        set(pod, "fetch", ended(0, "Completed", &message.encode(4096), 2));
+    });
+    let shown = |world: &World| {
+        status_of(world)
+            .notices
+            .into_iter()
+            .map(|notice| notice.reason)
+            .collect::<Vec<_>>()
+    };
+    reconcile(&mut world, 6);
+    assert_eq!(shown(&world), ["SubmodulesNotFetched"]);
+    let mut message = publish_message(PublishOutcome::Published, Some(exit(0)), None);
+    message.tail.notices = vec![notice("NoSignature")];
+    change(&mut world, |pod| end(pod, ended(0, "Completed", "", 8), 0, &message, 9));
+    reconcile(&mut world, 10);
+    assert_eq!(shown(&world), ["SubmodulesNotFetched", "NoSignature"]);
 }
 
 #[test]

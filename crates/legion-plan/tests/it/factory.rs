@@ -238,6 +238,10 @@ pub(crate) fn phase(pod: &mut Pod, phase: &str) {
 }
 
 pub(crate) fn fetched(commit: &str) -> String {
+    fetch_message(commit).encode(4096)
+}
+
+pub(crate) fn fetch_message(commit: &str) -> FetchMessage {
     let source = FetchedSource {
         commit: commit.into(),
         ..FetchedSource::default()
@@ -250,7 +254,6 @@ pub(crate) fn fetched(commit: &str) -> String {
         },
         tail: FetchTail::default(),
     }
-    .encode(4096)
 }
 
 pub(crate) fn fetch_failed(error: StepError) -> String {

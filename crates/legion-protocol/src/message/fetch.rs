@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::{self, Decoded, HEAD_ROOM, MessageError, json};
 use super::publish::HeadError;
 use crate::reason::StepError;
+use crate::result::WireNotice;
 
 /// How `fetch` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -75,6 +76,9 @@ pub struct FetchTail {
     /// The data bindings, in the order of the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<FetchedData>,
+    /// What the user should know about the source and the data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<WireNotice>,
     /// Number of data bindings that did not fit into the message.
     #[serde(default)]
     pub omitted_data: u64,
@@ -122,14 +126,16 @@ impl FetchMessage {
                 }
             }
         }
-        let data = self.tail.data.len();
+        // The data bindings are left out first, then the notices, and the error last.
+        let (data, notices) = (self.tail.data.len(), self.tail.notices.len());
         let shortened = |steps: usize| FetchTail {
             data: self.tail.data[..data.saturating_sub(steps)].to_vec(),
+            notices: self.tail.notices[..notices.min((data + notices).saturating_sub(steps))].to_vec(),
             omitted_data: self.tail.omitted_data + steps.min(data) as u64,
-            error: self.tail.error.clone().filter(|_| steps <= data),
+            error: self.tail.error.clone().filter(|_| steps <= data + notices),
             ..self.tail
         };
-        frame::encode(&head, data + 1, shortened, budget)
+        frame::encode(&head, data + notices + 1, shortened, budget)
     }
 
     /// Parses the text of a message. A lost tail is not an error.

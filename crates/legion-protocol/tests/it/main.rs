@@ -224,6 +224,10 @@ fn fetch_keeps_its_error_and_counts_omitted_data() {
         },
         tail: FetchTail {
             data: data.collect(),
+            notices: vec![WireNotice {
+                reason: "SubmodulesNotFetched".into(),
+                message: "the repository has submodules".into(),
+            }],
             elapsed_ms: 17,
             ..FetchTail::default()
         },
@@ -236,6 +240,7 @@ fn fetch_keeps_its_error_and_counts_omitted_data() {
         let tail = read.tail.whole().unwrap();
         assert_eq!(tail.data.len() as u64 + tail.omitted_data, 60);
         assert_eq!(tail.data[..], message.tail.data[..tail.data.len()]);
+        assert_eq!(tail.notices, message.tail.notices, "data is left out before a notice");
     }
     let error =
         StepError::new(StepReason::SecretMissing, "Secret \"git\" has no key \"password\"").field("spec.source");
