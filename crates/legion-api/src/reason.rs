@@ -149,6 +149,10 @@ reasons! {
     OutputInvalid: Failure, "make the training write its model as the toolchain documents";
     /// The toolchain refused the project or its settings before training.
     ToolchainRefused: Failure, "change the field that the message names";
+    /// The software or a service that the training code needs could not be made available.
+    EnvironmentFailed: Failure, "fix what the message names, then request a new run: change spec.trigger";
+    /// The toolchain itself failed.
+    ToolchainFailed: Failure, "read the log: `legionctl logs NAME`, or status.log.uri; report it to the toolchain's authors";
     /// The pod did not start within `spec.startTimeout`, in all allowed attempts.
     StartTimeout: Failure, "see the message for the cause, raise spec.startTimeout if the cluster is only slow, then request a new run: change spec.trigger";
     /// The pod was interrupted from outside more often than allowed.

@@ -117,6 +117,33 @@ pub struct ToolError {
     /// How to fix it. At most 512 bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
+    /// Where the failure comes from. It decides the reason of the training.
+    #[serde(default, skip_serializing_if = "Origin::is_default")]
+    pub origin: Origin,
+}
+
+/// Where a failure comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Origin {
+    /// The project or the settings of the training. The toolchain refused them.
+    #[default]
+    Input,
+    /// The code of the project. It was running.
+    Code,
+    /// The output of the code. The code itself succeeded.
+    Output,
+    /// Software or a service that the code needs: a package, an interpreter, a tracking server.
+    Environment,
+    /// The toolchain itself.
+    Toolchain,
+}
+
+impl Origin {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Most notices of a run. The rest is dropped.

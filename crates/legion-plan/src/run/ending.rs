@@ -7,7 +7,7 @@ use legion_protocol::{
     exit::{ExitError, ExitRecord},
     message::{Decoded, FetchHead, FetchMessage, FetchTail, PublishMessage, PublishOutcome, Tail},
     reason::{StepClass, StepError, StepReason},
-    result::ToolError,
+    result::{Origin, ToolError},
 };
 
 use super::{
@@ -134,7 +134,7 @@ impl<'a> EndEvidence<'a> {
             // The kernel killed a child process and not PID 1: the record shows a signal 9.
             out_of_memory
         } else if let Some(error) = self.tool_error() {
-            self.refused_by_toolchain(error)
+            self.reported_by_toolchain(error)
         } else {
             self.exit_status(record)
         };
@@ -344,22 +344,24 @@ impl<'a> EndEvidence<'a> {
                 .as_ref()
                 .is_none_or(|error| error.reason == StepReason::ToolchainError)
         }) {
-            return Some(self.refused_by_toolchain(tool));
+            return Some(self.reported_by_toolchain(tool));
         }
         Some(step_failure(PUBLISH, error, publish))
     }
 
-    /// A failure in the toolchain's own words.
-    fn refused_by_toolchain(&self, error: &ToolError) -> AttemptEnd {
-        AttemptEnd::failed(
-            Verdict::User,
-            Reason::ToolchainRefused,
-            self.containers.kind.step,
-            &error.reason,
-            error.message.clone(),
-        )
-        .field(&error.field)
-        .remedy(&error.remedy)
+    /// A failure in the toolchain's own words. The toolchain knows what ended the run, so its message comes first.
+    fn reported_by_toolchain(&self, error: &ToolError) -> AttemptEnd {
+        let kind = self.containers.kind;
+        let reason = match error.origin {
+            Origin::Code => kind.failed,
+            Origin::Output => Reason::OutputInvalid,
+            Origin::Input => Reason::ToolchainRefused,
+            Origin::Environment => Reason::EnvironmentFailed,
+            Origin::Toolchain => Reason::ToolchainFailed,
+        };
+        AttemptEnd::failed(Verdict::User, reason, kind.step, &error.reason, error.message.clone())
+            .field(&error.field)
+            .remedy(&error.remedy)
     }
 
     fn bare_exit_code(&self) -> AttemptEnd {

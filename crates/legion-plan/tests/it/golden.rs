@@ -15,7 +15,7 @@ use legion_protocol::{
     exit::ExitRecord,
     message::PublishOutcome,
     reason::{StepError, StepReason},
-    result::ToolError,
+    result::{Origin, ToolError},
 };
 use serde_json::{Value, json};
 
@@ -116,6 +116,16 @@ fn ended_with(record: ExitRecord, log: &str) -> Case {
         train(pod);
         let message = publish_message(PublishOutcome::Failed, Some(record), None);
         end(pod, ended(1, "Error", log, 7), 1, &message, 8);
+    })
+}
+
+/// A run that the toolchain ended, and the report of the toolchain.
+fn reported(error: ToolError) -> Case {
+    with_pod(json!({}), 9, |pod| {
+        train(pod);
+        let mut message = publish_message(PublishOutcome::Failed, Some(exit(2)), None);
+        message.tail.tool_error = Some(error);
+        end(pod, ended(1, "Error", "", 7), 1, &message, 8);
     })
 }
 
@@ -334,16 +344,31 @@ fn cases() -> Vec<(Reason, Case)> {
         ),
         (
             R::ToolchainRefused,
-            with_pod(json!({}), 9, |pod| {
-                train(pod);
-                let mut message = publish_message(PublishOutcome::Failed, Some(exit(1)), None);
-                message.tail.tool_error = Some(ToolError {
-                    reason: "UnknownEntryPoint".into(),
-                    field: "spec.entrypoint".into(),
-                    message: "the project has no entry point \"man\"; it has main, evaluate".into(),
-                    remedy: "set spec.entrypoint to one of them".into(),
-                });
-                end(pod, ended(1, "Error", "", 7), 1, &message, 8);
+            reported(ToolError {
+                reason: "UnknownEntryPoint".into(),
+                field: "spec.entrypoint".into(),
+                message: "the project has no entry point \"man\"; it has main, evaluate".into(),
+                remedy: "set spec.entrypoint to one of them".into(),
+                origin: Origin::Input,
+            }),
+        ),
+        (
+            R::EnvironmentFailed,
+            reported(ToolError {
+                reason: "EnvironmentFailed".into(),
+                field: "spec.source".into(),
+                message: "the environment of python_env.yaml cannot be built".into(),
+                remedy: "correct python_env.yaml".into(),
+                origin: Origin::Environment,
+            }),
+        ),
+        (
+            R::ToolchainFailed,
+            reported(ToolError {
+                reason: "ToolchainFailed".into(),
+                message: "the toolchain itself failed: OSError: No space left on device".into(),
+                origin: Origin::Toolchain,
+                ..ToolError::default()
             }),
         ),
         (
