@@ -1,6 +1,7 @@
 //! A container's environment: from its image, `envFrom` and `env`, in that order.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret};
 use kube::api::Api;
@@ -70,7 +71,24 @@ pub(crate) async fn build(
             env.push((variable.name.clone(), value));
         }
     }
+    keep_reachable(&mut env, &image.path);
     Ok(env)
+}
+
+/// Adds the image's own directories behind a `PATH` that the pod sets. In a container the base directories of an image
+/// have its commands. Here a toolchain's command is only in these directories, so it would be lost with them.
+fn keep_reachable(env: &mut [(String, String)], image: &[PathBuf]) {
+    if image.is_empty() {
+        return;
+    }
+    if let Some((_, path)) = env.iter_mut().rev().find(|(name, _)| name == "PATH") {
+        let missing = image.iter().map(|dir| dir.to_string_lossy());
+        let missing: Vec<_> = missing.filter(|dir| !path.split(':').any(|part| part == dir)).collect();
+        for dir in missing {
+            path.push(':');
+            path.push_str(&dir);
+        }
+    }
 }
 
 /// Only a plain `value` is expanded. Values from other sources must pass the expansion unchanged.
@@ -155,5 +173,25 @@ impl Sources<'_> {
                 .map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned()))
                 .collect()
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_the_pod_keeps_the_images_commands_reachable() {
+        let image = [PathBuf::from("/image/bin"), PathBuf::from("/bin")];
+        let mut env = vec![
+            ("PATH".into(), "/image/bin:/bin".into()),
+            ("PATH".into(), "/mine:/bin".into()),
+        ];
+        keep_reachable(&mut env, &image);
+        assert_eq!(env[0].1, "/image/bin:/bin");
+        assert_eq!(env[1].1, "/mine:/bin:/image/bin");
+        let mut none = vec![("HOME".into(), "/".into())];
+        keep_reachable(&mut none, &image);
+        assert_eq!(none.len(), 1);
     }
 }
