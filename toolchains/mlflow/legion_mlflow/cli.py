@@ -23,7 +23,7 @@ module = importlib.util.module_from_spec(spec)
 sys.modules["legion_mlflow"] = module
 spec.loader.exec_module(module)
 from legion_mlflow.inside.drive import main
-sys.exit(main(sys.argv[3]))
+sys.exit(main(sys.argv[3], sys.argv[4]))
 """
 
 
@@ -33,9 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments:
         return train()
     if arguments == ["prepare"]:
-        from legion_mlflow.inside.store import make_template
+        from legion_mlflow.inside.store import prepare
 
-        make_template()
+        prepare()
         return 0
     if len(arguments) == 2 and arguments[0] == "validate-gppi":
         from legion_mlflow.gppi import validate
@@ -69,13 +69,13 @@ def train() -> int:
         os.environ.update(variables)
         from legion_mlflow.inside.drive import main as drive
 
-        return drive(chosen.source)
+        return drive(chosen.source, sys.prefix)
     package = Path(__file__).parent
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(
         chosen.driver,
-        [str(chosen.driver), "-c", _LOADER, str(package / "__init__.py"), str(package), chosen.source],
+        [str(chosen.driver), "-c", _LOADER, str(package / "__init__.py"), str(package), chosen.source, sys.prefix],
         variables,
     )
 

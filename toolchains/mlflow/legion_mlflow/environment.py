@@ -50,8 +50,8 @@ def choose(project: Project, context: Context, env: Mapping[str, str], events: E
     if wanted.ignored:
         events.notice(
             "CondaPackagesIgnored",
-            "these conda packages are left out, as in MLflow, because the package index does not have these names: "
-            + ", ".join(wanted.ignored),
+            "not installed, as by MLflow, which takes only Python and the pip section of a conda file. To have them, "
+            f"name them in the pip section: {', '.join(wanted.ignored)}",
         )
     uv = venv.find_uv()
     where = "spec.arguments.python" if context.argument("python") else wanted.file.name
@@ -64,10 +64,26 @@ def choose(project: Project, context: Context, env: Mapping[str, str], events: E
     directory = venv.prepare(wanted, found, _wheels(project, context), env, uv, context.work, events)
     inside = directory / "bin" / "python"
     # A project may run without MLflow in its own environment. `mlflow run` then drives it from outside, and so do we.
-    has_mlflow = subprocess.run(
-        [inside, "-c", "import importlib.util,sys;sys.exit(importlib.util.find_spec('mlflow') is None)"]
+    version = _mlflow_version(inside)
+    if version.split(".")[0] in ("0", "1"):
+        raise Refusal(
+            "MlflowNotSupported",
+            f"{wanted.file.name} installs MLflow {version}, which is not supported. Supported are MLflow 2 and 3",
+            "spec.source",
+            f"Require mlflow>=2.22 in {wanted.file.name}, or leave mlflow out: then the toolchain's MLflow is used.",
+        )
+    return Environment(inside if version else own, inside.parent, "project")
+
+
+def _mlflow_version(python: Path) -> str:
+    """Returns the version of MLflow that an interpreter imports, empty without one."""
+    ask = (
+        "import importlib.util\n"
+        "from importlib.metadata import distributions\n"
+        "found = [d.version for name in ('mlflow', 'mlflow-skinny') for d in distributions(name=name)]\n"
+        "print((found or ['unknown'])[0] if importlib.util.find_spec('mlflow') else '')"
     )
-    return Environment(inside if has_mlflow.returncode == 0 else own, inside.parent, "project")
+    return subprocess.run([python, "-c", ask], capture_output=True, text=True).stdout.strip()
 
 
 def _wheels(project: Project, context: Context) -> Path | None:

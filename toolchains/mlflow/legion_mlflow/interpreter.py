@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import pwd
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from legion_mlflow.refusal import Refusal
+from legion_mlflow import causes
+from legion_mlflow.refusal import ENVIRONMENT, Refusal
 
 _ASK = "import sys;print('%d.%d.%d' % sys.version_info[:3]);print(sys.executable)"
 
@@ -52,12 +55,15 @@ def find(wanted: str | None, env: Mapping[str, str], uv: Path, where: str, may_d
     managed = _managed(wanted, env, uv)
     if managed is not None:
         return managed
+    help_with_download = ""
     if may_download:
         words = _download(wanted, env, uv)
         managed = _managed(wanted, env, uv)
         if managed is not None:
             return managed
-        attempt = f". The download failed: {words}"
+        attempt = f". The download failed: {causes.first_words(words)}"
+        if causes.of(words, "")[0] == "spec.env":
+            help_with_download = f" To download it: {causes.of(words, '')[1]}"
     else:
         attempt = ". Downloads are disabled"
     have = ", ".join(sorted({i.version for i in [*found, *_any_on_path(env)]}))
@@ -66,12 +72,13 @@ def find(wanted: str | None, env: Mapping[str, str], uv: Path, where: str, may_d
         f"{where} requires Python {wanted}, but only {have} is available{attempt}",
         where if where.startswith("spec.") else "spec.source",
         "Use a toolchain image with this version (spec.image), set spec.arguments.python to an available version, "
-        "or set spec.arguments.environment to toolchain.",
+        f"or set spec.arguments.environment to toolchain.{help_with_download}",
+        ENVIRONMENT,
     )
 
 
 def _on_path(minor: str, env: Mapping[str, str]) -> list[Interpreter]:
-    """Returns every interpreter on PATH with that minor. The one with the minor in its name comes first."""
+    """Returns every interpreter of this machine with that minor. The one with the minor in its name comes first."""
     found = [i for i in (_ask(path, env) for path in _candidates(env, f"python{minor}", "python3", "python")) if i]
     return [i for i in found if i.minor == minor]
 
@@ -81,16 +88,45 @@ def _any_on_path(env: Mapping[str, str]) -> list[Interpreter]:
 
 
 def _candidates(env: Mapping[str, str], *patterns: str) -> list[Path]:
-    """Returns the programs on PATH with such names, each once, for any number of links to it."""
+    """Returns the programs with such names, each once, for any number of links to it.
+
+    The directories are those of PATH, and then those of programs that install interpreters on a developer's machine.
+    """
+    directories = [*env.get("PATH", os.defpath).split(os.pathsep), *_installed(env)]
     found: dict[Path, Path] = {}
     for pattern in patterns:
-        for directory in env.get("PATH", os.defpath).split(os.pathsep):
+        for directory in directories:
             for path in sorted(Path(directory or ".").glob(pattern)):
                 version = path.name.replace("python3.", "")
                 if (version == path.name or version.isdigit()) and os.access(path, os.X_OK):
                     # A shim is one program under many names. The name decides what it runs.
                     found.setdefault(path.resolve() if path.is_symlink() else path, path)
     return list(found.values())
+
+
+def _installed(env: Mapping[str, str]) -> list[str]:
+    """Returns the directories where the system, pyenv, uv, asdf and mise have interpreters, the newest version first.
+
+    They are in the real home of the user: HOME is a directory of the attempt.
+    """
+    home = _home()
+    places = [
+        *((env.get("PYENV_ROOT") or str(home / ".pyenv"), "versions/*/bin"), (home, ".local/share/uv/python/*/bin")),
+        *((home, ".asdf/installs/python/*/bin"), (home, ".local/share/mise/installs/python/*/bin")),
+    ]
+    found = [str(path) for root, pattern in places for path in sorted(Path(root).glob(pattern), key=_numbers)[::-1]]
+    return [str(home / ".local/bin"), "/usr/local/bin", "/usr/bin", "/bin", *found]
+
+
+def _numbers(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path.parent.name)]
+
+
+def _home() -> Path:
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path("/nonexistent")
 
 
 def _ask(path: Path, env: Mapping[str, str]) -> Interpreter | None:
@@ -105,9 +141,9 @@ def _ask(path: Path, env: Mapping[str, str]) -> Interpreter | None:
 
 
 def _download(wanted: str, env: Mapping[str, str], uv: Path) -> str:
-    """Lets uv download an interpreter, and returns uv's output."""
+    """Lets uv download an interpreter, and returns uv's words."""
     installed = subprocess.run([uv, "python", "install", wanted], capture_output=True, text=True, env=dict(env))
-    return " ".join(installed.stderr.split())[-400:]
+    return installed.stderr
 
 
 def _managed(wanted: str, env: Mapping[str, str], uv: Path) -> Interpreter | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from legion_mlflow.protocol import Context, Events
+from legion_mlflow.protocol import MAX_NAME, Context, Events
 from legion_mlflow.refusal import InvalidProject, Refusal
 
 # Files that MLflow runs as an entry point without an MLproject.
@@ -136,6 +138,7 @@ def check(project: Project, context: Context, events: Events) -> None:
     parameters = _entry_point(project, context.entrypoint)
     given = context.hyper_parameters
     for name, value in given.items():
+        _check_name(name)
         if name in parameters:
             _check_value(project, name, parameters[name].kind, value)
         elif project.entry_points.get(context.entrypoint) is not None:
@@ -174,6 +177,26 @@ def _entry_point(project: Project, name: str) -> dict[str, Parameter]:
         f"the project has no entry point {name!r}. It has: {known}",
         "spec.entrypoint",
         "Name one of these, or check spec.workDir if the project lies in a subdirectory.",
+    )
+
+
+def _check_name(name: str) -> None:
+    """Refuses a name that MLflow cannot log: it would fail the run with the name of a field of its own."""
+    wrong = next((character for character in name if not re.match(r"[/\w.\- :]", character)), None)
+    if wrong is not None:
+        problem = f"has the character {wrong!r} ({unicodedata.name(wrong, 'without a name')})"
+    elif posixpath.normpath(name) != name or name.startswith(("/", "..")) or name == ".":
+        problem = "is not a plain path: it begins with '/' or '..', or has an empty part"
+    elif len(name) > MAX_NAME:
+        problem = f"has {len(name)} characters"
+    else:
+        return
+    raise Refusal(
+        "InvalidHyperParameter",
+        f"the hyperparameter {name!r} {problem}, and MLflow cannot log such a name",
+        f"spec.hyperParameters.{name}",
+        "Use letters, digits, '_', '-', '.', ':', ' ' and '/' between parts, at most 250 characters. Write a letter "
+        "with an accent as one character.",
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from legion_mlflow.refusal import Refusal
+from legion_mlflow.refusal import TOOLCHAIN, Refusal
 
 VERSION = 1
 MAX_NAME = 250
@@ -41,6 +41,7 @@ class Context:
                     "ProtocolError",
                     f"the environment variable {name} is not set",
                     remedy="Start legion-mlflow through Legion, or set the variables of the toolchain protocol.",
+                    origin=TOOLCHAIN,
                 )
             return Path(value)
 
@@ -48,12 +49,15 @@ class Context:
         try:
             training = json.loads(document.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise Refusal("ProtocolError", f"the file of LEGION_TRAINING cannot be read: {error}") from error
+            raise Refusal(
+                "ProtocolError", f"the file of LEGION_TRAINING cannot be read: {error}", origin=TOOLCHAIN
+            ) from error
         if training.get("protocol") != VERSION:
             raise Refusal(
                 "ProtocolError",
                 f"the training document has protocol {training.get('protocol')!r}, but this toolchain speaks {VERSION}",
                 remedy="Use a toolchain image of the same release as the operator.",
+                origin=TOOLCHAIN,
             )
         output = path("LEGION_OUTPUT")
         # The protocol does not promise a workspace. Without it, files of the attempt are beside the output.
@@ -74,6 +78,14 @@ class Context:
     def entrypoint(self) -> str:
         """``spec.entrypoint``, or ``main`` as in `mlflow run`."""
         return self.training.get("entrypoint") or "main"
+
+
+def cache_directory(env: Mapping[str, str]) -> Path:
+    """Returns the directory for replaceable files. It outlives the attempt if possible, else it is in the home."""
+    if env.get("LEGION_CACHE"):
+        return Path(env["LEGION_CACHE"])
+    home = env.get("XDG_CACHE_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".cache")
+    return Path(home) / "legion-mlflow"
 
 
 def bounded(text: str, limit: int) -> str:

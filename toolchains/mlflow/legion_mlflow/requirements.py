@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from legion_mlflow import places
 from legion_mlflow.project import Project, read_mapping
 from legion_mlflow.refusal import InvalidProject
 
-# MLflow's own pattern. Only matching conda packages become part of the virtual environment.
-_CONDA = re.compile(r"^(?P<package>python|pip|setuptools|wheel)(?P<operator><|>|<=|>=|=|==|!=)?(?P<version>[\d.]+)?$")
-# A requirement by place, not by name: `./lib`, `-e .`, `file:lib.whl`, `lib @ ./lib`.
-_PLACE = re.compile(r"^(?:-e|--editable|\.|/|file:|[^\s@;]+\s*@\s*(?:file:|\.|/))|\.(?:whl|tar\.gz|zip)(?:\s|$)")
+# A conda package: channel, name, and the rest with version and build.
+_CONDA = re.compile(r"^(?:[^\s\[\]]+::)?(?P<name>[A-Za-z0-9._-]+)\s*(?P<rest>.*)$")
+# One condition on a version: an operator, a version that may end in a wildcard, and perhaps conda's build.
+_CONDITION = re.compile(r"^(?P<operator>===?|[<>!~]=|[=<>])?\s*(?P<version>\d+(?:\.\d+)*)(?:\.?\*)?(?:=[\w.*]+)?$")
+# The conda packages that MLflow takes over into a virtual environment, besides Python.
+_BUILD_TOOLS = ("pip", "setuptools", "wheel")
 # The fields of a python_env.yaml.
 _PYTHON_ENV = ("python", "build_dependencies", "dependencies")
-_INCLUDE = re.compile(r"^(?:-r|--requirement|-c|--constraint)[ =]*(.+)$")
+# Settings of uv whose value is a list of requirement files.
+_FILES_OF_SETTINGS = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE", "UV_BUILD_CONSTRAINT")
+# Settings of uv whose value is a list of places of packages.
+_PLACES_OF_SETTINGS = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
 
 
 @dataclass
@@ -28,37 +36,63 @@ class Wanted:
     packages: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
-    def content(self) -> list[bytes]:
-        """Returns everything that decides what is installed: the file, and the files it includes."""
-        return [self.file.read_bytes(), *(text.encode() for _, text in self._included())]
+    def content(self, env: Mapping[str, str]) -> list[bytes]:
+        """Returns everything that decides what is installed: the file, and all statements, with variables' values."""
+        return [self.file.read_bytes(), *(statement.encode() for statement in self._statements(env))]
 
-    def uses_project_files(self) -> bool:
-        """Returns whether something is installed from files of this machine, not from the declaration alone."""
-        lines = [line for _, text in self._included() for line in text.splitlines()]
-        return any(
-            _PLACE.search(line.strip()) and ("://" not in line or "file://" in line) for line in self.packages + lines
+    def uses_project_files(self, env: Mapping[str, str]) -> bool:
+        """Returns whether something is installed from files of this machine, not from the declaration alone.
+
+        `env` has uv's settings. Packages come from the declaration, from the files that it includes, from the files
+        and indexes of uv's settings, and from the places in the project's own settings for uv.
+        """
+        indexes = [place for name in _PLACES_OF_SETTINGS for place in env.get(name, "").split()]
+        return (
+            any(places.is_local(statement) for statement in self._statements(env))
+            or not all(places.is_remote(place) for place in indexes)
+            or self._has_settings_for_uv()
         )
 
-    def _included(self) -> list[tuple[Path, str]]:
-        """Returns the requirement and constraint files named by the packages, each once, with their text."""
-        found: dict[Path, str] = {}
-        pending = [(self.file.parent, line) for line in self.packages]
+    def _has_settings_for_uv(self) -> bool:
+        """Returns whether uv reads settings in the project: they may name indexes, sources and constraints."""
+        for directory in (self.file.parent, *self.file.parent.parents):
+            if (directory / "uv.toml").is_file():
+                return True
+            project = directory / "pyproject.toml"
+            if project.is_file() and b"[tool.uv" in project.read_bytes():
+                return True
+        return False
+
+    def _statements(self, env: Mapping[str, str]) -> list[str]:
+        """Returns the statements of the declaration and of every file that they include, each file once."""
+        base = self.file.parent
+        found = places.statements("\n".join(self.build + self.packages), env)
+        pending = [(base, statement) for statement in found]
+        named = [name for key in _FILES_OF_SETTINGS for name in env.get(key, "").split()]
+        pending += [(base, f"-c {shlex.quote(name)}") for name in named]
+        seen: set[Path] = set()
         while pending:
-            base, line = pending.pop()
-            match = _INCLUDE.match(line.strip())
-            included = base / match.group(1).strip() if match else None
-            if included is None or included in found or "://" in str(match.group(1)):
+            directory, statement = pending.pop()
+            name = places.included(statement)
+            if name is None or "://" in name and not name.startswith("file://"):
                 continue
+            path = directory / name.removeprefix("file://")
+            if path in seen:
+                continue
+            seen.add(path)
             try:
-                found[included] = included.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
+                nested = places.statements(places.read_requirements(path), env)
+            except (OSError, UnicodeError) as error:
                 raise InvalidProject(
-                    f"{self.file.name} includes {match.group(1)!r}, but this file cannot be read: "
+                    f"{self.file.name} includes {name!r}, but this file cannot be read: "
                     f"{getattr(error, 'strerror', None) or error}",
-                    remedy="Paths in requirements are relative to the file they are in.",
+                    remedy="Save it as UTF-8."
+                    if isinstance(error, UnicodeError)
+                    else "Paths in requirements are relative to the file they are in.",
                 ) from error
-            pending.extend((included.parent, nested) for nested in found[included].splitlines())
-        return sorted(found.items())
+            found += nested
+            pending += [(path.parent, statement) for statement in nested]
+        return found
 
 
 def read(project: Project) -> Wanted:
@@ -102,20 +136,32 @@ def _conda_env(path: Path) -> Wanted:
         if isinstance(entry, dict) and "pip" in entry:
             wanted.packages = [str(line) for line in entry["pip"] or []]
             continue
-        match = _CONDA.match(str(entry))
+        match = _CONDA.match(str(entry).strip())
         if isinstance(entry, dict):
             raise InvalidProject(f"{path.name} has the dependency {entry!r}: it is neither a name nor a pip section")
-        if match is None:
+        if match is not None and match["name"] == "python":
+            wanted.python = wanted.python or _one_version(path, str(entry), match["rest"])
+            continue
+        condition = _CONDITION.match(match["rest"].strip()) if match and match["rest"] else None
+        if match is None or match["name"] not in _BUILD_TOOLS or (match["rest"] and condition is None):
             wanted.ignored.append(str(entry))
-        elif match["package"] == "python" and not wanted.python:
-            # With these four operators MLflow takes the named version.
-            if match["version"] is None or match["operator"] not in ("=", "==", ">=", "<="):
-                raise InvalidProject(
-                    f"{path.name} asks for {entry!r}, but an environment has one version of Python",
-                    remedy="Write it as python=3.11.",
-                )
-            wanted.python = match["version"].strip(".")
+        elif condition is None:
+            wanted.build.append(match["name"])
         else:
-            operator = "==" if match["operator"] == "=" else match["operator"] or ""
-            wanted.build.append(match["package"] + operator + (match["version"] or ""))
+            operator, version = condition["operator"] or "=", condition["version"]
+            # One sign means in conda what a wildcard means in pip, but MLflow takes the version itself.
+            wildcard = ".*" if match["rest"].endswith("*") and operator in ("=", "==") else ""
+            wanted.build.append(match["name"] + ("==" if operator == "=" else operator) + version + wildcard)
     return wanted
+
+
+def _one_version(path: Path, entry: str, rest: str) -> str:
+    """Returns the version of Python that a conda file asks for. Of a range it is the lower bound, as in MLflow."""
+    first, *others = (_CONDITION.match(part.strip()) for part in rest.split(","))
+    is_bound = all(other is not None and other["operator"] in ("<", "<=", "!=") for other in others)
+    if first is None or not is_bound or (first["operator"] or "=") not in ("=", "==", ">=", "<=", "~="):
+        raise InvalidProject(
+            f"{path.name} asks for {entry!r}, but an environment has one version of Python",
+            remedy="Write it as python=3.11.",
+        )
+    return first["version"]

@@ -15,9 +15,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from legion_mlflow import causes
 from legion_mlflow.interpreter import Interpreter
-from legion_mlflow.protocol import Events
-from legion_mlflow.refusal import Refusal
+from legion_mlflow.protocol import Events, cache_directory
+from legion_mlflow.refusal import ENVIRONMENT, TOOLCHAIN, Refusal
 from legion_mlflow.requirements import Wanted
 
 # pip's settings under uv's names. uv's own settings take precedence.
@@ -61,6 +62,7 @@ def find_uv() -> Path:
             "the project declares an environment, but uv is not installed to build it",
             "spec.image",
             "Use an image with uv, or set spec.arguments.environment to toolchain.",
+            TOOLCHAIN,
         )
     return Path(found)
 
@@ -95,14 +97,6 @@ def options(env: Mapping[str, str]) -> list[str]:
     return switches + lists
 
 
-def cache_directory(env: Mapping[str, str]) -> Path:
-    """Returns the directory for environments. It outlives the attempt if possible, else it is in the home."""
-    if env.get("LEGION_CACHE"):
-        return Path(env["LEGION_CACHE"])
-    home = env.get("XDG_CACHE_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".cache")
-    return Path(home) / "legion-mlflow"
-
-
 def prepare(
     wanted: Wanted,
     interpreter: Interpreter,
@@ -118,7 +112,7 @@ def prepare(
     """
     settings = uv_environment(env)
     # Packages installed from the project's files belong to this attempt's copy of these files.
-    cache = own if wanted.uses_project_files() else cache_directory(env)
+    cache = own if wanted.uses_project_files(settings) else cache_directory(env)
     final = cache / "environments" / _key(wanted, interpreter, wheels, settings)
     if (final / "bin" / "python").exists():
         return final
@@ -145,15 +139,25 @@ def prepare(
 
 def _key(wanted: Wanted, interpreter: Interpreter, wheels: Path | None, env: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
-    parts = [*wanted.content(), str(interpreter.path).encode(), interpreter.version.encode()]
+    parts = [*wanted.content(env), str(interpreter.path).encode(), interpreter.version.encode()]
     parts += [sysconfig.get_platform().encode(), platform.libc_ver()[1].encode()]
     parts += [env.get(name, "").encode() for name in _INDEX_SETTINGS]
     if wheels is not None:
-        parts += [f"{p.name} {p.stat().st_size}".encode() for p in sorted(wheels.iterdir())]
+        # By content: a wheel that was built again may have the same name and the same size.
+        parts += [p.name.encode() + hashlib.sha256(p.read_bytes()).digest() for p in _files(wheels)]
+    for place in env.get("UV_FIND_LINKS", "").split(","):
+        # These directories are outside the project, and may be large. A changed file has another time.
+        directory = wanted.file.parent / place.removeprefix("file://")
+        if place and directory.is_dir():
+            parts += [f"{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}".encode() for p in _files(directory)]
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.hexdigest()[:24]
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.is_file())
 
 
 def _build(
@@ -207,11 +211,11 @@ def _run(command: list[object], env: Mapping[str, str], wanted: Wanted) -> None:
     )
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr, flush=True)
+        field, remedy = causes.of(done.stdout, wanted.file.name)
         raise Refusal(
             "EnvironmentFailed",
-            f"the environment of {wanted.file.name} cannot be built. uv says: "
-            + " ".join(done.stdout.split())[-700:],
-            "spec.source",
-            f"Correct {wanted.file.name} in the project's source. For a private index set UV_DEFAULT_INDEX in "
-            "spec.env. Without network put the wheels into the source and name them in spec.arguments.wheels.",
+            f"the environment of {wanted.file.name} cannot be built. uv says: {causes.first_words(done.stdout)}",
+            field,
+            remedy,
+            ENVIRONMENT,
         )

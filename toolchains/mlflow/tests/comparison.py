@@ -34,6 +34,9 @@ class Plain:
 
     logged: Logged
     models: list[Path]
+    # Paths of the artifacts of the main run, and of all runs below it, as `mlflow run` keeps them.
+    files: list[str]
+    files_below: list[str]
 
 
 def plain(
@@ -41,7 +44,7 @@ def plain(
 ) -> Plain:
     """Runs the project with `mlflow run` alone. The store may have other runs, because MLflow is slow to create one."""
     # A copy, because MLflow writes beside the project's files.
-    project = shutil.copytree(project, work / "project")
+    project = Path(shutil.copytree(project, work / "project"))
     python = interpreter(version)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "LEGION_"))}
     env["PATH"] = f"{Path(python).parent}{os.pathsep}{env['PATH']}"
@@ -59,7 +62,8 @@ def plain(
     found = json.loads(checked(dump, work, env).split("DUMP", 1)[1])
     (main,) = (r for r in found["runs"] if r["parent"] is None)
     children = [r for r in found["runs"] if r["parent"]]
-    return Plain(_logged(main, children), [Path(p) for p in found["models"]])
+    below = sorted(path for child in children for path in child["files"])
+    return Plain(_logged(main, children), [Path(p) for p in found["models"]], main["files"], below)
 
 
 def of_events(events: Iterable[dict[str, Any]]) -> Logged:
@@ -105,14 +109,33 @@ def same_model(model: Path, wanted: Plain, version: str) -> None:
         checked(load, Path(elsewhere), dict(os.environ))
 
 
+def same_files(kept: Path, artifact: Path | None, model: str, wanted: Plain) -> None:
+    """Checks that every file of the plain runs is in the run's files or in the artifact, and that no other file is.
+
+    `kept` is the unpacked archive of the run's files, `artifact` the unpacked artifact, if there is a model.
+    """
+    main, below, others = (contents(kept / name) for name in ("artifacts", "child-runs", "models"))
+    # MLflow 2 has models among the files of their run. The chosen one is in the artifact and not twice.
+    taken = [f"{model}/{path}" for path in contents(artifact / "model")] if artifact else []
+    mine = sorted([*main, *(path.split("/", 1)[1] for path in below)])
+    theirs = sorted([*wanted.files, *wanted.files_below])
+    missing = list(theirs)
+    for path in mine:
+        assert path in missing, f"not a file of mlflow run: {path}"
+        missing.remove(path)
+    assert not missing or sorted(missing) == sorted(taken), missing
+    models = [path for path in [*mine, *others] if path.rpartition("/")[2] == "MLmodel"]
+    assert len(models) + (artifact is not None) == len(wanted.models)
+
+
 def contents(directory: Path) -> dict[str, bytes]:
-    """Returns every file below the directory."""
+    """Returns every file below the directory, none if there is no such directory."""
     return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
 # Fields of an MLmodel that differ between two equal runs: ids, times, places, and the size of compressed data.
 _VARYING = re.compile(
-    rb"^(\s*(?:run_id|model_uuid|model_id|utc_time_created|artifact_path|model_size_bytes)):.*$", re.MULTILINE
+    rb"^(\s*(?:run_id|model_uuid|model_id|utc_time_created|artifact_path|model_size_bytes|uri)):.*$", re.MULTILINE
 )
 # Archives and pickles contain times and memory order. Loading them shows whether the model works.
 _BINARY = (".pkl", ".skops")

@@ -13,12 +13,12 @@ from legion_mlflow import environment
 pytestmark = pytest.mark.slow
 
 
-def wheel(directory: Path, name: str, version: str) -> None:
-    """Creates a wheel with one module that knows its version. It needs no index."""
+def wheel(directory: Path, name: str, version: str, tells: str | None = None) -> None:
+    """Creates a wheel with one module that tells its version. It needs no index."""
     directory.mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        archive.writestr(f"{name}.py", f"VERSION = {version!r}\n")
+        archive.writestr(f"{name}.py", f"VERSION = {tells or version!r}\n")
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -93,6 +93,37 @@ def test_a_project_with_its_own_mlflow_is_driven_by_that_one(tmp_path: Path) -> 
     assert outcome.code == 0, outcome.log
     assert outcome.result["external"]["version"] == "3.16.0"
     assert outcome.metrics() == {"a": [(1, "1.0"), (2, "2.0")]}
+
+
+def test_requirements_in_utf16_install(project: Path, tmp_path: Path) -> None:
+    (project / "python_env.yaml").write_text("dependencies: [-r requirements.txt]")
+    (project / "requirements.txt").write_bytes("legion-probe==1.2.3\r\n".encode("utf-16"))
+    outcome = train(project, tmp_path)
+    assert outcome.code == 0 and "probe 1.2.3" in outcome.log, outcome.log
+
+
+def test_a_wheel_that_was_built_again_is_installed(project: Path, tmp_path: Path) -> None:
+    """Same name, same size, other content."""
+    (project / "python_env.yaml").write_text("dependencies: [legion-probe]")
+    assert "probe 1.2.3" in train(project, tmp_path).log
+    wheel(project / "wheels", "legion_probe", "1.2.3", "3.2.1")
+    assert "probe 3.2.1" in train(project, tmp_path).log
+
+
+def test_an_mlflow_that_is_too_old_is_named_with_what_is_supported(project: Path, tmp_path: Path) -> None:
+    wheel(project / "wheels", "mlflow", "1.30.1")
+    (project / "python_env.yaml").write_text("dependencies: [mlflow==1.30.1, legion-probe]")
+    outcome = train(project, tmp_path)
+    assert outcome.code == 2 and outcome.error["reason"] == "MlflowNotSupported"
+    assert "MLflow 1.30.1" in outcome.error["message"] and "MLflow 2 and 3" in outcome.error["message"]
+
+
+def test_a_project_in_a_directory_with_a_number_sign_runs(project: Path, tmp_path: Path) -> None:
+    work = tmp_path / "exp#2"
+    training = document(entrypoint="train.py", arguments={"requireModel": False})
+    (project / "train.py").write_text("import mlflow\nmlflow.log_param('a', 1)\n")
+    outcome = run(mlflow_command("3"), work, training, project, {"LEGION_SOURCE": str(work / "source")})
+    assert outcome.code == 0 and outcome.pairs("param") == {"a": "1"}, outcome.log
 
 
 @pytest.mark.parametrize("wheels", ["../elsewhere", "missing", "train.py"])

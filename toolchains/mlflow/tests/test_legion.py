@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from comparison import Plain, of_events, plain, same_model
+from comparison import Plain, of_events, plain, same_files, same_model
 from harness import REPOSITORY, interpreter
 
 # The environment of `./test` for MLflow 2.22, as a project declares it. SQLAlchemy is left to the toolchain.
@@ -158,12 +158,11 @@ def test_legion_and_mlflow_run_give_the_same(case: Case, legion, plainly, tmp_pa
     assert logged.main == main
     assert logged.children == expected.logged.children
 
-    with tarfile.open(place(status["artifact"])) as archive:
-        # Debian 12 has Python 3.11.2, without filters.
-        if hasattr(tarfile, "data_filter"):
-            archive.extraction_filter = tarfile.data_filter
-        archive.extractall(tmp_path / "artifact")
+    unpack(place(status["artifact"]), tmp_path / "artifact")
     same_model(tmp_path / "artifact" / "model", expected, case.version)
+    if "files" in status:
+        unpack(place(status["files"]), tmp_path / "files")
+    same_files(tmp_path / "files", tmp_path / "artifact", status["artifact"]["model"], expected)
     validate = [interpreter("3"), "-m", "legion_mlflow", "validate-gppi", str(tmp_path / "artifact")]
     assert subprocess.run(validate, cwd=tmp_path).returncode == 0
     assert status["artifact"]["signature"] is (case.name != "steps")
@@ -189,6 +188,14 @@ def manifest(case: Case, tmp_path: Path) -> Path:
     path = tmp_path / "training.yaml"
     path.write_text(yaml.safe_dump_all([source, training]))
     return path
+
+
+def unpack(file: Path, target: Path) -> None:
+    with tarfile.open(file) as archive:
+        # Debian 12 has Python 3.11.2, without filters.
+        if hasattr(tarfile, "data_filter"):
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(target)
 
 
 def one_line(pairs: dict[str, str]) -> dict[str, str]:

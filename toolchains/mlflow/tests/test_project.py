@@ -70,6 +70,22 @@ def test_a_wrong_value_names_field_value_and_type(root: Path, name: str, value: 
     assert repr(value) in refused.message and words in refused.message and refused.remedy
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gro\u0308\u00dfe", "COMBINING DIAERESIS"),
+        ("lr (start)", "LEFT PARENTHESIS"),
+        ("a//b", "empty part"),
+        ("../a", "begins with"),
+        ("x" * 251, "251 characters"),
+    ],
+)
+def test_a_name_that_mlflow_cannot_log_is_refused_with_its_character(root: Path, name: str, words: str) -> None:
+    refused = refusal(root, hyperParameters={"rate": "1", name: "5"})
+    assert refused.field == f"spec.hyperParameters.{name}" and words in refused.message
+    assert check(root, hyperParameters={"rate": "1", "gr\u00f6\u00dfe": "5", "a/b c-d_e.f:g": "6"})
+
+
 def test_an_undeclared_hyperparameter_is_a_notice(root: Path) -> None:
     (event,) = check(root, hyperParameters={"rate": "1", "color": "red"})
     assert event["level"] == "notice" and event["reason"] == "UndeclaredParameter" and "color" in event["text"]

@@ -1,5 +1,7 @@
 """python_env.yaml and conda.yaml, and the search for their interpreter."""
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
@@ -60,25 +62,38 @@ def test_an_environment_has_one_version_of_python(tmp_path: Path, entry: str) ->
     assert conda_env(tmp_path, "dependencies: ['python>=3.9']").python == "3.9"
 
 
+@pytest.mark.parametrize(
+    ("entry", "version"),
+    [
+        ("python=3.10.*", "3.10"),
+        ("python==3.10.*", "3.10"),
+        ("python=3.10", "3.10"),
+        ("python 3.10", "3.10"),
+        ("python >=3.10,<3.11", "3.10"),
+        ("conda-forge::python=3.10.4", "3.10.4"),
+        ("python=3.10.4=h12debd9_0", "3.10.4"),
+    ],
+)
+def test_every_pin_of_python_in_conda_counts(tmp_path: Path, entry: str, version: str) -> None:
+    assert conda_env(tmp_path, f"dependencies: ['{entry}']").python == version
+
+
+def test_build_tools_of_conda_keep_their_pins(tmp_path: Path) -> None:
+    wanted = conda_env(tmp_path, "dependencies: [pip=24.*, 'setuptools<80', wheel, conda-forge::pip, 'pip>20,<24']")
+    assert wanted.build == ["pip==24.*", "setuptools<80", "wheel", "pip"]
+    assert wanted.ignored == ["pip>20,<24"]
+
+
 def test_included_files_are_part_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("-r more.txt\na\n")
     (tmp_path / "more.txt").write_text("b\n")
     wanted = python_env(tmp_path, "dependencies: [-r requirements.txt]")
-    before = wanted.content()
+    before = wanted.content({})
     (tmp_path / "more.txt").write_text("c\n")
-    assert wanted.content() != before
+    assert wanted.content({}) != before
     (tmp_path / "more.txt").unlink()
     with pytest.raises(Refusal, match=r"more\.txt"):
-        wanted.content()
-
-
-@pytest.mark.parametrize("line", ["./lib", "-e .", "lib @ file:///lib", "file:lib.whl", "wheels/a-1-py3-none-any.whl"])
-def test_an_environment_with_project_files_is_not_shared(tmp_path: Path, line: str) -> None:
-    (tmp_path / "requirements.txt").write_text(f"numpy==2.1\n{line}\n")
-    wanted = python_env(tmp_path, "dependencies: [-r requirements.txt]")
-    assert wanted.uses_project_files()
-    (tmp_path / "requirements.txt").write_text("numpy==2.1\nhttps://host/a-1-py3-none-any.whl\n")
-    assert not wanted.uses_project_files()
+        wanted.content({})
 
 
 def fake_python(directory: Path, name: str, version: str) -> Path:
@@ -86,6 +101,23 @@ def fake_python(directory: Path, name: str, version: str) -> Path:
     path.write_text(f"#!/bin/sh\necho {version}\necho {path}\n")
     path.chmod(0o755)
     return path
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's home without interpreters."""
+    monkeypatch.setattr(interpreter, "_home", lambda: tmp_path / "home")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("place", [".pyenv/versions/3.4.9/bin", ".local/share/uv/python/cpython-3.4.9-linux/bin"])
+def test_an_interpreter_of_pyenv_or_uv_is_found_in_the_users_home(tmp_path: Path, home: Path, place: str) -> None:
+    for version in ("3.4.8", "3.4.9", "3.4.10"):
+        directory = home / place.replace("3.4.9", version)
+        directory.mkdir(parents=True)
+        fake_python(directory, "python3.4", version)
+    assert find("3.4.8", tmp_path).version == "3.4.8"
+    assert find("3.4", tmp_path).version == "3.4.10"
 
 
 def find(wanted: str | None, path: Path) -> interpreter.Interpreter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -12,13 +13,16 @@ from typing import Any
 
 from legion_mlflow.inside.store import Store, open_store
 from legion_mlflow.protocol import EXIT_REFUSED, Context, Events, Result
-from legion_mlflow.refusal import Refusal
+from legion_mlflow.refusal import ENVIRONMENT, TOOLCHAIN, Refusal
 
 
-def main(environment: str) -> int:
-    """Runs the training and returns its exit code. `environment` is "toolchain" or "project"."""
+def main(environment: str, toolchain: str) -> int:
+    """Runs the training and returns its exit code.
+
+    `environment` is "toolchain" or "project". `toolchain` is the prefix of the toolchain's environment.
+    """
     context = Context.from_environment(os.environ)
-    run = _Attempt(context, Events(context.events), environment)
+    run = _Attempt(context, Events(context.events), environment, toolchain)
     code = run.execute()
     run.result.write(context.result)
     return code
@@ -27,13 +31,16 @@ def main(environment: str) -> int:
 class _Attempt:
     """One attempt of a training."""
 
-    def __init__(self, context: Context, events: Events, environment: str) -> None:
+    def __init__(self, context: Context, events: Events, environment: str, toolchain: str) -> None:
         self.context = context
         self.events = events
         self.result = Result(environment={"python": platform.python_version(), "from": environment})
+        self.toolchain = toolchain
         self.harvester: Any = None
         self.process: Any = None
         self.terminated = False
+        # The status of the MLflow run when the code ended. It is RUNNING if the code itself set none.
+        self.ended_as = "RUNNING"
         self.store: Store | None = None
         # Removes MLflow's own variable from the command's environment: the id of the experiment is enough there.
         named = os.environ.pop("MLFLOW_EXPERIMENT_NAME", "")
@@ -46,7 +53,10 @@ class _Attempt:
         try:
             import mlflow
 
-            self.store = open_store(self.context.work, self.context.training.get("attempt", 1), os.environ)
+            from legion_mlflow.inside import remarks
+
+            attempt = self.context.training.get("attempt", 1)
+            self.store = open_store(self.context.work, attempt, os.environ, self.toolchain)
             if self.store.ignored:
                 self.events.notice(
                     "TrackingUriIgnored",
@@ -59,6 +69,7 @@ class _Attempt:
             self._describe(runs, mlflow.__version__)
             if code == 0:
                 self._take_model(client, runs)
+                remarks.add(client, runs, self.ended_as, self.store, self.context, self.result)
             return code
         except Refusal as refusal:
             where = f"{refusal.field}: " if refusal.field else ""
@@ -72,6 +83,7 @@ class _Attempt:
                 "ToolchainFailed",
                 f"the toolchain itself failed: {type(error).__name__}: {str(error)[:500]}",
                 remedy="The log has the whole trace. Train again. If it happens again, report it.",
+                origin=TOOLCHAIN,
             ).document()
             return EXIT_REFUSED
 
@@ -110,6 +122,7 @@ class _Attempt:
                 + str(error).replace(self.store.uri, self.store.address)[:300],
                 "spec.env",
                 "Check MLFLOW_TRACKING_URI and its credentials in spec.env. Without it the run has a store of its own.",
+                ENVIRONMENT,
             ) from error
 
     def _run_project(self, client: Any, experiment: str) -> int:
@@ -118,7 +131,7 @@ class _Attempt:
         from mlflow.exceptions import MlflowException
         from mlflow.projects.backend import local
 
-        from legion_mlflow.inside import pitfalls
+        from legion_mlflow.inside import failure
         from legion_mlflow.inside.harvest import Harvester
         from legion_mlflow.inside.lineage import close_dead_attempts, mark
         from legion_mlflow.inside.tee import StderrTail
@@ -141,13 +154,23 @@ class _Attempt:
                 if self.terminated:
                     process.terminate()
 
+            def wait(inner) -> bool:
+                succeeded = super().wait()
+                # MLflow now sets the run to FINISHED or FAILED, by the exit code and over what the code itself set.
+                with contextlib.suppress(MlflowException):
+                    self.ended_as = client.get_run(inner.run_id).info.status
+                return succeeded
+
         # MLflow's local backend reports neither the run before the command starts nor the command's exit code.
         local.get_or_create_run, local.LocalSubmittedRun = created, Submitted
         logging.getLogger("mlflow.projects").setLevel(logging.WARNING)
-        with StderrTail() as tail:
+        recorder = failure.Recorder(self.context.work)
+        with StderrTail() as tail, recorder.installed():
             try:
+                # MLflow takes a project as a URI, where a `#` begins a subdirectory. A path may have one.
+                os.chdir(self.context.source)
                 mlflow.projects.run(
-                    str(self.context.source),
+                    ".",
                     entry_point=self.context.entrypoint,
                     parameters=dict(self.context.hyper_parameters),
                     experiment_id=experiment,
@@ -160,8 +183,9 @@ class _Attempt:
             finally:
                 local.get_or_create_run, local.LocalSubmittedRun = create, submitted
         code = self.process.returncode
-        if code != 0:
-            self.result.error = pitfalls.recognize(tail.text(), self.context)
+        # What the code raises after a signal from outside is no cause.
+        if code != 0 and not self.terminated:
+            self.result.error = failure.explain(recorder, tail.text(), self.context)
         return 128 - code if code < 0 else code
 
     def _describe(self, runs: list[Any], version: str) -> None:
@@ -183,10 +207,13 @@ class _Attempt:
     def _take_model(self, client: Any, runs: list[Any]) -> None:
         from legion_mlflow.inside import artifacts, models, package
 
-        candidates = models.candidates(client, runs, self.context.argument("modelFrom", "main"))
-        chosen = models.choose(candidates, self.context)
+        found = models.logged(client, runs)
+        chosen = models.choose(found, runs, self.context)
         if chosen is None:
             self.result.notice("NoModel", "the run logged no model. spec.arguments.requireModel is false")
         else:
             package.write(chosen, self.context, self.store, self.result)
-        artifacts.collect(client, runs[0], self.store, self.context, self.result)
+            choice = None if self.context.argument("model") else models.several(found, chosen)
+            if choice:
+                self.result.notice("SeveralModels", choice)
+        artifacts.collect(runs, found, chosen, self.store, self.context, self.result)

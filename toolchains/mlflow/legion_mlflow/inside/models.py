@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from legion_mlflow.protocol import Context
-from legion_mlflow.refusal import Refusal
+from legion_mlflow.refusal import OUTPUT, Refusal
 
 _HISTORY_TAG = "mlflow.log-model.history"
 
@@ -27,13 +28,12 @@ class Candidate:
         return f"{self.name} (id {self.id}, run {self.run_id}, {self.status})"
 
 
-def candidates(client: Any, runs: list[Any], origin: str) -> list[Candidate]:
-    """Returns the models of the main run, or of the runs below it, oldest first."""
-    chosen = runs[:1] if origin == "main" else runs[1:]
+def logged(client: Any, runs: list[Any]) -> list[Candidate]:
+    """Returns the models of all runs, oldest first."""
     if hasattr(client, "search_logged_models"):
-        found = _logged_models(client, chosen)
+        found = _logged_models(client, runs)
     else:
-        found = [model for run in chosen for model in _from_history(run)]
+        found = [model for run in runs for model in _from_history(run)]
     return sorted(found, key=lambda model: model.created)
 
 
@@ -81,37 +81,70 @@ def _from_history(run: Any) -> list[Candidate]:
     return list(found.values())
 
 
-def choose(found: list[Candidate], context: Context) -> Candidate | None:
-    """Returns the one model. The training's arguments decide when there are none or several."""
-    ready = [model for model in found if model.status == "READY"]
-    listing = "; ".join(str(model) for model in found)
+def choose(found: list[Candidate], runs: list[Any], context: Context) -> Candidate | None:
+    """Returns the model that becomes the artifact, of those in the main run or in the runs below it.
+
+    Without `spec.arguments.model` the rule of `_preferred` decides. The other models are kept among the run's files.
+    """
+    main = context.argument("modelFrom", "main") == "main"
+    wanted = {run.info.run_id for run in (runs[:1] if main else runs[1:])}
+    here = [model for model in found if model.run_id in wanted]
+    ready = [model for model in here if model.status == "READY"]
+    listing = "; ".join(str(model) for model in here)
     name = context.argument("model")
     if name:
         named = [model for model in ready if model.name == name]
         if named:
-            return named[-1]
+            return _preferred(named, runs, context)
         raise Refusal(
             "ModelNotFound",
             f"spec.arguments.model is {name!r}, but the run logged " + (listing or "no model"),
             "spec.arguments.model",
             "Name one of these." if ready else "Log a model with that name in the project.",
-        )
-    if len({model.name for model in ready}) > 1 or len({model.run_id for model in ready}) > 1:
-        raise Refusal(
-            "SeveralModels",
-            f"the run logged {len(ready)} models: {listing}",
-            "spec.arguments.model",
-            "Name the one to take in spec.arguments.model.",
+            OUTPUT,
         )
     if ready:
-        return ready[-1]
+        return _preferred(ready, runs, context)
     if not context.argument("requireModel", True):
         return None
     unfinished = f". Not finished: {listing}" if listing else ""
+    elsewhere = [str(model) for model in found if model.run_id not in wanted]
+    other = f". The {'runs below it' if main else 'main run'} logged: {'; '.join(elsewhere)}" if elsewhere else ""
     raise Refusal(
         "NoModel",
-        f"the run succeeded, but logged no model{unfinished}",
-        "spec.arguments.requireModel",
-        "Log one with mlflow.<flavor>.log_model() inside the run, set spec.arguments.modelFrom to children if the "
-        "runs below log it, or set spec.arguments.requireModel to false.",
+        f"the code succeeded, but the {'run' if main else 'runs below it'} logged no model{unfinished}{other}",
+        "spec.arguments.modelFrom" if elsewhere else "spec.arguments.requireModel",
+        "Log one with mlflow.<flavor>.log_model() inside the run, set spec.arguments.modelFrom to "
+        f"{'children' if main else 'main'} if it is logged there, or set spec.arguments.requireModel to false.",
+        OUTPUT,
+    )
+
+
+def _preferred(ready: list[Candidate], runs: list[Any], context: Context) -> Candidate:
+    """Returns one of several models, oldest first. In this order:
+
+    1. those of the run with the best value of `spec.objective`, if models of several runs are there,
+    2. those named `model`, which is MLflow's own name for the result of a run,
+    3. the newest.
+    """
+    objective = context.training.get("objective") or {}
+    values = {run.info.run_id: run.data.metrics.get(objective.get("metric")) for run in runs}
+    scores = {model.run_id: values[model.run_id] for model in ready}
+    numbers = [value for value in scores.values() if value is not None and not math.isnan(value)]
+    if len(scores) > 1 and numbers:
+        best = max(numbers) if objective.get("goal") == "Maximize" else min(numbers)
+        ready = [model for model in ready if scores[model.run_id] == best]
+    return ([model for model in ready if model.name == "model"] or ready)[-1]
+
+
+def several(found: list[Candidate], chosen: Candidate) -> str | None:
+    """Returns the words for a choice among several names or runs, else None: a model logged again is no choice."""
+    ready = [model for model in found if model.status == "READY"]
+    others = [model for model in ready if (model.name, model.run_id) != (chosen.name, chosen.run_id)]
+    if not others:
+        return None
+    names = ", ".join(dict.fromkeys(model.name for model in others))
+    return (
+        f"{len(others) + 1} models were logged. {chosen.name} is the artifact, the others are among the run's files: "
+        f"{names}. To take another one, set spec.arguments.model"
     )

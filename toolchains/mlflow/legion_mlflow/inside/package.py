@@ -14,7 +14,7 @@ from legion_mlflow.inside import lock
 from legion_mlflow.inside.models import Candidate
 from legion_mlflow.inside.store import Store
 from legion_mlflow.protocol import Context, Result
-from legion_mlflow.refusal import Refusal
+from legion_mlflow.refusal import OUTPUT, Refusal
 
 FORMAT = "gppi/v1"
 
@@ -27,6 +27,7 @@ def write(model: Candidate, context: Context, store: Store, result: Result) -> N
             "OutputOccupied",
             "the project wrote $LEGION_OUTPUT/model itself, but this is the place of the logged model",
             remedy="Write the project's own files to $LEGION_OUTPUT/extra. They become part of the artifact.",
+            origin=OUTPUT,
         )
     root.mkdir(parents=True)
     _copy_model(model, store, root / "model")

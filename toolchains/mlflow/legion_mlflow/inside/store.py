@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from legion_mlflow.protocol import cache_directory
+
 
 @dataclass
 class Store:
@@ -40,10 +42,11 @@ def without_credentials(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def open_store(work: Path, attempt: int, env: dict[str, str]) -> Store:
+def open_store(work: Path, attempt: int, env: dict[str, str], toolchain: str) -> Store:
     """Opens the user's server, else a new store: sqlite if this MLflow can use it, files otherwise.
 
-    Sets MLflow's variables in `env`, for this process and for the project's command.
+    Sets MLflow's variables in `env`, for this process and for the project's command. `toolchain` is the prefix of the
+    toolchain's environment.
     """
     named = env.get("MLFLOW_TRACKING_URI", "")
     if named.startswith(("http://", "https://")):
@@ -53,7 +56,7 @@ def open_store(work: Path, attempt: int, env: dict[str, str]) -> Store:
     directory.mkdir(parents=True)
     if _sqlite_works():
         database = directory / "mlflow.db"
-        _from_template(database, directory)
+        _from_template(database, directory, toolchain)
         # Without this, MLflow 3 puts the default experiment's artifacts below the working directory.
         env["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(directory / "artifacts")
         uri = f"sqlite:///{database}"
@@ -75,25 +78,33 @@ def _sqlite_works() -> bool:
     return True
 
 
-def _template() -> Path:
-    import mlflow
+def _shipped(prefix: str) -> Path:
+    """Returns the directory of databases that come with the toolchain's environment."""
+    return Path(prefix) / "share" / "legion-mlflow"
 
-    return Path(sys.prefix) / "share" / "legion-mlflow" / f"tracking-{mlflow.__version__}.db"
 
-
-def make_template() -> Path | None:
+def make_template(places: list[Path], writable: list[Path]) -> Path | None:
     """Returns an empty database with all tables. MLflow needs seconds to create one, a copy takes none.
 
-    Returns None if the interpreter's prefix is not writable.
+    Only MLflow's version decides what is in it. So all environments with that version share one: the first of `places`
+    that has it. Otherwise it is created in the first of `writable` that is. Returns None if none is.
     """
-    template = _template()
-    if template.exists():
-        return template
-    try:
-        template.parent.mkdir(parents=True, exist_ok=True)
-        lock = template.with_suffix(".lock").open("w")
-    except OSError:
-        return None
+    import mlflow
+
+    name = f"tracking-{mlflow.__version__}.db"
+    for place in places:
+        if (place / name).exists():
+            return place / name
+    for place in writable:
+        with contextlib.suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True)
+            return _create(place / name)
+    return None
+
+
+def _create(template: Path) -> Path:
+    """Creates the database, once for any number of concurrent callers."""
+    lock = template.with_suffix(".lock").open("w")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if template.exists():
@@ -105,14 +116,21 @@ def make_template() -> Path | None:
     return template
 
 
+def prepare() -> None:
+    """Creates the database of this interpreter's MLflow, to be shipped in an image."""
+    make_template([_shipped(sys.prefix)], [_shipped(sys.prefix)])
+
+
 def _initialize(database: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     SqlAlchemyStore(f"sqlite:///{database}", str(database.parent))
 
 
-def _from_template(database: Path, directory: Path) -> None:
-    template = make_template()
+def _from_template(database: Path, directory: Path, toolchain: str) -> None:
+    places = [_shipped(toolchain), cache_directory(os.environ) / "tracking"]
+    # The toolchain's own database belongs to its environment, if that is writable. One of a project's MLflow does not.
+    template = make_template(places, places if sys.prefix == toolchain else places[1:])
     if template is None:
         return
     shutil.copyfile(template, database)
