@@ -9,6 +9,7 @@ use legion_runtime::SharedClock;
 use crate::{
     metrics::Metrics,
     pods::Pods,
+    quota::QuotaLines,
     requests::ApiRequests,
     store::Dependents,
     watch::{
@@ -26,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) clock: SharedClock,
     pub(crate) metrics: Metrics,
     pub(crate) pods: Pods,
+    /// Who waits for room under the quotas of a namespace.
+    pub(crate) quotas: Arc<QuotaLines>,
     /// The metadata of all ConfigMaps. Its resourceVersion shows that a source has changed.
     pub(crate) config_maps: Arc<Cache<PartialObjectMeta<ConfigMap>>>,
 }

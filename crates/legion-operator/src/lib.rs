@@ -20,6 +20,7 @@ mod kinds;
 mod metrics;
 mod names;
 mod pods;
+mod quota;
 mod reconcile;
 mod registry;
 mod requests;

@@ -6,16 +6,13 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::{
     key::Key,
+    quota::QuotaLines,
     reconcile::queue::Queue,
-    store::Dependents,
     watch::{
         cache::{Cache, Change, Entry},
         references::{Reference, ReverseIndex},
     },
 };
-
-/// Room under the quotas of a namespace: what a training refers to whose pod they refuse.
-pub(crate) const QUOTA: &str = "quota";
 
 /// A kind whose objects own pods.
 pub(crate) struct Owner {
@@ -32,8 +29,8 @@ pub(crate) struct Pods {
 }
 
 impl Pods {
-    /// An empty cache. A change of a pod requeues its owner. A pod that ends requeues what waits for quota.
-    pub(crate) fn new(owners: Vec<Owner>, dependents: Arc<Dependents>) -> Self {
+    /// Creates an empty cache. A change of a pod requeues its owner. A pod that ends makes room under the quotas.
+    pub(crate) fn new(owners: Vec<Owner>, quotas: Arc<QuotaLines>) -> Self {
         let by_owner = Arc::new(ReverseIndex::default());
         let index = by_owner.clone();
         let on_change = move |change: &Change<Pod>| {
@@ -56,7 +53,7 @@ impl Pods {
             }
             let uses_quota = |pod: &Option<Arc<Pod>>| pod.as_deref().is_some_and(|pod| !has_ended(pod));
             if uses_quota(&old) && !uses_quota(&new) {
-                dependents.requeue(&Reference::namespace(QUOTA, &change.key));
+                quotas.freed(&change.key.namespace);
             }
         };
         Self {

@@ -14,6 +14,7 @@ use crate::{
     metrics::Metrics,
     names::{kind_of, plural_of},
     pods::{Owner, Pods},
+    quota::QuotaLines,
     reconcile::{
         controller::{Managed, RunHooks, RunMetadata},
         driver::Driver,
@@ -32,6 +33,7 @@ use crate::{
 pub(crate) struct Registry {
     metrics: Metrics,
     dependents: Arc<Dependents>,
+    quotas: Arc<QuotaLines>,
     owners: Vec<Owner>,
     kinds: Vec<Arc<dyn RegisteredKind>>,
 }
@@ -63,6 +65,7 @@ impl Registry {
         Self {
             metrics: metrics.clone(),
             dependents: Arc::default(),
+            quotas: Arc::default(),
             owners: Vec::new(),
             kinds: Vec::new(),
         }
@@ -76,8 +79,16 @@ impl Registry {
         let controller = Arc::new(controller);
         let queue = Arc::new(Queue::new(kind, self.metrics.queue_wait(kind)));
         let on_change = {
-            let (controller, queue, dependents) = (controller.clone(), queue.clone(), self.dependents.clone());
-            move |change: &Change<C::Object>| changed(&*controller, &queue, &dependents, change)
+            let (controller, queue) = (controller.clone(), queue.clone());
+            let (dependents, quotas) = (self.dependents.clone(), self.quotas.clone());
+            move |change: &Change<C::Object>| {
+                changed(&*controller, &queue, &dependents, change);
+                let wait = |entry: &Option<Entry<C::Object>>| C::quota_wait(entry.as_ref().and_then(Entry::valid)?);
+                let (before, after) = (wait(&change.old), wait(&change.new));
+                if before != after {
+                    quotas.place(&queue, &change.key, after);
+                }
+            }
         };
         let cache = Arc::new(Cache::new(Box::new(on_change)));
         if let Some(run) = C::RUN {
@@ -113,7 +124,8 @@ impl Registry {
             settings,
             clock,
             metrics: self.metrics,
-            pods: Pods::new(self.owners, self.dependents.clone()),
+            pods: Pods::new(self.owners, self.quotas.clone()),
+            quotas: self.quotas,
             config_maps: config_maps(self.dependents),
         })
     }

@@ -12,13 +12,14 @@ use k8s_openapi::{
 };
 use kube::core::PartialObjectMeta;
 use legion_api::{
-    Connection, ModelTraining, ModelTrainingSpec, ModelTrainingStatus, Reason, ToolchainIntegration, condition,
-    run::RunStatus, training::ConfigMapSource,
+    Connection, ModelTraining, ModelTrainingSpec, ModelTrainingStatus, ToolchainIntegration, run::RunStatus,
+    training::ConfigMapSource,
 };
 use legion_plan::{
     Need, Outcome, Plan, Settings, StatusPatch, StepResult,
     training::{
-        self, ConfigMapContent, ConfigMapView, World, config_map_name, connection_names, is_default_output, labels,
+        self, ConfigMapContent, ConfigMapView, QuotaWait, World, config_map_name, connection_names, is_default_output,
+        labels,
     },
 };
 use legion_runtime::retry::ErrorClass;
@@ -27,7 +28,7 @@ use crate::{
     context::Context,
     key::Key,
     kinds::connection::DEFAULT_OUTPUT,
-    pods::QUOTA,
+    names::kind_of,
     reconcile::controller::{Controller, RunHooks, RunMetadata},
     requests::RequestError,
     watch::{cache::Cache, projection::without_managed_fields, references::Reference},
@@ -102,9 +103,6 @@ impl Controller for Trainings {
         if training.spec.output.is_none() {
             all.insert(Reference::namespace(DEFAULT_OUTPUT, key));
         }
-        if waits_for_quota(training) {
-            all.insert(Reference::namespace(QUOTA, key));
-        }
         all
     }
 
@@ -129,6 +127,7 @@ impl Controller for Trainings {
             pods: context.pods.of(&Reference::object::<ModelTraining>(key.clone())),
             probed: BTreeMap::new(),
             mounts: BTreeMap::new(),
+            quota_turn: context.quotas.is_turn(kind_of::<ModelTraining>(), key),
             training,
         }
     }
@@ -164,6 +163,10 @@ impl RunHooks for Trainings {
 
     fn run_status(training: &ModelTraining) -> Option<&RunStatus> {
         training.status.as_ref()?.run.as_ref()
+    }
+
+    fn quota_wait(training: &ModelTraining) -> Option<QuotaWait> {
+        training::quota_wait(training)
     }
 
     async fn read(&self, context: &Context, key: &Key, world: &mut World, need: &Need) -> Result<(), RequestError> {
@@ -235,9 +238,4 @@ impl RunHooks for Trainings {
     fn deleted(&self, key: &Key) {
         self.contents().remove(key);
     }
-}
-
-fn waits_for_quota(training: &ModelTraining) -> bool {
-    condition::find(Trainings::conditions(training), condition::SUCCEEDED)
-        .is_some_and(|condition| condition.reason == Reason::QuotaExceeded.as_str())
 }

@@ -88,6 +88,7 @@ async fn create<C: RunHooks>(
         Ok(created) => {
             tracing::info!(pod = %pod_key, "created the pod");
             context.metrics.pods_created.inc();
+            context.quotas.created(kind.store.queue.kind(), key);
             context.pods.cache.apply_response(created);
             return Ok(StepResult::Created);
         }
@@ -110,6 +111,7 @@ async fn create<C: RunHooks>(
             Ok(result)
         }
         ErrorClass::Forbidden | ErrorClass::Invalid | ErrorClass::Gone => {
+            context.quotas.refused(kind.store.queue.kind(), key);
             tracing::warn!(pod = %pod_key, %error, "the pod is refused");
             Ok(StepResult::Refused(error.answer()))
         }

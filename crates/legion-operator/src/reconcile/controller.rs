@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
 use legion_api::run::RunStatus;
-use legion_plan::{Need, Outcome, Plan, Settings, StatusPatch, StepResult};
+use legion_plan::{Need, Outcome, Plan, Settings, StatusPatch, StepResult, training::QuotaWait};
 
 use crate::{
     context::Context,
@@ -80,6 +80,12 @@ pub(crate) trait RunHooks: Controller {
     }
 
     fn run_status(object: &Self::Object) -> Option<&RunStatus> {
+        let _ = object;
+        None
+    }
+
+    /// Returns since when a quota refuses the object's pod, and what the pod needs.
+    fn quota_wait(object: &Self::Object) -> Option<QuotaWait> {
         let _ = object;
         None
     }

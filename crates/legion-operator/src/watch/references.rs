@@ -22,7 +22,7 @@ pub(crate) enum Reference {
         /// Its namespace and name.
         key: Key,
     },
-    /// Something that a namespace has as a whole, such as room under its quotas.
+    /// Something that a namespace has as a whole, such as its default output.
     Namespace {
         /// What it is.
         what: &'static str,

@@ -11,6 +11,7 @@ mod metrics;
 mod outage;
 mod pods;
 mod quiet;
+mod quota;
 mod support;
 mod throttled;
 mod upgrade;

@@ -157,7 +157,8 @@ async fn of_quota_is_over_when_another_pod_ends() {
     assert!(message.contains("exceeds ResourceQuota small"), "{message}");
     lasts.store(false, Ordering::Relaxed);
     succeeded(cluster.wait_for("first", "True", LIMIT).await);
-    cluster.settle(Duration::from_secs(1)).await;
+    // The quota controller has a second to count the ended pod.
+    cluster.settle(Duration::from_secs(2)).await;
     assert!(
         created.elapsed() < Duration::from_secs(25),
         "{:?}: the timer",

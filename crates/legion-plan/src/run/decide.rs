@@ -317,7 +317,21 @@ impl<'a> RunDecision<'a> {
                 )
             }));
         }
+        if let Some(refused) = self.waits_for_its_turn() {
+            self.plan.requeue_at = self.now.checked_add(self.settings.refusal_retry).ok();
+            return NextStep::Report(refused);
+        }
         NextStep::Create
+    }
+
+    /// Returns what the status reports while a quota refuses the pod and it is another object's turn to ask. Without
+    /// turns every end of a pod would send one request for each waiting object, and all but one are refused. A new
+    /// generation may ask immediately: it may need less.
+    fn waits_for_its_turn(&self) -> Option<Explanation> {
+        let unchanged = !self.new && self.object.observed_generation == Some(self.object.generation);
+        let (reason, message) = self.reported()?;
+        (unchanged && !self.object.quota_turn && reason == Reason::QuotaExceeded)
+            .then(|| Explanation::new(reason, message))
     }
 
     /// Plans the creation of the current attempt's pod.

@@ -47,6 +47,8 @@ pub(crate) struct RunObject<'a> {
     pub(crate) conditions: &'a [Condition],
     /// `status.run`
     pub(crate) run: Option<&'a RunStatus>,
+    /// Whether it is the object's turn to ask for room under the quotas of its namespace.
+    pub(crate) quota_turn: bool,
 }
 
 /// The fields of a spec that decide how often and how long attempts run.

@@ -4,6 +4,15 @@ use legion_api::Reason;
 
 use crate::{conditions::Explanation, plan::ApiError};
 
+/// Precedes the quota, the requested and the allowed amounts in the message of a refused pod.
+const EXCEEDS: &str = " exceeds ResourceQuota ";
+
+/// Returns what a refused pod has requested, and of which quota, from the message of [`explain`]. Equal texts are
+/// refused for as long as the other.
+pub(crate) fn quota_request(message: &str) -> Option<&str> {
+    Some(message.split_once(EXCEEDS)?.1)
+}
+
 /// Explains an error of the API server. The message stays the same while the cause stays the same.
 pub(super) fn explain(error: &ApiError, pod: &str) -> Explanation {
     let message = error.message.as_str();
@@ -15,7 +24,7 @@ pub(super) fn explain(error: &ApiError, pod: &str) -> Explanation {
             .collect();
         return Explanation::new(
             Reason::QuotaExceeded,
-            format!("pod {pod} exceeds ResourceQuota {}", stable.join(", ")),
+            format!("pod {pod}{EXCEEDS}{}", stable.join(", ")),
         );
     }
     let lacks_permission = error.code == 403 && message.contains(" cannot ") && message.contains(" resource ");

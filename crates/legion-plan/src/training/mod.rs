@@ -20,5 +20,6 @@ pub use decide::decide;
 pub use fields::{Field, FieldEffect, fields};
 pub use settle::{classify_existing, requeue, settle};
 pub use world::{
-    ConfigMapContent, ConfigMapView, MissingKey, World, config_map_name, connection_names, is_default_output,
+    ConfigMapContent, ConfigMapView, MissingKey, QuotaWait, World, config_map_name, connection_names,
+    is_default_output, quota_wait,
 };

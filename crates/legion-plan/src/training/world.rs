@@ -2,14 +2,18 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use legion_api::{
-    Connection, ModelTraining, ModelTrainingStatus, ToolchainIntegration, run::RunStatus, training::ConfigMapSource,
+    Connection, ModelTraining, ModelTrainingStatus, Reason, ToolchainIntegration,
+    condition::{SUCCEEDED, find},
+    run::RunStatus,
+    training::ConfigMapSource,
 };
 use legion_protocol::digest;
 
 use super::kind::{TRAINING, policy};
-use crate::run::{inputs::References, kind::RunObject, labels};
+use crate::run::{inputs::References, kind::RunObject, labels, refusal::quota_request};
 
 /// The input of a decision about a training. It comes from watches, except for the answers to a [`crate::Need`].
 /// Absence is data.
@@ -38,6 +42,30 @@ pub struct World {
     /// The answers to [`crate::Need::Mounts`] in this pass, by the pod's uid: the last message about a volume that
     /// cannot be mounted, or `None` when there is none.
     pub mounts: BTreeMap<String, Option<String>>,
+    /// Whether it is the training's turn to ask for room under the quotas of its namespace. It counts only while the
+    /// status reports that a quota refuses the pod ([`quota_wait`]).
+    pub quota_turn: bool,
+}
+
+/// A training whose pod a quota refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaWait {
+    /// Since when. The oldest is first in line.
+    pub since: Timestamp,
+    /// What the pod needs, of which quota. While one pod is refused, others with the same text are refused too.
+    pub request: String,
+}
+
+/// Returns since when a quota refuses the pod of a training, and what the pod needs. `None` for every other training.
+#[must_use]
+pub fn quota_wait(training: &ModelTraining) -> Option<QuotaWait> {
+    let status = training.status.as_ref()?;
+    let condition = find(&status.conditions, SUCCEEDED)?;
+    let waiting = status.run.as_ref()?.waiting.as_ref()?;
+    (condition.reason == Reason::QuotaExceeded.as_str()).then(|| QuotaWait {
+        since: waiting.since.0,
+        request: quota_request(&condition.message).unwrap_or_default().to_owned(),
+    })
 }
 
 impl World {
@@ -54,6 +82,7 @@ impl World {
             pods: Vec::new(),
             probed: BTreeMap::new(),
             mounts: BTreeMap::new(),
+            quota_turn: true,
         }
     }
 
@@ -87,6 +116,7 @@ impl World {
             observed_generation: status.and_then(|status| status.observed_generation),
             conditions: status.map_or(&[], |status| &status.conditions),
             run: self.run(),
+            quota_turn: self.quota_turn,
         }
     }
 
