@@ -5,12 +5,14 @@ mod crd;
 mod delete;
 mod discovery;
 mod events;
+mod go_duration;
 mod kinds;
 mod meta;
 mod negotiate;
 mod path;
 mod pods;
 mod protobuf;
+mod protobuf_kinds;
 mod query;
 mod read;
 mod registry;
@@ -37,6 +39,7 @@ use self::query::Query;
 use self::registry::Resource;
 use self::request::{ApiResult, ResourceRequest};
 use self::server::ApiServer;
+use crate::clock;
 use crate::resource::Subresource;
 use crate::status::ApiError;
 
@@ -49,10 +52,15 @@ impl ApiServer {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display + Send,
     {
-        match self.respond(request).await {
+        let mut response = match self.respond(request).await {
             Ok(response) => response,
             Err(error) => body::error(&error),
+        };
+        // Clients may judge the ages of objects by it.
+        if let Ok(date) = header::HeaderValue::from_str(&clock::http_date(self.clock().now())) {
+            response.headers_mut().insert(header::DATE, date);
         }
+        response
     }
 
     async fn respond<B>(self: &Arc<Self>, request: Request<B>) -> ApiResult
@@ -61,6 +69,7 @@ impl ApiServer {
         B::Error: std::fmt::Display + Send,
     {
         let (parts, body) = request.into_parts();
+        Query::parse(parts.uri.query()).check_timeout(parts.uri.path())?;
         let accept = text(&parts.headers, header::ACCEPT);
         let registry = self.registry();
         let get_only = || {

@@ -1,142 +1,21 @@
 //! Decodes the part of Kubernetes' protobuf that `kubectl create` sends.
 //!
 //! Clients with typed Go structs write built-in kinds as protobuf and do not fall back to JSON. This module describes
-//! the few messages that kubectl writes this way. Answers are JSON, which those clients accept.
+//! the few messages that kubectl writes this way, and CRDs. Answers are JSON, which those clients accept. Every other
+//! kind is answered with 415.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::protobuf_kinds::{Field, FieldType, UNKNOWN, fields};
 use crate::clock;
 
 /// The prefix of every encoded object.
 const MAGIC: &[u8] = b"k8s\0";
-/// The maximum depth of nested messages. No supported kind needs more, and the limit protects the stack from hostile
-/// input.
-const DEPTH: usize = 8;
-
-#[derive(Clone, Copy)]
-enum FieldType {
-    Text,
-    Int,
-    Bool,
-    Time,
-    Texts,
-    TextMap,
-    /// Values are base64 in JSON.
-    BytesMap,
-    Message(&'static [Field]),
-    Messages(&'static [Field]),
-}
-
-/// Number, JSON name, type.
-type Field = (u64, &'static str, FieldType);
-
-const META: &[Field] = &[
-    (1, "name", FieldType::Text),
-    (2, "generateName", FieldType::Text),
-    (3, "namespace", FieldType::Text),
-    (5, "uid", FieldType::Text),
-    (6, "resourceVersion", FieldType::Text),
-    (7, "generation", FieldType::Int),
-    (8, "creationTimestamp", FieldType::Time),
-    (9, "deletionTimestamp", FieldType::Time),
-    (10, "deletionGracePeriodSeconds", FieldType::Int),
-    (11, "labels", FieldType::TextMap),
-    (12, "annotations", FieldType::TextMap),
-    (13, "ownerReferences", FieldType::Messages(OWNER)),
-    (14, "finalizers", FieldType::Texts),
-];
-const OWNER: &[Field] = &[
-    (1, "kind", FieldType::Text),
-    (3, "name", FieldType::Text),
-    (4, "uid", FieldType::Text),
-    (5, "apiVersion", FieldType::Text),
-    (6, "controller", FieldType::Bool),
-    (7, "blockOwnerDeletion", FieldType::Bool),
-];
-const CONFIG_MAP: &[Field] = &[
-    (1, "metadata", FieldType::Message(META)),
-    (2, "data", FieldType::TextMap),
-    (3, "binaryData", FieldType::BytesMap),
-    (4, "immutable", FieldType::Bool),
-];
-const SECRET: &[Field] = &[
-    (1, "metadata", FieldType::Message(META)),
-    (2, "data", FieldType::BytesMap),
-    (3, "type", FieldType::Text),
-    (4, "stringData", FieldType::TextMap),
-    (5, "immutable", FieldType::Bool),
-];
-const NAMESPACE: &[Field] = &[
-    (1, "metadata", FieldType::Message(META)),
-    (2, "spec", FieldType::Message(&[(1, "finalizers", FieldType::Texts)])),
-];
-const SERVICE_ACCOUNT: &[Field] = &[
-    (1, "metadata", FieldType::Message(META)),
-    (4, "automountServiceAccountToken", FieldType::Bool),
-];
-const ACCESS_REVIEW: &[Field] = &[
-    (1, "metadata", FieldType::Message(META)),
-    (2, "spec", FieldType::Message(ACCESS_SPEC)),
-];
-const ACCESS_SPEC: &[Field] = &[
-    (
-        1,
-        "resourceAttributes",
-        FieldType::Message(&[
-            (1, "namespace", FieldType::Text),
-            (2, "verb", FieldType::Text),
-            (3, "group", FieldType::Text),
-            (4, "version", FieldType::Text),
-            (5, "resource", FieldType::Text),
-            (6, "subresource", FieldType::Text),
-            (7, "name", FieldType::Text),
-        ]),
-    ),
-    (
-        2,
-        "nonResourceAttributes",
-        FieldType::Message(&[(1, "path", FieldType::Text), (2, "verb", FieldType::Text)]),
-    ),
-];
-const RULES_REVIEW: &[Field] = &[
-    (1, "metadata", FieldType::Message(META)),
-    (2, "spec", FieldType::Message(&[(1, "namespace", FieldType::Text)])),
-];
-const SUBJECT_REVIEW: &[Field] = &[(1, "metadata", FieldType::Message(META))];
-const DELETE_OPTIONS: &[Field] = &[
-    (1, "gracePeriodSeconds", FieldType::Int),
-    (
-        2,
-        "preconditions",
-        FieldType::Message(&[(1, "uid", FieldType::Text), (2, "resourceVersion", FieldType::Text)]),
-    ),
-    (3, "orphanDependents", FieldType::Bool),
-    (4, "propagationPolicy", FieldType::Text),
-    (5, "dryRun", FieldType::Texts),
-];
-/// The envelope. Its content (2) is decoded after the kind is known.
-const UNKNOWN: &[Field] = &[(
-    1,
-    "typeMeta",
-    FieldType::Message(&[(1, "apiVersion", FieldType::Text), (2, "kind", FieldType::Text)]),
-)];
-
-fn fields(kind: &str) -> Option<&'static [Field]> {
-    Some(match kind {
-        "ConfigMap" => CONFIG_MAP,
-        "Secret" => SECRET,
-        "Namespace" => NAMESPACE,
-        "ServiceAccount" => SERVICE_ACCOUNT,
-        "SelfSubjectAccessReview" => ACCESS_REVIEW,
-        "SelfSubjectRulesReview" => RULES_REVIEW,
-        "SelfSubjectReview" => SUBJECT_REVIEW,
-        "DeleteOptions" => DELETE_OPTIONS,
-        _ => return None,
-    })
-}
+/// The maximum depth of nested messages. No schema is deeper, and the limit protects the stack from hostile input.
+const DEPTH: usize = 64;
 
 /// Why a message cannot be decoded.
 #[derive(Debug, PartialEq, Eq)]
@@ -175,7 +54,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Value, DecodeError> {
 enum Wire<'a> {
     Int(u64),
     Bytes(&'a [u8]),
-    /// A fixed-width number. No known field is one.
+    Double(f64),
+    /// A number of four bytes. No known field is one.
     Other,
 }
 
@@ -209,7 +89,10 @@ impl<'a> WireReader<'a> {
         let tag = self.varint()?;
         let wire = match tag & 7 {
             0 => Wire::Int(self.varint()?),
-            1 => self.take(8).map(|_| Wire::Other)?,
+            1 => {
+                let bytes = self.take(8)?.try_into().map_err(|_| DecodeError::Malformed)?;
+                Wire::Double(f64::from_le_bytes(bytes))
+            }
             2 => {
                 let length = self.varint()?;
                 Wire::Bytes(self.take(length)?)
@@ -234,7 +117,23 @@ fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Result<Value, Decode
         let value = match (type_, wire) {
             // Varints carry signed numbers in two's complement.
             (FieldType::Int, Wire::Int(n)) => json!(n.cast_signed()),
-            (FieldType::Bool, Wire::Int(n)) => json!(n != 0),
+            (FieldType::Count, Wire::Int(0)) | (FieldType::Flag, Wire::Int(0)) => continue,
+            (FieldType::Count, Wire::Int(n)) => json!(n.cast_signed()),
+            (FieldType::Bool | FieldType::Flag, Wire::Int(n)) => json!(n != 0),
+            (FieldType::Double, Wire::Double(n)) => json!(n),
+            (FieldType::Bytes, Wire::Bytes(b)) => json!(STANDARD.encode(b)),
+            (FieldType::Json | FieldType::Jsons, Wire::Bytes(b)) => raw_json(b)?,
+            (FieldType::OneOf(fields), Wire::Bytes(b)) => {
+                let mut found = message(b, fields, depth + 1)?;
+                let first = fields.iter().find(|(_, name, _)| found.get(*name).is_some());
+                first.map_or_else(|| json!({}), |(_, name, _)| found[*name].take())
+            }
+            (FieldType::MessageMap(fields), Wire::Bytes(b)) => {
+                let (key, value) = entry(b)?;
+                let map = out.entry(*name).or_insert_with(|| json!({}));
+                map[key] = message(value, fields, depth + 1)?;
+                continue;
+            }
             // Go also writes empty strings. JSON leaves them out.
             (FieldType::Text, Wire::Bytes(b"")) => continue,
             (FieldType::Text | FieldType::Texts, Wire::Bytes(b)) => json!(text(b)?),
@@ -258,7 +157,7 @@ fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Result<Value, Decode
             }
             _ => return Err(DecodeError::Malformed),
         };
-        if matches!(type_, FieldType::Texts | FieldType::Messages(_)) {
+        if matches!(type_, FieldType::Texts | FieldType::Messages(_) | FieldType::Jsons) {
             if let Value::Array(list) = out.entry(*name).or_insert_with(|| json!([])) {
                 list.push(value);
             }
@@ -271,6 +170,17 @@ fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Result<Value, Decode
 
 fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
     std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed)
+}
+
+/// Reads a message whose first field is JSON.
+fn raw_json(bytes: &[u8]) -> Result<Value, DecodeError> {
+    let mut reader = WireReader(bytes);
+    while let Some((number, wire)) = reader.field()? {
+        if let (1, Wire::Bytes(raw)) = (number, wire) {
+            return serde_json::from_slice(raw).map_err(|_| DecodeError::Malformed);
+        }
+    }
+    Ok(Value::Null)
 }
 
 /// A map entry is a message of key (1) and value (2).
@@ -304,9 +214,114 @@ mod tests {
     use super::*;
 
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
-        let mut out = vec![number << 3 | 2, u8::try_from(content.len()).unwrap()];
+        let mut out = varint(u64::from(number) << 3 | 2);
+        out.extend(varint(content.len() as u64));
         out.extend_from_slice(content);
         out
+    }
+
+    fn varint(mut value: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        loop {
+            let low = u8::try_from(value & 0x7f).unwrap();
+            value >>= 7;
+            if value == 0 {
+                out.push(low);
+                return out;
+            }
+            out.push(low | 0x80);
+        }
+    }
+
+    fn number(number: u8, value: u64) -> Vec<u8> {
+        [varint(u64::from(number) << 3), varint(value)].concat()
+    }
+
+    #[test]
+    fn a_crd_is_read() {
+        let property = |name: &[u8], schema: &[u8]| field(29, &[field(1, name), field(2, schema)].concat());
+        let raw = |json: &[u8]| field(1, json);
+        let maximum = [varint(9 << 3 | 1), 1.5_f64.to_le_bytes().to_vec()].concat();
+        let size = [field(5, b"number"), maximum, number(10, 0), field(8, &raw(b"1"))].concat();
+        let colours = [
+            field(5, b"array"),
+            field(
+                24,
+                &field(1, &[field(5, b"string"), field(20, &raw(b"\"red\""))].concat()),
+            ),
+        ]
+        .concat();
+        let any = [
+            field(5, b"object"),
+            field(30, &[number(1, 1), field(2, &field(5, b"string"))].concat()),
+        ]
+        .concat();
+        let open = [field(5, b"object"), field(30, &number(1, 1)), number(38, 1)].concat();
+        let rule = field(
+            44,
+            &[field(1, b"self.size > 0"), field(2, b"must be positive")].concat(),
+        );
+        let schema = [
+            field(5, b"object"),
+            property(b"size", &size),
+            property(b"colours", &colours),
+            property(b"labels", &any),
+            property(b"open", &open),
+            field(23, b"size"),
+            number(37, 0),
+            rule,
+        ]
+        .concat();
+        let column = field(
+            6,
+            &[field(1, b"Size"), field(2, b"number"), number(5, 0), field(6, b".size")].concat(),
+        );
+        let version = [
+            field(1, b"v1"),
+            number(2, 1),
+            number(3, 1),
+            field(4, &field(1, &schema)),
+            field(5, &field(1, &[])),
+            column,
+            number(7, 0),
+        ]
+        .concat();
+        let names = [field(1, b"cakes"), field(4, b"Cake")].concat();
+        let spec = [
+            field(1, b"demo.io"),
+            field(3, &names),
+            field(4, b"Namespaced"),
+            field(7, &version),
+            number(10, 0),
+        ]
+        .concat();
+        let crd = [field(1, &field(1, b"cakes.demo.io")), field(2, &spec), field(3, &[])].concat();
+        assert_eq!(
+            decode(&enveloped("CustomResourceDefinition", &crd)).unwrap(),
+            json!({
+                "apiVersion": "v1", "kind": "CustomResourceDefinition", "metadata": {"name": "cakes.demo.io"},
+                "spec": {
+                    "group": "demo.io", "names": {"plural": "cakes", "kind": "Cake"}, "scope": "Namespaced",
+                    "versions": [{
+                        "name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+                        "additionalPrinterColumns": [{"name": "Size", "type": "number", "jsonPath": ".size"}],
+                        "schema": {"openAPIV3Schema": {
+                            "type": "object", "required": ["size"],
+                            "properties": {
+                                "size": {"type": "number", "maximum": 1.5, "default": 1},
+                                "colours": {"type": "array", "items": {"type": "string", "enum": ["red"]}},
+                                "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                                "open": {
+                                    "type": "object", "additionalProperties": true,
+                                    "x-kubernetes-preserve-unknown-fields": true,
+                                },
+                            },
+                            "x-kubernetes-validations": [{"rule": "self.size > 0", "message": "must be positive"}],
+                        }},
+                    }],
+                },
+            })
+        );
     }
 
     fn enveloped(kind: &str, raw: &[u8]) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::go_duration;
 use crate::schema::FieldError;
 use crate::status::ApiError;
 
@@ -54,6 +55,21 @@ impl Query {
     /// Returns a whole number. A negative one counts as unset.
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
         Ok(self.integer(name)?.and_then(|number| u64::try_from(number).ok()))
+    }
+
+    /// Validates `timeout`, which kubectl calls `--request-timeout`. Requests are answered faster than any timeout.
+    /// Watches and streams of a pod have no such parameter.
+    pub(super) fn check_timeout(&self, path: &str) -> Result<(), ApiError> {
+        let streams = ["/log", "/exec", "/attach", "/portforward", "/proxy"];
+        if self.flag("watch") || streams.iter().any(|stream| path.ends_with(stream)) {
+            return Ok(());
+        }
+        let Some(error) = self.get("timeout").and_then(|text| go_duration::check(text).err()) else {
+            return Ok(());
+        };
+        Err(ApiError::bad_request(format!(
+            "invalid timeout specified in the request URL - {error}"
+        )))
     }
 
     pub(super) fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {

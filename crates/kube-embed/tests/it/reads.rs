@@ -291,3 +291,17 @@ async fn every_authenticated_client_may_do_everything() {
     .ok();
     assert_eq!(answer["status"]["allowed"], true);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_must_be_a_duration() {
+    let server = server().await;
+    for good in ["", "0", "10s", "1h30m"] {
+        get(&server, &format!("{MAPS}?timeout={good}")).await.ok();
+    }
+    let refused = get(&server, &format!("{MAPS}?timeout=soon")).await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(
+        refused.body["message"],
+        "invalid timeout specified in the request URL - time: invalid duration \"soon\""
+    );
+}
