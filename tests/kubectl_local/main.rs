@@ -244,6 +244,11 @@ fn look(shell: &mut Shell) -> anyhow::Result<()> {
         "kubectl get mt --field-selector spec.toolchain=mlflow",
         &["No resources found"],
     )?;
+    // The event is published after the status.
+    local::until("the event of the end in `describe`", || {
+        let (said, _) = shell.quietly("kubectl describe mt script")?;
+        Ok(said.contains("Normal  RunSucceeded").then_some(()))
+    })?;
     let described = shell.run("kubectl describe mt script")?;
     contains(
         "describe",

@@ -113,6 +113,12 @@ reasons! {
     /// A ResourceQuota of the namespace refuses the pod. Legion tries again on a timer, and when a pod of the namespace
     /// ends.
     QuotaExceeded: Waiting, "raise the ResourceQuota, lower spec.resources, or wait for other pods to end";
+    /// A ResourceQuota of the namespace refuses a pod that does not specify some requests or limits.
+    ResourcesMissing: Waiting, "set what the message names in spec.resources, or create a LimitRange with defaults in the namespace";
+    /// A LimitRange of the namespace refuses the pod.
+    LimitRangeExceeded: Waiting, "set spec.resources within what `kubectl describe limitrange` shows, or change the LimitRange";
+    /// A ServiceAccount, PriorityClass or RuntimeClass that the pod refers to does not exist.
+    PodReferenceNotFound: Waiting, "create what the message names, or change the field";
     /// Admission refuses the pod.
     AdmissionRefused: Waiting, "change what the message names: Pod Security, a policy or a webhook refuses the pod";
     /// A pod that Legion did not create has the name of the run's pod.

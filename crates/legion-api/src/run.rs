@@ -14,6 +14,10 @@ pub struct RunStatus {
     pub sequence: i64,
     /// `metadata.generation` of the id.
     pub generation: i64,
+    /// Hash of everything that means work, the content of the source included. An object that is created again with its
+    /// status trains again only if this hash differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_hash: Option<String>,
     /// Digest of the ConfigMap source of the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_digest: Option<String>,

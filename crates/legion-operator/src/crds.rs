@@ -20,6 +20,8 @@ pub(crate) async fn wait(client: &Client, health: &Health, wanted: &[&str]) {
                 let missing = wanted.iter().copied().filter(|plural| !served.contains(*plural));
                 missing.collect::<Vec<_>>().join(", ")
             }
+            // The server knows no resource of the group. Its answer is a page without a Status.
+            Err(kube::Error::Api(status)) if status.code == 404 => wanted.join(", "),
             Err(error) => format!("{} ({error})", wanted.join(", ")),
         };
         if missing.is_empty() {

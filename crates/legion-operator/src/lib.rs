@@ -23,6 +23,7 @@ mod pods;
 mod quota;
 mod reconcile;
 mod registry;
+mod releases;
 mod requests;
 mod run;
 mod settings;

@@ -65,6 +65,8 @@ pub(crate) struct Metrics {
     pub(crate) pods_created: Counter,
     /// Pods whose deletion was asked for.
     pub(crate) pods_deleted: Counter,
+    /// Pods that another release of the platform has created for the same trainings.
+    pub(crate) pods_of_others: Counter,
     runs: Family<WithReason, Counter>,
     run_durations: Histogram,
 }
@@ -85,6 +87,7 @@ impl Metrics {
             watch_events: Family::default(),
             pods_created: Counter::default(),
             pods_deleted: Counter::default(),
+            pods_of_others: Counter::default(),
             runs: Family::default(),
             run_durations: Histogram::new(RUN_SECONDS),
         };
@@ -251,6 +254,11 @@ impl Metrics {
             "pods_deleted",
             "Pods of runs whose deletion was requested",
             self.pods_deleted.clone(),
+        );
+        registry.register(
+            "pods_of_other_releases",
+            "Pods that another release of the platform has created for the same runs",
+            self.pods_of_others.clone(),
         );
         registry.register(
             "runs_finished",

@@ -8,6 +8,7 @@ use crate::{
     key::Key,
     quota::QuotaLines,
     reconcile::queue::Queue,
+    releases::OtherReleases,
     watch::{
         cache::{Cache, Change, Entry},
         references::{Reference, ReverseIndex},
@@ -30,7 +31,7 @@ pub(crate) struct Pods {
 
 impl Pods {
     /// Creates an empty cache. A change of a pod requeues its owner. A pod that ends makes room under the quotas.
-    pub(crate) fn new(owners: Vec<Owner>, quotas: Arc<QuotaLines>) -> Self {
+    pub(crate) fn new(owners: Vec<Owner>, quotas: Arc<QuotaLines>, releases: OtherReleases) -> Self {
         let by_owner = Arc::new(ReverseIndex::default());
         let index = by_owner.clone();
         let on_change = move |change: &Change<Pod>| {
@@ -38,6 +39,11 @@ impl Pods {
             let (old, new) = (valid(&change.old), valid(&change.new));
             let owner = |pod: &Option<Arc<Pod>>| pod.as_deref().and_then(|pod| owner_of(pod, &owners));
             let (was, is) = (owner(&old), owner(&new));
+            if change.old.is_none()
+                && let Some(pod) = &new
+            {
+                releases.see(pod);
+            }
             let reference = |owner: &Option<(&Owner, Key)>| {
                 owner.as_ref().map(|(owner, key)| Reference::Object {
                     kind: owner.queue.kind(),

@@ -157,7 +157,7 @@ impl Line {
         let turn = self.take(id);
         self.remove(id);
         if turn.is_some_and(|turn| turn.by_timer) {
-            // Nobody knows how much room there is: ask until there is none.
+            // How much room there is, only a request shows. Ask until one is refused.
             let next = Turn {
                 by_timer: true,
                 refused: Vec::new(),
@@ -282,7 +282,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn as_many_get_a_turn_as_pods_ended_and_the_oldest_is_first() {
         let probe = Probe::new();
-        assert_eq!(probe.turns(&ALL), ALL, "whoever does not wait may ask");
+        assert_eq!(probe.turns(&ALL), ALL, "one that does not wait may ask");
         for (name, since) in [("a", 3), ("b", 1), ("c", 2), ("d", 4)] {
             probe.wait(name, since, "pods=1");
         }
@@ -331,7 +331,7 @@ mod tests {
         }
         assert!(waits[..5].is_sorted() && waits[0] <= 30 && waits[7] <= 600, "{waits:?}");
         assert!(waits[7] >= 450, "{waits:?}");
-        // Whoever gets its pod by the timer passes the turn on.
+        // One that gets its pod by the timer passes the turn on.
         probe.create("a");
         assert_eq!(probe.turns(&["b", "c", "d"]), ["b"]);
         probe.create("b");

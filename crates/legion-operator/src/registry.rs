@@ -20,6 +20,7 @@ use crate::{
         driver::Driver,
         queue::Queue,
     },
+    releases::OtherReleases,
     requests::ApiRequests,
     store::{Dependents, Store},
     watch::{
@@ -119,12 +120,17 @@ impl Registry {
         settings: legion_plan::Settings,
         clock: SharedClock,
     ) -> Arc<Context> {
+        let releases = OtherReleases::new(
+            &settings.platform_namespace,
+            clock.now(),
+            self.metrics.pods_of_others.clone(),
+        );
         Arc::new(Context {
             requests,
             settings,
             clock,
             metrics: self.metrics,
-            pods: Pods::new(self.owners, self.quotas.clone()),
+            pods: Pods::new(self.owners, self.quotas.clone(), releases),
             quotas: self.quotas,
             config_maps: config_maps(self.dependents),
         })

@@ -1,11 +1,14 @@
 //! The whole operator, from an API client to an orderly end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use http::HeaderValue;
 use kube::Client;
 use legion_runtime::{
-    SharedClock, Shutdown,
+    ServerClock, SharedClock, Shutdown,
     client::{RESPONSE_DEADLINE, RequestPolicy},
     health::Health,
     lease::{self, HoldEnd, Leadership},
@@ -51,10 +54,12 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
     let telemetry = settings.telemetry.clone().unwrap_or_default();
     let (health, metrics) = (&telemetry.health, Metrics::new(access::resources()));
     // Whatever client this is, a request that is never answered must end.
+    let clock = Arc::new(ServerClock::new(clock));
     let policy = RequestPolicy {
         user_agent: USER_AGENT,
         deadline: RESPONSE_DEADLINE,
         requests: metrics.requests.clone(),
+        clock: clock.clone(),
     };
     let client = policy.wrap(client);
     let registry = kinds::registry(&settings.plan, &metrics);
@@ -71,7 +76,9 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, shutdow
     let mut tasks = JoinSet::new();
     let watches = watch_all(&mut tasks, &client, &settings, &kinds, &context);
     for watch in watches.clone() {
+        let served = watch.clone();
         health.add_liveness_check(Box::new(move || check_watch(&watch)));
+        health.add_readiness_check(Box::new(move || check_served(&served)));
     }
     telemetry.metrics.register_build(PREFIX, env!("CARGO_PKG_VERSION"));
     telemetry.metrics.register(|registry| {
@@ -174,6 +181,13 @@ fn check_watch(watch: &Watch) -> Result<(), String> {
     }
     let (path, seconds) = (watch.activity.path(), since_attempt.as_secs());
     Err(format!("the watch of {path} has made no request for {seconds} s"))
+}
+
+fn check_served(watch: &Watch) -> Result<(), String> {
+    if watch.unserved.load(Ordering::Relaxed) {
+        return Err(format!("waiting for the CRDs: {}", watch.resource));
+    }
+    Ok(())
 }
 
 fn check_queues(kinds: &[Arc<dyn RegisteredKind>]) -> Result<(), String> {

@@ -185,8 +185,87 @@ pub fn settle(world: &World, plan: &Plan<ConnectionStatus>, _: &Outcome, _: Time
     )
 }
 
-/// Returns the time of the next reconciliation without any event. A connection needs none.
-#[must_use]
-pub fn requeue(plan: &Plan<ConnectionStatus>, _: &Outcome, _: Timestamp) -> Option<Timestamp> {
-    plan.requeue_at
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::Outcome;
+
+    fn connection(type_: &str, uri: &str) -> Connection {
+        serde_json::from_value(json!({
+            "apiVersion": "legion-platform.org/v1alpha1", "kind": "Connection",
+            "metadata": {"name": "a", "generation": 1, "resourceVersion": "7"},
+            "spec": {"type": type_, "uri": uri},
+        }))
+        .unwrap()
+    }
+
+    fn text(place: Place) -> String {
+        match place {
+            Place::S3 { bucket, prefix } => format!("{bucket} {prefix}"),
+            Place::Http { uri } | Place::Git { uri } => uri,
+            Place::Pvc { claim, path } => format!("{claim} {path}"),
+            Place::Local { directory } => directory,
+        }
+    }
+
+    #[rstest]
+    #[case("s3", "s3://models", "models ")]
+    #[case("s3", "s3://models/a/b/", "models a/b")]
+    #[case("http", "https://example.com", "https://example.com")]
+    #[case("http", "http://example.com/a/", "http://example.com/a")]
+    #[case("pvc", "pvc://claim", "claim ")]
+    #[case("pvc", "pvc://claim/a/", "claim a")]
+    #[case("local", "file:///d", "/d")]
+    #[case("local", "file:///data/models/", "/data/models")]
+    #[case("git", "https://example.com/a.git", "https://example.com/a.git")]
+    fn places(#[case] type_: &str, #[case] uri: &str, #[case] expected: &str) {
+        assert_eq!(text(place(&connection(type_, uri).spec).unwrap()), expected);
+    }
+
+    #[rstest]
+    #[case("s3", "s3://")]
+    #[case("s3", "s3:///a")]
+    #[case("s3", "https://models")]
+    #[case("http", "https://")]
+    #[case("http", "https:///a")]
+    #[case("http", "https://-example.com")]
+    #[case("http", "https://:80/a")]
+    #[case("http", "https://@example.com")]
+    #[case("http", "https://user@example.com/a")]
+    #[case("http", "ftp://example.com")]
+    #[case("pvc", "pvc://")]
+    #[case("pvc", "pvc://Claim")]
+    #[case("local", "file://")]
+    #[case("local", "file:///")]
+    #[case("local", "file://data")]
+    #[case("local", "/data")]
+    #[case("git", "https://")]
+    #[case("s3", "s3://models/../a")]
+    #[case("s3", "s3://models/a b")]
+    #[case("s3", "s3://models/a\u{7}")]
+    fn no_places(#[case] type_: &str, #[case] uri: &str) {
+        let problem = place(&connection(type_, uri).spec).unwrap_err();
+        assert_eq!(
+            (problem.reason, problem.field.as_str()),
+            (Reason::InvalidSpec, "spec.uri")
+        );
+    }
+
+    #[test]
+    fn the_status_is_written_once() {
+        let settings = Settings::new("legion-system", "agent");
+        let now = Timestamp::UNIX_EPOCH;
+        let mut world = World {
+            connection: Arc::new(connection("pvc", "pvc://models")),
+        };
+        let plan = decide(&world, &settings, now);
+        let patch = settle(&world, &plan, &Outcome::default(), now).unwrap();
+        assert_eq!(patch.body["status"]["conditions"][0]["reason"], "Valid");
+        Arc::make_mut(&mut world.connection).status = plan.status;
+        let plan = decide(&world, &settings, now);
+        assert_eq!(settle(&world, &plan, &Outcome::default(), now), None);
+    }
 }

@@ -110,6 +110,10 @@ pub enum Need {
         /// Its name.
         name: String,
     },
+    /// A live GET of the object itself: one of its pods is of a later run or attempt than its status allows. If the API
+    /// server has another version of the object, decide about that one instead. Otherwise set `World::confirmed`: the
+    /// status was lost.
+    Object,
     /// Why the volumes of a pod are not mounted. A kubelet reports this in events only. The answer belongs in
     /// `World::mounts`.
     Mounts {
@@ -277,7 +281,7 @@ fn merge_diff(old: &Value, new: &Value) -> Value {
     for (key, value) in new {
         match old.get(key) {
             Some(before) if before == value => {}
-            Some(before @ Value::Object(_)) if value.is_object() => {
+            Some(before @ Value::Object(_)) => {
                 diff.insert(key.clone(), merge_diff(before, value));
             }
             _ => {
@@ -302,6 +306,40 @@ mod tests {
             json!({"metadata": {"resourceVersion": "7"},
                    "status": {"b": {"c": 3, "d": null}, "e": [1, 2], "f": "new", "gone": null}})
         );
+    }
+
+    #[test]
+    fn an_object_that_becomes_something_else_is_replaced() {
+        let patch = |old: Value, new: Value| status_patch(None, Some(&old), &new).unwrap().body["status"].clone();
+        assert_eq!(patch(json!({"a": {"b": 1}}), json!({"a": [1]})), json!({"a": [1]}));
+        assert_eq!(patch(json!({"a": [1]}), json!({"a": {"b": 1}})), json!({"a": {"b": 1}}));
+    }
+
+    #[test]
+    fn a_plan_with_any_part_is_not_empty() {
+        let empty = Plan::<()>::default;
+        assert!(empty().is_empty());
+        let action = Action::DeletePod {
+            name: "a".into(),
+            uid: "u".into(),
+            why: "".into(),
+        };
+        let mut waits = empty();
+        waits.requeue_by(Timestamp::UNIX_EPOCH);
+        for plan in [
+            Plan::reading(Need::Object),
+            Plan {
+                actions: vec![action],
+                ..empty()
+            },
+            empty().with_status(()),
+            waits,
+        ] {
+            assert!(!plan.is_empty(), "{plan:?}");
+        }
+        let mut noted = empty();
+        noted.note("because");
+        assert_eq!(noted.why, ["because"]);
     }
 
     #[test]

@@ -169,6 +169,23 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_that_refers_to_itself_ends() {
+        for raw in [
+            json!({"$ref": "#/$defs/x", "$defs": {"x": {"$ref": "#/$defs/x"}}}),
+            json!({"$ref": "#/$defs/x", "$defs": {"x": {"allOf": [{"$ref": "#/$defs/x"}]}}}),
+            json!({"properties": {"a": {"$ref": "#", "default": {}}}}),
+        ] {
+            let schema = Schema::compile(&raw).unwrap();
+            let mut value = &Value::Object(schema.with_defaults(&Map::new()));
+            let mut depth = 0;
+            while let Some(inner) = value.get("a") {
+                (value, depth) = (inner, depth + 1);
+            }
+            assert!(depth < 40, "{raw}");
+        }
+    }
+
+    #[test]
     fn references_to_other_documents_are_refused() {
         for reference in ["https://example.com/schema.json", "file:///etc/passwd", "other.json"] {
             let raw = json!({"properties": {"a": {"$ref": reference}}});

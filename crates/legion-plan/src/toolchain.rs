@@ -116,8 +116,44 @@ pub fn settle(
     )
 }
 
-/// Returns the time of the next reconciliation without any event. A toolchain needs none.
-#[must_use]
-pub fn requeue(plan: &Plan<ToolchainIntegrationStatus>, _: &Outcome, _: Timestamp) -> Option<Timestamp> {
-    plan.requeue_at
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::Outcome;
+
+    #[test]
+    fn a_generation_is_checked_once() {
+        let toolchain: ToolchainIntegration = serde_json::from_value(json!({
+            "apiVersion": "legion-platform.org/v1alpha1", "kind": "ToolchainIntegration",
+            "metadata": {"name": "a", "generation": 3, "resourceVersion": "7"},
+            "spec": {"type": "Training", "image": "a:1", "command": ["train"], "format": "gppi/v1"},
+        }))
+        .unwrap();
+        let mut world = World {
+            toolchain: Arc::new(toolchain),
+        };
+        let settings = Settings::new("legion-system", "agent");
+        let now = Timestamp::UNIX_EPOCH;
+        let plan = decide(&world, &settings, now);
+        let patch = settle(&world, &plan, &Outcome::default(), now).unwrap();
+        assert_eq!(patch.body["status"]["conditions"][0]["reason"], "Valid");
+        let status = plan.status.unwrap();
+        assert_eq!(status.revision.as_ref().map(|revision| revision.generation), Some(3));
+        Arc::make_mut(&mut world.toolchain).status = Some(status.clone());
+        assert!(decide(&world, &settings, now).is_empty());
+        // Anything that is not of this generation is checked again.
+        let stale = |change: fn(&mut ToolchainIntegrationStatus)| {
+            let mut world = world.clone();
+            let mut status = status.clone();
+            change(&mut status);
+            Arc::make_mut(&mut world.toolchain).status = Some(status);
+            !decide(&world, &settings, now).is_empty()
+        };
+        assert!(stale(|status| status.observed_generation = Some(2)));
+        assert!(stale(|status| status.revision.as_mut().unwrap().generation = 2));
+        assert!(stale(|status| status.revision = None));
+        assert!(stale(|status| status.conditions.clear()));
+    }
 }

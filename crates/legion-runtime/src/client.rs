@@ -5,7 +5,7 @@
 //! exists" for its own object, possibly long after another replica has taken the lease. Here the caller decides about
 //! retries.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
@@ -15,7 +15,7 @@ use kube::{
     core::{Status, response::StatusDetails},
 };
 
-use crate::requests::RequestMetrics;
+use crate::{clock::ServerClock, requests::RequestMetrics};
 
 /// Deadline for the head of a response. It is longer than a slow server needs and shorter than a leader lease.
 pub const RESPONSE_DEADLINE: Duration = Duration::from_secs(10);
@@ -61,6 +61,8 @@ pub struct RequestPolicy {
     pub deadline: Duration,
     /// Counters of the requests.
     pub requests: RequestMetrics,
+    /// Learns the time of the server from its answers.
+    pub clock: Arc<ServerClock>,
 }
 
 impl RequestPolicy {
@@ -94,6 +96,7 @@ impl RequestPolicy {
         };
         in_flight.end(answer.as_ref().ok().map(Response::status));
         let answer = answer?;
+        self.clock.observe(answer.headers().get(header::DATE));
         match retry_after(&answer) {
             Some(seconds) => Err(kube::Error::Api(Box::new(refusal(answer, seconds, self.deadline).await)).into()),
             None => Ok(answer),
@@ -160,6 +163,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock::SystemClock,
         metrics::Metrics,
         retry::{ErrorClass, classify},
     };
@@ -169,6 +173,7 @@ mod tests {
             user_agent: HeaderValue::from_static("tool/1.2.3"),
             deadline: RESPONSE_DEADLINE,
             requests: RequestMetrics::new(&["pods"]),
+            clock: Arc::new(ServerClock::new(Arc::new(SystemClock))),
         }
     }
 

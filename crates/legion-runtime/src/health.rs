@@ -11,6 +11,9 @@ use std::{
 /// A check that returns an error for a problem that only a restart fixes.
 pub type LivenessCheck = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// A check that returns an error while the process cannot work.
+pub type ReadinessCheck = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// Health of a process. Clones share the same state.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Inner>);
@@ -19,6 +22,7 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     readiness: Mutex<Readiness>,
     liveness_checks: Mutex<Vec<LivenessCheck>>,
+    readiness_checks: Mutex<Vec<ReadinessCheck>>,
 }
 
 enum Readiness {
@@ -58,15 +62,22 @@ impl Health {
             .push(check);
     }
 
+    /// Adds a check to [`Self::ready`].
+    pub fn add_readiness_check(&self, check: ReadinessCheck) {
+        let mut checks = self.0.readiness_checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.push(check);
+    }
+
     /// Returns `Ok` when the process is ready.
     ///
     /// # Errors
     /// The condition that the process waits for.
     pub fn ready(&self) -> Result<(), String> {
-        match &*self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner) {
-            Readiness::Ready => Ok(()),
-            Readiness::NotYet(awaited) => Err(awaited.clone()),
+        if let Readiness::NotYet(awaited) = &*self.0.readiness.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(awaited.clone());
         }
+        let checks = self.0.readiness_checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.iter().try_for_each(|check| check())
     }
 
     /// Returns `Ok` when no liveness check fails.

@@ -20,5 +20,5 @@ pub mod telemetry;
 #[cfg(feature = "traces")]
 pub mod traces;
 
-pub use clock::{Clock, SharedClock, SystemClock, VirtualClock};
+pub use clock::{Clock, ServerClock, SharedClock, SystemClock, VirtualClock};
 pub use shutdown::Shutdown;

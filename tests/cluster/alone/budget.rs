@@ -58,6 +58,7 @@ fn a_training_costs_three_writes_and_one_read_of_its_source() -> anyhow::Result<
     }
     let budget = [
         ("create", "pods", 1),
+        ("create", "events", 1),
         ("get", "configmaps", 1),
         ("patch", "modeltrainings/status", 2),
     ];
@@ -66,10 +67,11 @@ fn a_training_costs_three_writes_and_one_read_of_its_source() -> anyhow::Result<
         seen.contains(&budget),
         "none of {COUNTED} trainings had the cost of a training that never waits: {seen:#?}"
     );
-    // Upper bound for any training: one status write for each waiting state, one event, and no other request.
+    // Upper bound for any training: one status write for each waiting state, an event for one
+    // waiting state and for the end, and no other request.
     let most = [
         ("create", "pods", 1),
-        ("create", "events", 1),
+        ("create", "events", 2),
         ("get", "configmaps", 1),
         ("patch", "modeltrainings/status", 4),
     ];

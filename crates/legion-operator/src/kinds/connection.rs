@@ -2,7 +2,7 @@
 
 use legion_api::{Connection, ConnectionSpec, ConnectionStatus};
 use legion_plan::{
-    connection::{World, decide, requeue, settle},
+    connection::{World, decide, settle},
     training::is_default_output,
 };
 
@@ -23,6 +23,5 @@ pub(crate) fn controller() -> Standalone<Connection, World, ConnectionStatus> {
         observe: |connection| World { connection },
         decide,
         settle,
-        requeue,
     }
 }

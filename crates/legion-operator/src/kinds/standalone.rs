@@ -20,7 +20,6 @@ pub(crate) struct Standalone<K, W, S> {
     pub(crate) observe: fn(Arc<K>) -> W,
     pub(crate) decide: fn(&W, &Settings, Timestamp) -> Plan<S>,
     pub(crate) settle: fn(&W, &Plan<S>, &Outcome, Timestamp) -> Option<StatusPatch>,
-    pub(crate) requeue: fn(&Plan<S>, &Outcome, Timestamp) -> Option<Timestamp>,
 }
 
 impl<K: Object, W: Send + Sync + 'static, S: Send + Sync + 'static> Controller for Standalone<K, W, S> {
@@ -48,8 +47,9 @@ impl<K: Object, W: Send + Sync + 'static, S: Send + Sync + 'static> Controller f
         (self.settle)(world, plan, outcome, now)
     }
 
-    fn requeue(&self, plan: &Plan<S>, outcome: &Outcome, now: Timestamp) -> Option<Timestamp> {
-        (self.requeue)(plan, outcome, now)
+    /// Returns `None`: nothing but a change of the object matters.
+    fn requeue(&self, _: &Plan<S>, _: &Outcome, _: Timestamp) -> Option<Timestamp> {
+        None
     }
 }
 

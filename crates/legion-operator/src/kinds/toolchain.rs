@@ -1,7 +1,7 @@
 //! `ToolchainIntegration`.
 
 use legion_api::{ToolchainIntegration, ToolchainIntegrationSpec, ToolchainIntegrationStatus};
-use legion_plan::toolchain::{World, decide, requeue, settle};
+use legion_plan::toolchain::{World, decide, settle};
 
 use crate::{kinds::standalone::Standalone, watch::projection::without_managed_fields};
 
@@ -19,6 +19,5 @@ pub(crate) fn controller() -> Standalone<ToolchainIntegration, World, ToolchainI
         observe: |toolchain| World { toolchain },
         decide,
         settle,
-        requeue,
     }
 }

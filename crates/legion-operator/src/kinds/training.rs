@@ -127,6 +127,7 @@ impl Controller for Trainings {
             pods: context.pods.of(&Reference::object::<ModelTraining>(key.clone())),
             probed: BTreeMap::new(),
             mounts: BTreeMap::new(),
+            confirmed: false,
             quota_turn: context.quotas.is_turn(kind_of::<ModelTraining>(), key),
             training,
         }
@@ -198,8 +199,14 @@ impl RunHooks for Trainings {
                 let found = context.requests.get::<Pod>(&key.sibling(name)).await?;
                 world.probed.insert(name.clone(), found.map(Arc::new));
             }
+            // The driver reads the object itself.
+            Need::Object => {}
         }
         Ok(())
+    }
+
+    fn confirm(&self, world: &mut World) {
+        world.confirmed = true;
     }
 
     fn unreadable(&self, world: &mut World, need: &Need, error: &RequestError) -> bool {
@@ -217,7 +224,7 @@ impl RunHooks for Trainings {
                 true
             }
             // Everything depends on whether that pod still runs. Nothing can be decided until it is known.
-            Need::Pod { .. } => false,
+            Need::Pod { .. } | Need::Object => false,
         }
     }
 

@@ -102,6 +102,11 @@ pub(crate) trait RunHooks: Controller {
         std::future::ready(Ok(()))
     }
 
+    /// Puts into the world that its object was read live ([`Need::Object`]).
+    fn confirm(&self, world: &mut Self::World) {
+        let _ = world;
+    }
+
     /// Puts into the world that a need cannot be read. Returns whether something can be decided without it.
     fn unreadable(&self, world: &mut Self::World, need: &Need, error: &RequestError) -> bool {
         let _ = (world, need, error);

@@ -12,7 +12,7 @@ use std::{
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::Resource as _;
-use legion_plan::{Plan, StepResult};
+use legion_plan::{EventNote, Need, Plan, StepResult};
 use legion_runtime::{
     Shutdown,
     retry::{Backoff, ErrorClass, jitter},
@@ -180,12 +180,12 @@ impl<C: RunHooks> Driver<C> {
         };
         let mut world = controller.observe(context, key, object.clone());
         let now = context.clock.now();
-        let (mut plan, mut unread) = self.decide(key, &mut world, now).await?;
+        let (mut plan, mut unread) = self.decide(key, &object, &mut world, now).await?;
         let mut acted = act(context, &self.kind, key, &world, &plan.actions).await;
         if let Some(pod) = acted.unwatched.take() {
             // The decision was made without it.
             controller.add_unwatched(&mut world, pod);
-            (plan, unread) = self.decide(key, &mut world, now).await?;
+            (plan, unread) = self.decide(key, &object, &mut world, now).await?;
             acted = act(context, &self.kind, key, &world, &plan.actions).await;
         }
         if let Some(error) = acted.stopped.as_ref().filter(|error| self.should_report(key, error)) {
@@ -194,6 +194,7 @@ impl<C: RunHooks> Driver<C> {
         if let Some(patch) = controller.settle(&world, &plan, &acted.outcome, now) {
             self.write_status(key, &object, &patch.body).await?;
             for event in &patch.events {
+                log(event);
                 events::publish(context, &*object, event, now).await;
             }
         }
@@ -226,6 +227,7 @@ impl<C: RunHooks> Driver<C> {
     async fn decide(
         &self,
         key: &Key,
+        object: &C::Object,
         world: &mut C::World,
         now: Timestamp,
     ) -> Result<(Plan<C::Status>, Option<RequestError>), RequestError> {
@@ -241,6 +243,12 @@ impl<C: RunHooks> Driver<C> {
             }
             for need in &plan.needs {
                 tracing::debug!(?need, "read");
+                if *need == Need::Object {
+                    if self.confirm(key, object, world).await? {
+                        continue;
+                    }
+                    return Ok((Plan::default(), None));
+                }
                 if let Err(error) = controller.read(context, key, world, need).await {
                     if !self.should_report(key, &error) || !controller.unreadable(world, need, &error) {
                         return Err(error);
@@ -255,6 +263,27 @@ impl<C: RunHooks> Driver<C> {
             message: format!("the plan still has needs after {MAX_READS} rounds of reading"),
             status: None,
         })
+    }
+
+    /// Reads the object live. Returns whether it is the one that the world holds. Otherwise the cache gets the live
+    /// one, and the object is requeued.
+    async fn confirm(&self, key: &Key, object: &C::Object, world: &mut C::World) -> Result<bool, RequestError> {
+        let (cache, controller) = (&self.kind.store.cache, &*self.kind.controller);
+        match self.context.requests.get::<C::Object>(key).await? {
+            Some(live) if live.meta().resource_version == object.meta().resource_version => {
+                tracing::warn!("the status does not have the run of the latest pod: it is recovered from the pod");
+                controller.confirm(world);
+                Ok(true)
+            }
+            Some(live) => {
+                cache.overwrite(live);
+                Ok(false)
+            }
+            None => {
+                cache.remove_uid(key, object.meta().uid.as_deref());
+                Ok(false)
+            }
+        }
     }
 
     async fn write_status(&self, key: &Key, object: &C::Object, patch: &serde_json::Value) -> Result<(), RequestError> {
@@ -278,6 +307,16 @@ impl<C: RunHooks> Driver<C> {
             }
         }
         Err(error)
+    }
+}
+
+/// Logs what an event reports. Events are deleted after an hour, and logs are kept.
+fn log(event: &EventNote) {
+    let (reason, message) = (event.reason.as_str(), event.message.as_str());
+    if event.warning {
+        tracing::warn!(reason, "{message}");
+    } else {
+        tracing::info!(reason, "{message}");
     }
 }
 

@@ -1,10 +1,18 @@
 //! Fills a cache from a watch, for ever.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use kube::{
     Api, Resource,
+    core::Status,
     runtime::watcher::{self, Event, watcher},
 };
 use legion_runtime::retry::{Backoff, ErrorClass, classify, classify_status};
@@ -41,6 +49,8 @@ pub(crate) struct CacheWatcher<K> {
     pub(crate) cache: Arc<Cache<K>>,
     /// Cancelled once the first list is complete.
     pub(crate) synced: CancellationToken,
+    /// Whether the API server does not know the kind.
+    pub(crate) unserved: Arc<AtomicBool>,
     /// Counts what happens.
     pub(crate) metrics: WatchMetrics,
 }
@@ -82,6 +92,7 @@ where
             match next {
                 Some(Ok(event)) => {
                     *failures = 0;
+                    self.unserved.store(false, Ordering::Relaxed);
                     listing = match event {
                         Event::Init | Event::InitApply(_) => true,
                         Event::InitDone | Event::Apply(_) | Event::Delete(_) => false,
@@ -91,7 +102,7 @@ where
                 Some(Err(error)) => {
                     *failures += 1;
                     self.metrics.failures.inc();
-                    tracing::warn!(kind = %K::kind(&()), %error, failures, "the watch failed");
+                    self.log(&error, *failures);
                     if is_expired(&error) && !listing {
                         return;
                     }
@@ -100,6 +111,25 @@ where
                 }
                 None => return,
             }
+        }
+    }
+
+    fn log(&self, error: &watcher::Error, failures: u32) {
+        let (kind, resource) = (K::kind(&()), K::plural(&()));
+        let unserved = status_of(error).is_some_and(|status| status.code == 404);
+        if unserved {
+            // Once, not every half minute.
+            if !self.unserved.swap(true, Ordering::Relaxed) {
+                tracing::error!(
+                    %kind,
+                    "the API server does not serve {resource}: install the CRDs with `legion-operator crds | kubectl apply \
+                     --server-side -f -`"
+                );
+            }
+        } else if is_starting(error) {
+            tracing::info!(%kind, "the API server is still preparing {resource}");
+        } else {
+            tracing::warn!(%kind, %error, failures, "the watch failed");
         }
     }
 
@@ -123,6 +153,23 @@ where
         }
         self.cache.apply(relist, event);
     }
+}
+
+/// Returns the API server's own answer.
+fn status_of(error: &watcher::Error) -> Option<&Status> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => Some(status),
+        _ => None,
+    }
+}
+
+/// Returns whether the API server has just begun to serve the kind. For some seconds after a CRD is installed, it
+/// answers so to every request.
+fn is_starting(error: &watcher::Error) -> bool {
+    status_of(error).is_some_and(|status| status.message.contains("storage is (re)initializing"))
 }
 
 /// Returns the `Retry-After` of a throttled request, at most the largest back-off. Zero for every other error.

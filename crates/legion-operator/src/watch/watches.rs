@@ -1,6 +1,9 @@
 //! Starts the watches that fill the caches.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{
+    fmt::Debug,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, Resource, core::NamespaceResourceScope, runtime::watcher};
@@ -23,6 +26,8 @@ pub(crate) struct Watch {
     pub(crate) activity: Arc<WatchActivity>,
     /// Cancelled once the first list is complete.
     pub(crate) synced: CancellationToken,
+    /// Whether the API server does not know the resource.
+    pub(crate) unserved: Arc<AtomicBool>,
 }
 
 /// The watches of one process.
@@ -109,6 +114,7 @@ impl<'a> Watches<'a> {
         };
         for namespace in namespaces {
             let synced = CancellationToken::new();
+            let unserved = Arc::<AtomicBool>::default();
             let api = match namespace {
                 Some(namespace) => Api::<Guarded<K>>::namespaced(self.client.clone(), namespace),
                 None => Api::all(self.client.clone()),
@@ -117,6 +123,7 @@ impl<'a> Watches<'a> {
                 resource,
                 activity: self.metrics.requests.track(api.resource_url()),
                 synced: synced.clone(),
+                unserved: unserved.clone(),
             });
             let watcher = CacheWatcher {
                 api,
@@ -124,6 +131,7 @@ impl<'a> Watches<'a> {
                 config: config.clone(),
                 cache: cache.clone(),
                 synced,
+                unserved,
                 metrics: self.metrics.for_watch(resource),
             };
             self.tasks.spawn(watcher.run());

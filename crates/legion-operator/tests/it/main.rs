@@ -12,6 +12,7 @@ mod outage;
 mod pods;
 mod quiet;
 mod quota;
+mod restore;
 mod support;
 mod throttled;
 mod upgrade;

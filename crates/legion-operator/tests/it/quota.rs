@@ -103,17 +103,8 @@ impl Quota {
 
 #[tokio::test(start_paused = true)]
 async fn forty_trainings_under_a_quota_of_four_pods_are_refused_twice_at_most() {
-    herd(40, 4).await;
-}
-
-#[tokio::test(start_paused = true)]
-#[ignore = "takes minutes: in a tier of its own in cargo xtask test"]
-async fn a_thousand_trainings_under_a_quota_of_eight_pods_are_refused_twice_at_most() {
-    herd(1000, 8).await;
-}
-
-async fn herd(many: usize, hard: usize) {
     logs();
+    let (many, hard) = (40, 4);
     let quota = Quota::new(hard);
     let mut cluster = Cluster::new(quota.in_front_of_the_operator()).await;
     cluster.furnish().await;
@@ -147,7 +138,7 @@ async fn herd(many: usize, hard: usize) {
 }
 
 /// The status of a waiting training is rewritten neither by its turns nor by the timer. A raised quota is noticed by
-/// the timer, and then used at once and in order.
+/// the timer, and then used immediately and in order.
 #[tokio::test(start_paused = true)]
 async fn a_raised_quota_is_used_in_the_order_of_waiting() {
     logs();

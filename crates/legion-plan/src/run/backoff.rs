@@ -19,6 +19,11 @@ pub(super) fn delay(settings: &Settings, run_id: &str, ended: i32) -> Duration {
     delay.saturating_add(delay.saturating_mul(u32::try_from(jitter).unwrap_or(0)) / 1024)
 }
 
+/// Returns an upper bound of every [`delay`].
+pub(super) fn longest(settings: &Settings) -> Duration {
+    settings.backoff_max.saturating_add(settings.backoff_max / 4)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,6 +42,7 @@ mod tests {
             (i32::MAX, 600),
         ] {
             let delay = delay(&settings, "0123abcd", ended).as_secs_f64();
+            assert!(delay <= longest(&settings).as_secs_f64(), "{ended}: {delay}");
             assert!(
                 (f64::from(seconds)..f64::from(seconds) * 1.25).contains(&delay),
                 "{ended}: {delay}"

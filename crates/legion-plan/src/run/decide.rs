@@ -56,9 +56,6 @@ pub(crate) struct RunPods<'a> {
     pub(crate) others_run: bool,
 }
 
-/// The object in the cache is older than one of its pods.
-pub(crate) struct Outdated;
-
 /// What a decision does next.
 pub(crate) enum NextStep {
     /// Read this first.
@@ -86,17 +83,6 @@ impl<'a> RunDecision<'a> {
         Some((condition.reason.parse().ok()?, condition.message.as_str()))
     }
 
-    /// Returns the plan for an outdated object: a decision now would ignore what the newer pod shows.
-    pub(crate) fn wait_for_the_cache<S>(&self) -> Plan<S> {
-        Plan {
-            requeue_at: self.now.checked_add(self.settings.status_delay).ok(),
-            why: vec![Note::Borrowed(
-                "a pod of a later run or attempt exists: the object in the cache is outdated",
-            )],
-            ..Plan::default()
-        }
-    }
-
     fn delete(&mut self, pod: &Pod, why: impl Into<Note>) {
         let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else {
             return;
@@ -111,30 +97,15 @@ impl<'a> RunDecision<'a> {
     }
 
     /// Finds the pod of the current attempt and deletes pods that should no longer exist.
-    pub(crate) fn sort_pods(&mut self, own_pods: impl Iterator<Item = &'a Arc<Pod>>) -> Result<RunPods<'a>, Outdated> {
-        let RunObject {
-            kind,
-            name,
-            generation,
-            run: recorded,
-            ..
-        } = self.object;
-        let number = |pod: &Pod, key: &str| labels::annotation(pod, key).and_then(|text| text.parse::<i64>().ok());
-        let recorded = recorded.map_or(0, |run| run.sequence);
+    pub(crate) fn sort_pods(&mut self, own_pods: impl Iterator<Item = &'a Arc<Pod>>) -> RunPods<'a> {
+        let RunObject { kind, name, .. } = self.object;
         let mut current = None;
         let mut others = Vec::new();
         for pod in own_pods {
             let Some((run, attempt)) = labels::identity(pod, name) else {
                 continue;
             };
-            let same_run = run == self.run.id;
-            // The run after the recorded one may have its pod before it is recorded itself. No later run can.
-            let of_later_run = number(pod, labels::SEQUENCE) > Some(recorded.saturating_add(1))
-                || number(pod, labels::GENERATION) > Some(generation);
-            if of_later_run || (same_run && attempt > self.run.attempt) {
-                return Err(Outdated);
-            }
-            if same_run && attempt == self.run.attempt {
+            if run == self.run.id && attempt == self.run.attempt {
                 current = Some(Containers::of(pod, kind));
             } else {
                 others.push(Containers::of(pod, kind));
@@ -150,7 +121,7 @@ impl<'a> RunDecision<'a> {
                 others_run |= pod.is_scheduled() || !pod.is_terminating();
             }
         }
-        Ok(RunPods { current, others_run })
+        RunPods { current, others_run }
     }
 
     /// Deletes a pod that has ended, after `spec.ttlAfterFinished`. Its results are stored: the attempt counts as ended
@@ -299,7 +270,7 @@ impl<'a> RunDecision<'a> {
             .reported()
             .filter(|(reason, _)| !self.new && matches!(reason, Reason::Retrying | Reason::SecretMissing));
         let retrying = earlier.map(|(reason, message)| Explanation::new(reason, message));
-        if let Some(at) = self.run.not_before.as_ref().map(|at| at.0).filter(|at| *at > self.now) {
+        if let Some(at) = self.back_off_ends_at() {
             self.plan.requeue_by(at);
             let attempt = self.run.attempt;
             return NextStep::Report(retrying.unwrap_or_else(|| {
@@ -322,6 +293,14 @@ impl<'a> RunDecision<'a> {
             return NextStep::Report(refused);
         }
         NextStep::Create
+    }
+
+    /// Returns the end of the back-off, if the run waits for it. No back-off is longer than [`backoff::longest`]. A
+    /// later time was written by a clock that was wrong, and counts as over.
+    fn back_off_ends_at(&self) -> Option<Timestamp> {
+        let at = self.run.not_before.as_ref()?.0;
+        let latest = self.now.checked_add(backoff::longest(self.settings)).ok()?;
+        (at > self.now && at <= latest).then_some(at)
     }
 
     /// Returns what the status reports while a quota refuses the pod and it is another object's turn to ask. Without
@@ -495,14 +474,16 @@ impl<'a> RunDecision<'a> {
     fn set_status(mut self, state: Explanation, since: Option<Timestamp>) -> (Plan<()>, RunReport) {
         let waits = state.reason.kind() == ReasonKind::Waiting && state.reason != Reason::Suspended;
         self.run.waiting = waits.then(|| settle::waiting(Some(&self.run), state.reason, since.unwrap_or(self.now)));
+        let ended_well = state.reason.kind() == ReasonKind::Success;
         let noteworthy = waits
+            || ended_well
             || matches!(state.reason.kind(), ReasonKind::Invalid | ReasonKind::Failure)
             || state.reason == Reason::Retrying;
         if noteworthy && self.reported() != Some((state.reason, state.message.as_str())) {
             // An attempt that follows on request is no warning.
             let by_request = state.reason == Reason::Retrying && self.failure.is_none();
             self.plan.events.push(EventNote {
-                warning: !by_request,
+                warning: !by_request && !ended_well,
                 reason: state.reason,
                 message: state.message.clone(),
             });

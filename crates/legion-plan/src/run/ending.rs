@@ -482,3 +482,31 @@ fn signal_name(signal: i32) -> String {
     };
     format!("signal {signal}, {name}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_the_names_of_linux() {
+        let names = [
+            (1, "HUP"),
+            (2, "INT"),
+            (3, "QUIT"),
+            (4, "ILL"),
+            (6, "ABRT"),
+            (7, "BUS"),
+            (8, "FPE"),
+            (9, "KILL"),
+            (11, "SEGV"),
+            (13, "PIPE"),
+            (15, "TERM"),
+            (24, "XCPU"),
+            (25, "XFSZ"),
+        ];
+        for (number, name) in names {
+            assert_eq!(signal_name(number), format!("signal {number}, SIG{name}"));
+        }
+        assert_eq!(signal_name(64), "signal 64");
+    }
+}

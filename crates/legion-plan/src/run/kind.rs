@@ -47,6 +47,8 @@ pub(crate) struct RunObject<'a> {
     pub(crate) conditions: &'a [Condition],
     /// `status.run`
     pub(crate) run: Option<&'a RunStatus>,
+    /// Whether the object was read live.
+    pub(crate) confirmed: bool,
     /// Whether it is the object's turn to ask for room under the quotas of its namespace.
     pub(crate) quota_turn: bool,
 }

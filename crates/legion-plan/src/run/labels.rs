@@ -14,6 +14,8 @@ pub(crate) const GENERATION: &str = "legion-platform.org/generation";
 pub(crate) const INPUTS: &str = "legion-platform.org/inputs";
 /// Annotation with a hash of the pod's configuration. A pod that cannot start is recreated when this hash has changed.
 pub(crate) const SHAPE: &str = "legion-platform.org/shape";
+/// Annotation with the release that created the pod: the platform's namespace.
+pub const OPERATOR: &str = "legion-platform.org/operator";
 /// `app.kubernetes.io/managed-by` of every pod.
 pub(crate) const MANAGER: &str = "legion-operator";
 

@@ -16,6 +16,7 @@ pub(crate) mod kind;
 pub(crate) mod labels;
 pub(crate) mod parts;
 pub(crate) mod pod;
+pub(crate) mod recover;
 pub(crate) mod refusal;
 pub(crate) mod settle;
 pub(crate) mod volumes;

@@ -72,6 +72,7 @@ fn metadata(attempt: &Attempt<'_>, parts: &PodParts<'_>) -> ObjectMeta {
         text(labels::GENERATION, &run.generation.to_string()),
         text(labels::INPUTS, &parts.inputs),
         text(labels::SHAPE, &parts.shape),
+        text(labels::OPERATOR, &attempt.settings.platform_namespace),
     ]);
     ObjectMeta {
         name: Some(attempt.pod_name()),

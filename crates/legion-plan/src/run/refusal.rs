@@ -34,7 +34,27 @@ pub(super) fn explain(error: &ApiError, pod: &str) -> Explanation {
             format!("the operator is not allowed to create pods: {message}"),
         );
     }
-    Explanation::new(Reason::AdmissionRefused, format!("pod {pod} was refused: {message}"))
+    let (reason, field) = cause(message);
+    Explanation::new(reason, format!("{field}pod {pod} was refused: {message}"))
+}
+
+/// Returns the reason of a refusal that is no exceeded quota, and the field at fault with a colon. The texts are those
+/// of the API server's own admission plugins. What they do not know is left to policies and webhooks.
+fn cause(message: &str) -> (Reason, &'static str) {
+    let has = |text: &str| message.contains(text);
+    if has("failed quota: ") && has("must specify ") {
+        (Reason::ResourcesMissing, "spec.resources: ")
+    } else if has(" usage per Container is ") || has(" usage per Pod is ") || has(" limit to request ratio per ") {
+        (Reason::LimitRangeExceeded, "spec.resources: ")
+    } else if has("error looking up service account ") {
+        (Reason::PodReferenceNotFound, "spec.serviceAccountName: ")
+    } else if has("no PriorityClass with name ") {
+        (Reason::PodReferenceNotFound, "spec.priorityClassName: ")
+    } else if has("RuntimeClass ") && has("not found") {
+        (Reason::PodReferenceNotFound, "spec.runtimeClassName: ")
+    } else {
+        (Reason::AdmissionRefused, "")
+    }
 }
 
 /// Splits at the commas before `requested:`, `used:` and `limited:` only.
@@ -77,6 +97,42 @@ mod tests {
         "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": x",
         Reason::AdmissionRefused,
         "pod p was refused: pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": x"
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: failed quota: q: must specify limits.cpu for: trainer",
+        Reason::ResourcesMissing,
+        "spec.resources: pod p was refused: pods \"a\" is forbidden: failed quota: q: must specify limits.cpu for: trainer"
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: [maximum cpu usage per Container is 1, but limit is 2, maximum memory usage per Pod is 1Gi, but limit is 2Gi]",
+        Reason::LimitRangeExceeded,
+        "spec.resources: pod p was refused: pods \"a\" is forbidden: [maximum cpu usage per Container is 1, but limit is 2, maximum memory usage per Pod is 1Gi, but limit is 2Gi]"
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: cpu max limit to request ratio per Container is 2, but provided ratio is 4.000000",
+        Reason::LimitRangeExceeded,
+        "spec.resources: pod p was refused: pods \"a\" is forbidden: cpu max limit to request ratio per Container is 2, but provided ratio is 4.000000"
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: error looking up service account lab/robot: serviceaccount \"robot\" not found",
+        Reason::PodReferenceNotFound,
+        "spec.serviceAccountName: pod p was refused: pods \"a\" is forbidden: error looking up service account lab/robot: serviceaccount \"robot\" not found"
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: no PriorityClass with name high was found",
+        Reason::PodReferenceNotFound,
+        "spec.priorityClassName: pod p was refused: pods \"a\" is forbidden: no PriorityClass with name high was found"
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: pod rejected: RuntimeClass \"kata\" not found",
+        Reason::PodReferenceNotFound,
+        "spec.runtimeClassName: pod p was refused: pods \"a\" is forbidden: pod rejected: RuntimeClass \"kata\" not found"
     )]
     #[case(
         422,

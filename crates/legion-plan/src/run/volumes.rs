@@ -125,3 +125,23 @@ pub(super) fn field_of_volume(volume: &str) -> Option<String> {
     };
     Some(fixed.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("work", Some("spec.workspace"))]
+    #[case("shm", Some("spec.sharedMemory"))]
+    #[case("config-source", Some("spec.source.configMap"))]
+    #[case("storage-source", Some("spec.source"))]
+    #[case("secret-output", Some("spec.output"))]
+    #[case("storage-data-2", Some("spec.data[2]"))]
+    #[case("bin", None)]
+    #[case("storage-other", None)]
+    fn volumes_come_from_fields(#[case] volume: &str, #[case] field: Option<&str>) {
+        assert_eq!(field_of_volume(volume).as_deref(), field);
+    }
+}

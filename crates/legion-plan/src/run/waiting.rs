@@ -192,11 +192,8 @@ fn scheduler_causes(message: &str) -> String {
     let causes = message
         .split_once("nodes are available: ")
         .map_or(message, |(_, causes)| causes);
-    let causes = causes
-        .split(". preemption:")
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches('.');
+    // After the causes the scheduler reports what preemption found. Some versions report only its error.
+    let causes = causes.split(". ").next().unwrap_or_default().trim_end_matches('.');
     let mut causes: Vec<&str> = causes
         .split(", ")
         .map(|cause| cause.trim_start_matches(|c: char| c.is_ascii_digit()).trim())
@@ -329,6 +326,10 @@ mod tests {
     #[case(
         "0/5 nodes are available: 2 Insufficient cpu, 3 Insufficient cpu.",
         "Insufficient cpu"
+    )]
+    #[case(
+        "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found",
+        "pod has unbound immediate PersistentVolumeClaims"
     )]
     #[case("persistentvolumeclaim \"x\" not found", "persistentvolumeclaim \"x\" not found")]
     #[case("", "the scheduler gives no cause")]

@@ -7,7 +7,7 @@ use legion_api::{
 };
 
 use super::{
-    fields::{is_same_run, run_id},
+    fields::{content_hash, is_known_hash, run_id},
     world::{ConfigMapView, MissingKey, World, config_map_name},
 };
 
@@ -35,26 +35,27 @@ pub(super) fn is_settled(world: &World) -> bool {
         return false;
     };
     let same_source = || match &world.config_map {
-        _ if config_map_name(&world.training).is_none() => true,
-        // It was deleted after the run. That is no new content.
+        // It was deleted after the run, or the source is of another kind. That is no new content.
         ConfigMapView::Absent | ConfigMapView::Unreadable { .. } => true,
         ConfigMapView::Seen { resource_version } => run.source_version.as_ref() == Some(resource_version),
         ConfigMapView::Read(content) => content.digest.as_ref().ok() == run.source_digest.as_ref(),
     };
+    let same_content = || run.content_hash == Some(content_hash(&world.training.spec, run.source_digest.as_deref()));
     status.observed_generation == Some(generation)
         && run.generation == generation
         && find(&status.conditions, SUCCEEDED).is_some_and(|condition| Some(&condition.reason) == run.reason.as_ref())
         && world.own_pods().next().is_none()
         && same_source()
+        && same_content()
 }
 
-/// Returns the current run of a training.
-pub(super) fn current(world: &World) -> CurrentRun {
+/// Returns the current run of a training. `previous` is the run of its status, or what its pods show of it.
+pub(super) fn current(world: &World, previous: Option<&RunStatus>) -> CurrentRun {
     let generation = world.generation();
     let spec = &world.training.spec;
-    let previous = world.run();
     let up_to_date = |run: &RunStatus, source: SourceVersion| RunStatus {
         generation,
+        content_hash: Some(content_hash(spec, source.digest.as_deref())),
         source_digest: source.digest,
         source_version: source.version,
         ..run.clone()
@@ -65,10 +66,7 @@ pub(super) fn current(world: &World) -> CurrentRun {
         Err(Unavailable::Missing(problem)) => {
             // A run that has started continues without its source.
             return match previous {
-                Some(run)
-                    if run.generation == generation
-                        || is_same_run(world.uid(), run, spec, run.source_digest.as_deref()) =>
-                {
+                Some(run) if is_same_run(world, run, run.source_digest.as_deref()) => {
                     let source = SourceVersion {
                         digest: run.source_digest.clone(),
                         version: run.source_version.clone(),
@@ -80,22 +78,47 @@ pub(super) fn current(world: &World) -> CurrentRun {
         }
     };
     let digest = source.digest.as_deref();
-    match previous {
-        Some(run) if run.generation == generation && run.source_digest.as_deref() == digest => {
-            CurrentRun::Same(up_to_date(run, source))
-        }
-        Some(run) if is_same_run(world.uid(), run, spec, digest) => CurrentRun::Same(up_to_date(run, source)),
-        _ => {
-            let sequence = previous.map_or(0, |run| run.sequence).saturating_add(1);
-            CurrentRun::New(RunStatus {
-                id: run_id(world.uid(), sequence, spec, digest),
-                sequence,
-                generation,
-                source_digest: source.digest,
-                source_version: source.version,
-                attempt: 1,
-                ..RunStatus::default()
-            })
+    if let Some(run) = previous.filter(|run| is_same_run(world, run, digest)) {
+        return CurrentRun::Same(up_to_date(run, source));
+    }
+    let status = world.status();
+    let recorded = previous.map(|run| run.sequence);
+    let in_history = || status.history.first().map(|run| run.sequence);
+    let sequence = recorded.or_else(in_history).unwrap_or(0).saturating_add(1);
+    let new = RunStatus {
+        id: run_id(world.uid(), sequence, spec, digest),
+        sequence,
+        attempt: 1,
+        ..RunStatus::default()
+    };
+    let new = up_to_date(&new, source);
+    // A status that lost its run still has the artifact. The id proves that it is of this run.
+    let trained = status
+        .artifact
+        .as_ref()
+        .is_some_and(|artifact| artifact.run_id == new.id);
+    if previous.is_none() && trained {
+        return CurrentRun::Same(RunStatus {
+            result: Some(RunResult::Succeeded),
+            reason: Some(Reason::RunSucceeded.as_str().to_owned()),
+            ..new
+        });
+    }
+    CurrentRun::New(new)
+}
+
+/// Returns whether `run` is the run of the training's spec and of this source.
+///
+/// The hash of the content decides, because uid and generation change when an object is created again from a backup.
+/// A run without a hash of this version was recorded by another version of the operator, or recovered from its pod. It
+/// is the same while nothing has changed since, or if its id says so.
+fn is_same_run(world: &World, run: &RunStatus, source_digest: Option<&str>) -> bool {
+    let spec = &world.training.spec;
+    match run.content_hash.as_deref().filter(|hash| is_known_hash(hash)) {
+        Some(recorded) => recorded == content_hash(spec, source_digest),
+        None => {
+            (run.generation == world.generation() && run.source_digest.as_deref() == source_digest)
+                || run_id(world.uid(), run.sequence, spec, source_digest) == run.id
         }
     }
 }

@@ -23,9 +23,11 @@ use crate::{
         attempt::Attempt,
         attempt_end::AttemptEnd,
         containers::Containers,
-        decide::{NextStep, Outdated, RunDecision, RunReport},
+        decide::{NextStep, RunDecision, RunReport},
         ending::{end_of, fetch_report},
-        labels, waiting,
+        labels,
+        recover::later_pod,
+        waiting,
     },
 };
 
@@ -39,11 +41,17 @@ pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan<ModelT
     if is_settled(world) {
         return Plan::default();
     }
+    let object = world.object();
+    let later = later_pod(&object, world.own_pods());
+    if later.is_some() && !world.confirmed {
+        return Plan::reading(Need::Object);
+    }
+    let recovered = later.map(|pod| pod.run(object.run));
     let old = world.status().into_owned();
     let decision = |run: RunStatus, status: ModelTrainingStatus, new: bool| TrainingDecision {
         world,
         base: RunDecision {
-            object: world.object(),
+            object,
             settings,
             now,
             plan: Plan::default(),
@@ -54,11 +62,12 @@ pub fn decide(world: &World, settings: &Settings, now: Timestamp) -> Plan<ModelT
         status,
         fetch_notices: Vec::new(),
     };
-    match current(world) {
+    let previous = recovered.as_ref().or(object.run);
+    match current(world, previous) {
         CurrentRun::Unread(name) => Plan::reading(Need::ConfigMap { name }),
         CurrentRun::Same(run) => decision(run, old, false).decide(),
         CurrentRun::New(run) => decision(run, begin(&old), true).decide(),
-        CurrentRun::Blocked(problem) => decision(RunStatus::default(), old, false).blocked(problem),
+        CurrentRun::Blocked(problem) => decision(RunStatus::default(), old, false).blocked(problem, previous.cloned()),
     }
 }
 
@@ -73,9 +82,7 @@ struct TrainingDecision<'a> {
 
 impl<'a> TrainingDecision<'a> {
     fn decide(mut self) -> Plan<ModelTrainingStatus> {
-        let Ok(pods) = self.base.sort_pods(self.world.own_pods()) else {
-            return self.base.wait_for_the_cache();
-        };
+        let pods = self.base.sort_pods(self.world.own_pods());
         if self.base.run.result.is_some() {
             if let Some(pod) = &pods.current {
                 self.base.clean_up(pod);
@@ -187,11 +194,8 @@ impl<'a> TrainingDecision<'a> {
     }
 
     /// A new run is requested and has no id yet. Pods of the old run end, and the status keeps the old run.
-    fn blocked(mut self, problem: Problem) -> Plan<ModelTrainingStatus> {
-        if let Err(Outdated) = self.base.sort_pods(self.world.own_pods()) {
-            return self.base.wait_for_the_cache();
-        }
-        let kept = self.world.run().cloned();
+    fn blocked(mut self, problem: Problem, kept: Option<RunStatus>) -> Plan<ModelTrainingStatus> {
+        self.base.sort_pods(self.world.own_pods());
         let state = Explanation::new(problem.reason, problem.to_string());
         self.base.plan.problems = vec![problem];
         let mut plan = self.report(state);

@@ -1,7 +1,7 @@
 //! What a change of a field of the spec does to a run: one table. The run id and the reference docs are generated from
 //! it.
 
-use legion_api::{ModelTrainingSpec, run::RunStatus};
+use legion_api::ModelTrainingSpec;
 use serde_json::{Value, json};
 
 use crate::run::id;
@@ -118,9 +118,16 @@ pub(super) fn run_id(uid: &str, sequence: i64, spec: &ModelTrainingSpec, source_
     id::run_id(uid, sequence, &part(&spec, FieldEffect::NewRun), source_digest)
 }
 
-/// Returns whether `run` still is the run of `spec`.
-pub(super) fn is_same_run(uid: &str, run: &RunStatus, spec: &ModelTrainingSpec, source_digest: Option<&str>) -> bool {
-    run_id(uid, run.sequence, spec, source_digest) == run.id
+/// Returns the hash of everything that means work. It does not depend on which object has the spec, and not on how
+/// often it was run.
+pub(super) fn content_hash(spec: &ModelTrainingSpec, source_digest: Option<&str>) -> String {
+    let spec = serde_json::to_value(spec).unwrap_or_default();
+    id::content_hash(&part(&spec, FieldEffect::NewRun), source_digest)
+}
+
+/// Returns whether a hash can be compared with those of [`content_hash`].
+pub(super) fn is_known_hash(hash: &str) -> bool {
+    id::is_known_hash(hash)
 }
 
 /// Returns the part of a spec with the given effect.
@@ -193,7 +200,7 @@ mod tests {
             .keys()
             .map(String::as_str)
             .collect();
-        let of_table: BTreeSet<&str> = FIELDS.iter().map(|line| line.name).collect();
+        let of_table: BTreeSet<&str> = fields().iter().map(|line| line.name).collect();
         assert_eq!(of_schema, of_table);
         assert_eq!(of_table.len(), FIELDS.len());
     }
@@ -267,6 +274,21 @@ mod tests {
             spec["retries"] = json!(0);
         });
         assert_eq!(id(&long), short);
+        // Empty lists and objects are not given, in whatever form they come.
+        let empty = json!({"args": [], "arguments": {}, "env": [], "workDir": null});
+        assert_eq!(part(&empty, FieldEffect::NewRun), json!({}));
+    }
+
+    #[test]
+    fn the_content_hash_depends_on_the_work_alone() {
+        let hash = |change: fn(&mut Value), digest| content_hash(&spec(change), digest);
+        let plain = hash(|_| {}, None);
+        // A different value here means that every backup trains again.
+        assert_eq!(plain, "1:13212ceac25b73d2");
+        assert!(is_known_hash(&plain) && !is_known_hash("2:0123456789abcdef"));
+        assert_eq!(hash(|spec| spec["retries"] = json!(3), None), plain);
+        assert_ne!(hash(|spec| spec["trigger"] = json!("a"), None), plain);
+        assert_ne!(hash(|_| {}, Some("sha256:0")), plain);
     }
 
     #[test]

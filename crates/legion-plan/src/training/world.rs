@@ -42,6 +42,8 @@ pub struct World {
     /// The answers to [`crate::Need::Mounts`] in this pass, by the pod's uid: the last message about a volume that
     /// cannot be mounted, or `None` when there is none.
     pub mounts: BTreeMap<String, Option<String>>,
+    /// Whether the training was read from the API server in this pass, as [`crate::Need::Object`] asks.
+    pub confirmed: bool,
     /// Whether it is the training's turn to ask for room under the quotas of its namespace. It counts only while the
     /// status reports that a quota refuses the pod ([`quota_wait`]).
     pub quota_turn: bool,
@@ -82,6 +84,7 @@ impl World {
             pods: Vec::new(),
             probed: BTreeMap::new(),
             mounts: BTreeMap::new(),
+            confirmed: false,
             quota_turn: true,
         }
     }
@@ -116,6 +119,7 @@ impl World {
             observed_generation: status.and_then(|status| status.observed_generation),
             conditions: status.map_or(&[], |status| &status.conditions),
             run: self.run(),
+            confirmed: self.confirmed,
             quota_turn: self.quota_turn,
         }
     }

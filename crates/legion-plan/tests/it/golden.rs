@@ -289,6 +289,27 @@ fn cases() -> Vec<(Reason, Case)> {
             ),
         ),
         (
+            R::ResourcesMissing,
+            refused(
+                403,
+                "pods \"wine\" is forbidden: failed quota: compute: must specify limits.cpu for: trainer",
+            ),
+        ),
+        (
+            R::LimitRangeExceeded,
+            refused(
+                403,
+                "pods \"wine\" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi",
+            ),
+        ),
+        (
+            R::PodReferenceNotFound,
+            refused(
+                403,
+                "pods \"wine\" is forbidden: error looking up service account lab/robot: serviceaccount \"robot\" not found",
+            ),
+        ),
+        (
             R::AdmissionRefused,
             refused(
                 403,

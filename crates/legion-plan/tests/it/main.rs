@@ -7,6 +7,7 @@ mod attempts;
 mod factory;
 mod git_address;
 mod golden;
+mod lost;
 mod pod;
 mod properties;
 mod rules;

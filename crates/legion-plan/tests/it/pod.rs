@@ -97,6 +97,17 @@ fn the_pod_passes_pod_security_restricted_and_a_quota_on_all_resources() {
 }
 
 #[test]
+fn a_config_map_source_is_mounted() {
+    let pod =
+        pod_of(json!({"source": {"configMap": {"name": "wine-source", "items": [{"key": "train.py", "path": "p"}]}}}));
+    let volumes = pod.spec.unwrap().volumes.unwrap();
+    let mounted = volumes.into_iter().find_map(|volume| volume.config_map).unwrap();
+    let items = mounted.items.unwrap();
+    assert_eq!((mounted.name.as_str(), mounted.optional), ("wine-source", Some(true)));
+    assert_eq!((items[0].key.as_str(), items[0].path.as_str()), ("train.py", "p"));
+}
+
+#[test]
 fn the_training_code_gets_no_credentials() {
     let pod = rich();
     let trainer = container(&pod, "trainer");

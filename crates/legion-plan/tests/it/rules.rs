@@ -458,6 +458,7 @@ fn an_outdated_status_deletes_no_newer_pod() {
     };
     let plan = decide(&stale, &universe.settings, universe.now);
     assert!(plan.actions.is_empty() && plan.status.is_none(), "{plan:#?}");
+    assert_eq!(plan.needs, [legion_plan::Need::Object]);
 }
 
 #[test]
@@ -477,6 +478,74 @@ fn a_pod_that_cannot_start_is_recreated_when_its_shape_changes() {
         (again.attempt, again.failures, again.rejections, again.not_before),
         (2, 0, 0, None)
     );
+}
+
+/// What a run has begun with stays, also when a later attempt cannot start. A run that has not begun takes what is new.
+#[test]
+fn the_inputs_of_a_run_that_has_begun_stay() {
+    for begun in [false, true] {
+        let mut world = world(training(json!({"retries": 3})));
+        let mut pod = created(&world, start());
+        if begun {
+            train(&mut pod);
+            publish(&mut pod, (3, "Error"), PublishOutcome::Failed, Some(exit(3)), None);
+            world.pods = vec![Arc::new(pod)];
+            let status = decide(&world, &settings(), after(20)).status;
+            Arc::make_mut(&mut world.training).status = status;
+            pod = created(&world, after(60));
+        }
+        factory::schedule(&mut pod, 61);
+        set(&mut pod, "trainer", factory::waiting("ImagePullBackOff", "not found"));
+        world.pods = vec![Arc::new(pod)];
+        let status = decide(&world, &settings(), after(70)).status;
+        let attempt = status.as_ref().unwrap().run.as_ref().unwrap().attempt;
+        Arc::make_mut(&mut world.training).status = status;
+        world.platform_toolchain = Some(factory::toolchain(json!({"image": "legion-platform/other:2"})));
+        let run = decide(&world, &settings(), after(80)).status.unwrap().run.unwrap();
+        assert_eq!(run.attempt - attempt, i32::from(!begun), "begun: {begun}");
+        assert_eq!(run.inputs.is_some(), begun, "begun: {begun}");
+    }
+}
+
+#[test]
+fn a_toolchain_without_arguments_takes_none() {
+    let mut world = world(training(json!({"arguments": {"fast": true}})));
+    world.platform_toolchain = Some(factory::toolchain(json!({"arguments": null})));
+    let plan = decide(&world, &settings(), start());
+    assert_eq!(plan.problems.len(), 1, "{plan:#?}");
+    assert_eq!(plan.problems[0].reason, legion_api::Reason::InvalidArguments);
+    assert!(plan.problems[0].message.contains("takes no arguments, but got fast"));
+}
+
+/// A clock that was two hours ahead has stored a time far in the future.
+#[test]
+fn a_back_off_that_is_longer_than_any_counts_as_over() {
+    let mut universe = Universe::new(training(json!({"retries": 1})));
+    while universe.pass() {}
+    for _ in 0..3 {
+        universe.progress(0);
+        universe.advance(6);
+        universe.pass();
+    }
+    universe.fail(0);
+    universe.progress(0);
+    universe.progress(0);
+    universe.pass();
+    let run = |universe: &mut Universe| universe.training.status.as_mut().unwrap().run.clone().unwrap();
+    assert_eq!(run(&mut universe).attempt, 2);
+    for (seconds, waits) in [(740, true), (7200, false)] {
+        let mut world = universe.world();
+        let training = Arc::make_mut(&mut world.training);
+        let at = universe.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
+        let run = training.status.as_mut().unwrap().run.as_mut().unwrap();
+        run.not_before = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
+        let plan = decide(&world, &universe.settings, universe.now);
+        let creates = plan
+            .actions
+            .iter()
+            .any(|action| matches!(action, Action::CreatePod { .. }));
+        assert_eq!(creates, !waits, "{seconds}: {plan:#?}");
+    }
 }
 
 #[test]

@@ -177,6 +177,7 @@ impl Universe {
                         let found = self.pods.get(name).map(|pod| Arc::new(pod.pod.clone()));
                         world.probed.insert(name.clone(), found);
                     }
+                    Need::Object => world.confirmed = true,
                     Need::Mounts { uid, .. } => {
                         world.mounts.insert(uid.clone(), None);
                     }
@@ -513,6 +514,43 @@ impl Universe {
                 sim.hidden = true;
             }
         }
+    }
+
+    /// Returns the attempt and the stage of the latest pod.
+    pub(crate) fn latest(&self) -> Option<(i32, Stage)> {
+        let number = |all: &Option<BTreeMap<String, String>>, key: &str| all.as_ref()?[key].parse::<i32>().ok();
+        let latest = self.pods.values().filter_map(|sim| {
+            let metadata = &sim.pod.metadata;
+            let sequence = number(&metadata.annotations, "legion-platform.org/sequence")?;
+            let attempt = number(&metadata.labels, "legion-platform.org/attempt")?;
+            Some((sequence, attempt, sim.stage))
+        });
+        latest.max().map(|(_, attempt, stage)| (attempt, stage))
+    }
+
+    /// Removes `status.run`, or the whole status.
+    pub(crate) fn lose_status(&mut self, whole: bool) {
+        match &mut self.training.status {
+            Some(status) if !whole => status.run = None,
+            status => *status = None,
+        }
+        self.unspoken = None;
+        self.bump();
+    }
+
+    /// Deletes the training with its pods, and creates it again with its status, as a restore from a backup does.
+    pub(crate) fn recreate(&mut self) {
+        self.version += 1000;
+        self.training.metadata.uid = Some(format!("uid-after-restore-{}", self.version));
+        self.training.metadata.generation = Some(1);
+        self.pods.clear();
+        self.unspoken = None;
+        self.bump();
+    }
+
+    /// Returns how often the result of a run was published.
+    pub(crate) fn published(&self, run: &str) -> u32 {
+        self.published.get(run).copied().unwrap_or_default()
     }
 
     /// Ends all faults and lets everything finish. Then checks the final state.
