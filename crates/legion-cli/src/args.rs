@@ -56,6 +56,15 @@ pub(crate) enum Command {
     /// Works with toolchains.
     #[command(subcommand)]
     Toolchain(Toolchain),
+    /// Prints what this machine offers for the local mode, and what is missing.
+    Doctor {
+        /// Output format.
+        #[arg(long, short, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Shows and removes the environments and downloads that the local mode keeps.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Prints a completion script for a shell.
     Completions {
         /// Name of the shell.
@@ -183,6 +192,29 @@ pub(crate) struct Rerun {
     /// Value for `spec.trigger`. Default: the current time.
     #[arg(long, value_name = "TEXT")]
     pub(crate) trigger: Option<String>,
+}
+
+/// Subcommands of `legionctl cache`.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Prints the environments and downloads in the cache, with their sizes.
+    List {
+        /// Output format.
+        #[arg(long, short, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Removes what nothing uses. It is created again when a training needs it.
+    Prune {
+        /// Removes only what was not used for so long. `0s` removes everything that is not in use.
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "720h")]
+        older_than: Duration,
+        /// Prints what would be removed, and removes nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Output format.
+        #[arg(long, short, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
 }
 
 /// Subcommands of `legionctl toolchain`.

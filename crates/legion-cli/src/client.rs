@@ -9,8 +9,8 @@ use kube::{
 
 use crate::{
     args::Global,
+    data_dir::DataDir,
     exit::{CliError, Code, Result},
-    local::DataDir,
 };
 
 /// A client and the namespace of the command.

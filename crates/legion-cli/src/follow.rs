@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{AsyncBufReadExt as _, StreamExt as _, stream::BoxStream};
+use futures::{AsyncReadExt as _, StreamExt as _, stream::BoxStream};
 use indicatif::{ProgressBar, ProgressStyle};
 use k8s_openapi::api::core::v1::{ContainerState, Event, Pod};
 use kube::{
@@ -15,12 +15,14 @@ use kube::{
 };
 use legion_api::ModelTraining;
 use legion_plan::training::labels;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     client::Session,
     exit::{CliError, Code, Result},
-    kinds, output,
+    kinds,
+    log_lines::LogLines,
+    output,
     training::{self, TrainingState},
 };
 
@@ -103,8 +105,31 @@ impl Drop for Progress {
     }
 }
 
-/// Follows a training until it has ended in a state that `accept` accepts. Conditions and pods of an earlier run are
-/// not printed.
+/// Runs a future with the time limit of `--timeout`. `what` names the command in the error.
+pub(crate) async fn limited<T>(
+    timeout: Option<Duration>,
+    what: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match timeout {
+        None => work.await,
+        Some(timeout) => tokio::time::timeout(timeout, work).await.map_err(|_| {
+            CliError::new(
+                Code::Timeout,
+                format!("{what}: the training has not ended within {timeout:?}"),
+            )
+            .remedy("use a longer --timeout; `legionctl get mt` shows what the training is doing or waiting for")
+        })?,
+    }
+}
+
+/// Number of lines that wait to be printed. A terminal is slower than a log, and the reader waits for it.
+const WAITING_LINES: usize = 1024;
+/// A log ends with its container. If nothing comes for so long after the end of the training, the connection hangs.
+const LOG_STALL: Duration = Duration::from_secs(5);
+
+/// Follows a training until it has ended in a state of which `accept` says that it belongs to the content that was
+/// applied. Only conditions, pods and lines of the run that is followed are printed: not those of an earlier run.
 pub(crate) async fn follow(
     session: &Session,
     current: &ModelTraining,
@@ -114,24 +139,16 @@ pub(crate) async fn follow(
     let name = &current.name_any();
     let mut streams = Streams::open(session, name);
     let mut attempt = AttemptProgress::after(current);
-    let (lines, mut printed) = mpsc::unbounded_channel::<String>();
-    let mut readers = JoinSet::new();
-    loop {
-        tokio::select! {
-            Some(line) = printed.recv() => progress.log(&line),
-            Some(pod) = streams.pods.next() => {
-                for step in attempt.pod(&pod, Instant::now()) {
-                    progress.step(&step);
-                }
-                if attempt.starts_log(&pod) {
-                    readers.spawn(read_log(session.client.clone(), pod, lines.clone()));
-                }
+    let (lines, mut printed) = mpsc::channel::<String>(WAITING_LINES);
+    let mut reader = LogReader::new(session.client.clone(), lines);
+    let training = loop {
+        let steps = tokio::select! {
+            Some(line) = printed.recv() => {
+                progress.log(&line);
+                continue;
             }
-            Some(event) = streams.events.next() => {
-                if let Some(step) = attempt.event(&event, Instant::now()) {
-                    progress.step(&step);
-                }
-            }
+            Some(pod) = streams.pods.next() => attempt.pod(&pod, Instant::now()),
+            Some(event) = streams.events.next() => attempt.event(&event, Instant::now()).into_iter().collect(),
             next = streams.trainings.next() => {
                 let Some(training) = next else {
                     return Err(CliError::new(Code::Other, "the watch ended"));
@@ -139,23 +156,76 @@ pub(crate) async fn follow(
                 let Some(training) = training else {
                     return Err(kinds::no_training(&session.namespace, name).context("while following"));
                 };
-                if let Some(step) = attempt.training(&training) {
-                    progress.step(&step);
-                }
-                if training::state(&training) != TrainingState::Open && accept(&training) {
-                    let seen = Instant::now();
-                    drop(lines);
-                    // A log ends with its container. If it takes longer, the connection hangs.
-                    let rest = async {
-                        while let Some(line) = printed.recv().await {
-                            progress.log(&line);
+                // An older status is of the run before, or of a run that is replaced.
+                if training::is_observed(&training) && accept(&training) {
+                    let steps = attempt.training(&training);
+                    if training::state(&training) != TrainingState::Open {
+                        for step in steps {
+                            progress.step(&step);
                         }
-                    };
-                    let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
-                    return Ok(Followed { training, overhead: attempt.overhead(seen) });
+                        break training;
+                    }
+                    steps
+                } else {
+                    Vec::new()
                 }
             }
+        };
+        for step in steps {
+            progress.step(&step);
         }
+        if let Some(pod) = attempt.starts_log() {
+            reader.start(pod);
+        }
+    };
+    let seen = Instant::now();
+    // The watches are independent. The end may be seen before the start of the container.
+    if let Some(pod) = training::pod(&training) {
+        let pods: Api<Pod> = Api::namespaced(session.client.clone(), &session.namespace);
+        if let Some(pod) = pods.get_opt(pod).await? {
+            attempt.pod(&pod, seen);
+        }
+    }
+    if let Some(pod) = attempt.starts_log() {
+        reader.start(pod);
+    }
+    drop(reader);
+    while let Ok(Some(line)) = tokio::time::timeout(LOG_STALL, printed.recv()).await {
+        progress.log(&line);
+    }
+    Ok(Followed {
+        training,
+        overhead: attempt.overhead(seen),
+    })
+}
+
+/// Reads the logs of one attempt after the other. Dropping it lets the last log end.
+struct LogReader {
+    client: kube::Client,
+    lines: mpsc::Sender<String>,
+    current: Option<JoinHandle<()>>,
+}
+
+impl LogReader {
+    fn new(client: kube::Client, lines: mpsc::Sender<String>) -> Self {
+        Self {
+            client,
+            lines,
+            current: None,
+        }
+    }
+
+    /// Reads the log of a pod as soon as the log of the pod before has ended.
+    fn start(&mut self, pod: Pod) {
+        let before = self.current.take();
+        let read = read_log(self.client.clone(), pod, self.lines.clone());
+        self.current = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                // A log that cannot be read to its end must not hide the next one.
+                let _ = before.await;
+            }
+            read.await;
+        }));
     }
 }
 
@@ -200,10 +270,15 @@ impl Streams {
 /// What the watches have shown of the current attempt.
 #[derive(Default)]
 struct AttemptProgress {
-    /// Id of the run that had ended before.
-    previous_run: Option<String>,
+    /// The run and the last attempt that had ended before.
+    previous: Option<(String, i64)>,
+    /// Id of the run that is followed, after its training has reported it.
+    run: Option<String>,
+    /// Pods of runs that are not reported yet, with the time at which they were seen. The watch of pods may be ahead of
+    /// the watch of trainings.
+    early: Vec<(Pod, Instant)>,
     condition: Option<(String, String)>,
-    pod: Option<String>,
+    pod: Option<Pod>,
     /// Whether the pod was seen before its first container started. Only then are its times known.
     seen_from_start: bool,
     created: Option<Instant>,
@@ -216,65 +291,91 @@ struct AttemptProgress {
 }
 
 impl AttemptProgress {
-    /// Starts to follow a training. If its current run has ended, the next run is followed.
+    /// Starts to follow a training. If its current run has ended, the next run or attempt is followed.
     fn after(training: &ModelTraining) -> Self {
         let has_ended = training::succeeded(training).is_some_and(|condition| condition.status != "Unknown");
         Self {
-            previous_run: training::run_id(training).filter(|_| has_ended).map(ToOwned::to_owned),
+            previous: training::attempt(training).filter(|_| has_ended),
             ..Self::default()
         }
     }
 
-    fn training(&mut self, training: &ModelTraining) -> Option<String> {
-        if self.previous_run.is_some() && self.previous_run.as_deref() == training::run_id(training) {
-            return None;
-        }
-        let condition = training::succeeded(training)?;
-        let reported = (condition.reason.clone(), condition.message.clone());
-        if self.condition.as_ref() == Some(&reported) {
-            return None;
-        }
-        let step = format!("{}: {}", reported.0, reported.1);
-        self.condition = Some(reported);
-        Some(step)
-    }
-
-    fn pod(&mut self, pod: &Pod, now: Instant) -> Vec<String> {
-        let name = pod.name_any();
+    /// Returns the steps for a training whose status is current: its condition, and the pods that were seen early.
+    fn training(&mut self, training: &ModelTraining) -> Vec<String> {
         let mut steps = Vec::new();
-        if self.previous_run.is_some() && self.previous_run.as_ref() == pod.labels().get(labels::RUN) {
+        let now = training::attempt(training);
+        if self.previous.is_some() && self.previous == now {
             return steps;
         }
-        if self.pod.as_ref() != Some(&name) {
+        let run = now.map(|(run, _)| run);
+        if let Some(condition) = training::succeeded(training) {
+            let reported = (condition.reason.clone(), condition.message.clone());
+            if self.condition.as_ref() != Some(&reported) {
+                steps.push(format!("{}: {}", reported.0, reported.1));
+                self.condition = Some(reported);
+            }
+        }
+        if run.is_some() && run != self.run {
+            self.run = run;
+            for (pod, seen) in std::mem::take(&mut self.early) {
+                steps.extend(self.pod(&pod, seen));
+            }
+        }
+        steps
+    }
+
+    /// Returns the steps for a pod. A pod of another run than the followed one is kept or ignored.
+    fn pod(&mut self, pod: &Pod, now: Instant) -> Vec<String> {
+        let mut steps = Vec::new();
+        let Some((run, attempt)) = identity(pod) else {
+            return steps;
+        };
+        if self
+            .previous
+            .as_ref()
+            .is_some_and(|(of, last)| *of == run && attempt <= *last)
+        {
+            return steps;
+        }
+        if self.run.as_deref() != Some(run) {
+            self.early.push((pod.clone(), now));
+            return steps;
+        }
+        let current = self.pod.as_ref().and_then(identity);
+        if current != Some((run, attempt)) {
             // The pod of an earlier attempt may still exist and change. The pod of the later attempt counts.
-            if self.pod.as_ref().is_some_and(|current| later(current, &name)) {
+            if current.is_some_and(|current| current.0 == run && current.1 > attempt) {
                 return steps;
             }
             *self = Self {
-                previous_run: self.previous_run.take(),
+                previous: self.previous.take(),
+                run: self.run.take(),
+                early: std::mem::take(&mut self.early),
                 condition: self.condition.take(),
-                pod: Some(name.clone()),
                 created: Some(now),
                 ..Self::default()
             };
             self.seen_from_start =
                 container(pod, "fetch").is_none_or(|state| state.running.is_none() && state.terminated.is_none());
-            steps.push(format!("pod {name}"));
+            steps.push(format!("pod {}", pod.name_any()));
         }
         record_times(&mut self.fetch, container(pod, "fetch"), now);
         record_times(&mut self.trainer, container(pod, "trainer"), now);
+        self.pod = Some(pod.clone());
         steps
     }
 
-    fn starts_log(&mut self, pod: &Pod) -> bool {
-        let starts = !self.reads_log && self.trainer.is_some() && self.pod.as_deref() == pod.metadata.name.as_deref();
+    /// Returns the pod whose log can be read now, once.
+    fn starts_log(&mut self) -> Option<Pod> {
+        let starts = !self.reads_log && self.trainer.is_some();
         self.reads_log |= starts;
-        starts
+        self.pod.clone().filter(|_| starts)
     }
 
     /// Returns the message of an event of the current pod: about an image, or a warning.
     fn event(&mut self, event: &Event, now: Instant) -> Option<String> {
-        if self.pod.is_none() || event.involved_object.name != self.pod {
+        let pod = self.pod.as_ref()?;
+        if event.involved_object.name != pod.metadata.name {
             return None;
         }
         let message = event.message.clone()?;
@@ -331,13 +432,10 @@ impl AttemptProgress {
     }
 }
 
-/// Returns whether pod `a` belongs to a later attempt of the same run than pod `b`. The attempt is the last part of the
-/// name.
-fn later(a: &str, b: &str) -> bool {
-    match (a.rsplit_once('-'), b.rsplit_once('-')) {
-        (Some((run_a, a)), Some((run_b, b))) if run_a == run_b => a.parse::<u64>().ok() > b.parse::<u64>().ok(),
-        _ => false,
-    }
+/// Returns the run and the attempt of a pod.
+fn identity(pod: &Pod) -> Option<(&str, i64)> {
+    let labels = pod.metadata.labels.as_ref()?;
+    Some((labels.get(labels::RUN)?, labels.get(labels::ATTEMPT)?.parse().ok()?))
 }
 
 fn record_times(times: &mut Option<(Instant, Option<Instant>)>, state: Option<&ContainerState>, now: Instant) {
@@ -361,27 +459,33 @@ fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerState> {
         .find_map(|status| status.state.as_ref())
 }
 
-async fn read_log(client: kube::Client, pod: Pod, lines: mpsc::UnboundedSender<String>) {
+async fn read_log(client: kube::Client, pod: Pod, lines: mpsc::Sender<String>) {
     let pods: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
     let params = LogParams {
         container: Some("trainer".to_owned()),
         follow: true,
         ..LogParams::default()
     };
-    let stream = match pods.log_stream(&pod.name_any(), &params).await {
-        Ok(stream) => stream,
+    let mut log = match pods.log_stream(&pod.name_any(), &params).await {
+        Ok(stream) => Box::pin(stream),
         Err(error) => {
             tracing::debug!(%error, "the log cannot be read while it is written");
             return;
         }
     };
-    let mut stream = Box::pin(stream).lines();
-    while let Some(Ok(line)) = stream.next().await {
-        // The output of user code must not control the terminal.
-        let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
-        if lines.send(line).is_err() {
-            return;
+    let mut split = LogLines::default();
+    let mut buffer = vec![0; 64 << 10];
+    // A log that breaks off ends here. The stored log is whole.
+    while let Ok(count @ 1..) = log.read(&mut buffer).await {
+        for line in split.push(&buffer[..count]) {
+            if lines.send(line).await.is_err() {
+                return;
+            }
         }
+    }
+    if let Some(line) = split.finish() {
+        // The receiver is gone when no one waits for lines anymore.
+        let _ = lines.send(line).await;
     }
 }
 
@@ -391,7 +495,10 @@ mod tests {
 
     use super::*;
 
+    /// Returns the pod `TRAINING-RUN-ATTEMPT`.
     fn pod(name: &str, fetch: &str, trainer: &str) -> Pod {
+        let mut parts = name.split('-').skip(1);
+        let (run, attempt) = (parts.next().unwrap(), parts.next().unwrap());
         let state = |state: &str| match state {
             "running" => json!({"running": {}}),
             "ended" => json!({"terminated": {"exitCode": 0}}),
@@ -399,10 +506,30 @@ mod tests {
         };
         let status = |name: &str, text: &str| json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state(text)});
         serde_json::from_value(json!({
-            "metadata": {"name": name},
+            "metadata": {"name": name, "labels": {labels::RUN: run, labels::ATTEMPT: attempt}},
             "status": {"initContainerStatuses": [status("fetch", fetch)], "containerStatuses": [status("trainer", trainer)]},
         }))
         .unwrap()
+    }
+
+    fn training(run: &str, attempt: i32, succeeded: &str) -> ModelTraining {
+        serde_json::from_value(json!({
+            "metadata": {"name": "t", "generation": 1},
+            "spec": {"model": {"name": "m", "version": "1"}, "toolchain": "script", "source": {"git": {"uri": "https://example.com/x.git"}}},
+            "status": {
+                "observedGeneration": 1,
+                "run": {"id": run, "sequence": 1, "generation": 1, "attempt": attempt},
+                "conditions": [{"type": "Succeeded", "status": succeeded, "reason": "R", "message": run, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            },
+        }))
+        .unwrap()
+    }
+
+    /// Follows a run from its start.
+    fn following(run: &str) -> AttemptProgress {
+        let mut attempt = AttemptProgress::default();
+        assert_eq!(attempt.training(&training(run, 1, "Unknown")), [format!("R: {run}")]);
+        attempt
     }
 
     fn event(pod: &str, reason: &str, message: &str) -> Event {
@@ -417,7 +544,7 @@ mod tests {
     fn overhead_excludes_fetch_and_the_environment() {
         let zero = Instant::now();
         let at = |ms: u64| zero + Duration::from_millis(ms);
-        let mut attempt = AttemptProgress::default();
+        let mut attempt = following("1");
         assert_eq!(attempt.pod(&pod("t-1-1", "", ""), at(0)), ["pod t-1-1"]);
         attempt.pod(&pod("t-1-1", "running", ""), at(20));
         attempt.pod(&pod("t-1-1", "ended", ""), at(120));
@@ -432,9 +559,10 @@ mod tests {
                 .is_none()
         );
         attempt.event(&event("t-1-1", "Pulled", "Successfully pulled"), at(1130));
-        assert!(!attempt.starts_log(&pod("t-1-1", "ended", "")));
+        assert!(attempt.starts_log().is_none());
         attempt.pod(&pod("t-1-1", "ended", "running"), at(1150));
-        assert!(attempt.starts_log(&pod("t-1-1", "ended", "running")));
+        assert_eq!(attempt.starts_log(), Some(pod("t-1-1", "ended", "running")));
+        assert!(attempt.starts_log().is_none(), "a log is read once");
         attempt.pod(&pod("t-1-1", "ended", "ended"), at(5000));
         assert_eq!(
             attempt.overhead(at(5070)),
@@ -450,7 +578,7 @@ mod tests {
     #[test]
     fn a_pod_that_has_started_before_has_no_overhead() {
         let now = Instant::now();
-        let mut attempt = AttemptProgress::default();
+        let mut attempt = following("1");
         attempt.pod(&pod("t-1-1", "ended", "running"), now);
         assert_eq!(
             (attempt.overhead(now).start, attempt.overhead(now).finish),
@@ -461,41 +589,64 @@ mod tests {
     #[test]
     fn a_remaining_pod_of_an_earlier_attempt_is_ignored() {
         let now = Instant::now();
-        let mut attempt = AttemptProgress::default();
+        let mut attempt = following("7f");
         attempt.pod(&pod("t-7f-10", "", ""), now);
         assert!(attempt.pod(&pod("t-7f-9", "ended", "ended"), now).is_empty());
-        assert_eq!(attempt.pod.as_deref(), Some("t-7f-10"));
+        assert_eq!(attempt.pod, Some(pod("t-7f-10", "", "")));
     }
 
     #[test]
-    fn the_conditions_and_pods_of_the_previous_run_are_ignored() {
-        let training = |run: &str, succeeded: &str| -> ModelTraining {
-            serde_json::from_value(json!({
-                "metadata": {"name": "t"},
-                "spec": {"model": {"name": "m", "version": "1"}, "toolchain": "script", "source": {"git": {"uri": "https://example.com/x.git"}}},
-                "status": {
-                    "run": {"id": run, "sequence": 1, "generation": 1, "attempt": 1},
-                    "conditions": [{"type": "Succeeded", "status": succeeded, "reason": "R", "message": run, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
-                },
-            }))
-            .unwrap()
-        };
-        let of_run = |run: &str| {
-            let mut pod = pod(&format!("t-{run}-1"), "ended", "ended");
-            pod.metadata.labels = Some([(labels::RUN.to_owned(), run.to_owned())].into());
-            pod
-        };
+    fn the_conditions_and_pods_of_earlier_runs_are_ignored() {
         let now = Instant::now();
-        let mut attempt = AttemptProgress::after(&training("7f", "True"));
-        assert_eq!(attempt.training(&training("7f", "True")), None);
-        assert!(attempt.pod(&of_run("7f"), now).is_empty());
-        assert!(!attempt.starts_log(&of_run("7f")));
-        assert_eq!(attempt.training(&training("80", "Unknown")).as_deref(), Some("R: 80"));
-        assert_eq!(attempt.pod(&of_run("80"), now), ["pod t-80-1"]);
-        assert!(attempt.pod(&of_run("7f"), now).is_empty(), "also when it is seen last");
+        let mut attempt = AttemptProgress::after(&training("7f", 1, "True"));
+        assert!(attempt.training(&training("7f", 1, "True")).is_empty());
+        for old in ["t-7e-1", "t-7f-1"] {
+            assert!(attempt.pod(&pod(old, "ended", "ended"), now).is_empty(), "{old}");
+            assert!(attempt.starts_log().is_none(), "{old}");
+        }
+        assert_eq!(attempt.training(&training("80", 1, "Unknown")), ["R: 80"]);
+        assert!(
+            attempt.starts_log().is_none(),
+            "an old pod does not become one of the new run"
+        );
+        assert_eq!(attempt.pod(&pod("t-80-1", "", "running"), now), ["pod t-80-1"]);
+        assert!(attempt.starts_log().is_some());
+        for old in ["t-7e-1", "t-7f-1"] {
+            assert!(
+                attempt.pod(&pod(old, "ended", "ended"), now).is_empty(),
+                "{old}, seen last"
+            );
+            assert!(attempt.starts_log().is_none(), "{old}");
+        }
 
         // A run that goes on is followed.
-        let mut attempt = AttemptProgress::after(&training("7f", "Unknown"));
-        assert_eq!(attempt.pod(&of_run("7f"), now), ["pod t-7f-1"]);
+        let mut attempt = AttemptProgress::after(&training("7f", 1, "Unknown"));
+        attempt.training(&training("7f", 1, "Unknown"));
+        assert_eq!(attempt.pod(&pod("t-7f-1", "ended", "running"), now), ["pod t-7f-1"]);
+    }
+
+    #[test]
+    fn a_pod_that_is_seen_before_its_run_is_followed_from_that_time() {
+        let zero = Instant::now();
+        let at = |ms: u64| zero + Duration::from_millis(ms);
+        let mut attempt = AttemptProgress::default();
+        assert!(attempt.pod(&pod("t-1-1", "", ""), at(0)).is_empty());
+        assert!(attempt.pod(&pod("t-1-1", "ended", "running"), at(30)).is_empty());
+        assert_eq!(
+            attempt.training(&training("1", 1, "Unknown")),
+            ["R: 1", "pod t-1-1"],
+            "once"
+        );
+        assert_eq!(attempt.starts_log(), Some(pod("t-1-1", "ended", "running")));
+        assert_eq!(attempt.overhead(at(50)).start, Some(Duration::from_millis(30)));
+    }
+
+    #[test]
+    fn further_attempts_of_an_ended_run_are_followed() {
+        let now = Instant::now();
+        let mut attempt = AttemptProgress::after(&training("7f", 2, "False"));
+        assert_eq!(attempt.training(&training("7f", 3, "Unknown")), ["R: 7f"]);
+        assert!(attempt.pod(&pod("t-7f-2", "ended", "ended"), now).is_empty());
+        assert_eq!(attempt.pod(&pod("t-7f-3", "", ""), now), ["pod t-7f-3"]);
     }
 }

@@ -1,18 +1,29 @@
 //! The kinds of Legion, found by name, plural or short name.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Resource as _, core::ApiResource};
-use legion_api::{Connection, ModelTraining, ToolchainIntegration};
+use legion_api::ModelTraining;
 
 use crate::exit::{CliError, Code, Result};
 
-/// Returns every kind, in the order of `legionctl get`.
+/// Returns every kind, in the order of `legionctl get`: trainings first, because users look for them most.
 #[must_use]
 pub(crate) fn all() -> Vec<ApiResource> {
-    vec![
-        ApiResource::erase::<ModelTraining>(&()),
-        ApiResource::erase::<ToolchainIntegration>(&()),
-        ApiResource::erase::<Connection>(&()),
-    ]
+    let mut all: Vec<ApiResource> = legion_api::crd::all().into_iter().filter_map(resource).collect();
+    all.sort_by_key(|resource| resource.kind != ModelTraining::kind(&()));
+    all
+}
+
+/// Returns the resource of a CRD in its stored version.
+fn resource(crd: CustomResourceDefinition) -> Option<ApiResource> {
+    let version = crd.spec.versions.into_iter().find(|version| version.storage)?.name;
+    Some(ApiResource {
+        api_version: format!("{}/{version}", crd.spec.group),
+        group: crd.spec.group,
+        version,
+        kind: crd.spec.names.kind,
+        plural: crd.spec.names.plural,
+    })
 }
 
 /// Finds a kind by its name, plural or short name, in any case.
@@ -57,6 +68,15 @@ pub(crate) fn no_training(namespace: &str, name: &str) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_crd_is_a_kind_and_trainings_are_first() {
+        let kinds = all();
+        let names: Vec<&str> = kinds.iter().map(|resource| resource.kind.as_str()).collect();
+        assert_eq!(names, ["ModelTraining", "ToolchainIntegration", "Connection"]);
+        assert_eq!(kinds.len(), legion_api::crd::all().len());
+        assert_eq!(kinds[0], ApiResource::erase::<ModelTraining>(&()));
+    }
 
     #[test]
     fn kinds_have_kind_plural_and_short_names() {

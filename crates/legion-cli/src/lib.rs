@@ -5,11 +5,14 @@ mod client;
 mod columns;
 mod command;
 mod conformance;
+mod data_dir;
 pub mod exit;
+mod findings;
 mod follow;
 mod gppi;
 mod kinds;
 mod local;
+mod log_lines;
 mod manifest;
 mod output;
 mod plot;
@@ -67,6 +70,8 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Code> {
             output::bytes(out, &script)?;
             return Ok(Code::Ok);
         }
+        Command::Cache(cache) => return local::cache_command(cache, out),
+        Command::Doctor { output } => return local::doctor(global, *output, out),
         Command::Local(Local::Status { output }) => return local::status(global, *output, out),
         Command::Local(Local::Down) => return local::down(global, out),
         Command::Toolchain(Toolchain::ValidateModel { directory }) => {
@@ -91,7 +96,7 @@ async fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Code> {
         Command::Rerun(rerun) => command::rerun::run(&client::reach(global).await?, rerun, out).await,
         Command::Wait(wait) => {
             let session = client::reach(global).await?;
-            command::wait::limited(wait.timeout, "wait", command::wait::run(&session, wait, out)).await
+            follow::limited(wait.timeout, "wait", command::wait::run(&session, wait, out)).await
         }
         Command::Local(Local::Up(up)) => local::up(global, up, out).await,
         Command::Local(Local::Run(run)) => local::run(global, run, out).await,
@@ -101,6 +106,8 @@ async fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Code> {
         // `run` has handled these before it started the async runtime.
         Command::Local(Local::Status { .. } | Local::Down)
         | Command::Toolchain(Toolchain::ValidateModel { .. })
+        | Command::Cache(_)
+        | Command::Doctor { .. }
         | Command::Validate(_)
         | Command::Completions { .. } => Ok(Code::Ok),
     }

@@ -24,6 +24,8 @@ pub(crate) struct Document {
     pub(crate) value: Value,
     /// Line of every field. The key is the path, split into its steps.
     lines: BTreeMap<Vec<String>, u64>,
+    /// Text of every number, boolean and null. `1.10` is the number 1.1, but a user meant a text.
+    written: BTreeMap<Vec<String>, String>,
     first_line: u64,
 }
 
@@ -44,6 +46,13 @@ impl Document {
                 Value::Array(items) => items.get(step.parse::<usize>().ok()?),
                 other => other.get(step),
             })
+    }
+
+    /// Returns a number, boolean or null as it stands in the file.
+    #[must_use]
+    pub(crate) fn written(&self, path: &str) -> Option<&str> {
+        let steps: Vec<String> = steps(path).into_iter().map(ToOwned::to_owned).collect();
+        self.written.get(&steps).map(String::as_str)
     }
 
     /// Returns the line of a field, or the line of the nearest field around it.
@@ -111,8 +120,12 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
         .into_iter()
         .map(|tree| {
             let first_line = tree.referenced.line();
-            let mut lines = BTreeMap::new();
-            let value = tree.value.flatten(&[], &mut lines);
+            let mut marks = Marks {
+                text: text.lines().collect(),
+                lines: BTreeMap::new(),
+                written: BTreeMap::new(),
+            };
+            let value = marks.flatten(tree, &[]);
             if !value.is_object() {
                 return Err(CliError::new(
                     Code::Invalid,
@@ -125,7 +138,8 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
             Ok(Document {
                 file: path.to_owned(),
                 value,
-                lines,
+                lines: marks.lines,
+                written: marks.written,
                 first_line,
             })
         })
@@ -137,34 +151,60 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<Document>> {
 enum Tree {
     Scalar(Value),
     List(Vec<Spanned<Tree>>),
-    Map(Vec<(Spanned<String>, Tree)>),
+    Map(Vec<(Spanned<String>, Spanned<Tree>)>),
 }
 
-impl Tree {
-    fn flatten(self, path: &[String], lines: &mut BTreeMap<Vec<String>, u64>) -> Value {
-        match self {
-            Self::Scalar(value) => value,
-            Self::List(items) => Value::Array(
+/// Places of the values of a document.
+struct Marks<'a> {
+    /// Lines of the file.
+    text: Vec<&'a str>,
+    lines: BTreeMap<Vec<String>, u64>,
+    written: BTreeMap<Vec<String>, String>,
+}
+
+impl Marks<'_> {
+    fn flatten(&mut self, tree: Spanned<Tree>, path: &[String]) -> Value {
+        let place = (tree.referenced.line(), tree.referenced.column());
+        match tree.value {
+            Tree::Scalar(Value::String(text)) => Value::String(text),
+            Tree::Scalar(value) => {
+                if let Some(text) = self.scalar(place) {
+                    self.written.insert(path.to_vec(), text);
+                }
+                value
+            }
+            Tree::List(items) => Value::Array(
                 items
                     .into_iter()
                     .enumerate()
                     .map(|(index, item)| {
                         let path = [path, &[index.to_string()]].concat();
-                        lines.insert(path.clone(), item.referenced.line());
-                        item.value.flatten(&path, lines)
+                        self.lines.insert(path.clone(), item.referenced.line());
+                        self.flatten(item, &path)
                     })
                     .collect(),
             ),
-            Self::Map(entries) => {
+            Tree::Map(entries) => {
                 let mut map = Map::new();
                 for (key, value) in entries {
                     let path = [path, std::slice::from_ref(&key.value)].concat();
-                    lines.insert(path.clone(), key.referenced.line());
-                    map.insert(key.value, value.flatten(&path, lines));
+                    self.lines.insert(path.clone(), key.referenced.line());
+                    let value = self.flatten(value, &path);
+                    map.insert(key.value, value);
                 }
                 Value::Object(map)
             }
         }
+    }
+
+    /// Returns the plain scalar at a line and a column, both counted from 1. It ends where YAML ends it.
+    fn scalar(&self, (line, column): (u64, u64)) -> Option<String> {
+        let line = self.text.get(usize::try_from(line).ok()?.checked_sub(1)?)?;
+        let rest = line.chars().skip(usize::try_from(column).ok()?.checked_sub(1)?);
+        let scalar: String = rest
+            .take_while(|c| !matches!(c, ',' | ']' | '}' | '#') && !c.is_whitespace())
+            .collect();
+        (!scalar.is_empty()).then_some(scalar)
     }
 }
 
@@ -255,10 +295,25 @@ mod tests {
             11,
             "the nearest field around it"
         );
+        assert_eq!(documents[1].written("spec.items[1].b"), Some("1.5"));
+        assert_eq!(documents[1].written("spec.items[1].c"), None, "a text");
         assert_eq!(
             documents[1].value["spec"]["items"],
             serde_json::json!([{"a": 1}, {"b": 1.5, "c": "007", "d": "007x", "e": null}])
         );
+    }
+
+    #[test]
+    fn numbers_and_booleans_are_known_as_they_are_written() {
+        let text = "a: {b: 1.10, c: true, größe: 0x1F}\nd: [1e3, 20240601] # numbers\ne: 007.0   \n---\na: 2.50\n";
+        let documents = parse(Path::new("f.yaml"), text).unwrap();
+        let written = |path: &str| documents[0].written(path);
+        assert_eq!(written("a.b"), Some("1.10"));
+        assert_eq!(written("a.c"), Some("true"));
+        assert_eq!(written("a.größe"), Some("0x1F"));
+        assert_eq!((written("d[0]"), written("d[1]")), (Some("1e3"), Some("20240601")));
+        assert_eq!(written("e"), Some("007.0"));
+        assert_eq!(documents[1].written("a"), Some("2.50"));
     }
 
     #[test]

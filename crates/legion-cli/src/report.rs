@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _};
 use legion_api::{ModelTraining, training::ModelTrainingStatus};
 use legion_protocol::events::MetricPoint;
 
-use crate::{columns, exit::Result, plot, training, training::TrainingState};
+use crate::{columns, exit::Result, log_lines, plot, training, training::TrainingState};
 
 /// Maximum number of rows of a section. The object and its series hold all of them.
 const MAX_ROWS: usize = 40;
@@ -60,7 +60,7 @@ pub(crate) fn outcome(training: &ModelTraining) -> String {
 pub(crate) fn render(training: &ModelTraining, series: &Result<Vec<MetricPoint>>, width: usize) -> String {
     let mut text = format!("{}\n", outcome(training));
     let Some(status) = &training.status else { return text };
-    failure(&mut text, status);
+    failure(&mut text, training, status);
     pairs(&mut text, "", &summary(training, status));
     metrics(&mut text, status, series, width);
     let parameters = status
@@ -95,7 +95,7 @@ pub(crate) fn render(training: &ModelTraining, series: &Result<Vec<MetricPoint>>
     text
 }
 
-fn failure(text: &mut String, status: &ModelTrainingStatus) {
+fn failure(text: &mut String, training: &ModelTraining, status: &ModelTrainingStatus) {
     let Some(failure) = &status.failure else { return };
     let mut what = vec![
         ("step".to_owned(), failure.step.clone()),
@@ -113,14 +113,26 @@ fn failure(text: &mut String, status: &ModelTrainingStatus) {
     pairs(text, "failure", &what);
     let _ = writeln!(text, "  {}", failure.message);
     if let Some(remedy) = &failure.remedy {
-        let _ = writeln!(text, "  remedy: {remedy}");
+        let _ = writeln!(text, "  remedy: {}", concrete(remedy, training, status));
     }
     if let Some(tail) = failure.log_tail.as_deref().filter(|tail| !tail.is_empty()) {
         let _ = writeln!(text, "\nlast lines of the log");
-        for line in tail.lines() {
-            let _ = writeln!(text, "  | {}", plain(line));
+        for line in log_lines::lines(tail.as_bytes()) {
+            let _ = writeln!(text, "  | {line}");
         }
     }
+}
+
+/// Returns a remedy with the name of the training and the place of its log. A log on this machine can be read without a
+/// command. `legionctl logs` would need an API that is up, and after `local run` none is.
+fn concrete(remedy: &str, training: &ModelTraining, status: &ModelTrainingStatus) -> String {
+    let name = training.metadata.name.as_deref().unwrap_or_default();
+    let uri = status.log.as_ref().map(|log| log.uri.as_str());
+    let remedy = match uri.and_then(|uri| uri.strip_prefix("file://")) {
+        Some(path) => remedy.replace("`legionctl logs NAME`, or status.log.uri", path),
+        None => remedy.replace("status.log.uri", uri.unwrap_or("status.log.uri")),
+    };
+    remedy.replace("legionctl logs NAME", &format!("legionctl logs {name}"))
 }
 
 fn summary(training: &ModelTraining, status: &ModelTrainingStatus) -> Vec<(String, String)> {
@@ -355,6 +367,30 @@ mod tests {
     #[test]
     fn text_from_user_code_cannot_control_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\r\nc"), "a [2Jb  c");
+    }
+
+    #[test]
+    fn a_remedy_has_the_name_of_the_training_and_the_path_of_a_log_on_this_machine() {
+        let of = |log: serde_json::Value| {
+            let training: ModelTraining = serde_json::from_value(json!({
+                "apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining",
+                "metadata": {"name": "wine", "generation": 1},
+                "spec": {"model": {"name": "wine", "version": "1"}, "toolchain": "mlflow", "source": {"configMap": {"name": "x"}}},
+                "status": {"log": log, "failure": {
+                    "step": "train", "reason": "TrainerFailed", "message": "m", "remedy": legion_api::Reason::TrainerFailed.remedy(),
+                }},
+            }))
+            .unwrap();
+            render(&training, &Ok(Vec::new()), 100)
+        };
+        let local = of(json!({"uri": "file:///data/wine/log.txt", "sizeBytes": 1}));
+        assert!(local.contains("remedy: read the log: /data/wine/log.txt\n"), "{local}");
+        let stored = of(json!({"uri": "s3://models/log.txt", "sizeBytes": 1}));
+        assert!(
+            stored.contains("remedy: read the log: `legionctl logs wine`, or s3://models/log.txt\n"),
+            "{stored}"
+        );
+        assert!(of(json!(null)).contains("`legionctl logs wine`"));
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn file(uri: &str, path: &PathBuf, limit: u64) -> Result<Vec<u8>> {
 
 fn not_found(uri: &str) -> CliError {
     CliError::new(Code::NotFound, format!("{uri}: no such file"))
-        .remedy("it was moved or deleted: train again with `legionctl rerun NAME`")
+        .remedy("it was moved or deleted: train again with `legionctl rerun` and the name of the training")
 }
 
 fn namespace<'a>(session: &'a Session, training: &'a ModelTraining) -> &'a str {

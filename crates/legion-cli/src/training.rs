@@ -34,11 +34,17 @@ pub(crate) fn succeeded(training: &ModelTraining) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == SUCCEEDED)
 }
 
+/// Returns whether the status belongs to the current spec.
+#[must_use]
+pub(crate) fn is_observed(training: &ModelTraining) -> bool {
+    let observed = training.status.as_ref().and_then(|status| status.observed_generation);
+    observed.is_some() && observed == training.metadata.generation
+}
+
 /// Returns the state of a training. A status of an earlier generation does not count.
 #[must_use]
 pub(crate) fn state(training: &ModelTraining) -> TrainingState {
-    let observed = training.status.as_ref().and_then(|status| status.observed_generation);
-    if observed.is_none() || observed != training.metadata.generation {
+    if !is_observed(training) {
         return TrainingState::Open;
     }
     match succeeded(training).map(|condition| condition.status.as_str()) {
@@ -52,6 +58,13 @@ pub(crate) fn state(training: &ModelTraining) -> TrainingState {
 #[must_use]
 pub(crate) fn run_id(training: &ModelTraining) -> Option<&str> {
     Some(&training.status.as_ref()?.run.as_ref()?.id)
+}
+
+/// Returns the id of the current run and the number of its attempt.
+#[must_use]
+pub(crate) fn attempt(training: &ModelTraining) -> Option<(String, i64)> {
+    let run = training.status.as_ref()?.run.as_ref()?;
+    Some((run.id.clone(), i64::from(run.attempt)))
 }
 
 /// Returns the name of the current attempt's pod.

@@ -57,6 +57,10 @@ async fn follow(session: &Session, logs: &Logs, out: &mut dyn Write) -> Result<C
                 continue;
             }
         };
+        // The status is that of the run before the change. Its pod and its log are not those of this run.
+        if !training::is_observed(&training) {
+            continue;
+        }
         let pod = training::pod(&training).map(ToOwned::to_owned);
         // Without a pod there is no log yet, so the condition reports what the training waits for.
         if let Some(condition) = training::succeeded(&training)

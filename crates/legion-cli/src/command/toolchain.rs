@@ -27,8 +27,8 @@ use crate::{
     conformance::{Case, Observed, compare},
     exit::{CliError, Code, Result},
     gppi,
-    local::{Environment, PythonEnvironment, Toolchain, cache},
-    output,
+    local::{CacheLock, Environment, PythonEnvironment, Toolchain, cache},
+    log_lines, output,
 };
 
 /// Maximum run time of a case.
@@ -72,6 +72,7 @@ pub(crate) async fn test(
         ));
     }
     let cases = cases(&toolchain, filter)?;
+    let _in_use = CacheLock::shared(&cache())?;
     let environment = environment(&toolchain).await?;
     let began = Instant::now();
     let mut failed = 0;
@@ -168,55 +169,10 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
     // Without links in it: a resolved path would seem to be outside the temporary directory.
     let root = workspace.path().canonicalize().map_err(failed)?;
     let place = |name: &str| root.join(name);
-    for name in [
-        "work/source",
-        "work/data",
-        "work/output",
-        "work/home",
-        "work/tmp",
-        "run",
-    ] {
-        fs::create_dir_all(place(name)).map_err(failed)?;
-    }
-    if let Some(project) = &case.project {
-        copy(project, &place("work/source")).map_err(failed)?;
-    }
-    if let Some(data) = &case.data {
-        copy(data, &place("work/data")).map_err(failed)?;
-    }
-    fs::write(place("run/events.jsonl"), "").map_err(failed)?;
     let document = document(toolchain, case)?;
-    let text = serde_json::to_vec_pretty(&document).map_err(|error| CliError::io("JSON", error))?;
-    fs::write(place("run/training.json"), text).map_err(failed)?;
+    fill(&root, case, &document)?;
     let before = snapshot(&toolchain.directory).map_err(failed)?;
-
-    let (program, arguments) = command(toolchain, &document, environment)?;
-    let log = fs::File::create(place("run/log")).map_err(failed)?;
-    let errors = log.try_clone().map_err(failed)?;
-    let mut child = Command::new(&program)
-        .args(arguments)
-        .current_dir(place("work/source"))
-        .env_clear()
-        .envs(variables(toolchain, environment, case))
-        .env(names::PROTOCOL, PROTOCOL_VERSION.to_string())
-        .env(names::RUN, place("run"))
-        .env(names::TRAINING, place("run/training.json"))
-        .env(names::EVENTS, place("run/events.jsonl"))
-        .env(names::RESULT, place("run/result.json"))
-        .env(names::WORK, place("work"))
-        .env(names::SOURCE, place("work/source"))
-        .env(names::DATA, place("work/data"))
-        .env(names::OUTPUT, place("work/output"))
-        .env("HOME", place("work/home"))
-        .env("TMPDIR", place("work/tmp"))
-        .stdin(Stdio::null())
-        .stdout(log)
-        .stderr(errors)
-        // As in a pod: a toolchain may send a signal to its whole process group.
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| CliError::io(program.display(), error))?;
+    let mut child = start(&root, toolchain, environment, case, &document)?;
     let _group = ProcessGroup(process_id(&child));
     let ended = async {
         if let Some(text) = &case.term_after {
@@ -245,7 +201,7 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
         ));
     }
     if !faults.is_empty() {
-        let lines: Vec<&str> = observed.log.lines().collect();
+        let lines = log_lines::lines(observed.log.as_bytes());
         faults.extend(
             lines[lines.len().saturating_sub(15)..]
                 .iter()
@@ -253,6 +209,69 @@ async fn run(toolchain: &Toolchain, environment: &ImageEnvironment, case: &Case)
         );
     }
     Ok(faults)
+}
+
+/// Creates the directories of a case, and the files that a toolchain finds in them.
+fn fill(root: &Path, case: &Case, document: &TrainingDocument) -> Result<()> {
+    let failed = |error: std::io::Error| CliError::io(format!("case {}", case.name), error);
+    for name in [
+        "work/source",
+        "work/data",
+        "work/output",
+        "work/home",
+        "work/tmp",
+        "run",
+    ] {
+        fs::create_dir_all(root.join(name)).map_err(failed)?;
+    }
+    if let Some(project) = &case.project {
+        copy(project, &root.join("work/source")).map_err(failed)?;
+    }
+    if let Some(data) = &case.data {
+        copy(data, &root.join("work/data")).map_err(failed)?;
+    }
+    let text = serde_json::to_vec_pretty(document).map_err(|error| CliError::io("JSON", error))?;
+    fs::write(root.join("run/training.json"), text).map_err(failed)?;
+    fs::write(root.join("run/events.jsonl"), "").map_err(failed)
+}
+
+/// Starts the command of a toolchain in the directories of a case.
+fn start(
+    root: &Path,
+    toolchain: &Toolchain,
+    environment: &ImageEnvironment,
+    case: &Case,
+    document: &TrainingDocument,
+) -> Result<Child> {
+    let failed = |error: std::io::Error| CliError::io(format!("case {}", case.name), error);
+    let place = |name: &str| root.join(name);
+    let (program, arguments) = command(toolchain, document, environment)?;
+    let log = fs::File::create(place("run/log")).map_err(failed)?;
+    let errors = log.try_clone().map_err(failed)?;
+    Command::new(&program)
+        .args(arguments)
+        .current_dir(place("work/source"))
+        .env_clear()
+        .envs(variables(toolchain, environment, case))
+        .env(names::PROTOCOL, PROTOCOL_VERSION.to_string())
+        .env(names::RUN, place("run"))
+        .env(names::TRAINING, place("run/training.json"))
+        .env(names::EVENTS, place("run/events.jsonl"))
+        .env(names::RESULT, place("run/result.json"))
+        .env(names::WORK, place("work"))
+        .env(names::SOURCE, place("work/source"))
+        .env(names::DATA, place("work/data"))
+        .env(names::OUTPUT, place("work/output"))
+        .env("HOME", place("work/home"))
+        .env("TMPDIR", place("work/tmp"))
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        // As in a pod: a toolchain may send a signal to its whole process group.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| CliError::io(program.display(), error))
 }
 
 /// Sends SIGTERM after the event stream contains the text. A stopped training gets the same signal.

@@ -1,6 +1,6 @@
 //! `legionctl wait`: waits until trainings have ended.
 
-use std::{io::Write, time::Duration};
+use std::io::Write;
 
 use futures::{StreamExt as _, future::try_join_all};
 use kube::{
@@ -13,14 +13,14 @@ use crate::{
     args::{Format, Wait},
     client::Session,
     exit::{CliError, Code, Result},
-    kinds, output, report, stored,
+    follow, kinds, output, report, stored,
     training::{self, TrainingState},
 };
 
 /// Waits for all trainings and prints how each ended. Returns [`Code::Failed`] if one of them failed.
 pub(crate) async fn run(session: &Session, wait: &Wait, out: &mut dyn Write) -> Result<Code> {
     let all = try_join_all(wait.names.iter().map(|name| ended(session, name, |_| true)));
-    let trainings = limited(wait.timeout, "wait", all).await?;
+    let trainings = follow::limited(wait.timeout, "wait", all).await?;
     let mut code = Code::Ok;
     for training in &trainings {
         if training::state(training).code() != Code::Ok {
@@ -37,24 +37,6 @@ pub(crate) async fn run(session: &Session, wait: &Wait, out: &mut dyn Write) -> 
         }
     }
     Ok(code)
-}
-
-/// Runs a future with the time limit of `--timeout`. `what` names the command in the error.
-pub(crate) async fn limited<T>(
-    timeout: Option<Duration>,
-    what: &str,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    match timeout {
-        None => work.await,
-        Some(timeout) => tokio::time::timeout(timeout, work).await.map_err(|_| {
-            CliError::new(
-                Code::Timeout,
-                format!("{what}: the training has not ended within {timeout:?}"),
-            )
-            .remedy("use a longer --timeout; `legionctl get mt` shows what the training is doing or waiting for")
-        })?,
-    }
 }
 
 /// Returns the training after it has ended in a state that `accept` accepts.

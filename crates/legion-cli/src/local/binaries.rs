@@ -13,6 +13,20 @@ const PROGRAMS: [&str; 2] = ["legion-agent", "legion-entry"];
 /// Returns the directory of the programs: `$LEGION_PROGRAMS`, or else the directory of `legionctl`. If cargo runs
 /// `legionctl` in the repository, it builds only that binary. In that case, this function builds the other two.
 pub(crate) fn directory(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let absent = match present() {
+        Err(error) if env::var_os("LEGION_PROGRAMS").is_none_or(|value| value.is_empty()) => error,
+        known => return known,
+    };
+    let beside = beside()?;
+    match build(&beside, say) {
+        Some(true) if missing(&beside).is_none() => Ok(beside),
+        Some(_) => Err(absent.context("building legion-agent and legion-entry failed")),
+        None => Err(absent),
+    }
+}
+
+/// Returns the directory of the programs, and builds nothing.
+pub(crate) fn present() -> Result<PathBuf> {
     if let Some(named) = env::var_os("LEGION_PROGRAMS").filter(|value| !value.is_empty()) {
         let named = PathBuf::from(named);
         return match missing(&named) {
@@ -24,19 +38,21 @@ pub(crate) fn directory(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
             .remedy("name the directory that contains legion-agent and legion-entry")),
         };
     }
-    let exe = env::current_exe().map_err(|error| CliError::io("the path of legionctl", error))?;
-    let beside = exe.parent().unwrap_or(Path::new("/")).to_owned();
-    let Some(program) = missing(&beside) else {
-        return Ok(beside);
-    };
-    let absent = CliError::new(Code::NotFound, format!("{program} is not in {}", beside.display())).remedy(
-        "install legion-agent and legion-entry next to legionctl, or name their directory with LEGION_PROGRAMS",
-    );
-    match build(&beside, say) {
-        Some(true) if missing(&beside).is_none() => Ok(beside),
-        Some(_) => Err(absent.context("building legion-agent and legion-entry failed")),
-        None => Err(absent),
+    let beside = beside()?;
+    match missing(&beside) {
+        None => Ok(beside),
+        Some(program) => Err(
+            CliError::new(Code::NotFound, format!("{program} is not in {}", beside.display())).remedy(
+                "install legion-agent and legion-entry next to legionctl, or name their directory with LEGION_PROGRAMS",
+            ),
+        ),
     }
+}
+
+/// Returns the directory of `legionctl`.
+fn beside() -> Result<PathBuf> {
+    let exe = env::current_exe().map_err(|error| CliError::io("the path of legionctl", error))?;
+    Ok(exe.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 fn missing(directory: &Path) -> Option<&'static str> {

@@ -10,6 +10,7 @@ use kube_embed::node::images::{Image, ImageEnvironment, ImageTable};
 use legion_protocol::env;
 
 use super::{
+    interpreters::{self, Places},
     python::PythonEnvironment,
     toolchains::{Environment, Toolchain},
 };
@@ -29,15 +30,34 @@ impl LocalImages {
         let mut agent = ImageEnvironment::system();
         agent.path.insert(0, programs.to_owned());
         let mut entries = BTreeMap::from([(AGENT_IMAGE.to_owned(), Image::Ready(agent))]);
+        let interpreters = exposed_interpreters(cache);
         for toolchain in toolchains {
-            entries.insert(toolchain.local.image.clone(), entry(toolchain, cache));
+            entries.insert(toolchain.local.image.clone(), entry(toolchain, cache, &interpreters));
         }
         Self { entries }
     }
 }
 
-fn entry(toolchain: &Toolchain, cache: &Path) -> Image {
+/// Returns directories with the interpreters that are not in the directories of the machine. A project may need one.
+fn exposed_interpreters(cache: &Path) -> Vec<PathBuf> {
+    let system = ImageEnvironment::system().path;
+    let mut beside = Places::of_user().interpreters();
+    beside.retain(|found| {
+        found
+            .program
+            .parent()
+            .is_none_or(|directory| !system.iter().any(|of| of == directory))
+    });
+    interpreters::expose(&beside, &cache.join("interpreters")).unwrap_or_else(|error| {
+        // Projects can still use the toolchain's own interpreter.
+        tracing::warn!(%error, cache = %cache.display(), "the interpreters of pyenv and uv are not available to pods");
+        Vec::new()
+    })
+}
+
+fn entry(toolchain: &Toolchain, cache: &Path, interpreters: &[PathBuf]) -> Image {
     let mut environment = ImageEnvironment::system();
+    environment.path.extend(interpreters.iter().cloned());
     let own: Vec<PathBuf> = toolchain
         .local
         .path

@@ -3,15 +3,19 @@
 mod apply;
 mod binaries;
 mod bootstrap;
-mod data_dir;
+mod cache;
+mod doctor;
 mod images;
+mod interpreters;
 mod python;
 mod run;
 mod server;
+mod source;
 mod toolchains;
 mod up;
 
-pub(crate) use data_dir::DataDir;
+pub(crate) use cache::{CacheLock, run as cache_command};
+pub(crate) use doctor::doctor;
 pub(crate) use python::{PythonEnvironment, cache};
 pub(crate) use run::run;
 pub(crate) use toolchains::{Environment, Toolchain};

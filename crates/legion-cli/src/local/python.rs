@@ -10,13 +10,14 @@
 //! incomplete one, left by a killed process, is recreated.
 
 use std::{
+    cmp::Reverse,
     env, fs,
     fs::{File, OpenOptions},
     io,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use futures::{FutureExt as _, future::BoxFuture};
@@ -25,11 +26,14 @@ use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 use tokio::{process::Command, sync::Mutex};
 
-use super::toolchains::{Environment, Toolchain};
+use super::{
+    interpreters::{self, Origin, Places},
+    toolchains::{Environment, Toolchain},
+};
 use crate::report;
 
 /// Marks a complete environment. The file contains the size of the environment.
-const COMPLETE: &str = "complete";
+pub(crate) const COMPLETE: &str = "complete";
 
 /// Interpreters to try, in this order, unless `$LEGION_PYTHON` names one. Lock files are created with the first.
 const INTERPRETERS: [&str; 6] = [
@@ -40,6 +44,8 @@ const INTERPRETERS: [&str; 6] = [
     "python3.14",
     "python3.10",
 ];
+/// Minor version of the interpreter that creates lock files.
+const LOCKED_MINOR: u32 = 11;
 
 /// Returns the cache directory: `$LEGION_CACHE_DIR`, or else `legion` in the cache directory of the user.
 #[must_use]
@@ -171,9 +177,13 @@ where
 {
     let complete = directory.join(COMPLETE);
     let known = || {
-        fs::read_to_string(&complete)
-            .ok()
-            .and_then(|text| text.trim().parse::<u64>().ok())
+        let size = fs::read_to_string(&complete).ok()?.trim().parse::<u64>().ok()?;
+        // `legionctl cache` reads the time of the last use from it. In a cache that is read-only, nothing is removed.
+        let _ = File::options()
+            .append(true)
+            .open(&complete)
+            .and_then(|file| file.set_modified(SystemTime::now()));
+        Some(size)
     };
     if let Some(size) = known() {
         return Ok(size);
@@ -203,16 +213,27 @@ where
 }
 
 struct Interpreter {
-    program: String,
+    program: PathBuf,
     version: String,
+}
+
+/// Returns the programs to try, in this order: those on PATH, and those that pyenv and uv have installed beside it.
+/// Among the latter, the version of the lock files comes first, then the newest.
+fn candidates(installed: &[interpreters::Interpreter]) -> Vec<PathBuf> {
+    let mut beside: Vec<_> = installed.iter().filter(|found| found.origin != Origin::Path).collect();
+    beside.sort_by_key(|found| (found.minor != LOCKED_MINOR, Reverse(found.minor)));
+    let on_path = INTERPRETERS.iter().map(PathBuf::from);
+    on_path
+        .chain(beside.into_iter().map(|found| found.program.clone()))
+        .collect()
 }
 
 /// Returns the first interpreter with an accepted version.
 async fn interpreter(wanted: Option<&str>) -> Result<Interpreter, String> {
     let named = env::var("LEGION_PYTHON").ok().filter(|value| !value.is_empty());
-    let candidates: Vec<String> = match named {
-        Some(program) => vec![program],
-        None => INTERPRETERS.map(ToOwned::to_owned).to_vec(),
+    let candidates = match named {
+        Some(program) => vec![PathBuf::from(program)],
+        None => candidates(&Places::of_user().interpreters()),
     };
     let mut found = Vec::new();
     for program in candidates {
@@ -232,7 +253,7 @@ async fn interpreter(wanted: Option<&str>) -> Result<Interpreter, String> {
         if accepts(&version, wanted) {
             return Ok(Interpreter { program, version });
         }
-        found.push(format!("{program} has version {version}"));
+        found.push(format!("{} has version {version}", program.display()));
     }
     let found = if found.is_empty() {
         "none was found".to_owned()
@@ -404,7 +425,7 @@ fn files(root: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Returns the total size of the files of a directory in bytes.
-fn size(directory: &Path) -> u64 {
+pub(crate) fn size(directory: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     entries
         .flatten()
@@ -432,6 +453,28 @@ mod tests {
             assert_eq!(accepts(version, Some(wanted)), expected, "{version} {wanted}");
         }
         assert!(accepts("3.1", None));
+    }
+
+    #[test]
+    fn interpreters_beside_path_are_tried_after_those_on_it() {
+        let found = |program: &str, minor: u32, origin: Origin| interpreters::Interpreter {
+            program: PathBuf::from(program),
+            minor,
+            origin,
+        };
+        let candidates = candidates(&[
+            found("/usr/bin/python3.9", 9, Origin::Path),
+            found("/pyenv/3.10/bin/python3.10", 10, Origin::Pyenv),
+            found("/pyenv/3.12/bin/python3.12", 12, Origin::Pyenv),
+            found("/uv/3.11/bin/python3.11", 11, Origin::Uv),
+        ]);
+        let beside = [
+            "/uv/3.11/bin/python3.11",
+            "/pyenv/3.12/bin/python3.12",
+            "/pyenv/3.10/bin/python3.10",
+        ];
+        assert_eq!(candidates[..INTERPRETERS.len()], INTERPRETERS.map(PathBuf::from));
+        assert_eq!(candidates[INTERPRETERS.len()..], beside.map(PathBuf::from));
     }
 
     #[test]

@@ -12,25 +12,33 @@ use legion_runtime::Shutdown;
 use serde_json::json;
 
 use super::{
-    DataDir,
     apply::{self, Applied, Change},
     server::Server,
+    source,
 };
 use crate::{
     args::{Format, Global, Run},
     client::{self, Session},
-    command::wait,
+    data_dir::DataDir,
     exit::{CliError, Code, Result},
     follow::{self, Followed, Overhead, Progress},
-    manifest, output, report, stored,
+    manifest::{self, Document},
+    output, report, stored,
     training::{self, TrainingState},
 };
 
 /// Runs the trainings of the file and prints their results.
 pub(crate) async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Result<Code> {
     let mut documents = manifest::read(&run.file)?;
-    if let Some(directory) = &run.source {
-        documents = apply::with_source(documents, directory)?;
+    let snapshot = match &run.source {
+        Some(directory) => Some(source::snapshot(
+            directory,
+            &DataDir::choose(global.data_dir.as_deref())?,
+        )?),
+        None => None,
+    };
+    if let Some(snapshot) = &snapshot {
+        source::replace(&mut documents, snapshot);
     }
     apply::check(&documents)?;
     if !documents
@@ -43,8 +51,12 @@ pub(crate) async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Resu
         );
     }
     let progress = Progress::new(!run.quiet);
+    for file in snapshot.iter().flat_map(|snapshot| &snapshot.left_out) {
+        progress.step(&format!("not in the source: {file}"));
+    }
     let shutdown = Shutdown::on_signals().map_err(|error| CliError::io("signal handlers", error))?;
     let (session, mut server) = start(global, &progress).await?;
+    let stays = server.is_none();
     let work = async {
         let applied = apply::apply(&session.client, &session.namespace, &documents).await?;
         for object in &applied {
@@ -58,16 +70,77 @@ pub(crate) async fn run(global: &Global, run: &Run, out: &mut dyn Write) -> Resu
         follow_all(&session, &applied, &progress).await
     };
     let ended = tokio::select! {
-        ended = wait::limited(run.timeout, "run", work) => ended,
-        () = shutdown.requested() => Err(CliError::new(Code::Interrupted, "interrupted")
-            .remedy("the training continues with the next `legionctl local run` or `legionctl local up`")),
+        ended = follow::limited(run.timeout, "run", work) => ended.map_err(|error| match error.code {
+            Code::Timeout => error.remedy(goes_on(stays, &documents, global)),
+            _ => error,
+        }),
+        () = shutdown.requested() => {
+            Err(CliError::new(Code::Interrupted, "interrupted").remedy(goes_on(stays, &documents, global)))
+        }
         error = failed(&mut server) => Err(error),
     };
     drop(progress);
     if let Some(server) = server {
         server.stop().await;
     }
-    print(&ended?, run.output, out)
+    let rerun = Rerun { stays, global };
+    print(&ended?, run.output, &rerun, out)
+}
+
+/// Returns what happens to the trainings of an interrupted command, and the commands for it. `stays` is whether another
+/// process serves the API, which goes on after this command.
+fn goes_on(stays: bool, documents: &[Document], global: &Global) -> String {
+    let options = options(global);
+    if !stays {
+        return format!(
+            "the training continues with the next `legionctl local run` or `legionctl local up`{}",
+            options.map_or_else(String::new, |options| format!(" with{options}"))
+        );
+    }
+    let options = options.unwrap_or_default();
+    let names: Vec<&str> = documents
+        .iter()
+        .filter(|document| document.value["kind"] == "ModelTraining")
+        .filter_map(|document| document.value.pointer("/metadata/name")?.as_str())
+        .collect();
+    format!(
+        "the training goes on, because the local mode is up: `legionctl wait {}{options}` waits for it, and `legionctl \
+         local down{options}` stops the local mode",
+        names.join(" ")
+    )
+}
+
+/// Returns the options that select the API and the namespace of this command, if there are any.
+fn options(global: &Global) -> Option<String> {
+    let data_dir = global
+        .data_dir
+        .iter()
+        .map(|path| format!(" --data-dir {}", path.display()));
+    let namespace = global
+        .namespace
+        .iter()
+        .map(|namespace| format!(" --namespace {namespace}"));
+    let options: String = data_dir.chain(namespace).collect();
+    (!options.is_empty()).then_some(options)
+}
+
+/// How a training of this command can be run again.
+struct Rerun<'a> {
+    /// Whether another process serves the API, which goes on after this command.
+    stays: bool,
+    global: &'a Global,
+}
+
+impl Rerun<'_> {
+    fn commands(&self, name: &str) -> String {
+        let options = options(self.global).unwrap_or_default();
+        let up = match (self.stays, &self.global.data_dir) {
+            (true, _) => String::new(),
+            (false, None) => "legionctl local up --detach && ".to_owned(),
+            (false, Some(path)) => format!("legionctl local up --detach --data-dir {} && ", path.display()),
+        };
+        format!("`{up}legionctl rerun {name}{options}`")
+    }
 }
 
 /// Connects to the local API if it is up, or else starts one for this command.
@@ -174,7 +247,7 @@ async fn source_digest(session: &Session, training: &ModelTraining) -> Result<Op
     Ok(config_map.and_then(|config_map| ConfigMapContent::of(&config_map, source).digest.ok()))
 }
 
-fn print(ended: &[EndedTraining], format: Format, out: &mut dyn Write) -> Result<Code> {
+fn print(ended: &[EndedTraining], format: Format, rerun: &Rerun<'_>, out: &mut dyn Write) -> Result<Code> {
     let mut code = Code::Ok;
     for one in ended {
         if training::state(&one.followed.training).code() != Code::Ok {
@@ -208,8 +281,8 @@ fn print(ended: &[EndedTraining], format: Format, out: &mut dyn Write) -> Result
                     output::line(
                         out,
                         format_args!(
-                            "\nnothing was started: the manifest is unchanged since run {run}; `legionctl rerun {}` trains again",
-                            training.metadata.name.as_deref().unwrap_or_default()
+                            "\nnothing was started: the manifest is unchanged since run {run}; {} trains again",
+                            rerun.commands(training.metadata.name.as_deref().unwrap_or_default())
                         ),
                     )?;
                 }

@@ -17,12 +17,15 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use super::{
-    DataDir, binaries, bootstrap,
-    data_dir::Lock,
+    binaries, bootstrap,
+    cache::CacheLock,
     images::{AGENT_IMAGE, LocalImages},
     python, toolchains,
 };
-use crate::exit::{CliError, Result};
+use crate::{
+    data_dir::{DataDir, Lock},
+    exit::{CliError, Result},
+};
 
 /// Maximum grace period of pods when the local mode stops. The grace period of a pod may be shorter.
 const STOP_GRACE: Duration = Duration::from_secs(30);
@@ -39,6 +42,8 @@ pub(crate) struct Server {
     data_dir: DataDir,
     /// Released last, when nothing writes to the directory anymore.
     _lock: Lock,
+    /// Pods may use every environment of the cache.
+    _cache: CacheLock,
 }
 
 /// The part of the kubeconfig that must survive a restart.
@@ -56,6 +61,8 @@ impl Server {
         port: Option<u16>,
         say: &mut dyn FnMut(&str),
     ) -> Result<Self> {
+        let cache = python::cache();
+        let cache_lock = CacheLock::shared(&cache)?;
         let programs = binaries::directory(say)?;
         let toolchains = toolchains::all()?;
         let outputs = data_dir.outputs();
@@ -73,7 +80,7 @@ impl Server {
 
         let runtime = ProcessRuntime::open(ProcessOptions::new(data_dir.node()))
             .map_err(|error| CliError::io(data_dir.node().display(), error))?;
-        let images = LocalImages::new(&programs, &toolchains, &python::cache());
+        let images = LocalImages::new(&programs, &toolchains, &cache);
         let node = Node::start(
             client.clone(),
             NodeOptions::new(embedded.clock()),
@@ -107,6 +114,7 @@ impl Server {
             shutdown,
             data_dir,
             _lock: lock,
+            _cache: cache_lock,
         })
     }
 

@@ -14,9 +14,10 @@ use legion_runtime::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{DataDir, server::Server};
+use super::server::Server;
 use crate::{
     args::{Format, Global, Up},
+    data_dir::DataDir,
     exit::{CliError, Code, Result},
     output,
 };

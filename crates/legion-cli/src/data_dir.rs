@@ -88,6 +88,12 @@ impl DataDir {
         self.root.join("outputs")
     }
 
+    /// Returns the git repository of the directories that `local run --source` has read.
+    #[must_use]
+    pub(crate) fn sources(&self) -> PathBuf {
+        self.root.join("sources.git")
+    }
+
     /// Returns the log file of the background process.
     #[must_use]
     pub(crate) fn log(&self) -> PathBuf {
