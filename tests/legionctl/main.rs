@@ -4,3 +4,5 @@
 
 mod commands;
 mod examples;
+mod local_mode;
+mod logs;

@@ -47,7 +47,8 @@ impl ImageEnvironment {
     }
 }
 
-/// Progress of a preparation, one sentence per message. Each becomes an event of the waiting pod.
+/// Progress of a preparation, one sentence per message. Each becomes an event of the waiting pod. Without a message,
+/// nothing had to be created.
 pub type Progress = tokio::sync::mpsc::UnboundedSender<String>;
 
 /// A prepared environment.

@@ -98,6 +98,10 @@ pub(crate) async fn launch(ctx: &Context, pod: &Pod, container: &Container, init
     })
 }
 
+fn present(reference: &str) -> String {
+    format!("Container image {reference:?} already present on machine")
+}
+
 async fn image(
     ctx: &Context,
     pod: &Pod,
@@ -108,11 +112,7 @@ async fn image(
     let about = || InvolvedObject::container(pod, &container.name, init);
     let preparation = match ctx.images.find(reference) {
         Some(Image::Ready(environment)) => {
-            ctx.recorder.normal(
-                about(),
-                "Pulled",
-                format!("Container image {reference:?} already present on machine"),
-            );
+            ctx.recorder.normal(about(), "Pulled", present(reference));
             return Ok(environment);
         }
         Some(Image::Prepare(preparation)) => preparation,
@@ -123,29 +123,42 @@ async fn image(
             });
         }
     };
-    ctx.recorder
-        .normal(about(), "Pulling", format!("Pulling image {reference:?}"));
+    ctx.recorder.normal(
+        about(),
+        "Pulling",
+        format!("Checking the environment of image {reference:?}"),
+    );
     let began = tokio::time::Instant::now();
     let (progress, mut steps) = tokio::sync::mpsc::unbounded_channel();
     let mut prepared = preparation.prepare(progress).fuse();
+    let mut is_created = false;
+    let mut report = |step: String| {
+        is_created = true;
+        ctx.recorder.normal(about(), "Pulling", step);
+    };
     let result = loop {
         tokio::select! {
             biased;
-            Some(step) = steps.recv() => ctx.recorder.normal(about(), "Pulling", step),
+            Some(step) = steps.recv() => report(step),
             result = &mut prepared => break result,
         }
     };
     while let Ok(step) = steps.try_recv() {
-        ctx.recorder.normal(about(), "Pulling", step);
+        report(step);
     }
     match result {
+        // Without any progress, the environment was there. A size and a duration would look like a download.
+        Ok(done) if !is_created => {
+            ctx.recorder.normal(about(), "Pulled", present(reference));
+            Ok(done.environment)
+        }
         Ok(done) => {
             let took = began.elapsed();
             ctx.recorder.normal(
                 about(),
                 "Pulled",
                 format!(
-                    "Successfully pulled image {reference:?} in {:.1}s. Image size: {} bytes ({}).",
+                    "Created the environment of image {reference:?} in {:.1}s. Size: {} bytes ({}).",
                     took.as_secs_f64(),
                     done.size_bytes,
                     human_size(done.size_bytes)

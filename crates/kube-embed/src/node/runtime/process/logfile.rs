@@ -237,8 +237,17 @@ impl Reader {
         };
         match file.metadata().await {
             Ok(metadata) if metadata.ino() != self.inode => {
-                self.inode = metadata.ino();
                 self.files = vec![BufReader::with_capacity(128 * 1024, file)];
+                // If the log was rotated twice since the last read, the older part is unread, too.
+                if let Ok(before) = tokio::fs::File::open(older(&self.dir.join(LOG))).await
+                    && before
+                        .metadata()
+                        .await
+                        .is_ok_and(|m| ![self.inode, metadata.ino()].contains(&m.ino()))
+                {
+                    self.files.push(BufReader::with_capacity(128 * 1024, before));
+                }
+                self.inode = metadata.ino();
                 true
             }
             _ => false,
@@ -296,6 +305,28 @@ mod tests {
             .map(|f| fs::metadata(dir.path().join(f)).unwrap().len())
             .sum();
         assert!(size <= 21_000, "{size}");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_one_rotation_behind_reads_every_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::open(dir.path(), 1_000).unwrap();
+        let mut items = read(dir.path().to_owned(), true).await.unwrap();
+        assert_eq!(items.next().await.unwrap().unwrap(), LogItem::CaughtUp);
+        let mut rotations = 0;
+        let mut written = 0;
+        while rotations < 2 {
+            log.write("stdout", format!("{written}\n").as_bytes()).unwrap();
+            written += 1;
+            rotations += usize::from(log.size == 0);
+        }
+        fs::write(dir.path().join(EXIT), "{}").unwrap();
+        let mut lines = Vec::new();
+        while let Some(Ok(LogItem::Line { data, .. })) = items.next().await {
+            lines.push(String::from_utf8(data.to_vec()).unwrap());
+        }
+        let expected: Vec<String> = (0..written).map(|n| format!("{n}\n")).collect();
+        assert_eq!(lines, expected);
     }
 
     #[tokio::test]
