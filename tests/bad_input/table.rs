@@ -90,6 +90,13 @@ fn masked(word: &str, data: &Path) -> String {
     let mut text = word
         .replace(&*repository.to_string_lossy(), "REPOSITORY")
         .replace(&*data.to_string_lossy(), "DIR");
+    // PATH ends with the directories in which this machine's interpreters are linked.
+    const SYSTEM: &str = ":/usr/bin:/sbin:/bin";
+    if let Some((before, after)) = text.split_once(SYSTEM)
+        && after.starts_with(':')
+    {
+        text = format!("{before}{SYSTEM})");
+    }
     if let Some((before, after)) = text.split_once("/node/pods/") {
         let after = after.split_once('/').map_or("", |(_, after)| after);
         text = format!("{before}/node/pods/POD/{after}");

@@ -195,7 +195,7 @@ fn files_of_a_volume_that_cannot_be_read_or_named_end_the_run() {
     );
     for remote in ["wine.csv", ""] {
         let task = with_source_of(&pod, vec![binding("d", volume(), remote, "")]);
-        let mut agent = pod.agent("fetch", &task);
+        let mut agent = pod.copied_agent("fetch", &task);
         if rustix::process::geteuid().is_root() {
             agent.uid(65534).gid(65534);
         }

@@ -131,7 +131,19 @@ impl Pod {
     }
 
     pub(crate) fn agent(&self, step: &str, task: &impl serde::Serialize) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_legion-agent"));
+        self.program(Path::new(env!("CARGO_BIN_EXE_legion-agent")), step, task)
+    }
+
+    /// Returns the command of a step with a copy of the agent in the pod's directory. Other users cannot execute the
+    /// built program if the checkout is below a home directory.
+    pub(crate) fn copied_agent(&self, step: &str, task: &impl serde::Serialize) -> Command {
+        let copy = self.at("legion-agent");
+        std::fs::copy(env!("CARGO_BIN_EXE_legion-agent"), &copy).unwrap();
+        self.program(&copy, step, task)
+    }
+
+    fn program(&self, program: &Path, step: &str, task: &impl serde::Serialize) -> Command {
+        let mut command = Command::new(program);
         command
             .arg(step)
             .stdin(Stdio::null())
