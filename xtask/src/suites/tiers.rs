@@ -167,7 +167,7 @@ pub(super) const SLOW: [Tier; 6] = [
     },
     Tier {
         name: "Legion and its MLflow toolchain against plain mlflow run, MLflow 3 and 2.22",
-        budget: budget(200, 300),
+        budget: budget(400, 550),
         needs: setup::PYTHON,
         commands: &[&["toolchains/mlflow/test"]],
         cluster: None,
