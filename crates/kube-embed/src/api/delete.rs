@@ -266,17 +266,10 @@ impl ResourceRequest {
             .cloned()
             .collect();
         if let Some(resource) = served.into_iter().next() {
-            let all = ListQuery {
-                namespace: None,
-                after: None,
-                at: None,
-                limit: None,
-                filter: None,
-            };
             let objects = self
                 .server
                 .store
-                .list(&resource.collection, &all)
+                .list(&resource.collection, &ListQuery::default())
                 .map(|l| l.items)
                 .unwrap_or_default();
             let call = ResourceRequest {

@@ -69,7 +69,8 @@ impl ApiServer {
         B::Error: std::fmt::Display + Send,
     {
         let (parts, body) = request.into_parts();
-        Query::parse(parts.uri.query()).check_timeout(parts.uri.path())?;
+        let query = Query::parse(parts.uri.query());
+        query.check_timeout(parts.uri.path())?;
         let accept = text(&parts.headers, header::ACCEPT);
         let registry = self.registry();
         let get_only = || {
@@ -108,7 +109,7 @@ impl ApiServer {
             return Err(registry.nothing_at(&target.group));
         };
         let warning = resource.warning.clone();
-        let call = self.call(&parts, Arc::clone(resource), target)?;
+        let call = self.call(&parts, query, Arc::clone(resource), target)?;
         let bytes = if parts.method == Method::GET {
             Bytes::new()
         } else {
@@ -122,6 +123,7 @@ impl ApiServer {
     fn call(
         self: &Arc<Self>,
         parts: &http::request::Parts,
+        mut query: Query,
         resource: Arc<Resource>,
         target: Target,
     ) -> Result<ResourceRequest, ApiError> {
@@ -153,7 +155,6 @@ impl ApiServer {
                 negotiate::representation(text(&parts.headers, header::ACCEPT)).ok_or_else(ApiError::not_acceptable)?
             }
         };
-        let mut query = Query::parse(parts.uri.query());
         let mut name = target.name.unwrap_or_default();
         if target.watch {
             query.set("watch", "true");

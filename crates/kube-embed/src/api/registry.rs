@@ -238,14 +238,10 @@ impl Registry {
         for resource in before.ordered.iter().filter(|r| !r.info.custom) {
             registry.add(Arc::clone(resource));
         }
-        let all = crate::store::ListQuery {
-            namespace: None,
-            after: None,
-            at: None,
-            limit: None,
-            filter: None,
-        };
-        let stored = store.list(CRDS, &all).map(|l| l.items).unwrap_or_default();
+        let stored = store
+            .list(CRDS, &crate::store::ListQuery::default())
+            .map(|l| l.items)
+            .unwrap_or_default();
         for object in stored {
             let crd = object.value();
             let fingerprint = crd::fingerprint(crd);

@@ -23,7 +23,7 @@ pub(crate) struct ServerOptions {
     pub(crate) stopping: CancellationToken,
 }
 
-/// The server behind an [`ApiService`](service::ApiService).
+/// The server behind an [`ApiService`](super::service::ApiService).
 pub(crate) struct ApiServer {
     pub(super) store: Arc<Store>,
     pub(super) options: ServerOptions,
@@ -114,14 +114,11 @@ impl ApiServer {
 
     /// Sets the status of a CRD before it is stored.
     pub(super) fn describe_crd(&self, crd: &mut Value) {
-        let all = ListQuery {
-            namespace: None,
-            after: None,
-            at: None,
-            limit: None,
-            filter: None,
-        };
-        let stored = self.store.list(CRDS, &all).map(|l| l.items).unwrap_or_default();
+        let stored = self
+            .store
+            .list(CRDS, &ListQuery::default())
+            .map(|l| l.items)
+            .unwrap_or_default();
         let name = meta::name(crd).to_owned();
         let others = stored.iter().filter(|o| o.key().name != name).map(|o| &**o.value());
         crd::set_status(crd, others, self.options.clock.now());

@@ -80,7 +80,8 @@ pub(crate) struct ResourceExpired {
     pub oldest: u64,
 }
 
-/// The selection of objects for a list.
+/// The selection of objects for a list. The default selects all of them.
+#[derive(Default)]
 pub(crate) struct ListQuery<'a> {
     /// Only this namespace.
     pub namespace: Option<&'a str>,
