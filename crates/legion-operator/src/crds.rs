@@ -6,6 +6,8 @@ use std::{collections::BTreeSet, time::Duration};
 use kube::Client;
 use legion_runtime::health::Health;
 
+/// The command that installs the CRDs.
+pub(crate) const INSTALL: &str = "legion-operator crds | kubectl apply --server-side -f -";
 /// Between two requests.
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -29,10 +31,7 @@ pub(crate) async fn wait(client: &Client, health: &Health, wanted: &[&str]) {
         }
         // Once for each change: a cluster may be without them for hours.
         if reported.as_ref() != Some(&missing) {
-            tracing::warn!(
-                missing,
-                "waiting for the CRDs: install them with `legion-operator crds | kubectl apply --server-side -f -`"
-            );
+            tracing::warn!(missing, "waiting for the CRDs: install them with `{INSTALL}`");
             health.set_not_ready(format!("waiting for the CRDs: {missing}"));
             reported = Some(missing);
         }

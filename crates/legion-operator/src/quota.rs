@@ -69,6 +69,15 @@ struct Turn {
     refused: Vec<String>,
 }
 
+impl Turn {
+    fn of_timer() -> Self {
+        Self {
+            by_timer: true,
+            ..Self::default()
+        }
+    }
+}
+
 impl Line {
     fn new() -> Self {
         Self {
@@ -108,6 +117,11 @@ impl Line {
             .is_some_and(|((_, first), _)| first == id)
     }
 
+    /// Returns whether the timer gives an object its turn now.
+    fn is_turn_by_timer(&self, id: &Id) -> bool {
+        self.is_first(id) && self.probe_at <= Instant::now()
+    }
+
     fn is_turn(&self, id: &Id) -> bool {
         let Some(since) = self.since.get(id) else { return true };
         let has_turn = || {
@@ -115,7 +129,7 @@ impl Line {
                 .get(&(*since, id.clone()))
                 .is_some_and(|waiter| waiter.turn.is_some())
         };
-        has_turn() || (self.is_first(id) && self.probe_at <= Instant::now())
+        has_turn() || self.is_turn_by_timer(id)
     }
 
     /// Takes the turn of an object: the one it was given, or the timer's.
@@ -123,10 +137,7 @@ impl Line {
         if let Some(turn) = self.waiter(id)?.turn.take() {
             return Some(turn);
         }
-        (self.is_first(id) && self.probe_at <= Instant::now()).then(|| Turn {
-            by_timer: true,
-            refused: Vec::new(),
-        })
+        self.is_turn_by_timer(id).then(Turn::of_timer)
     }
 
     fn refused(&mut self, id: &Id) {
@@ -158,13 +169,9 @@ impl Line {
         self.remove(id);
         if turn.is_some_and(|turn| turn.by_timer) {
             // How much room there is, only a request shows. Ask until one is refused.
-            let next = Turn {
-                by_timer: true,
-                refused: Vec::new(),
-            };
             self.probes = 0;
             self.probe_at = Instant::now() + PROBE.first;
-            self.give(next, Bound::Unbounded, Duration::ZERO);
+            self.give(Turn::of_timer(), Bound::Unbounded, Duration::ZERO);
         }
     }
 }

@@ -19,6 +19,7 @@ use legion_runtime::retry::{Backoff, ErrorClass, classify, classify_status};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    crds::INSTALL,
     key::Key,
     metrics::WatchMetrics,
     watch::{
@@ -122,8 +123,7 @@ where
             if !self.unserved.swap(true, Ordering::Relaxed) {
                 tracing::error!(
                     %kind,
-                    "the API server does not serve {resource}: install the CRDs with `legion-operator crds | kubectl apply \
-                     --server-side -f -`"
+                    "the API server does not serve {resource}: install the CRDs with `{INSTALL}`"
                 );
             }
         } else if is_starting(error) {

@@ -7,9 +7,10 @@ use legion_api::{
 };
 
 use super::{
-    fields::{content_hash, is_known_hash, run_id},
+    fields::{content_hash, run_id},
     world::{ConfigMapView, MissingKey, World, config_map_name},
 };
+use crate::run::id;
 
 /// Maximum number of earlier runs in the status.
 const HISTORY_MAX: usize = 5;
@@ -114,7 +115,7 @@ pub(super) fn current(world: &World, previous: Option<&RunStatus>) -> CurrentRun
 /// is the same while nothing has changed since, or if its id says so.
 fn is_same_run(world: &World, run: &RunStatus, source_digest: Option<&str>) -> bool {
     let spec = &world.training.spec;
-    match run.content_hash.as_deref().filter(|hash| is_known_hash(hash)) {
+    match run.content_hash.as_deref().filter(|hash| id::is_known_hash(hash)) {
         Some(recorded) => recorded == content_hash(spec, source_digest),
         None => {
             (run.generation == world.generation() && run.source_digest.as_deref() == source_digest)

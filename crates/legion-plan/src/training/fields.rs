@@ -125,11 +125,6 @@ pub(super) fn content_hash(spec: &ModelTrainingSpec, source_digest: Option<&str>
     id::content_hash(&part(&spec, FieldEffect::NewRun), source_digest)
 }
 
-/// Returns whether a hash can be compared with those of [`content_hash`].
-pub(super) fn is_known_hash(hash: &str) -> bool {
-    id::is_known_hash(hash)
-}
-
 /// Returns the part of a spec with the given effect.
 ///
 /// A field with its default value counts as absent. A default that a user writes, or that a newer CRD fills in,
@@ -285,7 +280,7 @@ mod tests {
         let plain = hash(|_| {}, None);
         // A different value here means that every backup trains again.
         assert_eq!(plain, "1:13212ceac25b73d2");
-        assert!(is_known_hash(&plain) && !is_known_hash("2:0123456789abcdef"));
+        assert!(id::is_known_hash(&plain) && !id::is_known_hash("2:0123456789abcdef"));
         assert_eq!(hash(|spec| spec["retries"] = json!(3), None), plain);
         assert_ne!(hash(|spec| spec["trigger"] = json!("a"), None), plain);
         assert_ne!(hash(|_| {}, Some("sha256:0")), plain);
