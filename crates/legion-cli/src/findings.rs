@@ -50,12 +50,9 @@ fn finding(document: &Document, problem: Problem) -> Finding {
     }
     let line = document.line(&field);
     let mut message = problem.message;
-    let path = document
-        .at(&field)
-        .and_then(Value::as_str)
-        .filter(|_| field.ends_with("uri"))
-        .and_then(file_uri);
-    if let Some((written, _)) = &path {
+    let written = document.at(&field).and_then(Value::as_str);
+    let uri = written.filter(|_| field.ends_with("uri")).and_then(file_uri);
+    if let (Some(written), Some(_)) = (written, &uri) {
         message = format!("must be a URI: a path begins with file://, and a space is %20 (it is {written:?})");
     }
     if let Some(value) = document.at(&field).and_then(shown)
@@ -66,7 +63,7 @@ fn finding(document: &Document, problem: Problem) -> Finding {
         message.push_str(&format!(" (it is {value})"));
     }
     let mut remedy = problem.remedy;
-    if let Some((_, uri)) = path {
+    if let Some(uri) = uri {
         remedy = format!("write {uri:?} in line {line} of {}", document.file.display());
     } else if message.contains("of type string")
         && let Some(quoted) = in_quotes(document, &field)
@@ -93,11 +90,10 @@ fn finding(document: &Document, problem: Problem) -> Finding {
     }
 }
 
-/// Returns a path that stands where a URI is needed, as it is written and as a URI.
-fn file_uri(written: &str) -> Option<(String, String)> {
+/// Returns the URI for a path that stands where a URI is needed.
+fn file_uri(written: &str) -> Option<String> {
     let path = written.strip_prefix("file://").unwrap_or(written);
-    let uri = Url::from_file_path(path).ok()?;
-    Some((written.to_owned(), uri.to_string()))
+    Some(Url::from_file_path(path).ok()?.to_string())
 }
 
 /// Returns the text to write where YAML has read a number, a boolean or a list instead of a text. YAML decides on the

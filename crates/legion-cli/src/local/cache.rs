@@ -103,20 +103,16 @@ impl CacheLock {
 /// Runs `legionctl cache`.
 pub(crate) fn run(command: &CacheCommand, out: &mut dyn Write) -> Result<Code> {
     let cache = python::cache();
+    // Held until the end. Without it another process uses the cache, and every entry counts as in use.
+    let lock = CacheLock::exclusive(&cache)?;
+    let entries = entries(&cache, lock.is_none(), &process_texts());
     match command {
-        CacheCommand::List { output } => {
-            // Held while the list is made. Otherwise every entry is in use.
-            let lock = CacheLock::exclusive(&cache)?;
-            let entries = entries(&cache, lock.is_none(), &process_texts());
-            print(&cache, &entries, None, *output, out)
-        }
+        CacheCommand::List { output } => print(&cache, &entries, None, *output, out),
         CacheCommand::Prune {
             older_than,
             dry_run,
             output,
         } => {
-            let lock = CacheLock::exclusive(&cache)?;
-            let entries = entries(&cache, lock.is_none(), &process_texts());
             let chosen = chosen(&entries, *older_than);
             if !dry_run {
                 for entry in &chosen {
@@ -231,7 +227,10 @@ fn remove(path: &Path) -> io::Result<()> {
     let removing = if path.extension().is_some_and(|extension| extension == REMOVING) {
         path.to_owned()
     } else {
-        let removing = path.with_extension(REMOVING);
+        // A name may contain dots, as a version does. All of it stays, so that two names do not become one.
+        let mut removing = path.as_os_str().to_owned();
+        removing.push(format!(".{REMOVING}"));
+        let removing = PathBuf::from(removing);
         fs::rename(path, &removing)?;
         removing
     };

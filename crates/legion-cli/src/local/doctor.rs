@@ -202,13 +202,12 @@ fn answer(program: &Path, arguments: &[&str]) -> Option<String> {
 
 /// Checks every interpreter. A toolchain creates its environment with the module `venv`, which Debian packages apart.
 fn interpreters(places: &Places) -> Vec<Check> {
-    let ask = "import platform; print(platform.python_version())";
     let mut checks: Vec<Check> = places
         .interpreters()
         .into_iter()
         .map(|found| {
             let place = format!("{} ({})", found.program.display(), found.origin.as_str());
-            let Some(version) = answer(&found.program, &["-c", ask]) else {
+            let Some(version) = answer(&found.program, &["-c", python::ASK_VERSION]) else {
                 let remedy = "install it again, or remove it";
                 return Check::lacks(
                     "python",

@@ -48,7 +48,7 @@ impl Places {
                 .flatten();
             entries.map(|entry| entry.path().join("bin")).collect()
         };
-        let mut found = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         let mut all = Vec::new();
         let places = [
             (Origin::Path, self.path.clone()),
@@ -64,7 +64,7 @@ impl Places {
                 for (minor, program) in named(&directory) {
                     // `/bin` is a link to `/usr/bin`, and uv links `cpython-3.11` to `cpython-3.11.9`.
                     let real = program.canonicalize().unwrap_or_else(|_| program.clone());
-                    if found.insert(real, ()).is_none() {
+                    if seen.insert(real) {
                         all.push(Interpreter { program, minor, origin });
                     }
                 }

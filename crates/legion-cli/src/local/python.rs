@@ -44,6 +44,8 @@ const INTERPRETERS: [&str; 6] = [
     "python3.14",
     "python3.10",
 ];
+/// The program with which an interpreter prints its version.
+pub(crate) const ASK_VERSION: &str = "import platform; print(platform.python_version())";
 /// Minor version of the interpreter that creates lock files.
 const LOCKED_MINOR: u32 = 11;
 
@@ -237,9 +239,8 @@ async fn interpreter(wanted: Option<&str>) -> Result<Interpreter, String> {
     };
     let mut found = Vec::new();
     for program in candidates {
-        let ask = "import platform; print(platform.python_version())";
         let Ok(output) = Command::new(&program)
-            .args(["-c", ask])
+            .args(["-c", ASK_VERSION])
             .stdin(Stdio::null())
             .output()
             .await
