@@ -13,6 +13,12 @@ pub(crate) fn node_fault(what: impl std::fmt::Display, error: &std::io::Error) -
     fault::of_io(error).error(Side::Workspace, format!("{what}: {error}"))
 }
 
+/// Returns the user and the group of this process, for remedies about file modes.
+pub(crate) fn user_and_group() -> String {
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    format!("the user {user} or the group {group} of the pod")
+}
+
 /// Returns the step error inside an I/O error, if there is one. A library may have wrapped it in errors of its own.
 pub(crate) fn carried(error: &std::io::Error) -> Option<StepError> {
     let mut link: Option<&(dyn std::error::Error + 'static)> = error.get_ref().map(|e| e as _);

@@ -11,7 +11,7 @@ use legion_protocol::reason::{StepError, StepReason};
 use sha2::{Digest as _, Sha256};
 
 use crate::confined::{ConfinedDir, LinkTarget, OpenRefusal, shown};
-use crate::error::{Result, carried, node_fault};
+use crate::error::{Result, carried, node_fault, user_and_group};
 use crate::fault::{self, Side};
 
 /// Most levels of directories in a tree.
@@ -285,10 +285,7 @@ fn readable(error: StepError) -> StepError {
     ) {
         return error;
     }
-    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-    error.remedy(format!(
-        "give the user {user} or the group {group} of the pod permission to read it"
-    ))
+    error.remedy(format!("give {} permission to read it", user_and_group()))
 }
 
 fn special(path: &Path) -> StepError {

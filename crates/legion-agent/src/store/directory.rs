@@ -9,7 +9,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::create::{Created, FIELD};
-use crate::error::Result;
+use crate::error::{Result, user_and_group};
 use crate::fault::{self, Fault, Side};
 
 /// A directory for results.
@@ -165,12 +165,7 @@ fn failed(what: &str, address: &str, error: &std::io::Error) -> StepError {
         Fault::Denied if error.kind() == ErrorKind::ReadOnlyFilesystem => {
             failed.remedy(format!("make the volume of the connection writable, {elsewhere}"))
         }
-        Fault::Denied => {
-            let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-            failed.remedy(format!(
-                "give write permission to the user {user} or the group {group} of the pod, {elsewhere}"
-            ))
-        }
+        Fault::Denied => failed.remedy(format!("give write permission to {}, {elsewhere}", user_and_group())),
         Fault::Content => failed.remedy(format!(
             "remove the conflicting file, change spec.output.pathTemplate, {elsewhere}"
         )),
