@@ -88,23 +88,30 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<ExitCode> {
     let root = xtask::repository();
     match Cli::parse().command {
-        Command::Gen(_) => forward("legion-generators", 2),
+        Command::Gen(_) => forward("legion-generators", 2, None),
         // Everything that is missing, before anything is compiled.
         Command::Image(_) => {
             setup::require(setup::IMAGES)?;
-            forward("legion-cluster", 1)
+            forward("legion-cluster", 1, None)
         }
         Command::Cluster(Forwarded { arguments }) => {
             let has = |argument: &str| arguments.iter().any(|given| given == argument);
+            let is = |action: &str| arguments.first().is_some_and(|given| given == action);
             let has_cluster = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
-            if arguments.first().is_some_and(|action| action == "up") && !has("--help") && !has_cluster {
+            if is("up") && !has("--help") && !has_cluster {
                 setup::require(if has("--control-plane") {
                     setup::CONTROL_PLANE
                 } else {
                     setup::NODE
                 })?;
             }
-            forward("legion-cluster", 1)
+            // These two build Go programs.
+            let go = if is("up") || is("tool") {
+                setup::cached_go()
+            } else {
+                None
+            };
+            forward("legion-cluster", 1, go)
         }
         Command::Measure { root: other } => {
             xtask::measure::run(&other.unwrap_or(root))?;
@@ -134,12 +141,13 @@ fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Becomes `cargo run` of another program of the repository, with the arguments of this one as they were given.
-fn forward(program: &str, skipped: usize) -> anyhow::Result<ExitCode> {
+/// Becomes `cargo run` of another program of the repository, with the arguments of this one as they were given. `go` is
+/// a directory for `PATH`.
+fn forward(program: &str, skipped: usize, go: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = xtask::repository().join("Cargo.toml");
     let mut command = process::Command::new(cargo);
-    if let Some(path) = setup::cached_go().and_then(|go| setup::path_with(&[go])) {
+    if let Some(path) = go.and_then(|go| setup::path_with(&[go])) {
         command.env("PATH", path);
     }
     let error = command
