@@ -62,8 +62,9 @@ def find(wanted: str | None, env: Mapping[str, str], uv: Path, where: str, may_d
         if managed is not None:
             return managed
         attempt = f". The download failed: {causes.first_words(words)}"
-        if causes.of(words, "")[0] == "spec.env":
-            help_with_download = f" To download it: {causes.of(words, '')[1]}"
+        field, remedy = causes.of(words, "")
+        if field == "spec.env":
+            help_with_download = f" To download it: {remedy}"
     else:
         attempt = ". Downloads are disabled"
     have = ", ".join(sorted({i.version for i in [*found, *_any_on_path(env)]}))
