@@ -35,17 +35,17 @@ fn project(script: &str) -> tempfile::TempDir {
     project
 }
 
-fn run(local: &Local, manifest: &Path, project: &Path) -> Output {
+/// Returns the command `legionctl local run -f MANIFEST --source PROJECT`.
+fn run_command(local: &Local, manifest: &Path, project: &Path) -> Command {
+    let manifest = manifest.to_str().unwrap();
+    let project = project.to_str().unwrap();
     local
-        .output(&[
-            "local",
-            "run",
-            "-f",
-            manifest.to_str().unwrap(),
-            "--source",
-            project.to_str().unwrap(),
-        ])
+        .legionctl(&["local", "run", "-f", manifest, "--source", project])
         .unwrap()
+}
+
+fn run(local: &Local, manifest: &Path, project: &Path) -> Output {
+    run_command(local, manifest, project).output().unwrap()
 }
 
 /// Runs a command that a message names between backticks, in a shell that finds `legionctl`.
@@ -112,16 +112,7 @@ fn interpreters_of_pyenv_are_reachable_and_path_in_the_manifest_keeps_the_toolch
     }
     let project = project("python3.99; if command -v other; then exit 9; fi; echo \"path $PATH\"");
     let manifest = manifest(&local, "path", "  env: [{name: PATH, value: /nowhere/bin}]\n");
-    let output = local
-        .legionctl(&[
-            "local",
-            "run",
-            "-f",
-            manifest.to_str().unwrap(),
-            "--source",
-            project.path().to_str().unwrap(),
-        ])
-        .unwrap()
+    let output = run_command(&local, &manifest, project.path())
         .env("PYENV_ROOT", pyenv.path())
         .env("LEGION_CACHE_DIR", local.path().join("cache"))
         .output()
@@ -143,16 +134,7 @@ fn after_an_interrupt_the_training_goes_on_if_the_local_mode_is_up() {
     mknodat(CWD, &go, FileType::Fifo, Mode::RWXU, 0).unwrap();
     let project = project(&format!("cat {}", go.display()));
     let manifest = manifest(&local, "interrupted", "");
-    let mut child = local
-        .legionctl(&[
-            "local",
-            "run",
-            "-f",
-            manifest.to_str().unwrap(),
-            "--source",
-            project.path().to_str().unwrap(),
-        ])
-        .unwrap()
+    let mut child = run_command(&local, &manifest, project.path())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

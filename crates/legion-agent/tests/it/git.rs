@@ -297,16 +297,22 @@ fn git_lfs_pointers_never_reach_the_training() {
     }
 }
 
-#[test]
-fn a_loop_of_links_is_reported_as_a_loop() {
+/// Fetches a repository to which these shell commands have added links, and checks its refusal.
+#[track_caller]
+fn refused_with_links(links: &str, reason: StepReason, words: &[&str]) {
     let pod = Pod::new();
     let (uri, ..) = repository(&pod);
     sh(
         &pod.at("origin"),
-        &format!("{AS} ln -s pong ping; ln -s ping pong; git add .; git commit -qm loop"),
+        &format!("{AS} {links}; git add .; git commit -qm links"),
     );
-    pod.fetch_error(
-        &pod.fetch_task(source(&uri, "main")),
+    pod.fetch_error(&pod.fetch_task(source(&uri, "main")), reason, words);
+}
+
+#[test]
+fn a_loop_of_links_is_reported_as_a_loop() {
+    refused_with_links(
+        "ln -s pong ping; ln -s ping pong",
         StepReason::ContentRefused,
         &["\"ping\"", "loop of links"],
     );
@@ -314,14 +320,8 @@ fn a_loop_of_links_is_reported_as_a_loop() {
 
 #[test]
 fn a_link_out_of_the_repository_is_refused() {
-    let pod = Pod::new();
-    let (uri, ..) = repository(&pod);
-    sh(
-        &pod.at("origin"),
-        &format!("{AS} ln -s ../../secrets leak; git add .; git commit -qm leak"),
-    );
-    pod.fetch_error(
-        &pod.fetch_task(source(&uri, "main")),
+    refused_with_links(
+        "ln -s ../../secrets leak",
         StepReason::PathEscapes,
         &["\"leak\"", "points outside"],
     );

@@ -101,15 +101,21 @@ impl Quota {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn forty_trainings_under_a_quota_of_four_pods_are_refused_twice_at_most() {
+/// Starts an operator behind the quota.
+async fn started(quota: &Quota) -> Cluster {
     logs();
-    let (many, hard) = (40, 4);
-    let quota = Quota::new(hard);
     let mut cluster = Cluster::new(quota.in_front_of_the_operator()).await;
     cluster.furnish().await;
     cluster.start();
     cluster.settle(Duration::from_secs(1)).await;
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn forty_trainings_under_a_quota_of_four_pods_are_refused_twice_at_most() {
+    let (many, hard) = (40, 4);
+    let quota = Quota::new(hard);
+    let cluster = started(&quota).await;
     let name = |i: usize| format!("wine-{i:04}");
     let began = tokio::time::Instant::now();
     for i in 0..many {
@@ -141,12 +147,8 @@ async fn forty_trainings_under_a_quota_of_four_pods_are_refused_twice_at_most() 
 /// the timer, and then used immediately and in order.
 #[tokio::test(start_paused = true)]
 async fn a_raised_quota_is_used_in_the_order_of_waiting() {
-    logs();
     let quota = Quota::new(0);
-    let mut cluster = Cluster::new(quota.in_front_of_the_operator()).await;
-    cluster.furnish().await;
-    cluster.start();
-    cluster.settle(Duration::from_secs(1)).await;
+    let cluster = started(&quota).await;
     let names = ["c", "a", "b"];
     for name in names {
         cluster.create(&manifests::training(name)).await;
@@ -174,12 +176,8 @@ async fn a_raised_quota_is_used_in_the_order_of_waiting() {
 /// A changed spec may need less: it does not wait for its turn.
 #[tokio::test(start_paused = true)]
 async fn a_changed_training_asks_immediately() {
-    logs();
     let quota = Quota::new(0);
-    let mut cluster = Cluster::new(quota.in_front_of_the_operator()).await;
-    cluster.furnish().await;
-    cluster.start();
-    cluster.settle(Duration::from_secs(1)).await;
+    let cluster = started(&quota).await;
     for name in ["a", "b"] {
         cluster.create(&manifests::training(name)).await;
         cluster.settle(Duration::from_secs(3)).await;
