@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::query::FieldValidation;
 use super::request::{ApiResult, ResourceRequest, warn, write_whole_numbers_as_integers};
 use super::{kinds, meta};
-use crate::apply::{self, ApplyError, Conflicts};
+use crate::apply::{self, Applier, ApplyError, Conflicts};
 use crate::clock;
 use crate::patch::{self, PatchError};
 use crate::resource::Subresource;
@@ -281,21 +281,13 @@ impl ResourceRequest {
             self.live()?;
         }
         self.check_applied(&mut applied)?;
-        // A field that this write does not set cannot be in conflict.
-        if let Some(fields) = applied.as_object_mut() {
-            match self.subresource {
-                Some(Subresource::Status) => {
-                    fields.retain(|field, _| matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
-                }
-                None if self.resource.info.has(Subresource::Status) => {
-                    fields.remove("status");
-                }
-                _ => {}
-            }
-        }
-        let force = self.query.flag("force");
+        let applier = Applier {
+            manager,
+            force: self.query.flag("force"),
+            subresource: self.subresource.map(Subresource::as_str).unwrap_or_default(),
+            separate_status: self.resource.info.has(Subresource::Status),
+        };
         let now = self.server.clock().now();
-        let subresource = self.subresource.map(Subresource::as_str).unwrap_or_default();
         let conflict = |error: ApplyError| match error {
             ApplyError::Conflict(Conflicts { message, causes }) => ApiError::apply_conflict(message, causes),
             ApplyError::Reserved(why) => ApiError::bad_request(why),
@@ -310,16 +302,8 @@ impl ResourceRequest {
                         if !asked.is_empty() && asked != meta::version(live) {
                             return Err(ApiError::modified(&self.resource.info, &self.name));
                         }
-                        apply::server_side_apply(
-                            Some(live),
-                            &applied,
-                            manager,
-                            force,
-                            subresource,
-                            &self.resource.types,
-                            now,
-                        )
-                        .map_err(conflict)
+                        apply::server_side_apply(Some(live), &applied, &applier, &self.resource.types, now)
+                            .map_err(conflict)
                     },
                     false,
                 )
@@ -327,8 +311,8 @@ impl ResourceRequest {
             } else if self.subresource.is_some() {
                 return Err(self.not_found());
             } else {
-                let merged = apply::server_side_apply(None, &applied, manager, force, "", &self.resource.types, now)
-                    .map_err(conflict)?;
+                let merged =
+                    apply::server_side_apply(None, &applied, &applier, &self.resource.types, now).map_err(conflict)?;
                 if !meta::uid(&applied).is_empty() {
                     return Err(ApiError::conflict(
                         &self.resource.info,

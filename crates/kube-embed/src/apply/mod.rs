@@ -1,8 +1,7 @@
 //! Server-side apply and managedFields, with the semantics of structured-merge-diff.
 //!
-//! The caller must first remove the fields from `applied` (or from the new object) that the request must not change.
-//! On the main endpoint of a kind with a status subresource this is `status`. On that subresource it is everything
-//! except `status`.
+//! A write to the main endpoint of a kind with a status subresource does not set `status`. A write to that subresource
+//! sets nothing else. An apply ignores such fields. The caller of [`track_update`] must set them back before.
 
 mod managed;
 mod set;
@@ -45,6 +44,36 @@ pub(crate) enum ApplyError {
     Malformed(String),
 }
 
+/// The writer of an applied object, and what it writes to.
+pub(crate) struct Applier<'a> {
+    pub(crate) manager: &'a str,
+    /// Take over the fields of other managers instead of reporting a conflict.
+    pub(crate) force: bool,
+    /// The subresource, or an empty string.
+    pub(crate) subresource: &'a str,
+    /// Whether the status of the kind is a subresource.
+    pub(crate) separate_status: bool,
+}
+
+impl Applier<'_> {
+    /// Removes and returns the fields that this write does not set. Kubernetes calls them reset fields.
+    fn reset(&self, applied: &mut Value) -> Value {
+        let ignored = |field: &str| match self.subresource {
+            "status" => !matches!(field, "apiVersion" | "kind" | "metadata" | "status"),
+            "" => self.separate_status && field == "status",
+            _ => false,
+        };
+        let Some(fields) = applied.as_object_mut() else {
+            return Value::Null;
+        };
+        let (removed, kept) = std::mem::take(fields)
+            .into_iter()
+            .partition(|(field, _)| ignored(field));
+        *fields = kept;
+        Value::Object(removed)
+    }
+}
+
 struct Merge<'a> {
     node: Option<&'a Node>,
     /// The writer of this request, without fields.
@@ -82,7 +111,7 @@ impl<'a> Merge<'a> {
     fn ownable(&self, set: &FieldSet) -> FieldSet {
         let mut set = set.difference(&managed::unowned());
         match self.writer.subresource.as_str() {
-            "status" => set.retain_roots(|root| root == "f:status" || root == "f:metadata"),
+            "status" => set.retain_roots(|root| root == "f:status"),
             "scale" => set.retain_roots(|root| root == "f:spec"),
             _ => {}
         }
@@ -135,12 +164,11 @@ impl<'a> Merge<'a> {
 pub(crate) fn server_side_apply(
     live: Option<&Value>,
     applied: &Value,
-    manager: &str,
-    force: bool,
-    subresource: &str,
+    applier: &Applier<'_>,
     types: &TypeInfo,
     now: Timestamp,
 ) -> Result<Value, ApplyError> {
+    let manager = applier.manager;
     if applied
         .pointer("/metadata/managedFields")
         .is_some_and(|m| m.as_array().is_none_or(|m| !m.is_empty()))
@@ -149,7 +177,8 @@ pub(crate) fn server_side_apply(
     }
     let mut applied = applied.clone();
     managed::strip(&mut applied);
-    let merge = Merge::new(&applied, manager, Operation::Apply, subresource, types);
+    let ignored = applier.reset(&mut applied);
+    let merge = Merge::new(&applied, manager, Operation::Apply, applier.subresource, types);
     let mut entries = live.map(managed::decode).unwrap_or_default();
     let mut before = live.cloned().unwrap_or_else(|| json!({}));
     managed::strip(&mut before);
@@ -159,7 +188,7 @@ pub(crate) fn server_side_apply(
         entries.extend(before_first_apply(live, &before, types, now));
     }
     let apply = |force| apply_once(&merge, &before, &applied, entries.clone(), force);
-    let outcome = match apply(force) {
+    let outcome = match apply(applier.force) {
         // kubectl migrates from client-side apply. It owns the fields in its annotation that still have the same
         // value.
         Err(Failure::Conflicts(conflicts)) if manager == "kubectl" => {
@@ -192,8 +221,10 @@ pub(crate) fn server_side_apply(
     let mine = |list: &[Entry]| merge.position(list).map(|i| list[i].clone());
     if let Some(i) = merge.position(&entries) {
         let old = mine(&former);
-        // A manager that becomes the owner of unchanged fields gets no new time.
-        entries[i].time = if live.is_some() && merged == before {
+        // A manager that becomes the owner of unchanged fields gets no new time. Other values in fields that this write
+        // does not set count as a change, too.
+        let same = |with: &Value| walk::merge(&before, with, merge.node, "").map(|merged| merged == before);
+        entries[i].time = if live.is_some() && merged == before && same(&ignored).map_err(ApplyError::Malformed)? {
             old.and_then(|o| o.time)
         } else {
             Some(managed::stamp(now))

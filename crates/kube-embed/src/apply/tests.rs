@@ -44,7 +44,16 @@ fn apply(live: Option<&Value>, spec: Value, manager: &str) -> Value {
 }
 
 fn try_apply(live: Option<&Value>, spec: Value, manager: &str, force: bool) -> Result<Value, ApplyError> {
-    server_side_apply(live, &object(spec), manager, force, "", &types(), at(0))
+    server_side_apply(live, &object(spec), &by(manager, force), &types(), at(0))
+}
+
+fn by(manager: &str, force: bool) -> Applier<'_> {
+    Applier {
+        manager,
+        force,
+        subresource: "",
+        separate_status: true,
+    }
 }
 
 fn update(old: Option<&Value>, spec: Value, manager: &str, second: i64) -> Value {
@@ -255,9 +264,7 @@ fn applying_again_changes_nothing_not_even_the_time() {
     let again = server_side_apply(
         Some(&live),
         &object(json!({"a": "1", "set": ["x"]})),
-        "one",
-        false,
-        "",
+        &by("one", false),
         &types(),
         at(99),
     );
@@ -265,14 +272,52 @@ fn applying_again_changes_nothing_not_even_the_time() {
     let changed = server_side_apply(
         Some(&live),
         &object(json!({"a": "2"})),
-        "one",
-        false,
-        "",
+        &by("one", false),
         &types(),
         at(99),
     )
     .unwrap();
     assert_eq!(changed["metadata"]["managedFields"][0]["time"], "2023-11-14T22:14:59Z");
+}
+
+#[test]
+fn fields_that_a_write_does_not_set_have_no_owner() {
+    let mut live = object(json!({"a": "1"}));
+    live["status"] = json!({"phase": "old"});
+    let mut applied = object(json!({"a": "1"}));
+    applied["metadata"]["labels"] = json!({"l": "1"});
+    applied["status"] = json!({"phase": "new"});
+
+    let main = server_side_apply(Some(&live), &applied, &by("m", true), &types(), at(1)).unwrap();
+    assert_eq!(main["status"]["phase"], "old");
+    assert_eq!(
+        owned(&main, "m"),
+        json!({"f:metadata": {"f:labels": {"f:l": {}}}, "f:spec": {"f:a": {}}})
+    );
+    let to_status = Applier {
+        subresource: "status",
+        ..by("m", true)
+    };
+    let status = server_side_apply(Some(&live), &applied, &to_status, &types(), at(1)).unwrap();
+    assert_eq!(owned(&status, "m"), json!({"f:status": {"f:phase": {}}}));
+    applied.as_object_mut().unwrap().remove("status");
+    let nothing = server_side_apply(Some(&live), &applied, &to_status, &types(), at(1)).unwrap();
+    assert_eq!(owned(&nothing, "m"), Value::Null);
+}
+
+/// Kubernetes sets the time before it sets such fields back.
+#[test]
+fn another_value_in_a_field_that_a_write_does_not_set_gives_a_time() {
+    let live = apply(None, json!({"a": "1"}), "one");
+    let time = |applied: &Value| {
+        let merged = server_side_apply(Some(&live), applied, &by("two", false), &types(), at(5)).unwrap();
+        let entries = merged["metadata"]["managedFields"].as_array().unwrap();
+        entries.iter().find(|entry| entry["manager"] == "two").unwrap()["time"].clone()
+    };
+    let mut applied = object(json!({"a": "1"}));
+    assert_eq!(time(&applied), Value::Null);
+    applied["status"] = json!({"phase": "new"});
+    assert_eq!(time(&applied), "2023-11-14T22:13:25Z");
 }
 
 #[test]
@@ -335,7 +380,7 @@ fn keys_with_defaults_may_be_left_out() {
     let types = builtin::types(Gvk::new("", "v1", "Pod")).unwrap();
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [
         {"name": "c", "ports": [{"containerPort": 80}]}]}});
-    let live = server_side_apply(None, &pod, "m", false, "", &types, at(0)).unwrap();
+    let live = server_side_apply(None, &pod, &by("m", false), &types, at(0)).unwrap();
     let ports = owned(&live, "m")["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"]["f:ports"].clone();
     assert_eq!(
         ports,
@@ -343,7 +388,7 @@ fn keys_with_defaults_may_be_left_out() {
     );
     let with = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [
         {"name": "c", "ports": [{"containerPort": 80, "protocol": "TCP", "name": "http"}]}]}});
-    let live = server_side_apply(Some(&live), &with, "m", false, "", &types, at(0)).unwrap();
+    let live = server_side_apply(Some(&live), &with, &by("m", false), &types, at(0)).unwrap();
     assert_eq!(live["spec"]["containers"][0]["ports"].as_array().unwrap().len(), 1);
 }
 
@@ -399,7 +444,7 @@ fn kubectl_migrates_from_client_side_apply() {
     track_update(None, &mut live, "kubectl-client-side-apply", "", &types(), at(0));
     let mut applied = object(json!({"a": "2", "b": "1"}));
     applied["metadata"]["annotations"] = json!({});
-    let migrate = |manager| server_side_apply(Some(&live), &applied, manager, false, "", &types(), at(1));
+    let migrate = |manager| server_side_apply(Some(&live), &applied, &by(manager, false), &types(), at(1));
     assert!(matches!(migrate("someone"), Err(ApplyError::Conflict(_))));
     let merged = migrate("kubectl").unwrap();
     assert_eq!(merged["spec"]["a"], "2");
@@ -472,7 +517,7 @@ proptest! {
     fn apply_is_idempotent(first in spec(), second in spec()) {
         let live = apply(None, first, "one");
         let merged = try_apply(Some(&live), second.clone(), "two", true).unwrap();
-        let again = server_side_apply(Some(&merged), &object(second), "two", false, "", &types(), at(77)).unwrap();
+        let again = server_side_apply(Some(&merged), &object(second), &by("two", false), &types(), at(77)).unwrap();
         prop_assert_eq!(again, merged);
     }
 

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod gc;
+mod images;
 mod life;
 mod process;
 mod restart;
