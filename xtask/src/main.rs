@@ -43,6 +43,9 @@ enum Command {
         /// The tiers in real clusters only: conformance, charts, acceptance, failures, high availability.
         #[arg(long, group = "tiers")]
         kubernetes: bool,
+        /// The tests of the cases that were found by use, with a line for each case: docs/reference/cases.md.
+        #[arg(long, group = "tiers")]
+        cases: bool,
         /// Runs exhaustive tests whole: every fault, every version, every moment. Otherwise they run a sample.
         #[arg(long)]
         exhaustive: bool,
@@ -122,13 +125,15 @@ fn run() -> anyhow::Result<ExitCode> {
             fast,
             embedded,
             kubernetes,
+            cases,
             exhaustive,
             require_all,
         } => {
-            let choice = match (fast, embedded, kubernetes) {
-                (true, _, _) => Choice::Fast,
-                (_, true, _) => Choice::Embedded,
-                (_, _, true) => Choice::Kubernetes,
+            let choice = match (fast, embedded, kubernetes, cases) {
+                (true, ..) => Choice::Fast,
+                (_, true, ..) => Choice::Embedded,
+                (_, _, true, _) => Choice::Kubernetes,
+                (.., true) => Choice::Cases,
                 _ => Choice::All,
             };
             let options = Options {

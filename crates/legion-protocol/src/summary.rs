@@ -252,6 +252,8 @@ impl Summarizer {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn summary(stream: &str, objective: Option<&str>) -> Result<Summary, EventError> {
@@ -275,6 +277,20 @@ mod tests {
         let m = &s.metrics[0];
         assert_eq!((m.value.as_str(), m.step, m.count), ("0.5", 2, 4));
         assert_eq!((m.min.as_str(), m.max.as_str()), ("0.2", "0.5"));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_visibly() {
+        let text = "ä".repeat(400);
+        let s = summary(
+            &(json!({"type": "param", "name": "p", "value": text}).to_string() + "\n"),
+            None,
+        )
+        .unwrap();
+        let value = &s.parameters[0].value;
+        assert_eq!(value.len(), 499, "a character is never split");
+        assert!(value.ends_with("ä…"), "{value}");
+        assert_eq!(s.omitted.parameters, 0, "it is shown, so it is not counted as omitted");
     }
 
     #[test]

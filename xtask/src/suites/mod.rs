@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command-line tool reports on stdout")]
 
+pub mod cases;
 mod output;
 mod run;
 mod tiers;
@@ -32,6 +33,8 @@ pub enum Choice {
     Fast,
     /// Those in a real cluster.
     Kubernetes,
+    /// No tiers, but the tests that the page of cases names.
+    Cases,
 }
 
 /// How the tiers are run.
@@ -63,9 +66,13 @@ pub fn run(root: &Path, options: Options) -> anyhow::Result<ExitCode> {
         Choice::Embedded => &[&[&[&FAST, &SLOW]]],
         Choice::Fast => &[&[&[&FAST]]],
         Choice::Kubernetes => &[&[&[&ON_A_NODE]], &[&[&ON_A_CONTROL_PLANE]]],
+        Choice::Cases => &[],
     };
     let tiers: Vec<&Tier> = run::tiers_of(phases).collect();
-    let needs: Vec<setup::Need> = tiers.iter().flat_map(|tier| tier.needs).copied().collect();
+    let mut needs: Vec<setup::Need> = tiers.iter().flat_map(|tier| tier.needs).copied().collect();
+    if options.choice == Choice::Cases {
+        needs.extend(setup::SERVERS);
+    }
     let tools = setup::run(&needs)?;
 
     let mut environment: Vec<(&str, Option<OsString>)> = vec![("PATH", setup::path_with(&tools))];
@@ -83,7 +90,10 @@ pub fn run(root: &Path, options: Options) -> anyhow::Result<ExitCode> {
         environment,
         strict: options.strict,
     };
-    let passed = runner.run(&COMPILATION, phases)?;
+    let passed = match options.choice {
+        Choice::Cases => cases::run(root, &runner)?,
+        _ => runner.run(&COMPILATION, phases)?,
+    };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -152,7 +152,8 @@ impl Runner {
         Ok(passed)
     }
 
-    fn execute(&self, command: &[&str], output: &Output) -> anyhow::Result<bool> {
+    /// Runs a command. Returns whether it succeeded.
+    pub(super) fn execute(&self, command: &[&str], output: &Output) -> anyhow::Result<bool> {
         let [program, arguments @ ..] = command else {
             return Ok(true);
         };
