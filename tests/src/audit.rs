@@ -104,8 +104,10 @@ struct Event {
     stage_timestamp: Timestamp,
 }
 
+/// A request that was not authenticated has no name.
 #[derive(Deserialize)]
 struct User {
+    #[serde(default)]
     username: String,
 }
 

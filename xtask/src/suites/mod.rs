@@ -75,7 +75,11 @@ pub fn run(root: &Path, options: Options) -> anyhow::Result<ExitCode> {
     }
     let tools = setup::run(&needs)?;
 
-    let mut environment: Vec<(&str, Option<OsString>)> = vec![("PATH", setup::path_with(&tools))];
+    let mut environment: Vec<(&str, Option<OsString>)> = vec![
+        ("PATH", setup::path_with(&tools)),
+        // The error of a test says where it failed. Beside it, a backtrace only hides the others' errors.
+        ("RUST_BACKTRACE", None),
+    ];
     if options.exhaustive {
         println!("\nexhaustive tests run whole");
         environment.push(("LEGION_SEED", None));
