@@ -204,13 +204,12 @@ impl Ran {
                     let (name, result) = rest.split_once(" ... ")?;
                     Some((format!("{toolchain}/{name}"), result.starts_with("ok")))
                 }),
+                // A parameter of a test may hold spaces.
                 Suite::Mlflow => line.strip_prefix("tests/").and_then(|rest| {
-                    let (name, result) = rest.split_once(' ')?;
-                    let name = name.split('[').next()?;
-                    let result = ["PASSED", "FAILED", "ERROR"]
-                        .into_iter()
-                        .find(|word| result.starts_with(word))?;
-                    Some((name.to_owned(), result == "PASSED"))
+                    let name = rest.split(['[', ' ']).next()?;
+                    let has = |word: &str| rest.contains(word);
+                    let passed = has(" PASSED");
+                    (passed || has(" FAILED") || has(" ERROR")).then(|| (name.to_owned(), passed))
                 }),
                 _ => line.strip_prefix("test ").and_then(|rest| {
                     let (name, result) = rest.split_once(" ... ")?;
@@ -300,7 +299,7 @@ mod tests {
         ran.read(
             Suite::Mlflow,
             &[],
-            "tests/x.py::f[1-a] PASSED [ 3%]\ntests/x.py::g SKIPPED [ 3%]\n",
+            "tests/x.py::f[1 a] PASSED [ 3%]\ntests/x.py::g SKIPPED [ 3%]\n",
             true,
         );
         let fault = |suite, name: &str| {

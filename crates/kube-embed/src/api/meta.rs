@@ -81,6 +81,24 @@ pub(super) fn set(object: &mut Value, field: &str, value: Option<Value>) {
     };
 }
 
+/// Removes fields of the metadata that are empty. Kubernetes omits them, also in custom resources, because it reads the
+/// metadata of every object into one type.
+pub(super) fn omit_empty(object: &mut Value) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let is_empty = |value: &Value| match value {
+            Value::Object(map) => map.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            _ => false,
+        };
+        if metadata.get(field).is_some_and(is_empty) {
+            metadata.remove(field);
+        }
+    }
+}
+
 /// Returns whether two objects are equal apart from managedFields.
 pub(super) fn same_content(a: &Value, b: &Value) -> bool {
     let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else {

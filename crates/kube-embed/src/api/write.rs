@@ -112,9 +112,11 @@ impl ResourceRequest {
         ] {
             meta::set(&mut object, field, None);
         }
+        meta::omit_empty(&mut object);
         if track {
             meta::set(&mut object, "managedFields", None);
         }
+        let track = track && !self.has_mistyped_reset_field(&object);
         if self.resource.info.has(Subresource::Status)
             && let Some(fields) = object.as_object_mut()
         {
@@ -364,6 +366,7 @@ impl ResourceRequest {
             let live = self.live()?;
             let served = self.resource.served(&live);
             let mut new = change(&served)?;
+            meta::omit_empty(&mut new);
             let asked = meta::version(&new);
             if !asked.is_empty() && asked != meta::version(&served) {
                 return Err(ApiError::modified(&self.resource.info, &self.name));
@@ -430,6 +433,7 @@ impl ResourceRequest {
     fn next(&self, live: &Value, mut new: Value, track: bool) -> Result<Next, ApiError> {
         let info = &self.resource.info;
         let now = self.server.clock().now();
+        let is_untyped = track && self.has_mistyped_reset_field(&new);
         if let Some(subresource) = self.subresource {
             new = kinds::only_subresource(live, &new, subresource);
         } else if info.has(Subresource::Status)
@@ -471,7 +475,10 @@ impl ResourceRequest {
         if info.generation && counted && kinds::spec_changed(info, live, &new) {
             meta::set(&mut new, "generation", Some(json!(meta::generation(live) + 1)));
         }
-        if track {
+        if is_untyped {
+            let managers = meta::at(live, &["metadata", "managedFields"]).cloned();
+            meta::set(&mut new, "managedFields", managers);
+        } else if track {
             let subresource = self.subresource.map(Subresource::as_str).unwrap_or_default();
             apply::track_update(
                 Some(live),
@@ -493,6 +500,18 @@ impl ResourceRequest {
             return Ok(Next::Same);
         }
         Ok(Next::Change(Change::Put(new)))
+    }
+
+    /// Returns whether a field that this write does not set has a value of a wrong type. Such a value is not refused, but
+    /// Kubernetes then does not track the owners of the other fields either.
+    fn has_mistyped_reset_field(&self, new: &Value) -> bool {
+        let info = &self.resource.info;
+        let has_reset_field = match self.subresource {
+            None => new.get("status").is_some(),
+            subresource => subresource == Some(Subresource::Status),
+        };
+        let separate = info.custom && info.has(Subresource::Status);
+        separate && has_reset_field && !apply::mistyped(new, &self.resource.types).is_empty()
     }
 
     /// Validates an object completely.

@@ -11,7 +11,7 @@ mod typed;
 mod walk;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use self::managed::Entry;
 pub(crate) use self::managed::Operation;
@@ -66,10 +66,20 @@ impl Applier<'_> {
         let Some(fields) = applied.as_object_mut() else {
             return Value::Null;
         };
-        let (removed, kept) = std::mem::take(fields)
-            .into_iter()
-            .partition(|(field, _)| ignored(field));
-        *fields = kept;
+        let split = |fields: &mut Map<String, Value>, ignored: &dyn Fn(&str) -> bool| -> Map<String, Value> {
+            let (removed, kept) = std::mem::take(fields)
+                .into_iter()
+                .partition(|(field, _)| ignored(field));
+            *fields = kept;
+            removed
+        };
+        let mut removed = split(fields, &ignored);
+        if self.subresource == "status"
+            && let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut)
+        {
+            let metadata = split(metadata, &|field| !matches!(field, "name" | "namespace"));
+            removed.insert("metadata".into(), Value::Object(metadata));
+        }
         Value::Object(removed)
     }
 }

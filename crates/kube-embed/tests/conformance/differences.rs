@@ -51,11 +51,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         cases: &["a strategic merge patch with directives"],
     },
     Difference {
-        reason: "An empty map or list is stored as it was written",
-        cases: &[
-            "a field that two managers apply with the same value has two owners",
-            "a finalizer delays the deletion of an object",
-        ],
+        reason: "Outside of the metadata, an empty map or list is stored as it was written",
+        cases: &["a field that two managers apply with the same value has two owners"],
     },
     Difference {
         reason: "In an apply, null for a field that is not nullable means that the field is absent",

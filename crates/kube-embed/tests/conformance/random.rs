@@ -16,8 +16,9 @@ use crate::run;
 use crate::transcript::Case;
 
 /// The default number of histories. `HISTORIES` overrides it.
-const HISTORIES: usize = 100;
-/// The number of histories in a sample: with `LEGION_SEED` and without `HISTORIES`.
+const HISTORIES: usize = 500;
+/// The number of histories in a sample: with `LEGION_SEED`, and without `SEED` and `HISTORIES`. A sample is of the same
+/// histories as a whole run, so that a change does not fail because of a difference that was always there.
 const SAMPLE: usize = 40;
 const SEED: u64 = 20_261_126;
 /// The maximum number of shorter histories to try after a difference. Each takes about two seconds.
@@ -367,16 +368,11 @@ pub(crate) async fn histories(real: &kube::Client, embed: &kube::Client) {
             .ok()
             .map(|text| text.parse::<u64>().expect("a number"))
     };
-    let sample = number("LEGION_SEED");
-    let seed = number("SEED").or(sample).unwrap_or(SEED);
-    let all = if sample.is_some() { SAMPLE } else { HISTORIES };
-    let count = number("HISTORIES").map_or(all, |count| usize::try_from(count).expect("a small number"));
-    // Written directly, because the test harness captures `println!`.
-    let left_out = HISTORIES.saturating_sub(count);
-    let _ = writeln!(
-        std::io::stderr(),
-        "{count} histories run (seed {seed}), {left_out} are skipped"
-    );
+    let index = |number: u64| usize::try_from(number).expect("a small number");
+    let (given, all) = (number("SEED"), number("HISTORIES").map(index));
+    let sample = number("LEGION_SEED").filter(|_| given.is_none() && all.is_none());
+    let seed = given.unwrap_or(SEED);
+    let generated = all.unwrap_or(HISTORIES);
     let config = Config {
         rng_seed: RngSeed::Fixed(seed),
         ..Config::default()
@@ -385,9 +381,20 @@ pub(crate) async fn histories(real: &kube::Client, embed: &kube::Client) {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let strategy = prop::collection::vec(operation(), 1..24);
-    let mut trees: Vec<_> = (0..count)
+    let mut trees: Vec<_> = (0..generated)
         .map(|_| strategy.new_tree(&mut runner).expect("a history"))
         .collect();
+    if let Some(sample) = sample {
+        trees.rotate_left(index(sample % generated as u64));
+        trees.truncate(SAMPLE);
+    }
+    let count = trees.len();
+    // Written directly, because the test harness captures `println!`.
+    let left_out = generated - count;
+    let _ = writeln!(
+        std::io::stderr(),
+        "{count} histories run (seed {seed}), {left_out} are skipped"
+    );
     let cases: Vec<Case> = trees.iter().map(|tree| history(&tree.current())).collect();
     let steps: usize = cases.iter().map(|case| case.steps.len()).sum();
     let cases: Vec<&Case> = cases.iter().collect();
