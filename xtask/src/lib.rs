@@ -7,6 +7,7 @@
 pub mod edges;
 mod go;
 pub mod measure;
+pub mod mutants;
 pub mod setup;
 pub mod suites;
 pub mod tidy;

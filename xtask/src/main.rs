@@ -15,7 +15,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use xtask::{
-    setup,
+    mutants, setup,
     suites::{Choice, Options, is_ci},
 };
 
@@ -58,6 +58,15 @@ enum Command {
         /// Fails when something is missing. The default if CI=true.
         #[arg(long)]
         require_all: bool,
+    },
+    /// Puts small faults into the pure crates, one at a time. A test must fail for each.
+    Mutants {
+        /// All mutants. Otherwise a sample.
+        #[arg(long, env = "LEGION_EXHAUSTIVE")]
+        exhaustive: bool,
+        /// All mutants of this file or glob only.
+        #[arg(long, value_name = "FILE", conflicts_with = "exhaustive")]
+        file: Vec<String>,
     },
     /// Prints figures about the code and the pages, to compare two states of the repository.
     Measure {
@@ -119,6 +128,13 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Measure { root: other } => {
             xtask::measure::run(&other.unwrap_or(root))?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Mutants { exhaustive, file } => {
+            let options = mutants::Options {
+                exhaustive,
+                files: file,
+            };
+            mutants::run(&root, &options)
         }
         Command::Setup { require_all } => setup::act(require_all || is_ci()),
         Command::Test {

@@ -403,6 +403,36 @@ fn provide_uv(python: OsString) -> Option<PathBuf> {
     is_made.then_some(programs)
 }
 
+/// The release of cargo-mutants. Another one may know other mutants.
+const CARGO_MUTANTS: &str = "27.1.0";
+
+/// Installs cargo-mutants beside the other caches, unless it is there. Returns its program.
+///
+/// # Errors
+/// When it cannot be compiled.
+pub fn cargo_mutants() -> anyhow::Result<PathBuf> {
+    let directory = caches().join(format!("cargo-mutants-{CARGO_MUTANTS}"));
+    let program = directory.join("bin/cargo-mutants");
+    if program.exists() {
+        return Ok(program);
+    }
+    println!("installing cargo-mutants into {}", directory.display());
+    let build = directory.join("target");
+    let status = Command::new("cargo")
+        .args(["install", "--quiet", "--locked", "--root"])
+        .arg(&directory)
+        .arg(format!("cargo-mutants@{CARGO_MUTANTS}"))
+        .env("CARGO_TARGET_DIR", &build)
+        .env("RUSTFLAGS", "")
+        // clippy would compile it.
+        .env_remove("LEGION_LINTS")
+        .status()
+        .context("cargo cannot be started")?;
+    anyhow::ensure!(status.success(), "cargo-mutants cannot be installed: {status}");
+    fs::remove_dir_all(&build).with_context(|| build.display().to_string())?;
+    Ok(program)
+}
+
 /// Returns the directory of what tests install and unpack.
 fn caches() -> PathBuf {
     cache("legion-tests", "LEGION_TEST_CACHE")

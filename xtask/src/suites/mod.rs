@@ -83,6 +83,7 @@ pub fn run(root: &Path, options: Options) -> anyhow::Result<ExitCode> {
     if options.exhaustive {
         println!("\nexhaustive tests run whole");
         environment.push(("LEGION_SEED", None));
+        environment.push(("LEGION_EXHAUSTIVE", Some("true".into())));
     } else {
         let seed = seed(root);
         println!("\nexhaustive tests run a sample: LEGION_SEED={seed} repeats it, --exhaustive runs them whole");
@@ -102,7 +103,7 @@ pub fn run(root: &Path, options: Options) -> anyhow::Result<ExitCode> {
 }
 
 /// Returns the seed of the samples: `LEGION_SEED`, or the first digits of the commit.
-fn seed(root: &Path) -> u64 {
+pub(crate) fn seed(root: &Path) -> u64 {
     if let Some(seed) = env::var("LEGION_SEED").ok().and_then(|text| text.parse().ok()) {
         return seed;
     }
@@ -116,6 +117,6 @@ fn seed(root: &Path) -> u64 {
 }
 
 /// Returns the directory of builds.
-fn target(root: &Path) -> PathBuf {
+pub(crate) fn target(root: &Path) -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |target| root.join(target))
 }

@@ -102,7 +102,7 @@ pub(super) const FAST: [Tier; 1] = [Tier {
 
 // No `--package` in them. A package alone is compiled with its own features only, and all its dependencies once more.
 // The names of suites and tests select what runs.
-pub(super) const SLOW: [Tier; 6] = [
+pub(super) const SLOW: [Tier; 7] = [
     Tier {
         name: "fetch and publish against S3-compatible and ssh servers",
         budget: budget(20, 50),
@@ -124,6 +124,14 @@ pub(super) const SLOW: [Tier; 6] = [
             "--nocapture",
             "every_",
         ]],
+        cluster: None,
+    },
+    Tier {
+        name: "small faults in the code of decisions, and a test that fails for each",
+        // Cold: cargo-mutants and, with the features of one crate alone, the dependencies of legion-plan.
+        budget: budget(90, 400),
+        needs: setup::BASIC,
+        commands: &[&["cargo", "xtask", "mutants"]],
         cluster: None,
     },
     Tier {

@@ -101,11 +101,13 @@ fn config() -> ProptestConfig {
         .and_then(|cases| cases.parse().ok())
         .unwrap_or(100);
     println!("{cases} histories");
+    let default = ProptestConfig::default();
     ProptestConfig {
         cases,
-        max_shrink_iters: 400,
+        // Fewer if PROPTEST_MAX_SHRINK_ITERS says so.
+        max_shrink_iters: default.max_shrink_iters.min(400),
         failure_persistence: None,
-        ..ProptestConfig::default()
+        ..default
     }
 }
 
