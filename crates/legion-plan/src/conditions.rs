@@ -32,7 +32,8 @@ impl Explanation {
     /// Appends the remedy of the reason to the message, unless the message contains it.
     pub(crate) fn with_remedy(mut self) -> Self {
         let remedy = self.reason.remedy();
-        if !remedy.is_empty() && !self.message.contains(remedy) {
+        // Every message contains an empty remedy.
+        if !self.message.contains(remedy) {
             self.message = format!("{} ({remedy})", self.message);
         }
         self
@@ -84,4 +85,34 @@ pub fn for_run(previous: &[Condition], state: &Explanation, generation: i64, now
     ]
     .map(|(type_, truth)| condition(previous, type_, truth, state.reason, &state.message, generation, &now))
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_is_appended_once_and_only_if_there_is_one() {
+        let forbidden = Explanation::new(Reason::Forbidden, "pods").with_remedy();
+        assert_eq!(forbidden.message, format!("pods ({})", Reason::Forbidden.remedy()));
+        assert_eq!(forbidden.clone().with_remedy(), forbidden);
+        assert_eq!(Reason::RunSucceeded.remedy(), "");
+        assert_eq!(
+            Explanation::new(Reason::RunSucceeded, "done").with_remedy().message,
+            "done"
+        );
+    }
+
+    #[test]
+    fn the_first_problem_decides_the_reason() {
+        let problem = |reason, field: &str| Problem::new(reason, field, "is wrong");
+        let problems = [
+            problem(Reason::InvalidSpec, "spec.a"),
+            problem(Reason::Forbidden, "spec.b"),
+        ];
+        let explanation = Explanation::of_problems(&problems).unwrap();
+        assert_eq!(explanation.reason, Reason::InvalidSpec);
+        assert_eq!(explanation.message, format!("{}; {}", problems[0], problems[1]));
+        assert_eq!(Explanation::of_problems(&[]), None);
+    }
 }

@@ -69,6 +69,15 @@ mod tests {
     }
 
     #[test]
+    fn the_order_of_bytes_is_that_of_the_digest() {
+        let parts = ["a"];
+        let mut hash = Sha256::new();
+        hash.update(b"\0\0\0\0\0\0\0\x01p\0\0\0\0\0\0\0\x01a");
+        let digest: [u8; 32] = hash.finalize().into();
+        assert_eq!(short("p", &parts).to_be_bytes(), digest[..8]);
+    }
+
+    #[test]
     fn the_borders_of_parts_matter() {
         assert_ne!(short("p", &["ab", "c"]), short("p", &["a", "bc"]));
         assert_ne!(short("p", &["a"]), short("q", &["a"]));

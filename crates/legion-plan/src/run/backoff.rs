@@ -48,6 +48,7 @@ mod tests {
                 "{ended}: {delay}"
             );
         }
+        assert_eq!(longest(&settings), Duration::from_secs(750));
         assert_ne!(delay(&settings, "0123abcd", 1), delay(&settings, "0123abce", 1));
     }
 }

@@ -43,3 +43,38 @@ pub(crate) fn identity<'a>(pod: &'a Pod, owner: &str) -> Option<(&'a str, i32)> 
     let (run, attempt) = rest.split_once('-')?;
     Some((run, attempt.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(owners: &serde_json::Value) -> Pod {
+        let metadata = json!({"name": "wine-0123abcd-2", "ownerReferences": owners, "annotations": {RUN: "0123abcd"}});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    #[test]
+    fn only_the_controller_owns_a_pod() {
+        let owner = |uid: &str, is_controller: bool| json!({"apiVersion": "v1", "kind": "X", "name": "wine", "uid": uid, "controller": is_controller});
+        let of_both = pod(&json!([owner("other", true), owner("this", false)]));
+        assert!(is_owned(&of_both, "other"));
+        assert!(!is_owned(&of_both, "this"));
+        assert!(!is_owned(&of_both, "third"));
+        // An object without a uid is not stored yet, and owns nothing.
+        assert!(!is_owned(&pod(&json!([owner("", true)])), ""));
+        assert!(!is_owned(&pod(&json!([])), "this"));
+    }
+
+    #[test]
+    fn a_pod_is_identified_by_its_name() {
+        let pod = pod(&json!([]));
+        assert_eq!(identity(&pod, "wine"), Some(("0123abcd", 2)));
+        assert_eq!(pod_name("wine", "0123abcd", 2), "wine-0123abcd-2");
+        // Another object whose name this one's begins with.
+        assert_eq!(identity(&pod, "win"), None);
+        assert_eq!(annotation(&pod, RUN), Some("0123abcd"));
+        assert_eq!(annotation(&pod, SHAPE), None);
+    }
+}

@@ -140,6 +140,54 @@ mod tests {
         Reason::AdmissionRefused,
         "pod p was refused: Pod \"a\" is invalid: spec.x: Invalid value"
     )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: no resource left",
+        Reason::AdmissionRefused,
+        "pod p was refused: pods \"a\" is forbidden: no resource left"
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: it cannot run here",
+        Reason::AdmissionRefused,
+        "pod p was refused: pods \"a\" is forbidden: it cannot run here"
+    )]
+    #[case(
+        500,
+        "User \"legion\" cannot create resource \"pods\"",
+        Reason::AdmissionRefused,
+        "pod p was refused: User \"legion\" cannot create resource \"pods\""
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: you must specify an owner",
+        Reason::AdmissionRefused,
+        "pod p was refused: pods \"a\" is forbidden: you must specify an owner"
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: failed quota: q: it is not ready",
+        Reason::AdmissionRefused,
+        "pod p was refused: pods \"a\" is forbidden: failed quota: q: it is not ready"
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: minimum cpu usage per Pod is 1, but request is 100m",
+        Reason::LimitRangeExceeded,
+        "spec.resources: pod p was refused: pods \"a\" is forbidden: minimum cpu usage per Pod is 1, but request is 100m"
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: owner not found",
+        Reason::AdmissionRefused,
+        "pod p was refused: pods \"a\" is forbidden: owner not found"
+    )]
+    #[case(
+        403,
+        "pods \"a\" is forbidden: RuntimeClass \"kata\" is reserved",
+        Reason::AdmissionRefused,
+        "pod p was refused: pods \"a\" is forbidden: RuntimeClass \"kata\" is reserved"
+    )]
     fn refusals_are_explained(#[case] code: u16, #[case] message: &str, #[case] reason: Reason, #[case] shown: &str) {
         let error = ApiError {
             code,
@@ -147,5 +195,12 @@ mod tests {
             message: message.into(),
         };
         assert_eq!(explain(&error, "p"), Explanation::new(reason, shown));
+    }
+
+    #[test]
+    fn the_request_of_a_refused_pod_does_not_contain_its_name() {
+        let message = "pod p exceeds ResourceQuota gpu, requested: cpu=2, limited: cpu=8";
+        assert_eq!(quota_request(message), Some("gpu, requested: cpu=2, limited: cpu=8"));
+        assert_eq!(quota_request("pod p was refused"), None);
     }
 }
