@@ -25,7 +25,7 @@ const PACKAGES: [&str; 1] = ["legion-plan"];
 const ACCEPTED: &str = "xtask/mutants.txt";
 
 /// About as many mutants are in a sample.
-const SAMPLE: usize = 10;
+const SAMPLE: usize = 5;
 
 /// The least share of mutants that the tests must catch, in percent.
 const GOAL: usize = 95;
