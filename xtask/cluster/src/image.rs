@@ -41,6 +41,8 @@ struct Image {
     programs: &'static [&'static str],
     /// The maximum compressed size, in MiB.
     bound: Option<u64>,
+    /// Whether its Python can list its largest packages.
+    has_python: bool,
 }
 
 const IMAGES: [Image; 4] = [
@@ -49,24 +51,28 @@ const IMAGES: [Image; 4] = [
         recipe: "images/control-plane",
         programs: &["legion-operator"],
         bound: Some(25),
+        has_python: false,
     },
     Image {
         name: "agent",
         recipe: "images/agent",
         programs: &["legion-agent", "legion-entry"],
         bound: Some(30),
+        has_python: false,
     },
     Image {
         name: "toolchain-mlflow",
         recipe: "toolchains/mlflow",
         programs: &[],
         bound: None,
+        has_python: true,
     },
     Image {
         name: "toolchain-script",
         recipe: "toolchains/script",
         programs: &[],
         bound: None,
+        has_python: false,
     },
 ];
 
@@ -116,6 +122,12 @@ pub fn run(repository: &Path, options: &Options) -> anyhow::Result<ExitCode> {
         if let Some(bound) = image.bound.filter(|bound| packed.compressed > bound * 1024 * 1024) {
             println!("{reference} is larger than its bound of {bound} MiB");
             failed = true;
+        }
+        if image.has_python {
+            println!("{:>12}  the ten largest packages of {reference}", "unpacked");
+            for (bytes, package) in largest_packages(&reference)? {
+                println!("{:>8.1} MiB  {package}", mebibytes(bytes));
+            }
         }
         if options.load {
             packed.push(repository, &options.place, &reference)?;
@@ -250,6 +262,9 @@ impl Image {
     }
 }
 
+/// Lists the largest packages. It runs in the image.
+const PACKAGES: &str = include_str!("packages.py");
+
 /// The machine's certificate authorities, and their path in a build. A package owns their usual path.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CERTIFICATES_INSIDE: &str = "/run/legion-build/ca-certificates.crt";
@@ -315,6 +330,29 @@ impl Packed {
         command.arg(format!("docker://{ADDRESS}:{REGISTRY_PORT}/{reference}"));
         succeed(command.stdout(Stdio::null()))
     }
+}
+
+/// Returns the ten largest packages of an image with Python, largest first: unpacked bytes, name and version.
+fn largest_packages(reference: &str) -> anyhow::Result<Vec<(u64, String)>> {
+    let container = text(&mut buildah(&["from", reference]))?;
+    let listed = text(&mut buildah(&[
+        "run",
+        "--isolation",
+        "chroot",
+        &container,
+        "--",
+        "python",
+        "-c",
+        PACKAGES,
+    ]));
+    succeed(buildah(&["rm", &container]).stdout(Stdio::null()))?;
+    listed?
+        .lines()
+        .map(|line| {
+            let (bytes, package) = line.split_once(' ').context("a package has no size")?;
+            Ok((bytes.parse()?, package.to_owned()))
+        })
+        .collect()
 }
 
 /// Returns a size such as "12.3 MB", in Buildah's form, in bytes.
