@@ -23,7 +23,7 @@ def explain(tmp_path: Path, program: str, *command: str) -> tuple[int, dict[str,
     with recorder.installed():
         done = subprocess.run(command or [sys.executable, "train.py"], cwd=source, capture_output=True, text=True)
     context = Context(document(), source, tmp_path, tmp_path, tmp_path, tmp_path)
-    return done.returncode, failure.explain(recorder, done.stderr, context)
+    return done.returncode, failure.explain(recorder, done.stderr, done.returncode, context)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,24 @@ def test_the_exception_that_ended_the_code_is_reported(tmp_path: Path, program: 
     assert code == 1 and error is not None
     assert (error["reason"], error["origin"], error["field"]) == ("ExceptionRaised", "code", "spec.source")
     assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("bash", "-c", "Rscript-3 train.R"),
+        ("sh", "-c", "Rscript-3 train.R"),
+    ],
+)
+def test_a_program_that_the_image_does_not_have_is_named(tmp_path: Path, command: tuple[str, ...]) -> None:
+    code, error = explain(tmp_path, "", *command)
+    assert code == 127 and error is not None
+    assert (error["reason"], error["origin"], error["field"]) == ("ProgramMissing", "code", "spec.image")
+    assert "'Rscript-3'" in error["message"]
+
+
+def test_a_program_that_was_not_needed_did_not_end_the_code(tmp_path: Path) -> None:
+    assert explain(tmp_path, "", "bash", "-c", "Rscript-3 train.R; exit 4") == (4, None)
 
 
 @pytest.mark.parametrize(

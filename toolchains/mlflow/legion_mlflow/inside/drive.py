@@ -185,7 +185,7 @@ class _Attempt:
         code = self.process.returncode
         # What the code raises after a signal from outside is no cause.
         if code != 0 and not self.terminated:
-            self.result.error = failure.explain(recorder, tail.text(), self.context)
+            self.result.error = failure.explain(recorder, tail.text(), code, self.context)
         return 128 - code if code < 0 else code
 
     def _describe(self, runs: list[Any], version: str) -> None:

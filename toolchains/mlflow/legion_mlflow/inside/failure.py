@@ -21,6 +21,9 @@ _EXPERIMENT = re.compile(
 )
 _RUN_NOT_FOUND = re.compile(r"(?:Run with id=|Run ')([0-9a-f]{32})'? not found|No run with id=([0-9a-f]{32}) exists")
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
+# A shell's words for a program that it does not find: bash's and dash's.
+_NO_PROGRAM = re.compile(r"^[^:\n]+: (?:(?:line )?\d+: )?([^:\n]+): (?:command )?not found$", re.MULTILINE)
+_EXIT_NO_PROGRAM = 127
 _TRACE = "Traceback (most recent call last):"
 # Exceptions that say only that another process failed.
 _OF_ANOTHER_PROCESS = ("CalledProcessError", "ExecutionException", "ChildFailedError")
@@ -86,7 +89,7 @@ def _place(record: dict[str, Any], source: Path) -> str:
     return ""
 
 
-def explain(recorder: Recorder, stderr: str, context: Context) -> dict[str, str] | None:
+def explain(recorder: Recorder, stderr: str, code: int, context: Context) -> dict[str, str] | None:
     """Returns the `error` of the result document for code that failed, or None if its exit code is all that is known.
 
     A program without a record is no Python program, or an isolated one. Then the last trace in its output counts.
@@ -101,6 +104,8 @@ def explain(recorder: Recorder, stderr: str, context: Context) -> dict[str, str]
     known = _mistake_with_mlflow(text) or _missing_module(text, raised, context)
     if known is None and raised is not None:
         known = Refusal("ExceptionRaised", str(raised), "spec.source", origin=CODE)
+    elif known is None and code == _EXIT_NO_PROGRAM:
+        known = _missing_program(stderr)
     return known.document() if known else None
 
 
@@ -138,5 +143,19 @@ def _missing_module(text: str, raised: Raised | None, context: Context) -> Refus
         "Declare the project's requirements in a python_env.yaml beside its MLproject, or use an image "
         "with this module (spec.image). The environment was chosen by spec.arguments.environment: "
         f"{context.argument('environment', 'auto')}.",
+        CODE,
+    )
+
+
+def _missing_program(stderr: str) -> Refusal | None:
+    """Explains a command that the shell did not find: `Rscript` of a project in R, or a tool in a script."""
+    missing = _NO_PROGRAM.findall(stderr)
+    if not missing:
+        return None
+    return Refusal(
+        "ProgramMissing",
+        f"the project's command needs the program {missing[-1]!r}, which is not on PATH in the image of this run",
+        "spec.image",
+        "Use an image that has legion-mlflow and this program, or correct the name in the project.",
         CODE,
     )
