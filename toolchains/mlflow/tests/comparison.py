@@ -117,8 +117,8 @@ def same_files(kept: Path, artifact: Path | None, model: str, wanted: Plain) -> 
     main, below, others = (contents(kept / name) for name in ("artifacts", "child-runs", "models"))
     # MLflow 2 has models among the files of their run. The chosen one is in the artifact and not twice.
     taken = [f"{model}/{path}" for path in contents(artifact / "model")] if artifact else []
-    mine = sorted([*main, *(path.split("/", 1)[1] for path in below)])
-    theirs = sorted([*wanted.files, *wanted.files_below])
+    mine = sorted(map(_without_ids, [*main, *(path.split("/", 1)[1] for path in below)]))
+    theirs = sorted(map(_without_ids, [*wanted.files, *wanted.files_below]))
     missing = list(theirs)
     for path in mine:
         assert path in missing, f"not a file of mlflow run: {path}"
@@ -128,6 +128,11 @@ def same_files(kept: Path, artifact: Path | None, model: str, wanted: Plain) -> 
     assert len(models) + (artifact is not None) == len(wanted.models)
 
 
+def _without_ids(path: str) -> str:
+    """Returns the path without the time and the id that MLflow gives to an image of a series."""
+    return re.sub(r"timestamp([+%~])[0-9]+\1[0-9a-z-]{36}", r"timestamp\1", path)
+
+
 def contents(directory: Path) -> dict[str, bytes]:
     """Returns every file below the directory, none if there is no such directory."""
     return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
@@ -135,7 +140,8 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 # Fields of an MLmodel that differ between two equal runs: ids, times, places, and the size of compressed data.
 _VARYING = re.compile(
-    rb"^(\s*(?:run_id|model_uuid|model_id|utc_time_created|artifact_path|model_size_bytes|uri)):.*$", re.MULTILINE
+    rb"^(\s*(?:run_id|model_uuid|model_id|utc_time_created|artifact_path|model_size_bytes|uri|model_code_path)):.*$",
+    re.MULTILINE,
 )
 # Archives and pickles contain times and memory order. Loading them shows whether the model works.
 _BINARY = (".pkl", ".skops")

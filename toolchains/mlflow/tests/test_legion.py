@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from comparison import Plain, of_events, plain, same_files, same_model
-from harness import REPOSITORY, interpreter
+from harness import LEFT_OUT, REPOSITORY, interpreter, sampled
 
 # The environment of `./test` for MLflow 2.22, as a project declares it. SQLAlchemy is left to the toolchain.
 MLFLOW_2 = {
@@ -80,17 +80,7 @@ CASES = [
 ]
 
 
-def chosen() -> list[Case]:
-    """Returns one case of each version, as `LEGION_SEED` chooses, or all cases without it."""
-    seed = os.environ.get("LEGION_SEED")
-    if seed is None:
-        return CASES
-    versions = {case.version: [other for other in CASES if other.version == case.version] for case in CASES}
-    return [cases[int(seed) % len(cases)] for cases in versions.values()]
-
-
-SAMPLE = chosen()
-LEFT_OUT = pytest.mark.skip(reason="left out of the sample of LEGION_SEED; `cargo xtask test --exhaustive` runs it")
+SAMPLE = sampled(CASES, lambda case: case.version)
 
 
 @pytest.fixture(scope="session")
