@@ -4,6 +4,7 @@
 //! `cargo xtask cluster up --control-plane`, then `cargo xtask cluster run -- cargo test -p legion-tests --test
 //! high_availability -- --ignored --nocapture --test-threads 1`.
 
+mod backup;
 mod observability;
 mod replica;
 mod traces;

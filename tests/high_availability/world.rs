@@ -18,7 +18,7 @@ use kube::{
 use legion_api::{ModelTraining, condition};
 use legion_tests::{
     audit::{self, Request},
-    fake_kubelet::{FakeKubelet, Settings},
+    fake_kubelet::{Course, FakeKubelet, Settings},
     local::repository,
     tool::until_crds_are_served,
 };
@@ -35,7 +35,7 @@ pub(crate) struct World {
     pub namespace: String,
     pub platform: String,
     pub directory: tempfile::TempDir,
-    kubelet: FakeKubelet,
+    pub kubelet: FakeKubelet,
     kubeconfig: PathBuf,
 }
 
@@ -48,13 +48,7 @@ impl World {
         let unique = Timestamp::now().as_millisecond() % 100_000_000;
         let namespace = format!("{name}-{unique}");
         let world = Self {
-            kubelet: FakeKubelet::start(
-                client.clone(),
-                Settings {
-                    namespace: Some(namespace.clone()),
-                    ..Settings::default()
-                },
-            ),
+            kubelet: kubelet(&client, &namespace, Settings::default().course),
             client,
             platform: format!("{namespace}-platform"),
             namespace,
@@ -86,7 +80,12 @@ impl World {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    fn apply(&self, objects: &[Value]) -> anyhow::Result<()> {
+    /// Replaces the kubelet. Pods that run go on until they are deleted.
+    pub(crate) fn replace_kubelet(&mut self, course: fn(&Pod) -> Course) {
+        self.kubelet = kubelet(&self.client, &self.namespace, course);
+    }
+
+    pub(crate) fn apply(&self, objects: &[Value]) -> anyhow::Result<()> {
         let path = self.directory.path().join("objects.json");
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         fs::write(&path, serde_json::to_vec(&list)?)?;
@@ -151,6 +150,16 @@ impl World {
     pub(crate) async fn until<T>(
         &self,
         what: &str,
+        look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        self.until_within(LIMIT, what, look).await
+    }
+
+    /// The same, with another time limit.
+    pub(crate) async fn until_within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
         mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
     ) -> anyhow::Result<T> {
         let began = Instant::now();
@@ -158,7 +167,7 @@ impl World {
             if let Some(found) = look().await? {
                 return Ok(found);
             }
-            ensure!(began.elapsed() < LIMIT, "not within {} s: {what}", LIMIT.as_secs());
+            ensure!(began.elapsed() < limit, "not within {} s: {what}", limit.as_secs());
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
@@ -180,28 +189,41 @@ impl World {
 
     /// Creates trainings with these numbers.
     pub(crate) async fn train(&self, numbers: std::ops::Range<usize>) -> anyhow::Result<()> {
-        let trainings: Api<ModelTraining> = Api::namespaced(self.client.clone(), &self.namespace);
         for number in numbers {
-            let training = serde_json::from_value(json!({
-                "apiVersion": "legion-platform.org/v1alpha1",
-                "kind": "ModelTraining",
-                "metadata": {"name": format!("wine-{number}"), "namespace": self.namespace},
-                "spec": {
-                    "model": {"name": "wine", "version": "1"},
-                    "toolchain": "mlflow",
-                    "source": {"configMap": {"name": "source"}},
-                    "entrypoint": "train.py",
-                    "timeout": "15m",
-                },
-            }))?;
-            trainings.create(&PostParams::default(), &training).await?;
+            self.create(&format!("wine-{number}"), &json!({})).await?;
         }
         Ok(())
     }
 
+    /// Creates a training. `fields` are added to its spec.
+    pub(crate) async fn create(&self, name: &str, fields: &Value) -> anyhow::Result<()> {
+        let mut training = json!({
+            "apiVersion": "legion-platform.org/v1alpha1",
+            "kind": "ModelTraining",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {
+                "model": {"name": "wine", "version": "1"},
+                "toolchain": "mlflow",
+                "source": {"configMap": {"name": "source"}},
+                "entrypoint": "train.py",
+                "timeout": "15m",
+            },
+        });
+        for (field, value) in fields.as_object().into_iter().flatten() {
+            training["spec"][field] = value.clone();
+        }
+        let training = serde_json::from_value(training)?;
+        self.trainings().create(&PostParams::default(), &training).await?;
+        Ok(())
+    }
+
+    pub(crate) fn trainings(&self) -> Api<ModelTraining> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
     /// Waits until `count` trainings have succeeded. Checks that each had one pod, and that no other pod was created.
     pub(crate) async fn all_succeed(&self, count: usize) -> anyhow::Result<()> {
-        let trainings: Api<ModelTraining> = Api::namespaced(self.client.clone(), &self.namespace);
+        let trainings = self.trainings();
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         self.until(&format!("{count} trainings have succeeded"), async || {
             let list = trainings.list(&ListParams::default()).await?;
@@ -263,4 +285,14 @@ impl World {
     pub(crate) fn audit(&self) -> anyhow::Result<Vec<Request>> {
         audit::requests(&self.cluster()?.join("logs/audit.log"), 0, "")
     }
+}
+
+/// Starts a kubelet for the pods of a namespace.
+fn kubelet(client: &Client, namespace: &str, course: fn(&Pod) -> Course) -> FakeKubelet {
+    let settings = Settings {
+        namespace: Some(namespace.to_owned()),
+        course,
+        ..Settings::default()
+    };
+    FakeKubelet::start(client.clone(), settings)
 }

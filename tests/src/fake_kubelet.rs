@@ -1,5 +1,5 @@
-//! Writes the statuses of pods on a control plane without a node. Each pod runs, and succeeds a moment later. That
-//! takes two PATCH requests per pod, as few as a kubelet ever sends.
+//! Writes the statuses of pods on a control plane without a node. Each pod runs, and ends a moment later. That takes
+//! two PATCH requests per pod, as few as a kubelet ever sends.
 //!
 //! It handles all pods, bound to a node or not. The containers of a training end with the termination messages that
 //! Legion's own containers would leave.
@@ -46,6 +46,22 @@ pub const USER_AGENT: &str = "fake-kubelet";
 /// The time between two attempts of a request.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// What becomes of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It runs and succeeds.
+    Succeeds,
+    /// It runs, and its training code fails.
+    Fails,
+    /// It runs until it is deleted.
+    Runs,
+    /// No kubelet reports it.
+    Waits,
+}
+
+/// The exit code of training code that fails.
+const FAILED: i32 = 3;
+
 /// The settings of a [`FakeKubelet`].
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -55,6 +71,8 @@ pub struct Settings {
     pub runs: Duration,
     /// The maximum number of concurrent requests.
     pub parallel: usize,
+    /// Returns what becomes of a pod.
+    pub course: fn(&Pod) -> Course,
 }
 
 impl Default for Settings {
@@ -63,6 +81,7 @@ impl Default for Settings {
             namespace: None,
             runs: Duration::from_millis(100),
             parallel: 64,
+            course: |_| Course::Succeeds,
         }
     }
 }
@@ -83,6 +102,7 @@ impl FakeKubelet {
             client: named(client),
             requests: Arc::new(Semaphore::new(settings.parallel.max(1))),
             runs: settings.runs,
+            course: settings.course,
             finished: finished.clone(),
         };
         let task = tokio::spawn(node.watch(settings.namespace));
@@ -119,6 +139,7 @@ struct Node {
     client: Client,
     requests: Arc<Semaphore>,
     runs: Duration,
+    course: fn(&Pod) -> Course,
     finished: Arc<AtomicUsize>,
 }
 
@@ -161,11 +182,18 @@ impl Node {
 
     async fn play(&self, pod: &Pod) {
         let started = Timestamp::now();
+        let exit_code = match (self.course)(pod) {
+            Course::Waits => return,
+            Course::Runs => None,
+            Course::Succeeds => Some(0),
+            Course::Fails => Some(FAILED),
+        };
         if !self.patch(pod, running(pod, started)).await {
             return;
         }
+        let Some(exit_code) = exit_code else { return };
         tokio::time::sleep(self.runs).await;
-        if self.patch(pod, succeeded(pod, started, Timestamp::now())).await {
+        if self.patch(pod, ended(pod, started, Timestamp::now(), exit_code)).await && exit_code == 0 {
             self.finished.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -216,7 +244,10 @@ fn containers(pod: &Pod) -> (&[Container], &[Container]) {
 fn running(pod: &Pod, now: Timestamp) -> Value {
     let (init, main) = containers(pod);
     let time = seconds(now);
-    let ended: Vec<Value> = init.iter().map(|container| terminated(container, now, now)).collect();
+    let ended: Vec<Value> = init
+        .iter()
+        .map(|container| terminated(container, now, now, 0))
+        .collect();
     let running: Vec<Value> = main
         .iter()
         .map(|container| {
@@ -235,16 +266,16 @@ fn running(pod: &Pod, now: Timestamp) -> Value {
     })
 }
 
-/// Returns the status of a succeeded pod: every container has exit code 0.
-fn succeeded(pod: &Pod, started: Timestamp, now: Timestamp) -> Value {
+/// Returns the status of an ended pod: the trainer has this exit code, and every other container has 0.
+fn ended(pod: &Pod, started: Timestamp, now: Timestamp, exit_code: i32) -> Value {
     let (init, main) = containers(pod);
     let ended = |list: &[Container]| -> Vec<Value> {
         list.iter()
-            .map(|container| terminated(container, started, now))
+            .map(|container| terminated(container, started, now, exit_code))
             .collect()
     };
     json!({
-        "phase": "Succeeded",
+        "phase": if exit_code == 0 { "Succeeded" } else { "Failed" },
         "conditions": conditions("False", &seconds(now)),
         "initContainerStatuses": ended(init),
         "containerStatuses": ended(main),
@@ -276,13 +307,15 @@ fn status_of(container: &Container, state: Value) -> Value {
     })
 }
 
-fn terminated(container: &Container, started: Timestamp, finished: Timestamp) -> Value {
+/// Returns the status of an ended container, in a pod whose trainer has this exit code.
+fn terminated(container: &Container, started: Timestamp, finished: Timestamp, trainer: i32) -> Value {
+    let exit_code = if container.name == "trainer" { trainer } else { 0 };
     let end = json!({
-        "exitCode": 0,
-        "reason": "Completed",
+        "exitCode": exit_code,
+        "reason": if exit_code == 0 { "Completed" } else { "Error" },
         "startedAt": seconds(started),
         "finishedAt": seconds(finished),
-        "message": message(container, started, finished),
+        "message": message(container, started, finished, trainer),
     });
     status_of(container, json!({"terminated": end}))
 }
@@ -293,11 +326,11 @@ fn seconds(time: Timestamp) -> String {
 }
 
 /// Returns the termination message of a container of Legion's. Other containers have none.
-fn message(container: &Container, started: Timestamp, finished: Timestamp) -> Option<String> {
+fn message(container: &Container, started: Timestamp, finished: Timestamp, exit_code: i32) -> Option<String> {
     match container.name.as_str() {
         "fetch" => Some(fetched(&task(container)?)),
         "trainer" => Some("epoch 1\n".to_owned()),
-        "publish" => Some(published(&task(container)?, started, finished)),
+        "publish" => Some(published(&task(container)?, started, finished, exit_code)),
         _ => None,
     }
 }
@@ -328,7 +361,31 @@ fn fetched(task: &FetchTask) -> String {
     message.encode(task.message_budget as usize)
 }
 
-fn published(task: &PublishTask, started: Timestamp, finished: Timestamp) -> String {
+fn published(task: &PublishTask, started: Timestamp, finished: Timestamp, exit_code: i32) -> String {
+    let exit = Some(ExitRecord {
+        version: WIRE_VERSION,
+        exit_code: Some(exit_code),
+        started_at: rfc3339_millis(started.as_millisecond()),
+        finished_at: rfc3339_millis(finished.as_millisecond()),
+        ..ExitRecord::default()
+    });
+    if exit_code != 0 {
+        let message = PublishMessage {
+            head: PublishHead {
+                outcome: PublishOutcome::Failed,
+                exit,
+                artifact: None,
+                objective: None,
+                counts: Counts::default(),
+                error: None,
+            },
+            tail: PublishTail {
+                log_tail: "epoch 1\n".to_owned(),
+                ..PublishTail::default()
+            },
+        };
+        return message.encode(task.message_budget as usize);
+    }
     let uri = format!("{}/{}/model.tar", task.name, task.run_id);
     let objective = task.objective.as_ref().map(|objective| objective.metric.clone());
     let metric = MetricSummary {
@@ -343,13 +400,7 @@ fn published(task: &PublishTask, started: Timestamp, finished: Timestamp) -> Str
     let message = PublishMessage {
         head: PublishHead {
             outcome: PublishOutcome::Published,
-            exit: Some(ExitRecord {
-                version: WIRE_VERSION,
-                exit_code: Some(0),
-                started_at: rfc3339_millis(started.as_millisecond()),
-                finished_at: rfc3339_millis(finished.as_millisecond()),
-                ..ExitRecord::default()
-            }),
+            exit,
             artifact: Some(WireArtifact {
                 digest: digest::of_bytes(task.run_id.as_bytes()),
                 size_bytes: 20_480,
@@ -359,7 +410,7 @@ fn published(task: &PublishTask, started: Timestamp, finished: Timestamp) -> Str
             counts: Counts {
                 metrics: 1,
                 parameters: 1,
-                tags: 0,
+                tags: 1,
             },
             error: None,
         },
@@ -371,6 +422,10 @@ fn published(task: &PublishTask, started: Timestamp, finished: Timestamp) -> Str
             parameters: vec![NamedValue {
                 name: "c".to_owned(),
                 value: "0.5".to_owned(),
+            }],
+            tags: vec![NamedValue {
+                name: "team".to_owned(),
+                value: "cellar".to_owned(),
             }],
             ..PublishTail::default()
         },

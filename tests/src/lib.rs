@@ -6,10 +6,12 @@
 //! - [`sample`]: shares of exhaustive tests
 //! - [`audit`]: the operator's permissions compared with an audit log
 //! - [`fake_kubelet`]: pod statuses on a control plane without a node
+//! - [`guide`]: the command blocks of a guide
 
 pub mod audit;
 pub mod cluster;
 pub mod fake_kubelet;
+pub mod guide;
 pub mod local;
 pub mod sample;
 pub mod tool;

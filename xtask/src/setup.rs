@@ -37,6 +37,8 @@ pub enum Need {
     Nsenter,
     /// `sysctl`.
     Sysctl,
+    /// jq.
+    Jq,
     /// `mount`.
     Mount,
     /// `nft`.
@@ -81,6 +83,17 @@ pub const CONTROL_PLANE: &[Need] = &[
     Need::Ip,
     Need::Nsenter,
     Need::Sysctl,
+];
+/// What the tests on a control plane need: the same, and the commands of the guides.
+pub const CONTROL_PLANE_TESTS: &[Need] = &[
+    Need::Cc,
+    Need::Git,
+    Need::Go,
+    Need::Root,
+    Need::Ip,
+    Need::Nsenter,
+    Need::Sysctl,
+    Need::Jq,
 ];
 /// What a cluster with a node needs, and the images that it runs.
 pub const NODE: &[Need] = &[
@@ -157,6 +170,7 @@ fn requirement(need: Need) -> Requirement {
             "commands in the test cluster's network",
         ),
         Need::Sysctl => (Check::Program("sysctl"), &["procps"], "the network of the test cluster"),
+        Need::Jq => (Check::Program("jq"), &["jq"], "the commands of the guide on backups"),
         Need::Mount => (
             Check::Program("mount"),
             &["mount"],
@@ -268,7 +282,10 @@ pub fn require(needs: &[Need]) -> anyhow::Result<()> {
 /// # Errors
 /// When a package manager cannot be started.
 pub fn act(strict: bool) -> anyhow::Result<ExitCode> {
-    let needs: BTreeSet<Need> = [SERVERS, PYTHON_AND_GO, NODE].concat().into_iter().collect();
+    let needs: BTreeSet<Need> = [SERVERS, PYTHON_AND_GO, CONTROL_PLANE_TESTS, NODE]
+        .concat()
+        .into_iter()
+        .collect();
     let needs: Vec<Need> = needs.into_iter().collect();
     run(&needs)?;
     let missing = missing(&needs);
@@ -477,7 +494,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_purpose_and_remedy() {
         assert_eq!(missing(&[Need::Nothing]).len(), 1);
-        for need in [SERVERS, PYTHON_AND_GO, NODE].concat() {
+        for need in [SERVERS, PYTHON_AND_GO, CONTROL_PLANE_TESTS, NODE].concat() {
             let requirement = requirement(need);
             let has_remedy = !requirement.packages.is_empty() || matches!(need, Need::Go | Need::Root | Need::Cgroups);
             assert!(has_remedy && !requirement.purpose.is_empty(), "{need:?}");

@@ -185,8 +185,8 @@ pub(super) const SLOW: [Tier; 7] = [
 /// In a cluster without a node, which the tier starts and removes. It runs alone because it measures.
 pub(super) const ON_A_CONTROL_PLANE: [Tier; 1] = [Tier {
     name: "on a real control plane: charts, GitOps, high availability",
-    budget: budget(200, 400),
-    needs: setup::CONTROL_PLANE,
+    budget: budget(280, 480),
+    needs: setup::CONTROL_PLANE_TESTS,
     commands: &[
         &on!(CONTROL_PLANE, "charts"),
         &on!(CONTROL_PLANE, "gitops"),
