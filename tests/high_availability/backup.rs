@@ -213,7 +213,6 @@ fn execute(block: &Block, directory: &Path) -> anyhow::Result<()> {
         .output()?;
     let said = text(&output);
     ensure!(output.status.success(), "{}\n{said}", output.status);
-    println!("{said}");
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //! high_availability -- --ignored --nocapture --test-threads 1`.
 
 mod backup;
+mod herd;
 mod observability;
 mod replica;
 mod traces;

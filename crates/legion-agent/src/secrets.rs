@@ -86,21 +86,27 @@ impl Secret {
 
     /// Reads the value of a required key.
     pub(crate) fn require(&self, key: &str) -> Result<String> {
-        self.get(key)?.ok_or_else(|| self.missing(key))
+        self.get(key)?.ok_or_else(|| self.missing(&[key]))
     }
 
-    /// Returns the error for a missing key.
-    pub(crate) fn missing(&self, key: &str) -> StepError {
-        let message =
-            if self.directory.is_dir() && std::fs::read_dir(&self.directory).is_ok_and(|mut d| d.next().is_some()) {
-                format!("the Secret {:?} has no key {key:?}", self.name)
-            } else {
-                format!("the Secret {:?} with the key {key:?} does not exist", self.name)
-            };
+    /// Returns one error for missing keys.
+    pub(crate) fn missing(&self, keys: &[&str]) -> StepError {
+        let noun = if keys.len() == 1 { "key" } else { "keys" };
+        let keys = keys
+            .iter()
+            .map(|key| format!("{key:?}"))
+            .collect::<Vec<_>>()
+            .join(" and ");
+        let exists = std::fs::read_dir(&self.directory).is_ok_and(|mut entries| entries.next().is_some());
+        let message = if exists {
+            format!("the Secret {:?} has no {noun} {keys}", self.name)
+        } else {
+            format!("the Secret {:?} with the {noun} {keys} does not exist", self.name)
+        };
         StepError::new(StepReason::SecretMissing, message)
             .field(&self.field)
             .remedy(format!(
-                "create the Secret {:?} in the training's namespace with the key {key:?}",
+                "create the Secret {:?} in the training's namespace with the {noun} {keys}",
                 self.name
             ))
     }
@@ -111,5 +117,32 @@ impl Secret {
             format!("the key {key:?} of the Secret {:?} {why}", self.name),
         )
         .field(&self.field)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_keys_are_named_in_one_error_with_one_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        let secret = |directory: &std::path::Path| Secret {
+            name: "models".to_owned(),
+            directory: directory.to_owned(),
+            field: "spec.output".to_owned(),
+        };
+        let absent = secret(&directory.path().join("absent")).missing(&["A", "B"]);
+        assert_eq!(
+            absent.message,
+            r#"the Secret "models" with the keys "A" and "B" does not exist"#
+        );
+        assert_eq!(
+            absent.remedy,
+            r#"create the Secret "models" in the training's namespace with the keys "A" and "B""#
+        );
+        std::fs::write(directory.path().join("A"), "a").unwrap();
+        let incomplete = secret(directory.path()).missing(&["B"]);
+        assert_eq!(incomplete.message, r#"the Secret "models" has no key "B""#);
     }
 }

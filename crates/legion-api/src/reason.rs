@@ -140,7 +140,7 @@ reasons! {
     InvalidObject: Invalid, "change the field that the message names";
 
     /// The training code ended with an error.
-    TrainerFailed: Failure, "read the log: `legionctl logs NAME`, or status.log.uri";
+    TrainerFailed: Failure, "read the log: `kubectl logs -n NAMESPACE POD -c CONTAINER`, or status.log.uri";
     /// The training code used more memory than its limit.
     OutOfMemory: Failure, "raise spec.resources.limits.memory or make the training use less, then request a new run: change spec.trigger";
     /// The training code ran longer than `spec.timeout`.
@@ -158,7 +158,7 @@ reasons! {
     /// The software or a service that the training code needs could not be made available.
     EnvironmentFailed: Failure, "fix what the message names, then request a new run: change spec.trigger";
     /// The toolchain itself failed.
-    ToolchainFailed: Failure, "read the log: `legionctl logs NAME`, or status.log.uri; report it to the toolchain's authors";
+    ToolchainFailed: Failure, "read the log: `kubectl logs -n NAMESPACE POD -c CONTAINER`, or status.log.uri; report it to the toolchain's authors";
     /// The pod did not start within `spec.startTimeout`, in all allowed attempts.
     StartTimeout: Failure, "see the message for the cause, raise spec.startTimeout if the cluster is only slow, then request a new run: change spec.trigger";
     /// The pod was interrupted from outside more often than allowed.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _};
 
 use legion_api::{ModelTraining, training::ModelTrainingStatus};
 use legion_protocol::events::MetricPoint;
+use url::Url;
 
 use crate::{columns, exit::Result, log_lines, plot, training, training::TrainingState};
 
@@ -123,16 +124,31 @@ fn failure(text: &mut String, training: &ModelTraining, status: &ModelTrainingSt
     }
 }
 
-/// Returns a remedy with the name of the training and the place of its log. A log on this machine can be read without a
-/// command. `legionctl logs` would need an API that is up, and after `local run` none is.
+/// Returns a remedy with a place of the log that can be read now: a path on this machine, or a command. The operator's
+/// command reads a pod, and after `local run` no API is up.
 fn concrete(remedy: &str, training: &ModelTraining, status: &ModelTrainingStatus) -> String {
-    let name = training.metadata.name.as_deref().unwrap_or_default();
-    let uri = status.log.as_ref().map(|log| log.uri.as_str());
-    let remedy = match uri.and_then(|uri| uri.strip_prefix("file://")) {
-        Some(path) => remedy.replace("`legionctl logs NAME`, or status.log.uri", path),
-        None => remedy.replace("status.log.uri", uri.unwrap_or("status.log.uri")),
+    const READ: &str = "read the log: ";
+    let Some(rest) = remedy.strip_prefix(READ) else {
+        return remedy.to_owned();
     };
-    remedy.replace("legionctl logs NAME", &format!("legionctl logs {name}"))
+    let (_, more) = rest.split_once(';').unwrap_or((rest, ""));
+    let more = if more.is_empty() {
+        String::new()
+    } else {
+        format!(";{more}")
+    };
+    let uri = status.log.as_ref().map(|log| log.uri.as_str());
+    let place = match uri.and_then(|uri| Url::parse(uri).ok()?.to_file_path().ok()) {
+        Some(path) => path.display().to_string(),
+        None => {
+            let command = format!(
+                "`legionctl logs {}`",
+                training.metadata.name.as_deref().unwrap_or_default()
+            );
+            uri.map_or_else(|| command.clone(), |uri| format!("{command}, or {uri}"))
+        }
+    };
+    format!("{READ}{place}{more}")
 }
 
 fn summary(training: &ModelTraining, status: &ModelTrainingStatus) -> Vec<(String, String)> {
@@ -383,8 +399,11 @@ mod tests {
             .unwrap();
             render(&training, &Ok(Vec::new()), 100)
         };
-        let local = of(json!({"uri": "file:///data/wine/log.txt", "sizeBytes": 1}));
-        assert!(local.contains("remedy: read the log: /data/wine/log.txt\n"), "{local}");
+        let local = of(json!({"uri": "file:///my%20data/wine/log.txt", "sizeBytes": 1}));
+        assert!(
+            local.contains("remedy: read the log: /my data/wine/log.txt\n"),
+            "{local}"
+        );
         let stored = of(json!({"uri": "s3://models/log.txt", "sizeBytes": 1}));
         assert!(
             stored.contains("remedy: read the log: `legionctl logs wine`, or s3://models/log.txt\n"),

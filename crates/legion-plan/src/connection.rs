@@ -119,14 +119,19 @@ pub(crate) fn place(spec: &ConnectionSpec) -> Result<Place, Problem> {
                 path: path.trim_matches('/').to_owned(),
             })
         }
-        ConnectionType::Local => uri
-            .strip_prefix("file://")
-            .filter(|path| path.starts_with('/') && path.len() > 1)
-            .map(|path| Place::Local {
-                directory: path.trim_end_matches('/').to_owned(),
-            })
-            .ok_or_else(|| wrong("file:///ABSOLUTE/DIRECTORY")),
+        ConnectionType::Local => local_directory(uri)
+            .map(|directory| Place::Local { directory })
+            .ok_or_else(|| wrong("file:///ABSOLUTE/DIRECTORY, with %20 for a space")),
     }
+}
+
+/// Returns the directory of a `file:` URI, without a slash at its end. A percent sign begins an encoded byte (RFC 8089).
+fn local_directory(uri: &str) -> Option<String> {
+    let path = uri.strip_prefix("file://").filter(|path| path.starts_with('/'))?;
+    let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;
+    let is_clean = !path.contains(char::is_control) && !path.split('/').any(|part| part == "..");
+    let directory = path.trim_end_matches('/');
+    (is_clean && !directory.is_empty()).then(|| directory.to_owned())
 }
 
 fn host_and_path(rest: &str) -> Option<(&str, &str)> {
@@ -220,6 +225,8 @@ mod tests {
     #[case("pvc", "pvc://claim/a/", "claim a")]
     #[case("local", "file:///d", "/d")]
     #[case("local", "file:///data/models/", "/data/models")]
+    #[case("local", "file:///home/my%20models/m%C3%A4rz", "/home/my models/märz")]
+    #[case("local", "file:///a%25b", "/a%b")]
     #[case("git", "https://example.com/a.git", "https://example.com/a.git")]
     fn places(#[case] type_: &str, #[case] uri: &str, #[case] expected: &str) {
         assert_eq!(text(place(&connection(type_, uri).spec).unwrap()), expected);
@@ -242,6 +249,10 @@ mod tests {
     #[case("local", "file:///")]
     #[case("local", "file://data")]
     #[case("local", "/data")]
+    #[case("local", "file:///data/%2e%2e/etc")]
+    #[case("local", "file:///data/%00")]
+    #[case("local", "file:///data/%ff")]
+    #[case("local", "file:///my data")]
     #[case("git", "https://")]
     #[case("s3", "s3://models/../a")]
     #[case("s3", "s3://models/a b")]

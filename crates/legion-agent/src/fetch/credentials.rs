@@ -1,7 +1,9 @@
 //! Checks that every Secret of a task is mounted with the keys it needs. The check runs before any transfer, because
 //! the volumes of Secrets are optional and hours may pass before the last one is used.
 
-use legion_protocol::reason::{StepError, StepReason};
+use std::collections::BTreeSet;
+
+use legion_protocol::reason::StepError;
 use legion_protocol::task::{FetchTask, SourceTask, WireStore};
 
 use super::git;
@@ -33,11 +35,18 @@ pub(super) fn missing(task: &FetchTask) -> Result<Option<StepError>> {
             &mut found,
         )?;
     }
-    Ok(found.into_iter().reduce(|first, next| StepError {
+    Ok(combined(found))
+}
+
+/// Returns one error for all. Several connections may have one Secret, which is named once.
+fn combined(mut found: Vec<StepError>) -> Option<StepError> {
+    let mut named = BTreeSet::new();
+    found.retain(|error| named.insert(error.message.clone()));
+    found.into_iter().reduce(|first, next| StepError {
         message: format!("{}; {}", first.message, next.message),
         remedy: format!("{}; {}", first.remedy, next.remedy),
         ..first
-    }))
+    })
 }
 
 fn check_store(store: &WireStore, slot: &str, field: &str, found: &mut Vec<StepError>) -> Result<()> {
@@ -57,12 +66,33 @@ fn check_store(store: &WireStore, slot: &str, field: &str, found: &mut Vec<StepE
 }
 
 fn keys(secret: &Secret, keys: &[&str], found: &mut Vec<StepError>) -> Result<()> {
+    let mut missing = Vec::new();
     for key in keys {
-        match secret.require(key) {
-            Ok(_) => {}
-            Err(error) if error.reason == StepReason::SecretMissing => found.push(error),
-            Err(error) => return Err(error),
+        if secret.get(key)?.is_none() {
+            missing.push(*key);
         }
     }
+    if !missing.is_empty() {
+        found.push(secret.missing(&missing));
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use legion_protocol::reason::StepReason;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_of_several_connections_is_named_once() {
+        let of = |name: &str| {
+            let message = format!("{name} does not exist");
+            StepError::new(StepReason::SecretMissing, message).remedy(format!("create {name}"))
+        };
+        let all = combined(vec![of("a"), of("b"), of("a")]).unwrap();
+        assert_eq!(all.message, "a does not exist; b does not exist");
+        assert_eq!(all.remedy, "create a; create b");
+        assert!(combined(Vec::new()).is_none());
+    }
 }

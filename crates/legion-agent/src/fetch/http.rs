@@ -103,7 +103,7 @@ async fn attempt(
         request = match secret.get("token")? {
             Some(token) => request.bearer_auth(token),
             None => {
-                let user = secret.get("username")?.ok_or_else(|| secret.missing("token"))?;
+                let user = secret.get("username")?.ok_or_else(|| secret.missing(&["token"]))?;
                 request.basic_auth(user, Some(secret.require("password")?))
             }
         };

@@ -42,7 +42,7 @@ use crate::{
         name = "Succeeded",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Succeeded\")].status",
-        description = "True: the model is trained; False: it failed; Unknown: working or waiting"
+        description = "True: the run has succeeded; False: it failed; Unknown: working or waiting"
     ),
     printcolumn(
         name = "Reason",

@@ -18,6 +18,7 @@ use kube::{
 };
 use legion_api::{Connection, ToolchainIntegration, connection::DEFAULT_OUTPUT_ANNOTATION};
 use serde_json::json;
+use url::Url;
 
 use super::toolchains::Toolchain;
 use crate::exit::{CliError, Code, Result};
@@ -128,13 +129,21 @@ async fn default_output(client: &Client, namespace: &str, outputs: &Path) -> Res
     } else {
         json!({ DEFAULT_OUTPUT_ANNOTATION: "true" })
     };
+    // Encoded: a directory may have a space in its name.
+    let uri = Url::from_file_path(outputs).map_err(|()| {
+        let message = format!(
+            "the directory of outputs is not an absolute path: {}",
+            outputs.display()
+        );
+        CliError::new(Code::Other, message)
+    })?;
     let connection = json!({
         "apiVersion": "legion-platform.org/v1alpha1",
         "kind": "Connection",
         "metadata": {"name": DEFAULT_OUTPUT, "annotations": annotations},
         "spec": {
             "type": "local",
-            "uri": format!("file://{}", outputs.display()),
+            "uri": uri.as_str(),
             "description": "Default output of legionctl local.",
         },
     });

@@ -41,6 +41,9 @@ impl Verdict {
     }
 }
 
+/// The command in remedies, before the names are known.
+const LOGS: &str = "kubectl logs -n NAMESPACE POD -c CONTAINER";
+
 /// The end of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AttemptEnd {
@@ -114,6 +117,15 @@ impl AttemptEnd {
         self.with_failure(|failure| {
             if !remedy.is_empty() {
                 failure.remedy = Some(remedy.to_owned());
+            }
+        })
+    }
+
+    /// Puts the names of the pod into a remedy that is a command.
+    pub(super) fn named(self, namespace: &str, pod: &str, container: &str) -> Self {
+        self.with_failure(|failure| {
+            if let Some(remedy) = &mut failure.remedy {
+                *remedy = remedy.replace(LOGS, &format!("kubectl logs -n {namespace} {pod} -c {container}"));
             }
         })
     }

@@ -402,7 +402,7 @@ impl<'a> RunDecision<'a> {
         }
         if recreate && !self.has_worked() {
             // The inputs were not used yet. They are resolved again.
-            self.run.inputs = None;
+            self.run.inputs.clear();
         }
         self.plan.note(format!("attempt {ended} has ended: {why}"));
         if self.object.policy.suspend {

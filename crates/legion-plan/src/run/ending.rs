@@ -32,7 +32,11 @@ pub(crate) fn end_of(containers: &Containers<'_>) -> Option<AttemptEnd> {
     let at = containers
         .ended_at()
         .or_else(|| containers.pod.metadata.deletion_timestamp.as_ref().map(|at| at.0));
-    let end = evidence.classify().log_tail(evidence.log_tail());
+    let namespace = containers.pod.metadata.namespace.as_deref().unwrap_or_default();
+    let end = evidence
+        .classify()
+        .named(namespace, containers.name(), containers.kind.container)
+        .log_tail(evidence.log_tail());
     Some(end.reported(evidence.report, at))
 }
 

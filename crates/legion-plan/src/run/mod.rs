@@ -14,6 +14,7 @@ pub(crate) mod id;
 pub(crate) mod inputs;
 pub(crate) mod kind;
 pub(crate) mod labels;
+pub(crate) mod lines;
 pub(crate) mod parts;
 pub(crate) mod pod;
 pub(crate) mod recover;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use legion_api::run::RunStatus;
 
-use super::{kind::RunObject, labels};
+use super::{kind::RunObject, labels, lines};
 use crate::conditions::seconds;
 
 /// The identity of a pod's attempt.
@@ -68,7 +68,9 @@ impl LaterPod<'_> {
             started_at: recorded
                 .and_then(|run| run.started_at.clone())
                 .or_else(|| self.pod.metadata.creation_timestamp.as_ref().map(|at| seconds(at.0))),
-            inputs: annotation(labels::INPUTS).map(str::to_owned),
+            inputs: annotation(labels::INPUTS)
+                .and_then(|text| serde_json::from_str(text).ok())
+                .map_or_else(Vec::new, |inputs| lines::to_lines(&inputs)),
             not_before: None,
             ..recorded.cloned().unwrap_or_default()
         }

@@ -137,7 +137,7 @@ impl<'a> TrainingDecision<'a> {
     /// attempts use them too.
     fn inputs_of(&mut self, pod: &Containers<'a>) -> Option<Inputs> {
         let run = &mut self.base.run;
-        let kept = run.inputs.as_deref().and_then(Inputs::from_json);
+        let kept = Inputs::from_lines(&run.inputs);
         let mut inputs = kept.or_else(|| Inputs::from_json(labels::annotation(pod.pod, labels::INPUTS)?))?;
         let image_id = pod.main.map(|main| main.image_id.as_str());
         facts::show_inputs(&mut self.status, &inputs, image_id);
@@ -148,13 +148,12 @@ impl<'a> TrainingDecision<'a> {
                 self.status.notices.clone_from(&self.fetch_notices);
             }
         }
-        run.inputs = Some(inputs.to_json());
+        run.inputs = inputs.to_lines();
         Some(inputs)
     }
 
     fn create(mut self) -> Plan<ModelTrainingStatus> {
-        let pinned = self.base.run.inputs.as_deref().and_then(Inputs::from_json);
-        let inputs = match pinned {
+        let inputs = match Inputs::from_lines(&self.base.run.inputs) {
             Some(inputs) => self.check_source().map(|()| inputs).map_err(|problem| vec![problem]),
             None => resolve(&self.base, self.world),
         };
@@ -224,10 +223,21 @@ impl<'a> TrainingDecision<'a> {
     /// Reports the result of a run. The message follows from the status alone, so that it can be repeated.
     fn report_result(self) -> Plan<ModelTrainingStatus> {
         let reason = self.base.final_reason();
-        let message = match (reason, &self.status.score) {
-            (Reason::RunSucceeded, Some(score)) => format!("the model is trained: {score}"),
-            (Reason::RunSucceeded, None) => "the model is trained".to_owned(),
-            _ => self.base.failure_message(),
+        let message = if reason == Reason::RunSucceeded {
+            // The status keeps the artifact of an earlier run, so the id proves that this run made one.
+            let artifact = self.status.artifact.as_ref();
+            let has_model = artifact.is_some_and(|artifact| artifact.run_id == self.base.run.id);
+            let result = if has_model {
+                "the model is trained"
+            } else {
+                "the run has succeeded"
+            };
+            match &self.status.score {
+                Some(score) => format!("{result}: {score}"),
+                None => result.to_owned(),
+            }
+        } else {
+            self.base.failure_message()
         };
         self.report(Explanation::new(reason, message))
     }
@@ -269,7 +279,7 @@ fn resolve(base: &RunDecision<'_>, world: &World) -> Result<Inputs, Vec<Problem>
 /// Returns the hash of the configuration that the current attempt's pod would have now.
 fn shape(base: &RunDecision<'_>, world: &World) -> Option<String> {
     let inputs = if base.has_worked() {
-        base.run.inputs.as_deref().and_then(Inputs::from_json)
+        Inputs::from_lines(&base.run.inputs)
     } else {
         resolve(base, world).ok()
     }?;

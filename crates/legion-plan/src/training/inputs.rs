@@ -18,6 +18,7 @@ use crate::{
             DataInput, OutputInput, OutputRequest, Resolver, SourceInput, StorageMount, ToolInput, joined, normal,
             secret_of, store,
         },
+        lines,
         volumes::Slot,
     },
 };
@@ -28,7 +29,7 @@ const VERSION: u32 = 1;
 /// Path template of an output without `spec.output`.
 const DEFAULT_TEMPLATE: &str = "{namespace}/{training}/{runId}";
 
-/// The inputs of a run. They are stored as JSON in an annotation of the pod and in `status.run.inputs`.
+/// The inputs of a run. They are stored as JSON in an annotation of the pod, and as lines in `status.run.inputs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Inputs {
@@ -49,7 +50,21 @@ impl Inputs {
 
     /// Reads inputs that an operator of this version wrote. Any other text counts as absent.
     pub(super) fn from_json(text: &str) -> Option<Self> {
-        serde_json::from_str::<Self>(text)
+        Self::from_value(serde_json::from_str(text).ok()?)
+    }
+
+    /// Returns the lines for `status.run.inputs`.
+    pub(super) fn to_lines(&self) -> Vec<String> {
+        lines::to_lines(&serde_json::to_value(self).unwrap_or_default())
+    }
+
+    /// Reads the lines of [`Self::to_lines`]. Any other lines count as absent.
+    pub(super) fn from_lines(lines: &[String]) -> Option<Self> {
+        Self::from_value(lines::from_lines(lines)?)
+    }
+
+    fn from_value(value: Value) -> Option<Self> {
+        serde_json::from_value::<Self>(value)
             .ok()
             .filter(|inputs| inputs.version == VERSION)
     }
