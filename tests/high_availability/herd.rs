@@ -102,7 +102,8 @@ impl Herd {
         let asked = self.0.entry(request.name.clone()).or_default();
         match request.code {
             201 => asked.created = Some(request.received),
-            403 => asked.refused.push(request.received),
+            // 409: two requests have changed the quota at the same time.
+            403 | 409 => asked.refused.push(request.received),
             code => anyhow::bail!("{request} was answered with {code}"),
         }
         Ok(())

@@ -129,6 +129,39 @@ fn reported(error: ToolError) -> Case {
     })
 }
 
+/// What the toolchain says decides between code, output, input, environment and toolchain.
+#[test]
+fn every_origin_of_a_reported_error_has_its_reason() {
+    for (origin, reason) in [
+        (Origin::Code, Reason::TrainerFailed),
+        (Origin::Output, Reason::OutputInvalid),
+        (Origin::Input, Reason::ToolchainRefused),
+        (Origin::Environment, Reason::EnvironmentFailed),
+        (Origin::Toolchain, Reason::ToolchainFailed),
+    ] {
+        let case = reported(ToolError {
+            reason: "Word".into(),
+            field: "spec.source".into(),
+            message: "what ended the run".into(),
+            remedy: "change it".into(),
+            origin,
+        });
+        let plan = decide(&case.world, &settings(), case.at);
+        let status = plan.status.unwrap();
+        let succeeded = status.conditions.iter().find(|found| found.type_ == SUCCEEDED).unwrap();
+        assert_eq!(
+            (succeeded.status.as_str(), succeeded.reason.as_str()),
+            ("False", reason.as_str())
+        );
+        assert_eq!(succeeded.message, "what ended the run (change it)");
+        let failure = status.failure.unwrap();
+        assert_eq!(
+            (failure.reason.as_str(), failure.field.as_deref()),
+            ("Word", Some("spec.source"))
+        );
+    }
+}
+
 /// A run with exhausted retries, and a pod with the given end.
 fn retries_exhausted(
     reason: Reason,
