@@ -62,7 +62,8 @@ pub struct RunStatus {
     /// Reason of the result, as in conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The pinned inputs of all attempts, each as PATH=JSON: toolchain, connections, digests, and the commit once fetched.
+    /// The pinned inputs of all attempts, each as PATH=JSON: toolchain, connections, digests, and the commit once
+    /// fetched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<String>,
 }

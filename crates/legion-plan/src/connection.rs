@@ -125,7 +125,8 @@ pub(crate) fn place(spec: &ConnectionSpec) -> Result<Place, Problem> {
     }
 }
 
-/// Returns the directory of a `file:` URI, without a slash at its end. A percent sign begins an encoded byte (RFC 8089).
+/// Returns the directory of a `file:` URI, without a slash at its end. A percent sign begins an encoded byte, as RFC
+/// 8089 says.
 fn local_directory(uri: &str) -> Option<String> {
     let path = uri.strip_prefix("file://").filter(|path| path.starts_with('/'))?;
     let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;

@@ -168,6 +168,7 @@ impl Runner {
         // Suites in other languages find the built binaries beside this one.
         if let Ok(this) = std::env::current_exe() {
             process.env("LEGIONCTL", this.with_file_name("legionctl"));
+            process.env("LEGION_SERVER", this.with_file_name("legion-server"));
         }
         for (name, value) in &self.environment {
             match value {

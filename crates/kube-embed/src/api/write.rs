@@ -502,8 +502,8 @@ impl ResourceRequest {
         Ok(Next::Change(Change::Put(new)))
     }
 
-    /// Returns whether a field that this write does not set has a value of a wrong type. Such a value is not refused, but
-    /// Kubernetes then does not track the owners of the other fields either.
+    /// Returns whether a field that this write does not set has a value of a wrong type. Such a value is not refused.
+    /// But then Kubernetes does not track the owners of the other fields either.
     fn has_mistyped_reset_field(&self, new: &Value) -> bool {
         let info = &self.resource.info;
         let has_reset_field = match self.subresource {

@@ -1,9 +1,9 @@
-//! A JSON document as a list of lines, `PATH=JSON`. `kubectl describe` shows such a list line by line. A document in one
-//! string would be one long line there.
+//! A JSON document as a list of lines, `PATH=JSON`. `kubectl describe` shows such a list line by line. A document in
+//! one string would be one long line there.
 //!
 //! A path has the names of nested fields, with dots between them. Arrays, empty objects and objects with a name that is
-//! no plain word are not divided. So every path has one meaning, and nothing is lost. A merge patch replaces a list as a
-//! whole, and therefore keeps a null.
+//! no plain word are not divided. So every path has one meaning, and nothing is lost. A merge patch replaces a list as
+//! a whole, and therefore keeps a null.
 
 use serde_json::{Map, Value};
 

@@ -704,32 +704,6 @@ fn a_cut_report_still_counts_and_has_a_notice() {
     assert_eq!((omitted.metrics, omitted.parameters, omitted.tags), (1, 1, 1));
 }
 
-/// An artifact that the status keeps from an earlier run must not count as the model of this one.
-#[rstest]
-#[case::with_a_model(true, "the model is trained: val_accuracy=0.9722")]
-#[case::without_a_model(false, "the run has succeeded: val_accuracy=0.9722")]
-fn only_a_run_with_a_model_reports_a_trained_model(#[case] has_model: bool, #[case] expected: &str) {
-    let mut world = training_started(json!({"objective": {"metric": "val_accuracy", "goal": "Maximize"}}));
-    let training = Arc::make_mut(&mut world.training);
-    training.status.as_mut().unwrap().artifact = Some(legion_api::run::Artifact {
-        run_id: "an-earlier-run".into(),
-        ..Default::default()
-    });
-    let mut message = publish_message(PublishOutcome::Published, Some(exit(0)), None);
-    if !has_model {
-        message.head.artifact = None;
-    }
-    change(&mut world, |pod| {
-        set(pod, "trainer", ended(0, "Completed", "", 8));
-        set(pod, "publish", ended(0, "Completed", &message.encode(4096), 9));
-        phase(pod, "Succeeded");
-    });
-    reconcile(&mut world, 10);
-    assert_eq!(reported(&world), "RunSucceeded");
-    let status = status_of(&world);
-    assert_eq!(find(&status.conditions, SUCCEEDED).unwrap().message, expected);
-}
-
 #[test]
 fn an_objective_that_was_never_logged_has_a_notice() {
     let mut world = training_started(json!({}));

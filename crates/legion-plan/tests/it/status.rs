@@ -19,6 +19,36 @@ use crate::factory::{
     waiting, world,
 };
 
+/// An artifact that the status keeps from an earlier run is not the model of this one.
+#[test]
+fn only_a_run_with_a_model_reports_a_trained_model() {
+    for (has_model, expected) in [(true, "the model is trained"), (false, "the run has succeeded")] {
+        let mut world = world(training(json!({})));
+        let mut pod = created(&world, after(0));
+        train(&mut pod);
+        let mut message = publish_message(PublishOutcome::Published, Some(exit(0)), None);
+        message.head.artifact = message.head.artifact.filter(|_| has_model);
+        end(&mut pod, ended(0, "Completed", "", 8), 0, &message, 9);
+        world.pods = vec![Arc::new(pod)];
+        let first = decide(&world, &settings(), after(1)).status.unwrap();
+        let earlier = legion_api::run::Artifact {
+            run_id: "an-earlier-run".into(),
+            ..Default::default()
+        };
+        Arc::make_mut(&mut world.training).status = Some(ModelTrainingStatus {
+            artifact: Some(earlier),
+            ..first
+        });
+        let status = decide(&world, &settings(), after(10)).status.unwrap();
+        let succeeded = status
+            .conditions
+            .iter()
+            .find(|found| found.type_ == "Succeeded")
+            .unwrap();
+        assert!(succeeded.message.starts_with(expected), "{}", succeeded.message);
+    }
+}
+
 /// Returns the status after a failed attempt, when another one follows.
 fn failed(spec: Value, record: ExitRecord) -> ModelTrainingStatus {
     let mut world = world(training(spec));

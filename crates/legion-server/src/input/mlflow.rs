@@ -1,0 +1,233 @@
+//! The bodies of MLflow's scoring server: `POST /invocations`.
+//!
+//! `dataframe_split` and `dataframe_records` for a signature of scalar columns are decoded here. Every other body, and
+//! every value whose conversion depends on pandas, goes to MLflow's own code in a worker. So both give MLflow's answer.
+//!
+//! Source: `mlflow.pyfunc.scoring_server` and `mlflow.utils.proto_json_utils` of MLflow 3.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Input, InvalidInput,
+    rows::{self, Layout, Lists, Records, Stop},
+};
+use crate::{
+    signature::{Column, Schema, Signature},
+    table::Table,
+};
+
+/// The keys of a body. Exactly one of the data keys must be there.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    dataframe_split: Option<&'a RawValue>,
+    #[serde(borrow)]
+    dataframe_records: Option<&'a RawValue>,
+    inputs: Option<serde::de::IgnoredAny>,
+    instances: Option<serde::de::IgnoredAny>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Split<'a> {
+    #[serde(borrow)]
+    columns: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// Decodes a body of `application/json`.
+///
+/// # Errors
+/// When no model with this signature would take it.
+pub fn decode(body: &Bytes, signature: Option<&Signature>) -> Result<Input, InvalidInput> {
+    let unsure = || Input::Mlflow {
+        body: body.clone(),
+        content_type: "application/json".to_owned(),
+    };
+    let text =
+        std::str::from_utf8(body).map_err(|error| InvalidInput::new("body", format!("is not UTF-8: {error}")))?;
+    let Some(Schema::Columns(columns)) = signature.and_then(|signature| signature.inputs.as_ref()) else {
+        return syntax(text).map(|()| unsure());
+    };
+    let has_names = columns.iter().all(|column| column.name.is_some());
+    match serde_json::from_str::<Body<'_>>(text) {
+        Ok(body) if has_names => match table(&body, columns) {
+            Ok(table) => Ok(Input::Table {
+                table,
+                params: body.params.map(|params| params.get().to_owned()),
+            }),
+            Err(Stop::Unsure) => Ok(unsure()),
+            Err(Stop::Invalid(invalid)) => Err(invalid),
+        },
+        _ => syntax(text).map(|()| unsure()),
+    }
+}
+
+/// Refuses a text that is no JSON. Python's reader also takes NaN and the infinities.
+fn syntax(text: &str) -> Result<(), InvalidInput> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Err(_) if text.contains("NaN") || text.contains("Infinity") => Ok(()),
+        Err(error) => Err(InvalidInput::new("body", format!("is not JSON: {error}"))),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn table(body: &Body<'_>, columns: &[Column]) -> Result<Table, Stop> {
+    if body.inputs.is_some() || body.instances.is_some() {
+        return Err(Stop::Unsure);
+    }
+    match (body.dataframe_split, body.dataframe_records) {
+        (Some(split), None) => {
+            // An index, unknown fields and names that are no texts are rare: MLflow decides.
+            let split: Split<'_> = serde_json::from_str(split.get()).map_err(|_| Stop::Unsure)?;
+            let names = split.columns.ok_or(Stop::Unsure)?;
+            let mut layout = Layout::new(columns, names.iter().map(|name| &**name), "dataframe_split.data")?;
+            rows::read(split.data.get(), Lists(&mut layout)).map_err(|_| Stop::Unsure)??;
+            layout.finish()
+        }
+        (None, Some(records)) => {
+            let records = rows::read(
+                records.get(),
+                Records {
+                    columns,
+                    field: "dataframe_records",
+                },
+            );
+            records.map_err(|_| Stop::Unsure)?
+        }
+        _ => Err(Stop::Unsure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::table::Values;
+
+    fn signature() -> Signature {
+        Signature::parse(&json!({"inputs": [
+            {"type": "double", "name": "a", "required": true},
+            {"type": "long", "name": "b", "required": true},
+            {"type": "string", "name": "c", "required": false},
+        ]}))
+        .unwrap()
+    }
+
+    fn read(body: &Value) -> Result<Input, InvalidInput> {
+        decode(&Bytes::from(body.to_string()), Some(&signature()))
+    }
+
+    fn columns(body: &Value) -> Vec<(usize, Values)> {
+        match read(body).unwrap() {
+            Input::Table { table, .. } => table.columns,
+            Input::Mlflow { .. } => panic!("left to MLflow: {body}"),
+        }
+    }
+
+    #[test]
+    fn both_forms_give_the_columns_in_the_order_of_the_signature() {
+        let expected = vec![(0, Values::Double(vec![1.5, 2.0])), (1, Values::Long(vec![1, 2]))];
+        let split = json!({"dataframe_split": {"data": [[1, "x", 1.5], [2, null, 2]], "columns": ["b", "extra", "a"]}});
+        assert_eq!(columns(&split), expected);
+        let records = json!({"dataframe_records": [{"b": 1, "a": 1.5, "extra": [1]}, {"a": 2, "b": 2}]});
+        assert_eq!(columns(&records), expected);
+        let with_optional = json!({"dataframe_records": [{"a": 1, "b": 1, "c": "x"}]});
+        assert_eq!(
+            columns(&with_optional)[2],
+            (2, Values::String(vec![Some("x".to_owned())]))
+        );
+    }
+
+    #[test]
+    fn params_are_kept() {
+        let body = json!({"dataframe_records": [{"a": 1, "b": 1}], "params": {"k": [1, 2]}});
+        let Input::Table { params, .. } = read(&body).unwrap() else {
+            panic!("left to MLflow");
+        };
+        assert_eq!(params.as_deref(), Some(r#"{"k":[1,2]}"#));
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_field() {
+        let split = |columns: Value, data: Value| json!({"dataframe_split": {"columns": columns, "data": data}});
+        for (body, field, problem) in [
+            (
+                split(json!(["a"]), json!([[1]])),
+                "dataframe_split.data",
+                "the model's input \"b\" is missing",
+            ),
+            (
+                split(json!(["a", "b"]), json!([[1, 2], ["x", 2]])),
+                "dataframe_split.data[1][0]",
+                "column \"a\" is of type double, and the value is the text \"x\"",
+            ),
+            (
+                split(json!(["a", "b"]), json!([[1, null]])),
+                "dataframe_split.data[0][1]",
+                "column \"b\" is of type long, and the value is null",
+            ),
+            (
+                split(json!(["a", "b"]), json!([[1, 2, 3]])),
+                "dataframe_split.data[0]",
+                "it has 3 values for 2 columns",
+            ),
+            (
+                json!({"dataframe_records": [{"a": 1}]}),
+                "dataframe_records[0]",
+                "the model's input \"b\" is missing",
+            ),
+            (
+                json!({"dataframe_records": [{"a": 1, "b": 1}, {"a": {}, "b": 1}]}),
+                "dataframe_records[1].a",
+                "column \"a\" is of type double, and the value is an object",
+            ),
+        ] {
+            assert_eq!(read(&body).unwrap_err(), InvalidInput::new(field, problem), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_depends_on_pandas_is_left_to_mlflow() {
+        for body in [
+            json!({"dataframe_split": {"columns": ["a", "b"], "data": []}}),
+            json!({"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]], "index": [7]}}),
+            json!({"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2], [1]]}}),
+            json!({"dataframe_split": {"columns": ["a", "b", "b"], "data": [[1, 2, 3]]}}),
+            json!({"dataframe_split": {"columns": ["a", "b"], "data": [1, 2]}}),
+            json!({"dataframe_split": {"columns": ["a", "b"], "data": [["1.5", 2]]}}),
+            json!({"dataframe_split": {"data": [[1, 2]]}}),
+            json!({"dataframe_split": [1]}),
+            json!({"dataframe_records": [{"a": 1, "b": 1}, {"a": 1}]}),
+            json!({"dataframe_records": [{"a": 1, "b": 1, "c": null}]}),
+            json!({"dataframe_records": {"a": 1}}),
+            json!({"instances": [[1, 2]]}),
+            json!({"inputs": {"a": [1], "b": [2]}}),
+            json!({"dataframe_records": [], "inputs": []}),
+            json!({"other": 1}),
+            json!([1]),
+        ] {
+            assert!(matches!(read(&body), Ok(Input::Mlflow { .. })), "{body}");
+        }
+        let nan = Bytes::from_static(br#"{"dataframe_records": [{"a": NaN, "b": 1}]}"#);
+        assert!(matches!(decode(&nan, Some(&signature())), Ok(Input::Mlflow { .. })));
+    }
+
+    #[test]
+    fn a_body_that_is_no_json_is_refused_with_or_without_signature() {
+        for signature in [None, Some(&signature())] {
+            for body in [&b"{\"dataframe_split\": "[..], b"", b"\xff", b"{} x"] {
+                let error = decode(&Bytes::copy_from_slice(body), signature).unwrap_err();
+                assert_eq!(error.field, "body");
+            }
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The queue before the workers. What waits while a prediction runs shares the next call.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    input::Input,
+    metrics::Metrics,
+    model::Model,
+    output::{Array, Kind, Output},
+    worker::{
+        frame::{self, Reply},
+        process::{Worker, WorkerError, WorkerSettings},
+    },
+};
+
+/// Delay before another start of a worker that could not be started. It doubles up to [`MAX_DELAY`].
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+const MAX_DELAY: Duration = Duration::from_secs(30);
+
+/// Limits of the queue and of calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Number of workers.
+    pub workers: usize,
+    /// Whether requests may share a call.
+    pub batching: bool,
+    /// Rows of a call that requests share. A larger request has a call of its own.
+    pub max_batch_rows: usize,
+    /// Requests that may wait.
+    pub max_queue: usize,
+    /// Time for a prediction, from its arrival. A worker that needs twice as long for a call is killed.
+    pub deadline: Duration,
+    /// Memory of a worker in bytes. A worker above it is replaced between two calls.
+    pub max_memory: Option<u64>,
+}
+
+/// Why there is no prediction.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Too many requests wait, or the server ends.
+    #[error("too many requests wait: try again")]
+    Busy,
+    /// The prediction took too long.
+    #[error("the prediction took longer than {} s", .0.as_secs_f64())]
+    Deadline(Duration),
+    /// The code of the model raised an exception.
+    #[error("{kind}: {message}")]
+    Model {
+        /// Name of the exception's class.
+        kind: String,
+        /// Its message.
+        message: String,
+        /// Whether MLflow says that the request is wrong.
+        refused: bool,
+    },
+    /// The worker ended during the prediction.
+    #[error("the process of the model ended during the prediction")]
+    Died,
+    /// The worker's answer was wrong.
+    #[error("the answer of the model's process cannot be read")]
+    Answer,
+}
+
+struct Job {
+    input: Input,
+    reply: oneshot::Sender<Result<Output, Failure>>,
+    queued: Instant,
+    /// It shared a call whose worker died, so it gets one of its own.
+    alone: bool,
+}
+
+impl Job {
+    fn rows(&self) -> usize {
+        self.input.rows().unwrap_or(1)
+    }
+
+    /// Whether both may share a call.
+    fn fits(&self, other: &Self) -> bool {
+        match (&self.input, &other.input) {
+            (
+                Input::Table { table, params },
+                Input::Table {
+                    table: other_table,
+                    params: other_params,
+                },
+            ) => !self.alone && !other.alone && params == other_params && table.fits(other_table),
+            _ => false,
+        }
+    }
+}
+
+struct PoolState {
+    model: Model,
+    limits: Limits,
+    waiting: Mutex<VecDeque<Job>>,
+    /// Notified for each job.
+    arrived: Notify,
+    /// Cancelled when the server ends.
+    ends: CancellationToken,
+    ready: AtomicUsize,
+    /// Becomes false when an output cannot be divided.
+    batching: AtomicBool,
+    metrics: Metrics,
+}
+
+/// The workers of a model and their queue.
+pub struct Pool {
+    shared: Arc<PoolState>,
+    tasks: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl Pool {
+    /// Starts the workers. They load the model in the background.
+    #[must_use]
+    pub fn start(model: &Model, limits: Limits, settings: &WorkerSettings, metrics: Metrics) -> Self {
+        let shared = Arc::new(PoolState {
+            model: model.clone(),
+            limits,
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+            ends: CancellationToken::new(),
+            ready: AtomicUsize::new(0),
+            batching: AtomicBool::new(limits.batching && model.is_row_wise),
+            metrics,
+        });
+        let mut tasks = JoinSet::new();
+        for number in 0..limits.workers {
+            tasks.spawn(keep(Arc::clone(&shared), settings.clone(), number));
+        }
+        Self {
+            shared,
+            tasks: tokio::sync::Mutex::new(tasks),
+        }
+    }
+
+    /// Returns whether a worker has loaded the model.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.ready.load(Ordering::Relaxed) > 0
+    }
+
+    /// Predicts.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn predict(&self, input: Input) -> Result<Output, Failure> {
+        let shared = &self.shared;
+        let (reply, answer) = oneshot::channel();
+        let queued = Instant::now();
+        {
+            let mut waiting = shared.lock();
+            if waiting.len() >= shared.limits.max_queue || shared.ends.is_cancelled() {
+                return Err(Failure::Busy);
+            }
+            waiting.push_back(Job {
+                input,
+                reply,
+                queued,
+                alone: false,
+            });
+        }
+        shared.arrived.notify_one();
+        match timeout_at(queued + shared.limits.deadline, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Failure::Busy),
+            Err(_) => Err(Failure::Deadline(shared.limits.deadline)),
+        }
+    }
+
+    /// Takes no more requests, answers those that wait, and ends the workers.
+    pub async fn stop(&self) {
+        self.shared.ends.cancel();
+        let mut tasks = self.tasks.lock().await;
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+impl PoolState {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Job>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a job and takes it with those that can share its call. Returns nothing at the end.
+    async fn next(&self) -> Option<Vec<Job>> {
+        loop {
+            let arrived = self.arrived.notified();
+            if let Some(batch) = self.take() {
+                return Some(batch);
+            }
+            tokio::select! {
+                biased;
+                () = arrived => {}
+                () = self.ends.cancelled() => return self.take(),
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Vec<Job>> {
+        let mut waiting = self.lock();
+        // No one waits for the answer of those that were given up.
+        while waiting.front().is_some_and(|job| job.reply.is_closed()) {
+            waiting.pop_front();
+        }
+        let first = waiting.pop_front()?;
+        let mut rows = first.rows();
+        let mut batch = vec![first];
+        if self.batching.load(Ordering::Relaxed) {
+            while let Some(next) = waiting.front() {
+                if !batch[0].fits(next) || rows + next.rows() > self.limits.max_batch_rows {
+                    break;
+                }
+                rows += next.rows();
+                batch.extend(waiting.pop_front().filter(|job| !job.reply.is_closed()));
+            }
+        }
+        if !waiting.is_empty() {
+            self.arrived.notify_one();
+        }
+        self.metrics.batch(batch.len(), rows);
+        Some(batch)
+    }
+
+    /// Puts jobs back, each for a call of its own.
+    fn put_back(&self, jobs: Vec<Job>) {
+        let mut waiting = self.lock();
+        for mut job in jobs.into_iter().rev() {
+            job.alone = true;
+            waiting.push_front(job);
+        }
+        self.arrived.notify_one();
+    }
+}
+
+/// Keeps one worker running until the end.
+async fn keep(shared: Arc<PoolState>, settings: WorkerSettings, number: usize) {
+    let mut delay = FIRST_DELAY;
+    while !shared.ends.is_cancelled() {
+        let worker = match Worker::start(&settings).await {
+            Ok(worker) => worker,
+            Err(error) => {
+                tracing::error!(worker = number, %error, "no worker");
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = shared.ends.cancelled() => {}
+                }
+                delay = (delay * 2).min(MAX_DELAY);
+                continue;
+            }
+        };
+        tracing::info!(worker = number, memory = worker.memory(), "the model is loaded");
+        delay = FIRST_DELAY;
+        shared.ready.fetch_add(1, Ordering::Relaxed);
+        let reason = serve(&shared, worker).await;
+        shared.ready.fetch_sub(1, Ordering::Relaxed);
+        if let Some(reason) = reason {
+            tracing::warn!(worker = number, %reason, "the worker is replaced");
+            shared.metrics.restart();
+        }
+    }
+}
+
+/// Answers with one worker. Returns why it must be replaced, or nothing at the end.
+async fn serve(shared: &PoolState, mut worker: Worker) -> Option<String> {
+    while let Some(batch) = shared.next().await {
+        if let Err(error) = call(shared, &mut worker, batch).await {
+            return Some(error.to_string());
+        }
+        let memory = worker.memory();
+        if shared.limits.max_memory.is_some_and(|most| memory > most) {
+            return Some(format!("it uses {memory} bytes of memory"));
+        }
+    }
+    None
+}
+
+/// Makes one call for all jobs of a batch. If the model refuses a call of several, each gets one of its own.
+async fn call(shared: &PoolState, worker: &mut Worker, batch: Vec<Job>) -> Result<(), WorkerError> {
+    let parts: Vec<usize> = batch.iter().map(Job::rows).collect();
+    let Ok(question) = frame::encode(&merged(&batch), &parts, shared.model.signature.as_ref()) else {
+        answer(batch, &Err(Failure::Answer));
+        return Ok(());
+    };
+    let began = Instant::now();
+    for job in &batch {
+        shared.metrics.queued(began - job.queued);
+    }
+    let result = worker.ask(&question, shared.limits.deadline * 2).await;
+    shared.metrics.predicted(began.elapsed());
+    let (reply, buffers) = match result {
+        Ok(answer) => answer,
+        Err(error) => {
+            if batch.len() > 1 {
+                shared.put_back(batch);
+            } else {
+                answer(batch, &Err(Failure::Died));
+            }
+            return Err(error);
+        }
+    };
+    match outputs(reply, buffers, &parts) {
+        Ok(outputs) => {
+            for (job, output) in batch.into_iter().zip(outputs) {
+                let _ = job.reply.send(Ok(output));
+            }
+        }
+        Err(failure) if batch.len() > 1 => {
+            if failure == Failure::Answer && shared.batching.swap(false, Ordering::Relaxed) {
+                tracing::warn!("the output has not a row for each row of the input: requests get calls of their own");
+            }
+            shared.put_back(batch);
+        }
+        Err(failure) => answer(batch, &Err(failure)),
+    }
+    Ok(())
+}
+
+fn answer(batch: Vec<Job>, result: &Result<Output, Failure>) {
+    for job in batch {
+        // A client that has gone needs no answer.
+        let _ = job.reply.send(result.clone());
+    }
+}
+
+/// Returns the input of a call.
+fn merged(batch: &[Job]) -> Input {
+    let mut input = batch[0].input.clone();
+    if let Input::Table { table, .. } = &mut input {
+        for job in &batch[1..] {
+            if let Input::Table { table: more, .. } = &job.input {
+                table.append(more);
+            }
+        }
+    }
+    input
+}
+
+/// Divides an answer among the requests of a call.
+fn outputs(reply: Reply, buffers: Bytes, parts: &[usize]) -> Result<Vec<Output>, Failure> {
+    match reply {
+        Reply::Array { r#type, shape } => {
+            let array = Kind::parse(&r#type).and_then(|kind| Array::new(kind, shape, buffers));
+            let array = array.ok_or(Failure::Answer)?;
+            if parts.len() == 1 {
+                return Ok(vec![Output::Array(array)]);
+            }
+            let split = array.split(parts).ok_or(Failure::Answer)?;
+            Ok(split.into_iter().map(Output::Array).collect())
+        }
+        Reply::Json { parts: lengths } => {
+            let mut buffers = buffers;
+            let total = lengths.iter().try_fold(0_usize, |sum, length| sum.checked_add(*length));
+            if lengths.len() != parts.len() || total != Some(buffers.len()) {
+                return Err(Failure::Answer);
+            }
+            Ok(lengths
+                .iter()
+                .map(|length| Output::Json(buffers.split_to(*length)))
+                .collect())
+        }
+        Reply::Error {
+            r#type,
+            message,
+            refused,
+        } => Err(Failure::Model {
+            kind: r#type,
+            message,
+            refused,
+        }),
+        Reply::Unaligned | Reply::Ready => Err(Failure::Answer),
+    }
+}

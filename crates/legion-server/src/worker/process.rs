@@ -1,0 +1,134 @@
+//! One process that holds the model: its start, its calls, its end.
+
+use std::{io, os::fd::OwnedFd, path::PathBuf, process::Stdio, time::Duration};
+
+use bytes::Bytes;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    net::UnixStream,
+    process::{Child, Command},
+    time::timeout,
+};
+
+use super::frame::{self, Reply};
+
+/// The program of a worker.
+const SCRIPT: &str = include_str!("worker.py");
+/// Variables for the number of threads of numerical libraries.
+const THREADS: [&str; 4] = [
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+];
+
+/// How workers are started.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// The Python interpreter of the model's environment.
+    pub python: PathBuf,
+    /// The directory with `MLmodel`.
+    pub model: PathBuf,
+    /// Threads of numerical libraries in each worker, unless their variables are set.
+    pub threads: usize,
+    /// How long loading the model may take.
+    pub start_timeout: Duration,
+    /// Longest answer, in bytes.
+    pub max_answer: u64,
+}
+
+/// Why a worker cannot be used any more.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkerError {
+    #[error("{} cannot be started: {source}", python.display())]
+    Start { python: PathBuf, source: io::Error },
+    #[error("the model cannot be loaded: {kind}: {message}")]
+    Load { kind: String, message: String },
+    #[error("it has ended: {0}")]
+    Ended(io::Error),
+    #[error("it sent what was not asked for")]
+    Protocol,
+    #[error("it did not answer within {} s", .0.as_secs_f64())]
+    Hangs(Duration),
+}
+
+/// A running worker. Dropping it kills it with all its children.
+pub(crate) struct Worker {
+    child: Child,
+    channel: UnixStream,
+    max_answer: u64,
+}
+
+impl Worker {
+    /// Starts a worker and waits until it has loaded the model.
+    pub(crate) async fn start(settings: &WorkerSettings) -> Result<Self, WorkerError> {
+        let failed = |source| WorkerError::Start {
+            python: settings.python.clone(),
+            source,
+        };
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let mut command = Command::new(&settings.python);
+        // Isolated: PYTHONPATH and the working directory would come before the standard library.
+        command
+            .args(["-I", "-c", SCRIPT])
+            .arg(&settings.model)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .process_group(0)
+            .kill_on_drop(true);
+        for variable in THREADS {
+            if std::env::var_os(variable).is_none() {
+                command.env(variable, settings.threads.to_string());
+            }
+        }
+        let child = command.spawn().map_err(failed)?;
+        // The command holds the other end. Without it the channel ends together with the worker.
+        drop(command);
+        let mut worker = Self {
+            child,
+            channel: UnixStream::from_std(ours).map_err(failed)?,
+            max_answer: settings.max_answer,
+        };
+        let limit = settings.start_timeout;
+        let first = timeout(limit, frame::read(&mut worker.channel, settings.max_answer)).await;
+        match first.map_err(|_| WorkerError::Hangs(limit))? {
+            Ok((Reply::Ready, _)) => Ok(worker),
+            Ok((Reply::Error { r#type, message, .. }, _)) => Err(WorkerError::Load { kind: r#type, message }),
+            Ok(_) => Err(WorkerError::Protocol),
+            Err(error) => Err(WorkerError::Ended(error)),
+        }
+    }
+
+    /// Sends a question and waits for the answer. After an error the worker cannot be used any more.
+    pub(crate) async fn ask(&mut self, question: &[u8], limit: Duration) -> Result<(Reply, Bytes), WorkerError> {
+        let exchange = async {
+            frame::write(&mut self.channel, question).await?;
+            frame::read(&mut self.channel, self.max_answer).await
+        };
+        match timeout(limit, exchange).await {
+            Ok(Ok((reply, buffers))) => Ok((reply, buffers.into())),
+            Ok(Err(error)) => Err(WorkerError::Ended(error)),
+            Err(_) => Err(WorkerError::Hangs(limit)),
+        }
+    }
+
+    /// Returns the memory that only this process uses, in bytes, or 0 if it has ended.
+    pub(crate) fn memory(&self) -> u64 {
+        let statm = self
+            .child
+            .id()
+            .and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/statm")).ok());
+        let resident = statm.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+        resident.unwrap_or_default() * rustix::param::page_size() as u64
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        if let Some(group) = pid {
+            // It may have ended already.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
