@@ -26,19 +26,20 @@ fn only_a_run_with_a_model_reports_a_trained_model() {
         let mut world = world(training(json!({})));
         let mut pod = created(&world, after(0));
         train(&mut pod);
-        let mut message = publish_message(PublishOutcome::Published, Some(exit(0)), None);
-        message.head.artifact = message.head.artifact.filter(|_| has_model);
-        end(&mut pod, ended(0, "Completed", "", 8), 0, &message, 9);
-        world.pods = vec![Arc::new(pod)];
-        let first = decide(&world, &settings(), after(1)).status.unwrap();
+        world.pods = vec![Arc::new(pod.clone())];
+        let training = decide(&world, &settings(), after(6)).status.unwrap();
         let earlier = legion_api::run::Artifact {
             run_id: "an-earlier-run".into(),
             ..Default::default()
         };
         Arc::make_mut(&mut world.training).status = Some(ModelTrainingStatus {
             artifact: Some(earlier),
-            ..first
+            ..training
         });
+        let mut message = publish_message(PublishOutcome::Published, Some(exit(0)), None);
+        message.head.artifact = message.head.artifact.filter(|_| has_model);
+        end(&mut pod, ended(0, "Completed", "", 8), 0, &message, 9);
+        world.pods = vec![Arc::new(pod)];
         let status = decide(&world, &settings(), after(10)).status.unwrap();
         let succeeded = status
             .conditions
