@@ -89,6 +89,33 @@ pub(crate) struct Case {
     #[serde(default)]
     objects: Vec<Value>,
     expect: Expect,
+    /// What its remedy says, as changes of the manifest. With them the training succeeds.
+    #[serde(default)]
+    fix: Option<Fix>,
+    /// Why the remedy is not tried here.
+    #[serde(default)]
+    not_fixed: Option<String>,
+}
+
+/// Changes of a manifest.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Fix {
+    /// Another name of the training.
+    #[serde(default)]
+    name: Option<String>,
+    /// Fields of the spec with their new values.
+    #[serde(default)]
+    spec: Map<String, Value>,
+    /// Fields of the spec that are removed.
+    #[serde(default)]
+    remove: Vec<String>,
+    /// Lines of `train.sh`.
+    #[serde(default)]
+    script: Option<String>,
+    /// Objects that are created or replaced.
+    #[serde(default)]
+    objects: Vec<Value>,
 }
 
 /// The expected end of a case.
@@ -144,7 +171,7 @@ impl Case {
     /// Runs it.
     pub(crate) fn run(&self, bench: &Bench) -> Outcome {
         let file = bench.files().join(format!("{}.yaml", self.name));
-        std::fs::write(&file, self.manifest(&bench.files())).unwrap();
+        std::fs::write(&file, self.manifest(&bench.files(), None)).unwrap();
         match self.expect.end {
             CaseEnd::Rejected => rejected(bench, &file),
             CaseEnd::Waits => self.waits(bench, &file),
@@ -152,18 +179,48 @@ impl Case {
         }
     }
 
+    /// Applies the remedy and runs the training again. Returns what is wrong, if it does not succeed.
+    pub(crate) fn heal(&self, bench: &Bench, outcome: &Outcome) -> Option<String> {
+        let fix = match (&self.fix, &self.not_fixed, self.expect.end) {
+            (Some(fix), None, end) if end != CaseEnd::Succeeded => fix,
+            (None, Some(_), end) if end != CaseEnd::Succeeded => return None,
+            (None, None, CaseEnd::Succeeded) => return None,
+            _ => {
+                return Some(format!(
+                    "{}: a case that fails has either `fix` or `notFixed`",
+                    self.name
+                ));
+            }
+        };
+        if !fix.changes(&outcome.field) {
+            return Some(format!("{}: the fix does not change {}", self.name, outcome.field));
+        }
+        let file = bench.files().join(format!("{}-fixed.yaml", self.name));
+        std::fs::write(&file, self.manifest(&bench.files(), Some(fix))).unwrap();
+        let healed = ended(bench, &file);
+        let succeeded = healed.end == Some(CaseEnd::Succeeded) && healed.exit_code == Some(0);
+        (!succeeded).then(|| {
+            format!(
+                "{}: the remedy does not help\n    {healed:?}\n{}",
+                self.name, healed.said
+            )
+        })
+    }
+
     /// Whether its training waits without an end.
     pub(crate) fn is_open(&self) -> bool {
         self.expect.end == CaseEnd::Waits
     }
 
-    /// The documents as JSON, which is YAML.
-    fn manifest(&self, files: &Path) -> String {
+    /// The documents as JSON, which is YAML. With the changes of a fix, if one is given.
+    fn manifest(&self, files: &Path, fix: Option<&Fix>) -> String {
         let source = format!("{}-source", self.name);
+        let name = fix.and_then(|fix| fix.name.as_ref()).unwrap_or(&self.name);
+        let script = fix.and_then(|fix| fix.script.as_deref()).or(self.script.as_deref());
         let data = match &self.project {
             Some(project) => project_files(project),
             None => {
-                let script = self.script.as_deref().unwrap_or("echo 1 > \"$LEGION_OUTPUT/model/m\"");
+                let script = script.unwrap_or("echo 1 > \"$LEGION_OUTPUT/model/m\"");
                 let text = format!("set -eu\nmkdir -p \"$LEGION_OUTPUT/model\"\n{script}\n");
                 Map::from_iter([("train.sh".to_owned(), text.into())])
             }
@@ -175,12 +232,22 @@ impl Case {
             "source": {"configMap": {"name": source}},
             "timeout": "5m",
         });
-        spec.as_object_mut().unwrap().extend(self.spec.clone());
+        let fields = spec.as_object_mut().unwrap();
+        fields.extend(self.spec.clone());
+        if let Some(fix) = fix {
+            fields.retain(|field, _| !fix.remove.contains(field));
+            fields.extend(fix.spec.clone());
+        }
         let mut documents =
             vec![json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": source}, "data": data})];
         documents.extend(self.objects.iter().cloned());
+        for object in fix.iter().flat_map(|fix| &fix.objects) {
+            let same = |other: &Value| ["kind", "metadata"].iter().all(|part| other[part] == object[part]);
+            documents.retain(|other| !same(other));
+            documents.push(object.clone());
+        }
         documents.push(json!({
-            "apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining", "metadata": {"name": self.name}, "spec": spec,
+            "apiVersion": "legion-platform.org/v1alpha1", "kind": "ModelTraining", "metadata": {"name": name}, "spec": spec,
         }));
         let documents: Vec<String> = documents.iter().map(|document| format!("{document:#}")).collect();
         documents.join("\n---\n").replace("{dir}", &files.to_string_lossy())
@@ -244,6 +311,16 @@ impl Case {
             );
         }
         faults
+    }
+}
+
+impl Fix {
+    /// Whether it changes the field at fault, the source behind it, or the objects that it refers to.
+    fn changes(&self, field: &str) -> bool {
+        let top = field.strip_prefix("spec.").unwrap_or(field);
+        let top = top.split(['.', '[']).next().unwrap_or_default();
+        let others = self.name.is_some() || self.script.is_some() || !self.objects.is_empty();
+        others || self.spec.contains_key(top) || self.remove.iter().any(|removed| removed == top)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The table of bad input. Every case runs through the real `legionctl` with real processes. It ends in a rejection or
-//! in a condition with the fault and a remedy. `docs/reference/bad-input.md` holds the observed results. `UPDATE=1`
-//! writes it.
+//! in a condition with the fault and a remedy. Then the remedy is applied, and the training succeeds.
+//! `docs/reference/bad-input.md` holds the observed results. `UPDATE=1` writes it.
 #![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 
 mod case;
@@ -37,6 +37,7 @@ fn run(section: &str, cases: &str) {
     provide(&bench.files());
     let next = AtomicUsize::new(0);
     let ended: Mutex<Vec<(usize, Outcome)>> = Mutex::new(Vec::new());
+    let unhealed: Mutex<Vec<String>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..PARALLEL_CASES {
             scope.spawn(|| {
@@ -44,6 +45,8 @@ fn run(section: &str, cases: &str) {
                     Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, cases.get(i)?)))
                 {
                     let outcome = case.run(&bench);
+                    let fault = case.heal(&bench, &outcome);
+                    unhealed.lock().unwrap_or_else(PoisonError::into_inner).extend(fault);
                     ended
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -63,6 +66,7 @@ fn run(section: &str, cases: &str) {
         .filter(|case| case.is_open())
         .map(|case| case.name.as_str())
         .collect();
+    faults.extend(unhealed.into_inner().unwrap());
     faults.extend(left_behind(&bench, &waiting));
     faults.extend(bench.local.down().err().map(|error| format!("{error:#}")));
     let rows: Vec<(&Case, &Outcome)> = ended.iter().map(|(index, outcome)| (&cases[*index], outcome)).collect();

@@ -303,7 +303,7 @@ fn resolve_data(resolver: &mut Resolver<'_>, spec: &ModelTrainingSpec) -> Vec<Da
                 store,
                 uri: joined(&found.spec.uri, &remote_path),
                 remote_path,
-                local_path: binding.local_path.as_deref().map(normal).unwrap_or_default(),
+                local_path: binding.local_path.as_deref().map(local_path).unwrap_or_default(),
                 digest: binding.digest.clone().unwrap_or_default(),
             },
             mount,
@@ -313,6 +313,16 @@ fn resolve_data(resolver: &mut Resolver<'_>, spec: &ModelTrainingSpec) -> Vec<Da
 }
 
 /// Refuses two bindings at, above or below the same path.
+/// Returns a path below the project. A slash at its end stays: it puts a file into that directory.
+fn local_path(given: &str) -> String {
+    let path = normal(given);
+    if given.ends_with('/') && !path.is_empty() {
+        path + "/"
+    } else {
+        path
+    }
+}
+
 fn check_local_paths(resolver: &mut Resolver<'_>, data: &[DataBinding]) {
     let mut taken: Vec<(String, &str)> = Vec::new();
     for (index, binding) in data.iter().enumerate() {
