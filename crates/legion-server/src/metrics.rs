@@ -36,39 +36,30 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let histogram = || Histogram::new(SECONDS);
         let mut registry = Registry::with_prefix("legion_server");
-        let metrics = (
-            Family::default(),
-            histogram(),
-            histogram(),
-            histogram(),
-            Histogram::new(ROWS),
-            Counter::default(),
-            Counter::default(),
-        );
-        let (requests, duration, queue, predict, rows, calls, restarts) = metrics;
+        let requests = Family::default();
         registry.register("requests", "Answers, by protocol and status code", requests.clone());
-        registry.register(
+        let mut seconds = |name: &str, help: &str| {
+            let histogram = Histogram::new(SECONDS);
+            registry.register(name, help, histogram.clone());
+            histogram
+        };
+        let duration = seconds(
             "request_duration_seconds",
             "Time from the head of a request to its answer",
-            duration.clone(),
         );
-        registry.register(
-            "queue_duration_seconds",
-            "Time that a request waited for a worker",
-            queue.clone(),
-        );
-        registry.register(
-            "predict_duration_seconds",
-            "Time of a call of a worker",
-            predict.clone(),
-        );
+        let queue = seconds("queue_duration_seconds", "Time that a request waited for a worker");
+        let predict = seconds("predict_duration_seconds", "Time of a call of a worker");
+        let rows = Histogram::new(ROWS);
         registry.register("batch_rows", "Rows of a call", rows.clone());
-        registry.register("calls", "Calls of workers", calls.clone());
-        registry.register("worker_restarts", "Workers that were replaced", restarts.clone());
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let calls = counter("calls", "Calls of workers");
+        let restarts = counter("worker_restarts", "Workers that were replaced");
         Self {
-            registry: Arc::new(registry),
             requests,
             duration,
             queue,
@@ -76,6 +67,7 @@ impl Default for Metrics {
             rows,
             calls,
             restarts,
+            registry: Arc::new(registry),
         }
     }
 }
@@ -94,10 +86,9 @@ impl Metrics {
         self.predict.observe(time.as_secs_f64());
     }
 
-    pub(crate) fn batch(&self, requests: usize, rows: usize) {
-        debug_assert!(requests > 0, "a call has a request");
+    pub(crate) fn call(&self, rows: usize) {
         self.calls.inc();
-        #[expect(clippy::cast_precision_loss, reason = "a batch has few rows")]
+        #[expect(clippy::cast_precision_loss, reason = "a call has few rows")]
         self.rows.observe(rows as f64);
     }
 

@@ -86,21 +86,12 @@ struct Job {
 
 impl Job {
     fn rows(&self) -> usize {
-        self.input.rows().unwrap_or(1)
+        self.input.table().map_or(1, |table| table.rows)
     }
 
     /// Whether both may share a call.
     fn fits(&self, other: &Self) -> bool {
-        match (&self.input, &other.input) {
-            (
-                Input::Table { table, params },
-                Input::Table {
-                    table: other_table,
-                    params: other_params,
-                },
-            ) => !self.alone && !other.alone && params == other_params && table.fits(other_table),
-            _ => false,
-        }
+        !self.alone && !other.alone && self.input.fits(&other.input)
     }
 }
 
@@ -231,7 +222,7 @@ impl PoolState {
         if !waiting.is_empty() {
             self.arrived.notify_one();
         }
-        self.metrics.batch(batch.len(), rows);
+        self.metrics.call(rows);
         Some(batch)
     }
 
@@ -280,9 +271,11 @@ async fn serve(shared: &PoolState, mut worker: Worker) -> Option<String> {
         if let Err(error) = call(shared, &mut worker, batch).await {
             return Some(error.to_string());
         }
-        let memory = worker.memory();
-        if shared.limits.max_memory.is_some_and(|most| memory > most) {
-            return Some(format!("it uses {memory} bytes of memory"));
+        if let Some(most) = shared.limits.max_memory {
+            let memory = worker.memory();
+            if memory > most {
+                return Some(format!("it uses {memory} bytes of memory"));
+            }
         }
     }
     None
@@ -291,7 +284,8 @@ async fn serve(shared: &PoolState, mut worker: Worker) -> Option<String> {
 /// Makes one call for all jobs of a batch. If the model refuses a call of several, each gets one of its own.
 async fn call(shared: &PoolState, worker: &mut Worker, batch: Vec<Job>) -> Result<(), WorkerError> {
     let parts: Vec<usize> = batch.iter().map(Job::rows).collect();
-    let Ok(question) = frame::encode(&merged(&batch), &parts, shared.model.signature.as_ref()) else {
+    let inputs: Vec<&Input> = batch.iter().map(|job| &job.input).collect();
+    let Ok(question) = frame::encode(&inputs, shared.model.signature.as_ref()) else {
         answer(batch, &Err(Failure::Answer));
         return Ok(());
     };
@@ -334,19 +328,6 @@ fn answer(batch: Vec<Job>, result: &Result<Output, Failure>) {
         // A client that has gone needs no answer.
         let _ = job.reply.send(result.clone());
     }
-}
-
-/// Returns the input of a call.
-fn merged(batch: &[Job]) -> Input {
-    let mut input = batch[0].input.clone();
-    if let Input::Table { table, .. } = &mut input {
-        for job in &batch[1..] {
-            if let Input::Table { table: more, .. } = &job.input {
-                table.append(more);
-            }
-        }
-    }
-    input
 }
 
 /// Divides an answer among the requests of a call.

@@ -53,18 +53,36 @@ impl Values {
         self.len() == 0
     }
 
-    /// Appends the rows of a column of the same type. Returns whether the types are the same.
-    pub fn append(&mut self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Boolean(values), Self::Boolean(more)) => values.extend_from_slice(more),
-            (Self::Integer(values), Self::Integer(more)) => values.extend_from_slice(more),
-            (Self::Long(values), Self::Long(more)) => values.extend_from_slice(more),
-            (Self::Float(values), Self::Float(more)) => values.extend_from_slice(more),
-            (Self::Double(values), Self::Double(more)) => values.extend_from_slice(more),
-            (Self::String(values), Self::String(more)) => values.extend_from_slice(more),
-            _ => return false,
+    /// Returns NumPy's notation of the type, or nothing for texts.
+    pub(crate) fn numpy_type(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Boolean(_) => "|b1",
+            Self::Integer(_) => "<i4",
+            Self::Long(_) => "<i8",
+            Self::Float(_) => "<f4",
+            Self::Double(_) => "<f8",
+            Self::String(_) => return None,
+        })
+    }
+
+    /// Appends the numbers as NumPy has them in memory, little-endian. Texts are none.
+    pub(crate) fn write_numbers(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Boolean(values) => out.extend_from_slice(values),
+            Self::Integer(values) => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Self::Long(values) => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Self::Float(values) => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Self::Double(values) => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Self::String(_) => {}
         }
-        true
+    }
+
+    /// Returns the texts. Numbers are none.
+    pub(crate) fn texts(&self) -> &[Option<String>] {
+        match self {
+            Self::String(values) => values,
+            _ => &[],
+        }
     }
 }
 
@@ -83,14 +101,5 @@ impl Table {
     pub fn fits(&self, other: &Self) -> bool {
         let indexes = |table: &Self| -> Vec<usize> { table.columns.iter().map(|(index, _)| *index).collect() };
         indexes(self) == indexes(other)
-    }
-
-    /// Appends the rows of a table with the same columns.
-    pub fn append(&mut self, other: &Self) {
-        for ((_, values), (_, more)) in self.columns.iter_mut().zip(&other.columns) {
-            let same = values.append(more);
-            debug_assert!(same, "columns of one index have one type");
-        }
-        self.rows += other.rows;
     }
 }

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable
@@ -158,3 +159,10 @@ def mlflow_command(version: str) -> list[str]:
 def interpreter(version: str) -> str:
     """Returns the Python of `./test` for that MLflow."""
     return os.environ[f"LEGION_TEST_MLFLOW{version}"]
+
+
+def free_port() -> int:
+    """Returns a port of this machine that no one listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -7,9 +7,7 @@ import math
 import os
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,16 +16,15 @@ from typing import Any, Iterator
 
 import pytest
 import requests
+from harness import free_port, interpreter, sampled
 
 SERVER = os.environ.get("LEGION_SERVER")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not SERVER, reason="LEGION_SERVER is not set: cargo xtask test runs this"),
 ]
-PYTHONS = {"3": sys.executable, "2": os.environ.get("LEGION_TEST_MLFLOW2", "")}
 # One version of MLflow in a sample, both otherwise.
-SEED = os.environ.get("LEGION_SEED")
-VERSIONS = [sorted(PYTHONS)[int(SEED) % 2]] if SEED else sorted(PYTHONS)
+VERSIONS = sampled(["2", "3"], lambda _: "either")
 
 TRAIN = """
 import sys
@@ -140,17 +137,11 @@ REQUESTS: list[tuple[str, str, Any]] = [
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @contextmanager
 def running(command: list[str], port: int, log: Path) -> Iterator[str]:
     """Runs a server until it answers /ping, and ends it with SIGTERM."""
     # `mlflow models serve` looks for uvicorn there.
-    path = os.pathsep.join([*(str(Path(word).parent) for word in command if word in PYTHONS.values()), os.environ["PATH"]])
+    path = os.pathsep.join([str(Path(command[0]).parent), os.environ["PATH"]])
     with log.open("wb") as output:
         environment = {**os.environ, "PATH": path}
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
@@ -188,9 +179,7 @@ def mlflow(model: Path, python: str, log: Path) -> Any:
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    python = PYTHONS[request.param]
-    if not python:
-        pytest.skip("LEGION_TEST_MLFLOW2 is not set: toolchains/mlflow/test sets it")
+    python = interpreter(request.param)
     directory = tmp_path_factory.mktemp(f"models-{request.param}")
     subprocess.run([python, "-c", TRAIN, str(directory)], check=True, capture_output=True)
     return python, directory

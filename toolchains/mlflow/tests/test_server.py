@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from comparison import contents
-from harness import document, interpreter, mlflow_command, run
+from harness import document, free_port, interpreter, mlflow_command, run
 
 PROJECT = """
 import mlflow
@@ -47,9 +46,7 @@ client.create_run(client.create_experiment("shared"), tags=tags, run_name="case-
 @pytest.fixture
 def server(tmp_path: Path):
     """Starts a real MLflow server on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     directory = tmp_path / "server"
     directory.mkdir()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -312,7 +312,6 @@ fn resolve_data(resolver: &mut Resolver<'_>, spec: &ModelTrainingSpec) -> Vec<Da
     inputs
 }
 
-/// Refuses two bindings at, above or below the same path.
 /// Returns a path below the project. A slash at its end stays: it puts a file into that directory.
 fn local_path(given: &str) -> String {
     let path = normal(given);
@@ -323,6 +322,7 @@ fn local_path(given: &str) -> String {
     }
 }
 
+/// Refuses two bindings at, above or below the same path.
 fn check_local_paths(resolver: &mut Resolver<'_>, data: &[DataBinding]) {
     let mut taken: Vec<(String, &str)> = Vec::new();
     for (index, binding) in data.iter().enumerate() {

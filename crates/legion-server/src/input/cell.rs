@@ -8,6 +8,12 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::table::Values;
 
+/// Reads a list to its end. A request must be JSON to its end, also where its values do not matter any more.
+pub(super) fn skip<'de, A: SeqAccess<'de>>(list: &mut A) -> Result<(), A::Error> {
+    while list.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
 /// What became of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cell {
@@ -117,7 +123,7 @@ impl<'de> Visitor<'de> for Into<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Cell, A::Error> {
-        while list.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+        skip(&mut list)?;
         Ok(match self.0 {
             Values::String(_) | Values::Boolean(_) => Cell::Unsure,
             _ => Cell::Refused("a list".to_owned()),

@@ -28,12 +28,27 @@ pub enum Input {
 }
 
 impl Input {
-    /// Returns the number of rows, if it is known.
-    #[must_use]
-    pub fn rows(&self) -> Option<usize> {
+    /// Returns the table, if it was decoded here.
+    pub(crate) fn table(&self) -> Option<&Table> {
         match self {
-            Self::Table { table, .. } => Some(table.rows),
+            Self::Table { table, .. } => Some(table),
             Self::Mlflow { .. } => None,
+        }
+    }
+
+    /// Returns `params` of the request, if it was decoded here.
+    pub(crate) fn params(&self) -> Option<&str> {
+        match self {
+            Self::Table { params, .. } => params.as_deref(),
+            Self::Mlflow { .. } => None,
+        }
+    }
+
+    /// Returns whether both may share a call.
+    pub(crate) fn fits(&self, other: &Self) -> bool {
+        match (self.table(), other.table()) {
+            (Some(table), Some(other_table)) => table.fits(other_table) && self.params() == other.params(),
+            _ => false,
         }
     }
 }

@@ -127,8 +127,7 @@ impl<'de> Visitor<'de> for Lists<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<Self::Value, A::Error> {
         while let Some(row) = rows.next_element_seed(List(&mut *self.0))? {
             if let Err(stop) = row {
-                // The rest must be JSON, too.
-                while rows.next_element::<IgnoredAny>()?.is_some() {}
+                cell::skip(&mut rows)?;
                 return Ok(Err(stop));
             }
         }
@@ -253,13 +252,13 @@ impl<'de> Visitor<'de> for Records<'_> {
         let mut layout = match all {
             Ok(layout) => layout,
             Err(stop) => {
-                while records.next_element::<IgnoredAny>()?.is_some() {}
+                cell::skip(&mut records)?;
                 return Ok(Err(stop));
             }
         };
         while let Some(record) = records.next_element_seed(Record(&mut layout))? {
             if let Err(stop) = record {
-                while records.next_element::<IgnoredAny>()?.is_some() {}
+                cell::skip(&mut records)?;
                 return Ok(Err(stop));
             }
         }

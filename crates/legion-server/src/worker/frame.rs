@@ -26,7 +26,8 @@ enum Question<'a> {
         columns: Vec<Place<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         params: Option<&'a serde_json::value::RawValue>,
-        parts: &'a [usize],
+        /// The rows of each request.
+        parts: Vec<usize>,
     },
     /// A prediction for a body that MLflow decodes.
     Body { content_type: &'a str, parts: [usize; 1] },
@@ -68,25 +69,26 @@ pub(crate) enum Reply {
     },
 }
 
-/// Encodes a question. `parts` has the rows of each request that shares the call.
-pub(crate) fn encode(input: &Input, parts: &[usize], signature: Option<&Signature>) -> serde_json::Result<Vec<u8>> {
-    match input {
-        Input::Table { table, params } => {
-            let (places, buffers) = places(table, signature)?;
-            let params = params.as_deref().map(serde_json::from_str).transpose()?;
-            let question = Question::Table {
-                columns: places,
-                params,
-                parts,
-            };
-            Ok(frame(&serde_json::to_vec(&question)?, &buffers))
-        }
-        Input::Mlflow { body, content_type } => {
+/// Encodes a question for requests that share a call: tables with the same columns and `params`, or one request.
+pub(crate) fn encode(inputs: &[&Input], signature: Option<&Signature>) -> serde_json::Result<Vec<u8>> {
+    match inputs {
+        [Input::Mlflow { body, content_type }, ..] => {
             let question = Question::Body {
                 content_type,
                 parts: [1],
             };
             Ok(frame(&serde_json::to_vec(&question)?, body))
+        }
+        _ => {
+            let tables: Vec<&Table> = inputs.iter().filter_map(|input| input.table()).collect();
+            let (places, buffers) = places(&tables, signature)?;
+            let params = inputs.first().and_then(|input| input.params());
+            let question = Question::Table {
+                columns: places,
+                params: params.map(serde_json::from_str).transpose()?,
+                parts: tables.iter().map(|table| table.rows).collect(),
+            };
+            Ok(frame(&serde_json::to_vec(&question)?, &buffers))
         }
     }
 }
@@ -101,40 +103,29 @@ fn frame(header: &[u8], buffers: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Writes the columns into one buffer.
-fn places<'a>(table: &Table, signature: Option<&'a Signature>) -> serde_json::Result<(Vec<Place<'a>>, Vec<u8>)> {
+/// Writes each column of all tables into one buffer.
+fn places<'a>(tables: &[&Table], signature: Option<&'a Signature>) -> serde_json::Result<(Vec<Place<'a>>, Vec<u8>)> {
     let columns = match signature.and_then(|signature| signature.inputs.as_ref()) {
         Some(Schema::Columns(columns)) => columns.as_slice(),
         _ => &[],
     };
+    let Some(first) = tables.first() else {
+        return Ok((Vec::new(), Vec::new()));
+    };
     let mut buffers = Vec::new();
-    let mut places = Vec::with_capacity(table.columns.len());
-    for (index, values) in &table.columns {
+    let mut places = Vec::with_capacity(first.columns.len());
+    for (position, (index, values)) in first.columns.iter().enumerate() {
         buffers.resize(buffers.len().next_multiple_of(8), 0);
         let at = buffers.len();
-        let kind = match values {
-            Values::Boolean(values) => {
-                buffers.extend_from_slice(values);
-                "|b1"
+        let parts = tables.iter().map(|table| &table.columns[position].1);
+        let kind = match values.numpy_type() {
+            Some(kind) => {
+                parts.for_each(|part| part.write_numbers(&mut buffers));
+                kind
             }
-            Values::Integer(values) => {
-                buffers.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-                "<i4"
-            }
-            Values::Long(values) => {
-                buffers.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-                "<i8"
-            }
-            Values::Float(values) => {
-                buffers.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-                "<f4"
-            }
-            Values::Double(values) => {
-                buffers.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-                "<f8"
-            }
-            Values::String(values) => {
-                serde_json::to_writer(&mut buffers, values)?;
+            None => {
+                let texts: Vec<&Option<String>> = parts.flat_map(Values::texts).collect();
+                serde_json::to_writer(&mut buffers, &texts)?;
                 "texts"
             }
         };
@@ -201,11 +192,34 @@ mod tests {
             ],
             rows: 3,
         };
-        let (places, buffers) = places(&table, Some(&signature)).unwrap();
+        let (places, buffers) = places(&[&table], Some(&signature)).unwrap();
         let found: Vec<_> = places.iter().map(|p| (p.name, p.r#type, p.at, p.bytes)).collect();
         assert_eq!(found, [("a", "|b1", 0, 3), ("b", "<f8", 8, 24), ("c", "texts", 32, 15)]);
         assert_eq!(&buffers[8..16], 0.5_f64.to_le_bytes());
         assert_eq!(&buffers[32..], r#"["x",null,"ä"]"#.as_bytes());
+    }
+
+    #[test]
+    fn requests_that_share_a_call_are_one_table() {
+        let signature =
+            Signature::parse(&json!({"inputs": [{"type": "long", "name": "n"}, {"type": "string", "name": "t"}]}))
+                .unwrap();
+        let of = |numbers: &[i64], texts: &[&str]| Table {
+            columns: vec![
+                (0, Values::Long(numbers.to_vec())),
+                (
+                    1,
+                    Values::String(texts.iter().map(|text| Some((*text).to_owned())).collect()),
+                ),
+            ],
+            rows: numbers.len(),
+        };
+        let (first, second) = (of(&[1], &["a"]), of(&[2, 3], &["b", "c"]));
+        let (places, buffers) = places(&[&first, &second], Some(&signature)).unwrap();
+        let found: Vec<_> = places.iter().map(|p| (p.name, p.at, p.bytes)).collect();
+        assert_eq!(found, [("n", 0, 24), ("t", 24, 13)]);
+        assert_eq!(buffers[..24], [1_i64, 2, 3].map(i64::to_le_bytes).concat());
+        assert_eq!(&buffers[24..], br#"["a","b","c"]"#);
     }
 
     #[tokio::test]
