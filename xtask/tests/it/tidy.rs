@@ -61,6 +61,7 @@ fn modules_form_no_circles() {
         "legion-cli",
         "legion-operator",
         "legion-plan",
+        "legion-server",
         "legion-testkit",
     ] {
         let graph = modules::graph(files(), &format!("crates/{name}"));
