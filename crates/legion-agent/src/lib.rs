@@ -23,7 +23,28 @@ mod tls;
 mod tree;
 
 use std::ffi::OsString;
+use std::io::BufRead;
+use std::path::Path;
 use std::process::ExitCode;
+
+/// Extracts an untrusted tar archive, compressed with gzip or not, into an empty directory.
+///
+/// # Errors
+/// When the archive is cut or refused, such as one with a path out of the directory. Then the directory has a part of it.
+pub fn extract_archive(mut archive: impl BufRead, to: &Path) -> Result<(), legion_protocol::reason::StepError> {
+    let limits = tree::TreeLimits {
+        bytes: u64::MAX,
+        entries: 1_000_000,
+    };
+    // The magic number of gzip (RFC 1952).
+    let is_gzip = archive.fill_buf().is_ok_and(|start| start.starts_with(&[0x1f, 0x8b]));
+    let extracted = if is_gzip {
+        extract::tar_gz(archive, to, limits)
+    } else {
+        extract::tar(archive, to, limits)
+    };
+    extracted.map(drop)
+}
 
 /// Runs the step that the argument names.
 pub fn main(args: Vec<OsString>) -> ExitCode {

@@ -53,6 +53,9 @@ pub(crate) enum Command {
     Wait(Wait),
     /// Requests a new run of the same spec.
     Rerun(Rerun),
+    /// Serves, tries and checks trained models on this machine.
+    #[command(subcommand)]
+    Model(Model),
     /// Works with toolchains.
     #[command(subcommand)]
     Toolchain(Toolchain),
@@ -217,6 +220,122 @@ pub(crate) enum CacheCommand {
     },
 }
 
+/// Subcommands of `legionctl model`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Model {
+    /// Serves a model over HTTP until Ctrl-C, in an environment that is created once.
+    Serve(Box<ModelServe>),
+    /// Predicts with a model, without a server that stays.
+    Predict {
+        #[command(flatten)]
+        model: ModelPlace,
+        #[command(flatten)]
+        request: ModelRequest,
+    },
+    /// Predicts with a model that is being served.
+    Invoke {
+        /// Address of the server, or of a route to it.
+        #[arg(default_value = "http://127.0.0.1:8080", value_name = "URL", value_hint = ValueHint::Url)]
+        url: String,
+        #[command(flatten)]
+        request: ModelRequest,
+    },
+    /// Prints what a model is, takes and returns.
+    Info {
+        /// Model: a directory, an archive, or the name of a training.
+        #[arg(value_name = "MODEL", value_hint = ValueHint::AnyPath)]
+        model: String,
+        /// Output format.
+        #[arg(long, short, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Checks a model and prints every problem.
+    Check {
+        #[command(flatten)]
+        model: ModelPlace,
+        /// Loads the model, too, in a process of its own, and predicts its sample.
+        #[arg(long)]
+        load: bool,
+        /// Memory of that process in bytes.
+        #[arg(long, value_name = "BYTES", requires = "load")]
+        max_memory: Option<u64>,
+        /// Time for loading, and for the prediction.
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5m", requires = "load")]
+        timeout: Duration,
+    },
+    /// Makes a GPPI directory of an MLflow model.
+    Convert {
+        #[command(flatten)]
+        model: ModelPlace,
+        /// Directory to create.
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        to: PathBuf,
+        /// Name of the model. Default: the name of its directory.
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Version of the model.
+        #[arg(long, value_name = "VERSION", default_value = "1")]
+        model_version: String,
+    },
+}
+
+/// Which model, and where it is loaded.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ModelPlace {
+    /// Model: a GPPI or MLflow directory, an archive of one, or the name of a training.
+    #[arg(value_name = "MODEL", value_hint = ValueHint::AnyPath)]
+    pub(crate) model: String,
+    /// Interpreter of an environment in which the model loads. Default: an environment with the model's requirements,
+    /// created once.
+    #[arg(long, value_name = "PROGRAM", value_hint = ValueHint::ExecutablePath)]
+    pub(crate) python: Option<PathBuf>,
+}
+
+/// Arguments of `legionctl model serve`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ModelServe {
+    #[command(flatten)]
+    pub(crate) model: ModelPlace,
+    #[command(flatten)]
+    pub(crate) options: legion_server::serve::Options,
+}
+
+/// What to predict.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ModelRequest {
+    /// File with the input: JSON, CSV or Parquet. `-` reads standard input. Default: the sample of the model.
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) input: Option<PathBuf>,
+    /// Format of the input. Default: the ending of its name, or else JSON.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) format: Option<InputFormat>,
+    /// Output format.
+    #[arg(long, short, value_enum, default_value_t = PredictionFormat::Table)]
+    pub(crate) output: PredictionFormat,
+}
+
+/// Format of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InputFormat {
+    /// A body of MLflow's scoring server, a list of records, or a list of rows.
+    Json,
+    /// With the names of the columns in the first line.
+    Csv,
+    /// A table.
+    Parquet,
+}
+
+/// Format of predictions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PredictionFormat {
+    /// A table.
+    Table,
+    /// The answer of the server.
+    Json,
+    /// CSV.
+    Csv,
+}
+
 /// Subcommands of `legionctl toolchain`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Toolchain {
@@ -231,12 +350,6 @@ pub(crate) enum Toolchain {
         /// Number of cases that run in parallel. Default: the number of processors.
         #[arg(long, value_name = "N")]
         jobs: Option<NonZeroUsize>,
-    },
-    /// Checks a model directory against GPPI v1 and prints every problem.
-    ValidateModel {
-        /// Directory of the model, with its legion.model.yaml.
-        #[arg(value_hint = ValueHint::DirPath)]
-        directory: PathBuf,
     },
 }
 

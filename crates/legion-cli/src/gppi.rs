@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 /// Name of the format, in a descriptor and in `spec.format`.
 pub(crate) const FORMAT: &str = "gppi/v1";
-const DESCRIPTOR: &str = "legion.model.yaml";
+/// Name of the descriptor.
+pub(crate) const DESCRIPTOR: &str = "legion.model.yaml";
 const FIELDS: [&str; 8] = [
     "format", "identity", "lineage", "loader", "lock", "files", "schema", "producer",
 ];
@@ -245,6 +246,16 @@ fn walk(directory: &Path, prefix: &str, found: &mut BTreeMap<String, FileType>) 
         }
     }
     Ok(())
+}
+
+/// Returns the digest of every file of a model directory but the descriptor.
+pub(crate) fn digests(root: &Path) -> io::Result<BTreeMap<String, String>> {
+    let mut present = BTreeMap::new();
+    walk(root, "", &mut present)?;
+    let names = present.into_keys().filter(|name| name != DESCRIPTOR);
+    names
+        .map(|name| digest(&root.join(&name)).map(|digest| (name, digest)))
+        .collect()
 }
 
 fn digest(path: &Path) -> io::Result<String> {

@@ -14,6 +14,7 @@ mod kinds;
 mod local;
 mod log_lines;
 mod manifest;
+mod model;
 mod output;
 mod plot;
 mod report;
@@ -74,9 +75,6 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Code> {
         Command::Doctor { output } => return local::doctor(global, *output, out),
         Command::Local(Local::Status { output }) => return local::status(global, *output, out),
         Command::Local(Local::Down) => return local::down(global, out),
-        Command::Toolchain(Toolchain::ValidateModel { directory }) => {
-            return command::toolchain::validate_model(directory, out);
-        }
         _ => {}
     }
     // It fails only if a provider is installed already, and then that one serves.
@@ -103,9 +101,9 @@ async fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Code> {
         Command::Toolchain(Toolchain::Test { directory, case, jobs }) => {
             command::toolchain::test(directory, case.as_deref(), *jobs, out).await
         }
+        Command::Model(command) => model::run(global, command, out).await,
         // `run` has handled these before it started the async runtime.
         Command::Local(Local::Status { .. } | Local::Down)
-        | Command::Toolchain(Toolchain::ValidateModel { .. })
         | Command::Cache(_)
         | Command::Doctor { .. }
         | Command::Validate(_)

@@ -1,4 +1,4 @@
-//! Stored results: the log and the series of a training, read from the store of its output connection.
+//! Stored results: the log, the series and the archive of a training, read from the store of its output connection.
 //!
 //! - `file://`: a directory of this machine.
 //! - `pvc://`: a claim of the local API. Its directory is on this machine, too.
@@ -32,6 +32,11 @@ const MAX_POINTS: usize = 200_000;
 
 /// Reads the whole log at `uri`.
 pub(crate) async fn log(session: &Session, training: &ModelTraining, uri: &str) -> Result<Vec<u8>> {
+    read(session, training, uri, u64::MAX).await
+}
+
+/// Reads the archive of the last successful run.
+pub(crate) async fn artifact(session: &Session, training: &ModelTraining, uri: &str) -> Result<Vec<u8>> {
     read(session, training, uri, u64::MAX).await
 }
 

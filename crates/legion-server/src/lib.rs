@@ -11,8 +11,10 @@ pub mod metrics;
 pub mod model;
 pub mod output;
 pub mod pool;
+pub mod sample;
+pub mod serve;
 pub mod signature;
 pub mod table;
 mod worker;
 
-pub use worker::process::WorkerSettings;
+pub use worker::process::{WorkerSettings, WorkerTask};

@@ -5,9 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
+use bytes::Bytes;
+use serde_json::{Map, Value};
 
-use crate::signature::Signature;
+use crate::{
+    WorkerTask,
+    input::{Input, mlflow},
+    sample::Sample,
+    signature::{ColumnType, Schema, Signature},
+    worker::frame,
+};
 
 /// The descriptor of a GPPI directory.
 const DESCRIPTOR: &str = "legion.model.yaml";
@@ -21,14 +28,43 @@ pub struct Model {
     pub name: String,
     /// Version. Empty if the directory has none.
     pub version: String,
-    /// The directory with `MLmodel`.
+    /// The directory with `MLmodel`, or with the module.
     pub path: PathBuf,
+    /// What loads it.
+    pub loader: Loader,
     /// What it takes and returns.
     pub signature: Option<Signature>,
+    /// The signature in MLflow's notation: `inputs`, `outputs` and `params`, as far as there are any.
+    pub schema: Map<String, Value>,
+    /// A request for the model.
+    pub sample: Sample,
     /// The version of MLflow that saved it. Empty if it does not say.
     pub mlflow_version: String,
     /// Whether each row of an answer depends on the same row of the request alone. Then requests can share a call.
     pub is_row_wise: bool,
+}
+
+/// What loads a model in a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loader {
+    /// `mlflow.pyfunc.load_model`.
+    Pyfunc,
+    /// The import of a module with `init` and `predict`.
+    Module {
+        /// Name of the module.
+        entrypoint: String,
+    },
+}
+
+impl Loader {
+    /// Returns the name in a GPPI descriptor.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Pyfunc => "mlflow-pyfunc",
+            Self::Module { .. } => "module",
+        }
+    }
 }
 
 /// A model directory that cannot be served.
@@ -56,7 +92,7 @@ impl Model {
         }
         if root.join(MLMODEL).is_file() {
             let name = root.file_name().map(|name| name.to_string_lossy().into_owned());
-            return Self::mlflow(root, name.unwrap_or_else(|| "model".to_owned()), String::new());
+            return Self::mlflow(root, root, name.unwrap_or_else(|| "model".to_owned()), String::new());
         }
         let problem = format!("it is no model: there is neither {DESCRIPTOR} nor {MLMODEL}");
         Err(error(root, problem))
@@ -64,21 +100,36 @@ impl Model {
 
     fn gppi(root: &Path, gppi: &Value) -> Result<Self, String> {
         let text = |pointer: &str| gppi.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        match (text("/format"), text("/loader/type")) {
-            ("gppi/v1", "mlflow-pyfunc") => {}
-            ("gppi/v1", loader) => return Err(format!("loader.type: {loader:?} cannot be served")),
-            (format, _) => return Err(format!("format: is {format:?}, expected \"gppi/v1\"")),
+        if text("/format") != "gppi/v1" {
+            return Err(format!("format: is {:?}, expected \"gppi/v1\"", text("/format")));
         }
         let directory = root.join(text("/loader/path"));
-        let model = Self::mlflow(
-            &directory,
-            text("/identity/name").to_owned(),
-            text("/identity/version").to_owned(),
-        );
-        model.map_err(|error| error.to_string())
+        let name = text("/identity/name").to_owned();
+        let version = text("/identity/version").to_owned();
+        match text("/loader/type") {
+            "mlflow-pyfunc" => Self::mlflow(root, &directory, name, version).map_err(|error| error.to_string()),
+            "module" => {
+                let (schema, signature) =
+                    signature(gppi.get("schema")).map_err(|problem| format!("schema.{problem}"))?;
+                Ok(Self {
+                    name,
+                    version,
+                    sample: Sample::read(root, &directory, &schema),
+                    path: directory,
+                    loader: Loader::Module {
+                        entrypoint: text("/loader/entrypoint").to_owned(),
+                    },
+                    signature,
+                    schema,
+                    mlflow_version: String::new(),
+                    is_row_wise: false,
+                })
+            }
+            loader => Err(format!("loader.type: {loader:?} cannot be served")),
+        }
     }
 
-    fn mlflow(path: &Path, name: String, version: String) -> Result<Self, ModelError> {
+    fn mlflow(root: &Path, path: &Path, name: String, version: String) -> Result<Self, ModelError> {
         let file = path.join(MLMODEL);
         let error = |problem: String| ModelError {
             path: file.clone(),
@@ -94,22 +145,72 @@ impl Model {
                 known.join(", ")
             )));
         }
-        let signature = match mlmodel.get("signature") {
-            None | Some(Value::Null) => None,
-            Some(signature) => {
-                Some(Signature::parse(signature).map_err(|problem| error(format!("signature.{problem}")))?)
-            }
-        };
+        let (schema, signature) =
+            signature(mlmodel.get("signature")).map_err(|problem| error(format!("signature.{problem}")))?;
         let mlflow_version = mlmodel.get("mlflow_version").and_then(Value::as_str);
         Ok(Self {
             name,
             version,
             path: path.to_owned(),
+            loader: Loader::Pyfunc,
             signature,
+            sample: Sample::read(root, path, &schema),
+            schema,
             mlflow_version: mlflow_version.unwrap_or_default().to_owned(),
             is_row_wise: flavors.keys().any(|flavor| ROW_WISE.contains(&flavor.as_str())),
         })
     }
+
+    /// Returns what a worker loads. With `raw` it may replace DataFrames by arrays, where both give the same.
+    #[must_use]
+    pub fn task(&self, raw: bool) -> WorkerTask {
+        WorkerTask {
+            loader: self.loader.as_str(),
+            path: self.path.clone(),
+            entrypoint: match &self.loader {
+                Loader::Pyfunc => None,
+                Loader::Module { entrypoint } => Some(entrypoint.clone()),
+            },
+            proof: self.proof().filter(|_| raw),
+        }
+    }
+
+    /// Returns the question whether an array of numbers can take the place of the sample's DataFrame.
+    fn proof(&self) -> Option<Bytes> {
+        let signature = self.signature.as_ref()?;
+        let Some(Schema::Columns(columns)) = &signature.inputs else {
+            return None;
+        };
+        let are_numbers = columns.iter().all(|column| {
+            let is_number = matches!(&column.kind, ColumnType::Scalar(kind) if kind.is_number());
+            column.required && is_number
+        });
+        if !self.is_row_wise || !are_numbers || !signature.params.is_empty() {
+            return None;
+        }
+        self.sample.file.as_ref()?;
+        let sample = Bytes::copy_from_slice(self.sample.request.get().as_bytes());
+        match mlflow::decode(&sample, Some(signature)) {
+            Ok(Input::Table { table, .. }) => frame::proof(&table, Some(signature)).ok().map(Bytes::from),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a signature: its parts as they are written, and what they mean.
+fn signature(value: Option<&Value>) -> Result<(Map<String, Value>, Option<Signature>), String> {
+    let Some(value) = value.filter(|value| !value.is_null()) else {
+        return Ok((Map::new(), None));
+    };
+    let signature = Signature::parse(value)?;
+    let parts = value.as_object().into_iter().flatten().filter_map(|(name, part)| {
+        let part = match part {
+            Value::String(text) => serde_json::from_str(text).ok()?,
+            part => part.clone(),
+        };
+        (!part.is_null()).then(|| (name.clone(), part))
+    });
+    Ok((parts.collect(), Some(signature)))
 }
 
 /// Flavors whose predictions treat every row alone. A model of the user's own code may do anything.
@@ -172,9 +273,9 @@ signature:
         write(
             root.path(),
             "legion.model.yaml",
-            "{format: gppi/v1, loader: {type: module}}",
+            "{format: gppi/v1, loader: {type: pickle}}",
         );
         let error = Model::read(root.path()).unwrap_err().to_string();
-        assert!(error.ends_with("loader.type: \"module\" cannot be served"), "{error}");
+        assert!(error.ends_with("loader.type: \"pickle\" cannot be served"), "{error}");
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::{Notify, oneshot, watch},
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -76,9 +76,20 @@ pub enum Failure {
     Answer,
 }
 
+/// A prediction and its times.
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    /// What the model returned.
+    pub output: Output,
+    /// Time that the request waited for a worker.
+    pub queued: Duration,
+    /// Time of the call of the worker.
+    pub predicted: Duration,
+}
+
 struct Job {
     input: Input,
-    reply: oneshot::Sender<Result<Output, Failure>>,
+    reply: oneshot::Sender<Result<Prediction, Failure>>,
     queued: Instant,
     /// It shared a call whose worker died, so it gets one of its own.
     alone: bool,
@@ -104,6 +115,8 @@ struct PoolState {
     /// Cancelled when the server ends.
     ends: CancellationToken,
     ready: AtomicUsize,
+    /// What the first worker that ended its start has found.
+    started: watch::Sender<Option<Result<(), String>>>,
     /// Becomes false when an output cannot be divided.
     batching: AtomicBool,
     metrics: Metrics,
@@ -126,6 +139,7 @@ impl Pool {
             arrived: Notify::new(),
             ends: CancellationToken::new(),
             ready: AtomicUsize::new(0),
+            started: watch::Sender::new(None),
             batching: AtomicBool::new(limits.batching && model.is_row_wise),
             metrics,
         });
@@ -145,11 +159,24 @@ impl Pool {
         self.shared.ready.load(Ordering::Relaxed) > 0
     }
 
+    /// Waits until a worker has loaded the model.
+    ///
+    /// # Errors
+    /// When the first start of a worker failed. The server tries again.
+    pub async fn loaded(&self) -> Result<(), String> {
+        let mut started = self.shared.started.subscribe();
+        match started.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(result)) => result.clone(),
+            // The sender lives as long as the pool.
+            Ok(None) | Err(_) => Err("the server ends".to_owned()),
+        }
+    }
+
     /// Predicts.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn predict(&self, input: Input) -> Result<Output, Failure> {
+    pub async fn predict(&self, input: Input) -> Result<Prediction, Failure> {
         let shared = &self.shared;
         let (reply, answer) = oneshot::channel();
         let queued = Instant::now();
@@ -226,6 +253,11 @@ impl PoolState {
         Some(batch)
     }
 
+    fn started(&self, result: Result<(), String>) {
+        self.started
+            .send_if_modified(|first| first.is_none() && first.replace(result).is_none());
+    }
+
     /// Puts jobs back, each for a call of its own.
     fn put_back(&self, jobs: Vec<Job>) {
         let mut waiting = self.lock();
@@ -245,6 +277,7 @@ async fn keep(shared: Arc<PoolState>, settings: WorkerSettings, number: usize) {
             Ok(worker) => worker,
             Err(error) => {
                 tracing::error!(worker = number, %error, "no worker");
+                shared.started(Err(error.to_string()));
                 tokio::select! {
                     () = tokio::time::sleep(delay) => {}
                     () = shared.ends.cancelled() => {}
@@ -256,6 +289,7 @@ async fn keep(shared: Arc<PoolState>, settings: WorkerSettings, number: usize) {
         tracing::info!(worker = number, memory = worker.memory(), "the model is loaded");
         delay = FIRST_DELAY;
         shared.ready.fetch_add(1, Ordering::Relaxed);
+        shared.started(Ok(()));
         let reason = serve(&shared, worker).await;
         shared.ready.fetch_sub(1, Ordering::Relaxed);
         if let Some(reason) = reason {
@@ -286,7 +320,7 @@ async fn call(shared: &PoolState, worker: &mut Worker, batch: Vec<Job>) -> Resul
     let parts: Vec<usize> = batch.iter().map(Job::rows).collect();
     let inputs: Vec<&Input> = batch.iter().map(|job| &job.input).collect();
     let Ok(question) = frame::encode(&inputs, shared.model.signature.as_ref()) else {
-        answer(batch, &Err(Failure::Answer));
+        fail(batch, &Failure::Answer);
         return Ok(());
     };
     let began = Instant::now();
@@ -294,14 +328,15 @@ async fn call(shared: &PoolState, worker: &mut Worker, batch: Vec<Job>) -> Resul
         shared.metrics.queued(began - job.queued);
     }
     let result = worker.ask(&question, shared.limits.deadline * 2).await;
-    shared.metrics.predicted(began.elapsed());
+    let predicted = began.elapsed();
+    shared.metrics.predicted(predicted);
     let (reply, buffers) = match result {
         Ok(answer) => answer,
         Err(error) => {
             if batch.len() > 1 {
                 shared.put_back(batch);
             } else {
-                answer(batch, &Err(Failure::Died));
+                fail(batch, &Failure::Died);
             }
             return Err(error);
         }
@@ -309,7 +344,11 @@ async fn call(shared: &PoolState, worker: &mut Worker, batch: Vec<Job>) -> Resul
     match outputs(reply, buffers, &parts) {
         Ok(outputs) => {
             for (job, output) in batch.into_iter().zip(outputs) {
-                let _ = job.reply.send(Ok(output));
+                let _ = job.reply.send(Ok(Prediction {
+                    output,
+                    queued: began - job.queued,
+                    predicted,
+                }));
             }
         }
         Err(failure) if batch.len() > 1 => {
@@ -318,15 +357,15 @@ async fn call(shared: &PoolState, worker: &mut Worker, batch: Vec<Job>) -> Resul
             }
             shared.put_back(batch);
         }
-        Err(failure) => answer(batch, &Err(failure)),
+        Err(failure) => fail(batch, &failure),
     }
     Ok(())
 }
 
-fn answer(batch: Vec<Job>, result: &Result<Output, Failure>) {
+fn fail(batch: Vec<Job>, failure: &Failure) {
     for job in batch {
         // A client that has gone needs no answer.
-        let _ = job.reply.send(result.clone());
+        let _ = job.reply.send(Err(failure.clone()));
     }
 }
 
@@ -362,6 +401,6 @@ fn outputs(reply: Reply, buffers: Bytes, parts: &[usize]) -> Result<Vec<Output>,
             message,
             refused,
         }),
-        Reply::Unaligned | Reply::Ready => Err(Failure::Answer),
+        Reply::Unaligned | Reply::Ready | Reply::Proof { .. } => Err(Failure::Answer),
     }
 }

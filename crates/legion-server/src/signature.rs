@@ -28,6 +28,12 @@ pub enum DataType {
 }
 
 impl DataType {
+    /// Returns whether its values are numbers.
+    #[must_use]
+    pub fn is_number(self) -> bool {
+        matches!(self, Self::Integer | Self::Long | Self::Float | Self::Double)
+    }
+
     /// Returns the name in MLflow's notation.
     #[must_use]
     pub fn as_str(self) -> &'static str {

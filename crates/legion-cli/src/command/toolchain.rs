@@ -1,5 +1,5 @@
-//! `legionctl toolchain`: runs the conformance cases of a toolchain (`docs/reference/toolchain-protocol.md`) and checks
-//! model directories. Both need neither the operator nor a cluster.
+//! `legionctl toolchain`: runs the conformance cases of a toolchain (`docs/reference/toolchain-protocol.md`). It needs
+//! neither the operator nor a cluster.
 
 use std::{
     fs,
@@ -26,34 +26,12 @@ use tokio::process::{Child, Command};
 use crate::{
     conformance::{Case, Observed, compare},
     exit::{CliError, Code, Result},
-    gppi,
     local::{CacheLock, Environment, PythonEnvironment, Toolchain, cache},
     log_lines, output,
 };
 
 /// Maximum run time of a case.
 const CASE_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// Checks a model directory against GPPI v1.
-pub(crate) fn validate_model(directory: &Path, out: &mut dyn Write) -> Result<Code> {
-    if !directory.is_dir() {
-        return Err(
-            CliError::new(Code::NotFound, format!("{}: no such directory", directory.display()))
-                .remedy("name the directory that contains legion.model.yaml; unpack the archive of an artifact first"),
-        );
-    }
-    let problems = gppi::validate(directory);
-    for problem in &problems {
-        output::line(out, format_args!("{problem}"))?;
-    }
-    let verdict = match problems.len() {
-        0 => "is GPPI v1".to_owned(),
-        1 => "1 problem".to_owned(),
-        many => format!("{many} problems"),
-    };
-    output::line(out, format_args!("{}: {verdict}", directory.display()))?;
-    Ok(if problems.is_empty() { Code::Ok } else { Code::Failed })
-}
 
 /// Runs the cases with `filter` in their names, `jobs` of them in parallel. The default of `jobs` is the number of
 /// processors.
@@ -559,17 +537,5 @@ mod tests {
             assert!(Instant::now() < deadline, "still running: {state}");
             tokio::task::yield_now().await;
         }
-    }
-
-    #[test]
-    fn a_model_directory_is_checked() {
-        let root = tempfile::tempdir().unwrap();
-        let mut out = Vec::new();
-        assert_eq!(validate_model(root.path(), &mut out).unwrap(), Code::Failed);
-        let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("legion.model.yaml: there is no such file"), "{text}");
-        assert!(text.ends_with(": 1 problem\n"), "{text}");
-        let error = validate_model(&root.path().join("gone"), &mut Vec::new()).unwrap_err();
-        assert_eq!(error.code, Code::NotFound);
     }
 }

@@ -16,7 +16,7 @@ mod up;
 
 pub(crate) use cache::{CacheLock, run as cache_command};
 pub(crate) use doctor::doctor;
-pub(crate) use python::{PythonEnvironment, cache};
+pub(crate) use python::{PythonEnvironment, cache, packages};
 pub(crate) use run::run;
 pub(crate) use toolchains::{Environment, Toolchain};
 pub(crate) use up::{down, status, up};

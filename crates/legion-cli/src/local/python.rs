@@ -95,39 +95,23 @@ impl PythonEnvironment {
     pub(crate) async fn create(&self, progress: &(dyn Fn(String) + Send + Sync)) -> Result<Prepared, String> {
         let inner = &self.inner;
         let _turn = inner.preparing.lock().await;
-        let python = interpreter(inner.wanted.python.as_deref()).await?;
+        let about = format!("the Python environment of {}", inner.image);
         let requirements = inner
             .wanted
             .requirements
             .as_ref()
             .map(|file| inner.directory.join(file));
-        let lock = match &requirements {
-            Some(file) => fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?,
-            None => Vec::new(),
-        };
-        let key = key(&[&lock, python.version.as_bytes(), env::consts::ARCH.as_bytes()]);
-        let packages = inner.cache.join("environments").join(format!("python-{key}"));
-        let about = format!("the Python environment of {}", inner.image);
-        let created = once(&packages, || async {
-            progress(format!("Creating {about} with Python {} (once)", python.version));
-            let began = Instant::now();
-            run(Command::new(&python.program).arg("-m").arg("venv").arg(&packages))
-                .await
-                .map_err(|error| {
-                    format!("{error}; install Python's venv module (on Debian: apt-get install python3-venv)")
-                })?;
-            if let Some(file) = &requirements {
-                progress(format!("Installing {} packages from the registry", count(&lock)));
-                install(&packages, |command| command.arg("-r").arg(file)).await?;
-            }
-            let size = size(&packages);
-            progress(format!(
-                "Created {about} in {:.1} s, {}",
-                began.elapsed().as_secs_f64(),
-                report::bytes(i64::try_from(size).unwrap_or(i64::MAX))
-            ));
-            Ok(size)
-        })
+        let Packages {
+            directory: packages,
+            key,
+            size: created,
+        } = packages(
+            &inner.cache,
+            &about,
+            inner.wanted.python.as_deref(),
+            requirements.as_deref(),
+            progress,
+        )
         .await?;
         let Some(package) = &inner.wanted.package else {
             return Ok(prepared(&inner.base, &key, &[packages.join("bin")], created));
@@ -159,6 +143,53 @@ impl PrepareImage for PythonEnvironment {
         }
         .boxed()
     }
+}
+
+/// An environment with the packages of a requirements file.
+pub(crate) struct Packages {
+    /// Its interpreter is `bin/python` there.
+    pub(crate) directory: PathBuf,
+    key: String,
+    size: u64,
+}
+
+/// Creates the environment of a requirements file if it does not exist. `about` names it in messages.
+pub(crate) async fn packages(
+    cache: &Path,
+    about: &str,
+    python: Option<&str>,
+    requirements: Option<&Path>,
+    progress: &(dyn Fn(String) + Send + Sync),
+) -> Result<Packages, String> {
+    let python = interpreter(about, python).await?;
+    let lock = match requirements {
+        Some(file) => fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?,
+        None => Vec::new(),
+    };
+    let key = key(&[&lock, python.version.as_bytes(), env::consts::ARCH.as_bytes()]);
+    let directory = cache.join("environments").join(format!("python-{key}"));
+    let size = once(&directory, || async {
+        progress(format!("Creating {about} with Python {} (once)", python.version));
+        let began = Instant::now();
+        run(Command::new(&python.program).arg("-m").arg("venv").arg(&directory))
+            .await
+            .map_err(|error| {
+                format!("{error}; install Python's venv module (on Debian: apt-get install python3-venv)")
+            })?;
+        if let Some(file) = requirements {
+            progress(format!("Installing {} packages from the registry", count(&lock)));
+            install(&directory, |command| command.arg("-r").arg(file)).await?;
+        }
+        let size = size(&directory);
+        progress(format!(
+            "Created {about} in {:.1} s, {}",
+            began.elapsed().as_secs_f64(),
+            report::bytes(i64::try_from(size).unwrap_or(i64::MAX))
+        ));
+        Ok(size)
+    })
+    .await?;
+    Ok(Packages { directory, key, size })
 }
 
 fn prepared(base: &ImageEnvironment, key: &str, bin: &[PathBuf], size_bytes: u64) -> Prepared {
@@ -231,7 +262,7 @@ fn candidates(installed: &[interpreters::Interpreter]) -> Vec<PathBuf> {
 }
 
 /// Returns the first interpreter with an accepted version.
-async fn interpreter(wanted: Option<&str>) -> Result<Interpreter, String> {
+async fn interpreter(about: &str, wanted: Option<&str>) -> Result<Interpreter, String> {
     let named = env::var("LEGION_PYTHON").ok().filter(|value| !value.is_empty());
     let candidates = match named {
         Some(program) => vec![PathBuf::from(program)],
@@ -262,7 +293,7 @@ async fn interpreter(wanted: Option<&str>) -> Result<Interpreter, String> {
         found.join(", ")
     };
     Err(format!(
-        "the toolchain needs Python {}; {found}; install it, or name an interpreter with LEGION_PYTHON",
+        "{about} needs Python {}; {found}; install it, or name an interpreter with LEGION_PYTHON",
         wanted.unwrap_or("3")
     ))
 }

@@ -7,8 +7,6 @@ use serde_json::json;
 
 use crate::{input::InvalidInput, pool::Failure};
 
-use super::body::BodyError;
-
 /// An answer.
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -21,6 +19,8 @@ pub(super) enum Protocol {
     Inference,
     /// TensorFlow Serving's REST API, as KServe has it.
     V1,
+    /// That of Legion's first version.
+    Legion,
     /// Health, metrics and what no protocol has.
     Other,
 }
@@ -32,6 +32,7 @@ impl Protocol {
             Self::Mlflow => "mlflow",
             Self::Inference => "v2",
             Self::V1 => "v1",
+            Self::Legion => "legion",
             Self::Other => "other",
         }
     }
@@ -56,18 +57,6 @@ impl Fault {
 impl From<InvalidInput> for Fault {
     fn from(invalid: InvalidInput) -> Self {
         Self::new(StatusCode::BAD_REQUEST, invalid.to_string())
-    }
-}
-
-impl From<BodyError> for Fault {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::TooLong(max) => {
-                let message = format!("body: is longer than {max} bytes");
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-            }
-            BodyError::Broken(why) => Self::new(StatusCode::BAD_REQUEST, format!("body: cannot be read: {why}")),
-        }
     }
 }
 
@@ -115,6 +104,7 @@ pub(super) fn fault(protocol: Protocol, fault: &Fault) -> Answer {
             };
             json!({"error_code": code, "message": fault.message})
         }
+        Protocol::Legion => json!({"message": fault.message}),
         Protocol::Inference | Protocol::V1 | Protocol::Other => json!({"error": fault.message}),
     };
     let mut answer = json(status, &value);

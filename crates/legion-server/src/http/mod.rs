@@ -2,7 +2,10 @@
 
 mod answer;
 mod body;
+mod host;
 mod inference;
+mod legion;
+mod openapi;
 mod route;
 
 use std::{
@@ -26,6 +29,8 @@ use crate::{metrics::Metrics, model::Model, pool::Pool};
 
 /// The id of a prediction: a UUIDv7 on every answer.
 pub const PREDICTION_ID: HeaderName = HeaderName::from_static("legion-prediction-id");
+/// How long a prediction took (W3C Server Timing).
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// How long connections may take to finish what they have when the server ends.
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -39,6 +44,23 @@ pub struct Front {
     pub metrics: Metrics,
     /// Longest body of a request, in bytes.
     pub max_body: usize,
+    /// Whether the server listens on a loopback address. Then it checks the header `Host`.
+    pub is_local: bool,
+}
+
+/// The times of a prediction, for the header `Server-Timing`.
+#[derive(Clone, Copy, Debug)]
+struct Timing {
+    queued: Duration,
+    predicted: Duration,
+}
+
+impl std::fmt::Display for Timing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        let (queue, predict) = (milliseconds(self.queued), milliseconds(self.predicted));
+        write!(f, "queue;dur={queue:.3}, predict;dur={predict:.3}")
+    }
 }
 
 /// Serves connections until `stop` is cancelled. Then it finishes the requests that it has.
@@ -97,10 +119,24 @@ pub async fn serve(listener: TcpListener, front: Arc<Front>, stop: CancellationT
 async fn answer(front: &Front, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let began = Instant::now();
     let id = prediction_id(&request);
-    let (protocol, mut response) = route::answer(front, request).await;
-    let took = began.elapsed();
-    front.metrics.answered(protocol, response.status().as_u16(), took);
+    let trace = request.headers().get("traceparent").cloned();
+    let (protocol, mut response) = match host::foreign(&request).filter(|_| front.is_local) {
+        Some(host) => route::foreign(&host),
+        None => route::answer(front, request).await,
+    };
+    let (took, status) = (began.elapsed(), response.status());
+    front.metrics.answered(protocol, status.as_u16(), took);
+    if status.is_server_error() {
+        // The body names no more than the exception. The log of the worker has the rest.
+        tracing::warn!(prediction = %id, ?trace, %status, ?took, protocol, "not answered");
+    } else {
+        tracing::debug!(prediction = %id, ?trace, %status, ?took, protocol, "answered");
+    }
+    let timing = response.extensions().get::<Timing>().map(ToString::to_string);
     let headers = response.headers_mut();
+    if let Some(timing) = timing.and_then(|timing| HeaderValue::from_str(&timing).ok()) {
+        headers.insert(SERVER_TIMING, timing);
+    }
     // A UUID is always a valid header.
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(PREDICTION_ID, value);

@@ -6,9 +6,9 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::{
-    Front,
+    Front, Timing,
     answer::{self, Answer, Fault, Protocol},
-    body, inference,
+    body, inference, legion, openapi,
 };
 use crate::{
     input::{Input, mlflow},
@@ -26,6 +26,7 @@ pub(super) async fn answer(front: &Front, request: Request<Incoming>) -> (&'stat
         Some(&"invocations") => Protocol::Mlflow,
         Some(&"v2") => Protocol::Inference,
         Some(&"v1") => Protocol::V1,
+        Some(&"api") => Protocol::Legion,
         _ => Protocol::Other,
     };
     let result = match (request.method(), parts.as_slice()) {
@@ -36,6 +37,12 @@ pub(super) async fn answer(front: &Front, request: Request<Incoming>) -> (&'stat
             [name, "versions", version, "infer"] => infer(front, name, Some(version), request).await,
             _ => Err(not_found(&path)),
         },
+        (&Method::POST, ["api", "model", "invoke"]) => invoke(front, request).await,
+        (&Method::GET | &Method::HEAD, ["api", "model", "info"]) => {
+            let swagger2 = request.uri().query() == Some("format=swagger2");
+            let document = if swagger2 { openapi::swagger2 } else { openapi::openapi };
+            Ok(answer::json(StatusCode::OK, &document(&front.model)))
+        }
         (&Method::GET | &Method::HEAD, parts) => get(front, parts).ok_or_else(|| not_found(&path)),
         (method, _) => Err(Fault::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -44,6 +51,15 @@ pub(super) async fn answer(front: &Front, request: Request<Incoming>) -> (&'stat
     };
     let answer = result.unwrap_or_else(|fault| answer::fault(protocol, &fault));
     (protocol.name(), answer)
+}
+
+/// Refuses a request for the name of another host.
+pub(super) fn foreign(host: &str) -> (&'static str, Answer) {
+    let message = format!(
+        "host: {host:?} is no name of this machine, and the server listens for it alone: use 127.0.0.1, or another --bind"
+    );
+    let answer = answer::fault(Protocol::Other, &Fault::new(StatusCode::FORBIDDEN, message));
+    (Protocol::Other.name(), answer)
 }
 
 fn not_found(path: &str) -> Fault {
@@ -65,7 +81,7 @@ fn get(front: &Front, path: &[&str]) -> Option<Answer> {
         ["v2", "health", "live"] => ok(&json!({"live": true})),
         ["v2", "health", "ready"] => answer::json(ready, &json!({"ready": is_ready})),
         ["v2"] => ok(&json!({
-            "name": "legion-server", "version": env!("CARGO_PKG_VERSION"), "extensions": [],
+            "name": "legion-server", "version": env!("CARGO_PKG_VERSION"), "extensions": ["binary_tensor_data"],
         })),
         ["v2", "models", name, rest @ ..] if *name == model.name => match rest {
             ["versions", version] if *version == model.version => ok(&inference::metadata(model)),
@@ -79,6 +95,8 @@ fn get(front: &Front, path: &[&str]) -> Option<Answer> {
         ["v1", "models", name] if *name == model.name => answer::json(ready, &json!({"name": name, "ready": is_ready})),
         ["ping" | "health"] | ["readyz"] => answer::with(ready, "text/plain", "\n"),
         ["healthz"] => answer::with(StatusCode::OK, "text/plain", "ok\n"),
+        ["healthcheck"] => answer::json(ready, &json!({"status": is_ready})),
+        ["openapi.json"] => ok(&openapi::openapi(model)),
         ["version"] => answer::with(StatusCode::OK, "text/plain", model.mlflow_version.clone()),
         ["metrics"] => answer::with(
             StatusCode::OK,
@@ -89,22 +107,28 @@ fn get(front: &Front, path: &[&str]) -> Option<Answer> {
     })
 }
 
-/// Reads a body, or refuses it by its length before any of it is read.
+/// Reads a body within the limits.
 async fn content(front: &Front, request: Request<Incoming>) -> Result<(HeaderMap, Bytes), Fault> {
     let (head, body) = request.into_parts();
-    if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING) {
-        let message = format!("content-encoding: {encoding:?} is not supported");
-        return Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-    }
-    let body = body::read(body, front.max_body).await?;
+    let body = body::read(&head.headers, body, front.max_body).await?;
     Ok((head.headers, body))
+}
+
+/// Reads a body of JSON within the limits.
+async fn json_content(front: &Front, request: Request<Incoming>) -> Result<(HeaderMap, Bytes), Fault> {
+    let (headers, body) = content(front, request).await?;
+    body::check_depth(&body)?;
+    Ok((headers, body))
 }
 
 async fn invocations(front: &Front, request: Request<Incoming>) -> Result<Answer, Fault> {
     let (headers, body) = content(front, request).await?;
     let signature = front.model.signature.as_ref();
     let input = match media_type(&headers)? {
-        "application/json" => mlflow::decode(&body, signature)?,
+        "application/json" => {
+            body::check_depth(&body)?;
+            mlflow::decode(&body, signature)?
+        }
         other => Input::Mlflow {
             body,
             content_type: other.to_owned(),
@@ -139,7 +163,7 @@ fn media_type(headers: &HeaderMap) -> Result<&'static str, Fault> {
 async fn v1(front: &Front, name: Option<&str>, request: Request<Incoming>) -> Result<Answer, Fault> {
     let name = name.ok_or_else(|| not_found(request.uri().path()))?;
     check_name(front, name)?;
-    let (_, body) = content(front, request).await?;
+    let (_, body) = json_content(front, request).await?;
     let input = mlflow::decode(&body, front.model.signature.as_ref())?;
     predictions(front, input).await
 }
@@ -158,20 +182,45 @@ async fn infer(front: &Front, name: &str, version: Option<&str>, request: Reques
         let message = format!("there is no version {version:?} here, only {:?}", front.model.version);
         return Err(Fault::new(StatusCode::NOT_FOUND, message));
     }
-    let (_, body) = content(front, request).await?;
-    let (id, input) = inference::decode(&body, front.model.signature.as_ref())?;
-    let output = front.pool.predict(input).await?;
-    let value = inference::encode(&front.model, id, output);
-    Ok(answer::json(StatusCode::OK, &value))
+    let (headers, body) = content(front, request).await?;
+    // Binary tensors behind it have no brackets.
+    body::check_depth(inference::json_part(&headers, &body)?.0.as_ref())?;
+    let (wishes, input) = inference::decode(&headers, &body, front.model.signature.as_ref())?;
+    let (output, timing) = predict(front, input).await?;
+    let mut answer = inference::encode(&front.model, wishes, output)?;
+    answer.extensions_mut().insert(timing);
+    Ok(answer)
+}
+
+async fn predict(front: &Front, input: Input) -> Result<(Output, Timing), Fault> {
+    let prediction = front.pool.predict(input).await?;
+    let timing = Timing {
+        queued: prediction.queued,
+        predicted: prediction.predicted,
+    };
+    Ok((prediction.output, timing))
+}
+
+/// Answers as Legion's first version did.
+async fn invoke(front: &Front, request: Request<Incoming>) -> Result<Answer, Fault> {
+    let (headers, body) = json_content(front, request).await?;
+    let input = legion::decode(&body, front.model.signature.as_ref())?;
+    let (output, timing) = predict(front, input).await?;
+    let mut answer = legion::encode(&front.model, &headers, &output);
+    answer.extensions_mut().insert(timing);
+    Ok(answer)
 }
 
 /// Predicts, and answers as MLflow does.
 async fn predictions(front: &Front, input: Input) -> Result<Answer, Fault> {
     let mut text = Vec::from(&b"{\"predictions\": "[..]);
-    match front.pool.predict(input).await? {
+    let (output, timing) = predict(front, input).await?;
+    match output {
         Output::Array(array) => array.json(&mut text),
         Output::Json(json) => text.extend_from_slice(&json),
     }
     text.push(b'}');
-    Ok(answer::with(StatusCode::OK, "application/json", text))
+    let mut answer = answer::with(StatusCode::OK, "application/json", text);
+    answer.extensions_mut().insert(timing);
+    Ok(answer)
 }

@@ -58,7 +58,7 @@ pub fn decode(body: &Bytes, signature: Option<&Signature>) -> Result<Input, Inva
     };
     let has_names = columns.iter().all(|column| column.name.is_some());
     match serde_json::from_str::<Body<'_>>(text) {
-        Ok(body) if has_names => match table(&body, columns) {
+        Ok(body) if has_names && super::is_object(text.as_bytes()) => match table(&body, columns) {
             Ok(table) => Ok(Input::Table {
                 table,
                 params: body.params.map(|params| params.get().to_owned()),

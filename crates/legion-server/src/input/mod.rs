@@ -53,6 +53,11 @@ impl Input {
     }
 }
 
+/// Whether a text begins as a JSON object does. A list would be read as the fields of a struct in their order.
+pub(crate) fn is_object(json: &[u8]) -> bool {
+    json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+}
+
 /// A request that no model would take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]

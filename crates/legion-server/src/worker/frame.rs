@@ -29,6 +29,8 @@ enum Question<'a> {
         /// The rows of each request.
         parts: Vec<usize>,
     },
+    /// Whether an array gives the same predictions as this table.
+    Proof { columns: Vec<Place<'a>> },
     /// A prediction for a body that MLflow decodes.
     Body { content_type: &'a str, parts: [usize; 1] },
 }
@@ -49,6 +51,8 @@ struct Place<'a> {
 pub(crate) enum Reply {
     /// The model is loaded.
     Ready,
+    /// Whether arrays are used from now on. Empty if they are, otherwise why not.
+    Proof { why: String },
     /// An array of numbers, in the buffers.
     Array {
         /// NumPy's notation, such as `<f8`.
@@ -91,6 +95,12 @@ pub(crate) fn encode(inputs: &[&Input], signature: Option<&Signature>) -> serde_
             Ok(frame(&serde_json::to_vec(&question)?, &buffers))
         }
     }
+}
+
+/// Encodes the question whether an array gives the same predictions as this table.
+pub(crate) fn proof(table: &Table, signature: Option<&Signature>) -> serde_json::Result<Vec<u8>> {
+    let (columns, buffers) = places(&[table], signature)?;
+    Ok(frame(&serde_json::to_vec(&Question::Proof { columns })?, &buffers))
 }
 
 fn frame(header: &[u8], buffers: &[u8]) -> Vec<u8> {

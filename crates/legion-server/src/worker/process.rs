@@ -4,6 +4,7 @@ use std::{io, os::fd::OwnedFd, path::PathBuf, process::Stdio, time::Duration};
 
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Serialize;
 use tokio::{
     net::UnixStream,
     process::{Child, Command},
@@ -27,14 +28,29 @@ const THREADS: [&str; 4] = [
 pub struct WorkerSettings {
     /// The Python interpreter of the model's environment.
     pub python: PathBuf,
-    /// The directory with `MLmodel`.
-    pub model: PathBuf,
+    /// What it loads.
+    pub task: WorkerTask,
     /// Threads of numerical libraries in each worker, unless their variables are set.
     pub threads: usize,
     /// How long loading the model may take.
     pub start_timeout: Duration,
     /// Longest answer, in bytes.
     pub max_answer: u64,
+}
+
+/// What a worker loads.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerTask {
+    /// `mlflow-pyfunc` or `module`.
+    pub loader: &'static str,
+    /// The directory with `MLmodel`, or with the module.
+    pub path: PathBuf,
+    /// Name of the module.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<String>,
+    /// The question whether arrays may be used, if they may at all.
+    #[serde(skip)]
+    pub proof: Option<Bytes>,
 }
 
 /// Why a worker cannot be used any more.
@@ -72,7 +88,7 @@ impl Worker {
         // Isolated: PYTHONPATH and the working directory would come before the standard library.
         command
             .args(["-I", "-c", SCRIPT])
-            .arg(&settings.model)
+            .arg(serde_json::to_string(&settings.task).map_err(|error| failed(error.into()))?)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .process_group(0)
             .kill_on_drop(true);
@@ -92,11 +108,27 @@ impl Worker {
         let limit = settings.start_timeout;
         let first = timeout(limit, frame::read(&mut worker.channel, settings.max_answer)).await;
         match first.map_err(|_| WorkerError::Hangs(limit))? {
-            Ok((Reply::Ready, _)) => Ok(worker),
+            Ok((Reply::Ready, _)) => worker.prove(settings).await,
             Ok((Reply::Error { r#type, message, .. }, _)) => Err(WorkerError::Load { kind: r#type, message }),
             Ok(_) => Err(WorkerError::Protocol),
             Err(error) => Err(WorkerError::Ended(error)),
         }
+    }
+
+    /// Lets the worker use arrays, if they give the same predictions.
+    async fn prove(mut self, settings: &WorkerSettings) -> Result<Self, WorkerError> {
+        let Some(proof) = &settings.task.proof else {
+            return Ok(self);
+        };
+        match self.ask(proof, settings.start_timeout).await?.0 {
+            Reply::Proof { why } if why.is_empty() => {
+                tracing::info!("the model takes arrays: they give the same as its sample")
+            }
+            Reply::Proof { why } => tracing::info!(why, "the model takes DataFrames"),
+            Reply::Error { r#type, message, .. } => tracing::info!(r#type, message, "the model takes DataFrames"),
+            _ => return Err(WorkerError::Protocol),
+        }
+        Ok(self)
     }
 
     /// Sends a question and waits for the answer. After an error the worker cannot be used any more.

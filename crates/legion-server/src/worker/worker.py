@@ -56,26 +56,130 @@ def finite(value):
     return value
 
 
+class Refused(Exception):
+    """The request is wrong."""
+
+
+NUMBERS = {"<f8": "d", "<f4": "f", "<i8": "q", "<i4": "i", "|b1": "?"}
+
+
+def columns_of(header, buffers):
+    """Returns the columns of a table by name: arrays of NumPy where it is installed, otherwise lists."""
+    try:
+        import numpy
+    except ImportError:
+        numpy = None
+    columns = {}
+    for column in header["columns"]:
+        part = buffers[column["at"] : column["at"] + column["bytes"]]
+        if column["type"] == "texts":
+            columns[column["name"]] = json.loads(bytes(part))
+        elif numpy is None:
+            columns[column["name"]] = part.cast(NUMBERS[column["type"]]).tolist()
+        else:
+            columns[column["name"]] = numpy.frombuffer(part, dtype=column["type"])
+    return columns
+
+
+def array_answer(output):
+    """Returns the header and the buffers of an answer that is an array of numbers, or nothing for any other output."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(output, numpy.ndarray) or not output.ndim or output.dtype.kind not in "biuf":
+        return None
+    array = numpy.ascontiguousarray(output)
+    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
+        array = array.astype("<f8")
+    kind = array.dtype.newbyteorder("<").str
+    return {"form": "array", "type": kind, "shape": list(array.shape)}, [array]
+
+
+def divided(output, parts):
+    """Returns the output of each request of a call, or nothing if it has not one row for each row of the input."""
+    if len(parts) == 1:
+        return [output]
+    if len(output) != sum(parts):
+        return None
+    pieces, start = [], 0
+    for rows in parts:
+        piece = slice(start, start + rows)
+        pieces.append(output.iloc[piece] if hasattr(output, "iloc") else output[piece])
+        start += rows
+    return pieces
+
+
+def json_answer(output, parts, text):
+    """Returns the header and the buffers of an answer in JSON. `text` encodes the output of one request."""
+    pieces = divided(output, parts)
+    if pieces is None:
+        return {"form": "unaligned"}, []
+    texts = [text(piece) for piece in pieces]
+    return {"form": "json", "parts": [len(text) for text in texts]}, texts
+
+
 class Pyfunc:
     """A model that mlflow.pyfunc loads."""
 
-    def __init__(self, path):
+    def __init__(self, task):
         import mlflow.pyfunc
 
-        self.model = mlflow.pyfunc.load_model(path)
+        self.model = mlflow.pyfunc.load_model(task["path"])
+        # Takes an array instead of a DataFrame, after `prove` has shown that the predictions are the same.
+        self.raw = None
 
     def table(self, header, buffers):
-        import numpy
+        params = header.get("params")
+        if self.raw and params is None:
+            return self.raw(self.matrix(header, buffers))
+        return self.predict(self.frame(columns_of(header, buffers)), params)
+
+    def frame(self, columns):
         import pandas
 
-        columns = {}
-        for column in header["columns"]:
-            part = buffers[column["at"] : column["at"] + column["bytes"]]
-            if column["type"] == "texts":
-                columns[column["name"]] = pandas.Series(json.loads(bytes(part)))
-            else:
-                columns[column["name"]] = numpy.frombuffer(part, dtype=column["type"])
-        return self.predict(pandas.DataFrame(columns), header.get("params"))
+        return pandas.DataFrame(
+            {name: pandas.Series(values) if isinstance(values, list) else values for name, values in columns.items()}
+        )
+
+    def matrix(self, header, buffers):
+        import numpy
+
+        columns = header["columns"]
+        kinds = {column["type"] for column in columns}
+        if len(kinds) == 1 and sum(column["bytes"] for column in columns) == len(buffers):
+            return numpy.frombuffer(buffers, dtype=kinds.pop()).reshape(len(columns), -1).T
+        return numpy.column_stack(list(columns_of(header, buffers).values()))
+
+    def prove(self, header, buffers):
+        """Switches to arrays if they give exactly the predictions of a DataFrame, for the sample and for rows near it."""
+        raw = self.predict_of_arrays()
+        if raw is None:
+            return "the library has no prediction for arrays"
+        import warnings
+
+        import numpy
+
+        # scikit-learn says so for each array, and the front has checked the names.
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        for change in (lambda values: values, lambda values: values + values.dtype.type(1)):
+            columns = {name: change(values) for name, values in columns_of(header, buffers).items()}
+            expected = self.predict(self.frame(columns), None)
+            same = {column["type"] for column in header["columns"]}
+            stacked = numpy.stack(list(columns.values())).T if len(same) == 1 else numpy.column_stack(list(columns.values()))
+            found = raw(stacked)
+            if not isinstance(expected, numpy.ndarray) or not isinstance(found, numpy.ndarray):
+                return "the predictions are no arrays"
+            if found.dtype != expected.dtype or not numpy.array_equal(found, expected, equal_nan=found.dtype.kind == "f"):
+                return "the predictions differ"
+        self.raw = raw
+        return ""
+
+    def predict_of_arrays(self):
+        """Returns the prediction of the library itself, if it has one."""
+        flavor = self.model.metadata.flavors["python_function"]
+        own = self.model.get_raw_model() if hasattr(self.model, "get_raw_model") else None
+        name = flavor.get("predict_fn") or "predict"
+        if type(own).__module__.startswith("xgboost") and hasattr(own, "inplace_predict"):
+            return lambda matrix: own.inplace_predict(matrix, validate_features=False)
+        return getattr(own, name, None)
 
     def body(self, header, buffers):
         """Decodes a body as MLflow's scoring server does, and predicts."""
@@ -103,25 +207,7 @@ class Pyfunc:
 
     def encode(self, output, parts):
         """Returns the header and the buffers of an answer. `parts` has the rows of each request, if there are several."""
-        import numpy
-
-        if isinstance(output, numpy.ndarray) and output.ndim and output.dtype.kind in "biuf":
-            array = numpy.ascontiguousarray(output)
-            if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
-                array = array.astype("<f8")
-            kind = array.dtype.newbyteorder("<").str
-            return {"form": "array", "type": kind, "shape": list(array.shape)}, [array]
-        if len(parts) == 1:
-            texts = [self.text(output)]
-        else:
-            if len(output) != sum(parts):
-                return {"form": "unaligned"}, []
-            texts, start = [], 0
-            for rows in parts:
-                piece = slice(start, start + rows)
-                texts.append(self.text(output.iloc[piece] if hasattr(output, "iloc") else output[piece]))
-                start += rows
-        return {"form": "json", "parts": [len(text) for text in texts]}, texts
+        return array_answer(output) or json_answer(output, parts, self.text)
 
     def text(self, output):
         from mlflow.utils.proto_json_utils import NumpyEncoder, _get_jsonable_obj
@@ -134,25 +220,137 @@ class Pyfunc:
         return text.encode()
 
 
+class Module:
+    """A module with `init()` and `predict(matrix, columns)`. Modules of Legion's first version have `predict_on_matrix`."""
+
+    def __init__(self, task):
+        import importlib
+
+        os.environ["MODEL_LOCATION"] = task["path"]
+        sys.path.insert(0, task["path"])
+        module = importlib.import_module(task["entrypoint"])
+        self.function = getattr(module, "predict", None) or getattr(module, "predict_on_matrix", None)
+        if self.function is None:
+            raise AttributeError(f"the module {task['entrypoint']!r} has no function predict")
+        if hasattr(module, "init"):
+            module.init()
+
+    def prove(self, header, buffers):
+        return "a module takes arrays anyway"
+
+    def table(self, header, buffers):
+        columns = columns_of(header, buffers)
+        return self.predict(list(zip(*columns.values())), list(columns))
+
+    def predict(self, rows, names):
+        """Calls the module with an array of NumPy, of objects if not all values are numbers. Without NumPy: with lists."""
+        rows = [list(row) if isinstance(row, (list, tuple)) else row for row in rows]
+        try:
+            import numpy
+        except ImportError:
+            return self.function(rows, names)
+        try:
+            matrix = numpy.array(rows)
+            if matrix.dtype.kind not in "biuf":
+                matrix = numpy.array(rows, dtype=object)
+        except ValueError:
+            raise Refused("the rows have different lengths") from None
+        return self.function(matrix, names)
+
+    def body(self, header, buffers):
+        rows, names = rows_of(bytes(buffers), header["contentType"])
+        return self.predict(rows, names)
+
+    def encode(self, output, parts):
+        names = None
+        if isinstance(output, tuple) and len(output) == 2:
+            output, names = output
+        if names is None:
+            return array_answer(output) or json_answer(output, parts, lambda piece: self.text(piece, None))
+        return json_answer(output, parts, lambda piece: self.text(piece, list(names)))
+
+    def text(self, output, names):
+        rows = output.tolist() if hasattr(output, "tolist") else output
+        if hasattr(output, "to_dict"):
+            rows = output.to_dict("records")
+        elif names is not None:
+            rows = [dict(zip(names, row)) for row in rows]
+        return json.dumps(finite(rows), default=plain, allow_nan=False).encode()
+
+
+def plain(value):
+    """Returns a value of Python for one of NumPy."""
+    if hasattr(value, "tolist"):
+        return finite(value.tolist())
+    raise TypeError(f"a prediction of type {type(value).__name__} has no form in JSON")
+
+
+def rows_of(body, kind):
+    """Decodes a body without MLflow: rows, and the names of their columns if there are any."""
+    if kind == "text/csv":
+        import csv
+        import io
+
+        names, *rows = list(csv.reader(io.StringIO(body.decode()))) or [[]]
+        return [[number(cell) for cell in row] for row in rows], names
+    if kind != "application/json":
+        raise Refused(f"content-type: {kind} is not supported by a module, only JSON and CSV")
+    data = json.loads(body)
+    forms = ("dataframe_split", "dataframe_records", "inputs", "instances")
+    given = [form for form in forms if isinstance(data, dict) and form in data]
+    if len(given) != 1:
+        raise Refused(f"body: needs exactly one of {', '.join(forms)}")
+    value = data[given[0]]
+    if given[0] == "dataframe_split" and isinstance(value, dict):
+        rows, names = value.get("data"), value.get("columns")
+    elif isinstance(value, dict):
+        names = list(value)
+        rows = [list(row) for row in zip(*value.values())]
+    elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        names = list(value[0])
+        if any(row.keys() != value[0].keys() for row in value):
+            raise Refused(f"{given[0]}: the records have different names")
+        rows = [[row[name] for name in names] for row in value]
+    else:
+        rows, names = value, None
+    if not isinstance(rows, list) or names is not None and not all(isinstance(row, list) for row in rows):
+        raise Refused(f"{given[0]}: is no list of rows")
+    if names is not None and any(len(row) != len(names) for row in rows):
+        raise Refused(f"{given[0]}: a row has not {len(names)} values")
+    return rows, names
+
+
+def number(text):
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
 def fault(error):
     """Returns the header of an answer about an exception."""
     import traceback
 
     traceback.print_exception(error, file=sys.stderr)
-    try:
+    refused = isinstance(error, Refused)
+    if "mlflow" in sys.modules:
         from mlflow.exceptions import MlflowException
 
-        refused = isinstance(error, MlflowException) and error.get_http_status_code() < 500
-    except Exception:
-        refused = False
+        refused = refused or isinstance(error, MlflowException) and error.get_http_status_code() < 500
     text = str(getattr(error, "message", None) or error)
     return {"form": "error", "type": type(error).__name__, "message": text[:2000], "refused": refused}
 
 
+LOADERS = {"mlflow-pyfunc": Pyfunc, "module": Module}
+
+
 def main():
     channel = Channel()
+    task = json.loads(sys.argv[1])
     try:
-        model = Pyfunc(sys.argv[1])
+        model = LOADERS[task["loader"]](task)
     except BaseException as error:
         channel.send(fault(error))
         raise
@@ -160,8 +358,11 @@ def main():
     while True:
         header, buffers = channel.receive()
         try:
-            output = model.table(header, buffers) if header["form"] == "table" else model.body(header, buffers)
-            answer = model.encode(output, header["parts"])
+            if header["form"] == "proof":
+                answer = {"form": "proof", "why": model.prove(header, buffers)}, []
+            else:
+                output = model.table(header, buffers) if header["form"] == "table" else model.body(header, buffers)
+                answer = model.encode(output, header["parts"])
         except Exception as error:
             answer = fault(error), []
         channel.send(*answer)

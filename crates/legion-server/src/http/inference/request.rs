@@ -1,0 +1,262 @@
+//! Decodes requests.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{DATATYPES, binary};
+use crate::{
+    input::{Input, InvalidInput, is_object, mlflow},
+    signature::{Column, ColumnType, Schema, Signature},
+};
+
+/// The length of the JSON at the beginning of a body. The rest of the body is binary tensors.
+pub(crate) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// A request.
+#[derive(Deserialize)]
+struct Infer {
+    id: Option<String>,
+    #[serde(default)]
+    parameters: Parameters,
+    inputs: Vec<TensorData>,
+    #[serde(default)]
+    outputs: Vec<Wanted>,
+}
+
+/// The parameters that this server knows. Others are ignored.
+#[derive(Default, Deserialize)]
+struct Parameters {
+    binary_data_size: Option<usize>,
+    binary_data: Option<bool>,
+    binary_data_output: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct TensorData {
+    name: String,
+    shape: Vec<usize>,
+    datatype: String,
+    #[serde(default)]
+    parameters: Parameters,
+    data: Option<Value>,
+}
+
+/// An output that the client wants.
+#[derive(Deserialize)]
+struct Wanted {
+    name: String,
+    #[serde(default)]
+    parameters: Parameters,
+}
+
+/// How the client wants the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    /// It is in the answer, too.
+    pub(crate) id: Option<String>,
+    /// Names of the outputs, and whether each is binary. Empty: all.
+    pub(crate) outputs: Vec<(String, bool)>,
+    /// Whether outputs are binary that are not named.
+    pub(crate) is_binary: bool,
+}
+
+/// Decodes a request, and how its answer must be.
+///
+/// # Errors
+/// When it is no request of the protocol, or no model with this signature would take it.
+pub(crate) fn decode(
+    headers: &HeaderMap,
+    body: &Bytes,
+    signature: Option<&Signature>,
+) -> Result<(Wishes, Input), InvalidInput> {
+    let (json, mut binary) = parts(headers, body)?;
+    if !is_object(&json) {
+        return Err(InvalidInput::new("body", "is no request: it is no object"));
+    }
+    let infer: Infer =
+        serde_json::from_slice(&json).map_err(|error| InvalidInput::new("body", format!("is no request: {error}")))?;
+    if infer.inputs.is_empty() {
+        return Err(InvalidInput::new("inputs", "there is no tensor"));
+    }
+    let mut tensors = Vec::with_capacity(infer.inputs.len());
+    for (index, tensor) in infer.inputs.iter().enumerate() {
+        tensors.push((tensor, flat(index, tensor, &mut binary)?));
+    }
+    if !binary.is_empty() {
+        let problem = format!("{} bytes at its end belong to no tensor", binary.len());
+        return Err(InvalidInput::new("body", problem));
+    }
+    let body = match signature.and_then(|signature| signature.inputs.as_ref()) {
+        Some(Schema::Columns(of)) => match tensors.as_slice() {
+            [(tensor, values)] if is_matrix(tensor, of) => matrix(tensor, values, of),
+            tensors => columns(tensors)?,
+        },
+        _ => arrays(&tensors),
+    };
+    let input =
+        mlflow::decode(&Bytes::from(body.to_string()), signature).map_err(|invalid| rename(&invalid, &tensors))?;
+    let wishes = Wishes {
+        id: infer.id,
+        is_binary: infer.parameters.binary_data_output.unwrap_or_default(),
+        outputs: infer
+            .outputs
+            .into_iter()
+            .map(|wanted| (wanted.name, wanted.parameters.binary_data.unwrap_or_default()))
+            .collect(),
+    };
+    Ok((wishes, input))
+}
+
+/// Divides a body into its JSON and its binary tensors.
+pub(crate) fn parts(headers: &HeaderMap, body: &Bytes) -> Result<(Bytes, Bytes), InvalidInput> {
+    let Some(value) = headers.get(JSON_LENGTH) else {
+        return Ok((body.clone(), Bytes::new()));
+    };
+    let length = value.to_str().ok().and_then(|text| text.parse::<usize>().ok());
+    match length.filter(|length| *length <= body.len()) {
+        Some(length) => Ok((body.slice(..length), body.slice(length..))),
+        None => {
+            let problem = format!("{value:?} is no length within the {} bytes of the body", body.len());
+            Err(InvalidInput::new(JSON_LENGTH.as_str(), problem))
+        }
+    }
+}
+
+/// Returns the values of a tensor in one list. Their number is that of the shape.
+fn flat(index: usize, tensor: &TensorData, binary: &mut Bytes) -> Result<Vec<Value>, InvalidInput> {
+    let field = |name: &str| format!("inputs[{index}].{name}");
+    if !DATATYPES.contains(&tensor.datatype.as_str()) {
+        let problem = format!("{:?} is none of {}", tensor.datatype, DATATYPES.join(", "));
+        return Err(InvalidInput::new(field("datatype"), problem));
+    }
+    let count = tensor
+        .shape
+        .iter()
+        .try_fold(1_usize, |product, length| product.checked_mul(*length));
+    let count = count.ok_or_else(|| InvalidInput::new(field("shape"), "it is too large"))?;
+    let mut values = Vec::new();
+    match (tensor.parameters.binary_data_size, &tensor.data) {
+        (Some(size), None) if size <= binary.len() => {
+            let bytes = binary.split_to(size);
+            values = binary::values(&tensor.datatype, &bytes)
+                .map_err(|problem| InvalidInput::new(field("data"), problem))?;
+        }
+        (Some(size), None) => {
+            let problem = format!("it is {size}, and the body has {} bytes left", binary.len());
+            return Err(InvalidInput::new(field("parameters.binary_data_size"), problem));
+        }
+        (None, Some(data)) => {
+            if !flatten(data, &mut values) {
+                return Err(InvalidInput::new(field("data"), "it is not a list"));
+            }
+        }
+        (Some(_), Some(_)) => {
+            let problem = "a tensor with binary_data_size has no data in JSON";
+            return Err(InvalidInput::new(field("data"), problem));
+        }
+        (None, None) => return Err(InvalidInput::new(field("data"), "it is missing")),
+    }
+    if values.len() != count {
+        let problem = format!(
+            "it has {} values, and the shape {:?} has {count}",
+            values.len(),
+            tensor.shape
+        );
+        return Err(InvalidInput::new(field("data"), problem));
+    }
+    Ok(values)
+}
+
+fn flatten(value: &Value, values: &mut Vec<Value>) -> bool {
+    let Value::Array(list) = value else {
+        return false;
+    };
+    for item in list {
+        if !flatten(item, values) {
+            values.push(item.clone());
+        }
+    }
+    true
+}
+
+/// A table: each tensor is a column.
+fn columns(tensors: &[(&TensorData, Vec<Value>)]) -> Result<Value, InvalidInput> {
+    let rows = tensors[0].1.len();
+    for (index, (tensor, values)) in tensors.iter().enumerate() {
+        let is_column = matches!(tensor.shape.as_slice(), [_] | [_, 1]);
+        if !is_column {
+            let problem = format!(
+                "the model takes columns: the shape {:?} is not [rows] or [rows, 1]",
+                tensor.shape
+            );
+            return Err(InvalidInput::new(format!("inputs[{index}].shape"), problem));
+        }
+        if values.len() != rows {
+            let problem = format!("it has {} rows, and inputs[0] has {rows}", values.len());
+            return Err(InvalidInput::new(format!("inputs[{index}].shape"), problem));
+        }
+    }
+    let names: Vec<&str> = tensors.iter().map(|(tensor, _)| tensor.name.as_str()).collect();
+    let data: Vec<Vec<&Value>> = (0..rows)
+        .map(|row| tensors.iter().map(|(_, values)| &values[row]).collect())
+        .collect();
+    Ok(json!({"dataframe_split": {"columns": names, "data": data}}))
+}
+
+/// Whether a tensor has a column for each column of the model.
+fn is_matrix(tensor: &TensorData, columns: &[Column]) -> bool {
+    let are_scalars = columns
+        .iter()
+        .all(|column| matches!(column.kind, ColumnType::Scalar(_)));
+    are_scalars && columns.len() > 1 && matches!(tensor.shape.as_slice(), [_, width] if *width == columns.len())
+}
+
+/// A table: one tensor has all columns, in the order of the signature.
+fn matrix(tensor: &TensorData, values: &[Value], columns: &[Column]) -> Value {
+    let names: Vec<&str> = columns.iter().filter_map(|column| column.name.as_deref()).collect();
+    let data = nested(&tensor.shape, values);
+    if names.len() == columns.len() {
+        json!({"dataframe_split": {"columns": names, "data": data}})
+    } else {
+        json!({"dataframe_split": {"data": data}})
+    }
+}
+
+/// Arrays with their shapes, by name.
+fn arrays(tensors: &[(&TensorData, Vec<Value>)]) -> Value {
+    if let [(tensor, values)] = tensors {
+        return json!({"inputs": nested(&tensor.shape, values)});
+    }
+    let named: Map<String, Value> = tensors
+        .iter()
+        .map(|(tensor, values)| (tensor.name.clone(), nested(&tensor.shape, values)))
+        .collect();
+    json!({"inputs": named})
+}
+
+fn nested(shape: &[usize], values: &[Value]) -> Value {
+    let Some((length, rest)) = shape.split_first() else {
+        return values.first().cloned().unwrap_or_default();
+    };
+    let size = values.len().checked_div(*length).unwrap_or_default();
+    let parts = (0..*length).map(|index| nested(rest, &values[index * size..(index + 1) * size]));
+    Value::Array(parts.collect())
+}
+
+/// Names the tensor in the place of the table that was made of it.
+fn rename(invalid: &InvalidInput, tensors: &[(&TensorData, Vec<Value>)]) -> InvalidInput {
+    let cell = invalid.field.strip_prefix("dataframe_split.data[").and_then(|rest| {
+        let (row, column) = rest.strip_suffix(']')?.split_once("][")?;
+        Some((row.parse::<usize>().ok()?, column.parse::<usize>().ok()?))
+    });
+    match cell {
+        Some((row, column)) if column < tensors.len() => {
+            InvalidInput::new(format!("inputs[{column}].data[{row}]"), invalid.problem.clone())
+        }
+        // One tensor with all columns.
+        Some((row, column)) => InvalidInput::new(format!("inputs[0].data[{row}][{column}]"), invalid.problem.clone()),
+        _ => InvalidInput::new("inputs", invalid.problem.clone()),
+    }
+}
