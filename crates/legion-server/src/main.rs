@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use legion_server::{
     WorkerSettings,
-    http::{self, Front},
+    http::{self, Front, Page},
     metrics::Metrics,
     model::Model,
     pool::{Limits, Pool},
@@ -138,6 +138,7 @@ async fn run(serve: &Serve) -> anyhow::Result<()> {
     let metrics = Metrics::default();
     let front = Front {
         pool: Pool::start(&model, limits, &settings, metrics.clone()),
+        page: Page::read(&serve.model_dir, &model),
         model,
         metrics,
         max_body: serve.max_body,

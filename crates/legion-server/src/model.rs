@@ -12,7 +12,7 @@ use crate::signature::Signature;
 /// The descriptor of a GPPI directory.
 const DESCRIPTOR: &str = "legion.model.yaml";
 /// The descriptor of an MLflow model.
-const MLMODEL: &str = "MLmodel";
+pub(crate) const MLMODEL: &str = "MLmodel";
 
 /// A model that can be served.
 #[derive(Clone, Debug)]
@@ -115,7 +115,8 @@ impl Model {
 /// Flavors whose predictions treat every row alone. A model of the user's own code may do anything.
 const ROW_WISE: [&str; 4] = ["sklearn", "xgboost", "lightgbm", "catboost"];
 
-fn yaml(path: &Path) -> Result<Value, String> {
+/// Reads a YAML file.
+pub(crate) fn yaml(path: &Path) -> Result<Value, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
     serde_saphyr::from_str(&text).map_err(|error| format!("cannot be read: {error}"))
 }

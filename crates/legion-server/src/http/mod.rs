@@ -3,6 +3,7 @@
 mod answer;
 mod body;
 mod inference;
+mod page;
 mod route;
 
 use std::{
@@ -24,6 +25,8 @@ use uuid::Uuid;
 
 use crate::{metrics::Metrics, model::Model, pool::Pool};
 
+pub use page::Page;
+
 /// The id of a prediction: a UUIDv7 on every answer.
 pub const PREDICTION_ID: HeaderName = HeaderName::from_static("legion-prediction-id");
 /// How long connections may take to finish what they have when the server ends.
@@ -33,6 +36,8 @@ const DRAIN: Duration = Duration::from_secs(60);
 pub struct Front {
     /// The model.
     pub model: Model,
+    /// What the page shows about it.
+    pub page: Page,
     /// Its workers.
     pub pool: Pool,
     /// What is counted.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Front,
     answer::{self, Answer, Fault, Protocol},
-    body, inference,
+    body, inference, page,
 };
 use crate::{
     input::{Input, mlflow},
@@ -36,7 +36,9 @@ pub(super) async fn answer(front: &Front, request: Request<Incoming>) -> (&'stat
             [name, "versions", version, "infer"] => infer(front, name, Some(version), request).await,
             _ => Err(not_found(&path)),
         },
-        (&Method::GET | &Method::HEAD, parts) => get(front, parts).ok_or_else(|| not_found(&path)),
+        (&Method::GET | &Method::HEAD, parts) => page::answer(front, parts, request.headers())
+            .or_else(|| get(front, parts))
+            .ok_or_else(|| not_found(&path)),
         (method, _) => Err(Fault::new(
             StatusCode::METHOD_NOT_ALLOWED,
             format!("{method} {path}: there is no such method here"),
