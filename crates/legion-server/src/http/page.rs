@@ -216,14 +216,47 @@ fn text(path: &Path) -> Option<String> {
 
 /// Returns the request in an example: a request itself, a table as pandas writes it, or a list of records.
 fn request_in(example: &str) -> Option<Box<RawValue>> {
-    let example: Box<RawValue> = serde_json::from_str(example).ok()?;
+    let parse = |text: &str| serde_json::from_str::<Box<RawValue>>(text).ok();
+    let example = parse(example).or_else(|| parse(&without_nan(example)))?;
     let wrapped = |key: &str| RawValue::from_string(format!("{{\"{key}\": {}}}", example.get())).ok();
+    let is_table = |value: &Value| value["columns"].is_array() && value["data"].is_array();
     match serde_json::from_str(example.get()).ok()? {
+        Value::Object(object) if object.get("inputs").is_some_and(is_table) => {
+            // MLflow's form of an example with params.
+            let params = object.get("params").cloned().unwrap_or_else(|| json!({}));
+            Some(raw(&json!({"dataframe_split": object["inputs"], "params": params})))
+        }
         Value::Object(object) if DATA_KEYS.iter().any(|key| object.contains_key(*key)) => Some(example),
         Value::Object(object) if object.get("data").is_some_and(Value::is_array) => wrapped("dataframe_split"),
         Value::Array(list) if !list.is_empty() && list.iter().all(Value::is_object) => wrapped("dataframe_records"),
         _ => None,
     }
+}
+
+/// Writes null for what Python's JSON has and no browser reads. MLflow writes NaN for a missing value of an example.
+fn without_nan(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    // The parts between quotation marks are texts in turn. A mark after a backslash ends no text.
+    let mut in_text = false;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(['"', '\\']).unwrap_or(rest.len());
+        let (part, from_mark) = rest.split_at(end);
+        if in_text {
+            result.push_str(part);
+        } else {
+            let part = part.replace("-Infinity", "null").replace("Infinity", "null");
+            result.push_str(&part.replace("NaN", "null"));
+        }
+        in_text ^= from_mark.starts_with('"');
+        // A backslash and the character after it.
+        let length = if from_mark.starts_with('\\') { 2 } else { 1 };
+        let mark: usize = from_mark.chars().take(length).map(char::len_utf8).sum();
+        let (mark, after) = from_mark.split_at(mark);
+        result.push_str(mark);
+        rest = after;
+    }
+    result
 }
 
 fn raw(value: &Value) -> Box<RawValue> {
@@ -399,10 +432,21 @@ signature:
     }
 
     #[test]
+    fn a_sample_of_mlflow_may_have_missing_values_and_params() {
+        let text = r#"{"dataframe_split": {"columns": ["NaN"], "data": [[NaN], ["\" NaN"], [-Infinity], [Infinity]]}}"#;
+        let rows = json!([[null], ["\" NaN"], [null], [null]]);
+        let expected = json!({"dataframe_split": {"columns": ["NaN"], "data": rows}});
+        assert_eq!(sample(&[("model/serving_input_example.json", text)]).1, expected);
+        let text = r#"{"inputs": {"columns": ["a"], "data": [[1.5]]}, "params": {"times": 2}}"#;
+        let expected = json!({"dataframe_split": {"columns": ["a"], "data": [[1.5]]}, "params": {"times": 2}});
+        assert_eq!(sample(&[("model/input_example.json", text)]).1, expected);
+    }
+
+    #[test]
     fn what_is_no_small_json_request_is_no_sample() {
         let long = format!("{{\"inputs\": [{}0]}}", "0, ".repeat(400_000));
         for text in [
-            "{\"inputs\": [NaN]}",
+            "{\"inputs\": [nan]}",
             "{\"a\": 1}",
             "[1]",
             "[]",

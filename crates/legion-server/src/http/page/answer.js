@@ -63,7 +63,22 @@ export function problem(outcome) {
 export function show(outcome, names) {
   const isGood = outcome.status === 200;
   const main = isGood ? predictions(outcome.text, names) : [element("p", { class: "problem" }, problem(outcome))];
-  return [facts(outcome), ...main, raw(outcome.text)];
+  return [facts(outcome), ...main, raw(outcome.text, isGood)];
+}
+
+/**
+ * Returns what a screen reader says about an answer. A whole table would take too long.
+ *
+ * @param {Outcome} outcome
+ * @returns {string}
+ */
+export function summary(outcome) {
+  const took = duration(outcome.milliseconds);
+  if (outcome.status !== 200) return `Status ${outcome.status} after ${took}. ${problem(outcome)}`;
+  const value = predicted(outcome.text);
+  if (!Array.isArray(value)) return `There is an answer after ${took}.`;
+  const content = value.length === 1 && !isContainer(value[0]) ? cell(value[0]) : `${value.length} rows`;
+  return `Prediction after ${took}: ${content}.`;
 }
 
 /** @param {Outcome} outcome */
@@ -108,12 +123,7 @@ function timings(header) {
  * @returns {HTMLElement[]}
  */
 function predictions(text, names) {
-  let value;
-  try {
-    value = parse(text).predictions;
-  } catch {
-    return [];
-  }
+  const value = predicted(text);
   if (Array.isArray(value) && value.length === 1 && !isContainer(value[0])) {
     const name = names.length === 1 ? names[0] : "Prediction";
     return [element("p", { class: "value" }, element("span", {}, name), element("strong", {}, cell(value[0])))];
@@ -124,6 +134,20 @@ function predictions(text, names) {
   const shown = table("Predictions", ["Row", ...content.head], rows);
   const more = content.rows.length - rows.length;
   return more > 0 ? [shown, element("p", { class: "quiet" }, `${more} more rows are in the JSON.`)] : [shown];
+}
+
+/**
+ * Returns the predictions of an answer, or nothing if it is not JSON.
+ *
+ * @param {string} text
+ * @returns {any}
+ */
+function predicted(text) {
+  try {
+    return parse(text).predictions;
+  } catch {
+    return undefined;
+  }
 }
 
 /** @param {any} value */
@@ -160,8 +184,11 @@ function columns(value, names) {
   return { head, rows: value.map((row) => head.map((name) => row[name])) };
 }
 
-/** @param {string} text */
-function raw(text) {
+/**
+ * @param {string} text
+ * @param {boolean} open
+ */
+function raw(text, open) {
   let shown = text;
   try {
     shown = text.length > MAX_TEXT ? text : format(parse(text));
@@ -170,5 +197,5 @@ function raw(text) {
   }
   if (shown.length > MAX_TEXT) shown = `${shown.slice(0, MAX_TEXT)}\n… ${shown.length - MAX_TEXT} more characters`;
   const content = element("pre", { tabindex: 0, "aria-label": "JSON of the answer" }, shown);
-  return element("details", { open: true, class: "raw" }, element("summary", {}, "JSON"), content);
+  return element("details", { open, class: "raw" }, element("summary", {}, "JSON"), content);
 }

@@ -39,7 +39,7 @@ export class Field {
     this.control.setAttribute("aria-required", String(required));
     this.control.setAttribute("aria-describedby", `${id}-type ${id}-problem`);
     this.problem = element("p", { id: `${id}-problem`, class: "problem" });
-    const type = `${typeName(spec)} · ${required ? "required" : "optional"}`;
+    const type = required ? typeName(spec) : `${typeName(spec)}, optional`;
     this.node = element(
       "div",
       { class: `field ${this.kind}` },
@@ -158,11 +158,11 @@ function control(kind) {
     case "number":
       return element("input", { type: "number", step: "any", autocomplete: "off" });
     case "time":
-      return element("input", { type: "datetime-local", step: 0.001 });
+      return element("input", { type: "datetime-local", step: 1 });
     case "text":
       return element("input", { type: "text", autocomplete: "off", spellcheck: "false" });
     default:
-      return element("textarea", { rows: 3, spellcheck: "false" });
+      return element("textarea", { rows: 2, spellcheck: "false" });
   }
 }
 

@@ -1,7 +1,7 @@
 // @ts-check
 /** The page of a model: a request, its answer, and the code for it. */
 
-import { problem, send, show } from "./page/answer.js";
+import { problem, send, show, summary } from "./page/answer.js";
 import { code } from "./page/code.js";
 import { byId, element } from "./page/dom.js";
 import { InvalidField, MAX_ROWS, TableForm, rowsOf } from "./page/form.js";
@@ -42,7 +42,9 @@ function showModel(model) {
   byId("facts").replaceChildren(...chips);
   byId("schema").replaceChildren(...describe(model.signature));
   const { file } = model.sample;
-  byId("origin").textContent = file ? `Filled in from ${file}.` : "Filled in with empty values: the model has no sample.";
+  const origin = file ? `Filled in from ${file}.` : "The model has no sample, so the values are empty.";
+  const rule = isTable(model.signature?.inputs) ? " A value is required if it is not marked as optional." : "";
+  byId("origin").textContent = origin + rule;
   showReady(model);
 }
 
@@ -188,10 +190,12 @@ class Request {
     try {
       const outcome = await send(URL_OF_PREDICTIONS, body);
       place.replaceChildren(...show(outcome, this.names));
+      byId("summary").textContent = summary(outcome);
       if (outcome.status !== 200) this.mark(problem(outcome));
     } catch (error) {
       const text = `There is no answer: ${/** @type {Error} */ (error).message}`;
       place.replaceChildren(element("p", { class: "problem" }, text));
+      byId("summary").textContent = text;
     } finally {
       byId("predict").removeAttribute("aria-disabled");
       place.removeAttribute("aria-busy");
