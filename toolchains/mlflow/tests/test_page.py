@@ -1,4 +1,4 @@
-"""The page of legion-server in Debian's Chromium: what a user sees, with the keyboard alone, and without other hosts."""
+"""The page of legion-server in Debian's Chromium: what a user sees and does, and what the page must not do."""
 
 from __future__ import annotations
 

@@ -37,8 +37,9 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 /// The document.
 const INDEX: &str = include_str!("page/index.html");
 /// Path, media type and content of the other files.
-const ASSETS: [(&str, &str, &str); 8] = [
+const ASSETS: [(&str, &str, &str); 9] = [
     ("page.css", CSS, include_str!("page/page.css")),
+    ("page.svg", "image/svg+xml", include_str!("page/page.svg")),
     ("page.js", SCRIPT, include_str!("page/page.js")),
     ("page/answer.js", SCRIPT, include_str!("page/answer.js")),
     ("page/code.js", SCRIPT, include_str!("page/code.js")),
@@ -346,7 +347,8 @@ mod tests {
 flavors: {python_function: {loader_module: mlflow.sklearn}}
 mlflow_version: 3.17.2
 signature:
-  inputs: '[{"type": "double", "name": "a", "required": true}, {"type": "array", "items": {"type": "long"}, "name": "b"}]'
+  inputs: '[{"type": "double", "name": "a", "required": true},
+    {"type": "array", "items": {"type": "long"}, "name": "b"}]'
   outputs: null
   params: '[{"name": "times", "type": "long", "default": 1, "shape": null}]'
 "#;
@@ -475,7 +477,10 @@ signature:
             zeros(&nested),
             json!({"dataframe_split": {"columns": ["o"], "data": [row]}})
         );
-        let tensor = |name: &str, dtype: &str, shape: &[i64]| json!({"type": "tensor", "name": name, "tensor-spec": {"dtype": dtype, "shape": shape}});
+        let tensor = |name: &str, dtype: &str, shape: &[i64]| {
+            let spec = json!({"dtype": dtype, "shape": shape});
+            json!({"type": "tensor", "name": name, "tensor-spec": spec})
+        };
         let one = json!([tensor("", "float32", &[-1, 2])]);
         assert_eq!(zeros(&one), json!({"inputs": [[0.0, 0.0]]}));
         let two = json!([tensor("a", "int64", &[-1]), tensor("b", "object", &[1, 1])]);

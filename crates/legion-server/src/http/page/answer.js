@@ -166,7 +166,8 @@ function columns(value, names) {
   if (!isContainer(value)) return undefined;
   if (!Array.isArray(value)) {
     const lists = Object.values(value);
-    if (!lists.length || !lists.every((list) => Array.isArray(list) && list.length === lists[0].length)) return undefined;
+    const areAlike = lists.every((list) => Array.isArray(list) && list.length === lists[0].length);
+    if (!lists.length || !areAlike) return undefined;
     const rows = lists[0].map((/** @type {any} */ _, /** @type {number} */ row) => lists.map((list) => list[row]));
     return { head: Object.keys(value), rows };
   }

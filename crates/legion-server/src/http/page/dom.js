@@ -5,7 +5,7 @@
  * Returns a new element.
  *
  * @param {string} tag
- * @param {Record<string, string | number | boolean | undefined>} [attributes] `true` sets an empty one, and `false` none.
+ * @param {Record<string, string | number | boolean | undefined>} [attributes] `true` sets an empty one, `false` none.
  * @param {...(Node | string)} children
  * @returns {HTMLElement}
  */

@@ -166,6 +166,8 @@ function control(kind) {
   }
 }
 
+/** @typedef {{ fields: Field[], node: HTMLElement, title: HTMLElement, remove: HTMLElement }} Row */
+
 /** Rows of a table and parameters. */
 export class TableForm {
   /**
@@ -179,7 +181,7 @@ export class TableForm {
     this.params = params.map((spec, index) => new Field(`param-${index}`, spec.name ?? "", spec, false));
     this.changed = changed;
     this.place = element("div", { class: "rows" });
-    /** @type {{ fields: Field[], node: HTMLElement, title: HTMLElement, remove: HTMLElement }[]} */
+    /** @type {Row[]} */
     this.rows = [];
     /** Makes ids that are never used twice. */
     this.made = 0;
@@ -199,6 +201,10 @@ export class TableForm {
   fill(request, most = MAX_ROWS) {
     const rows = rowsOf(request, this.columns);
     if (!rows?.length) return "The form shows only tables with the columns of the signature.";
+    const unknown = Object.keys(request.params ?? {}).find(
+      (name) => !this.params.some((field) => field.spec.name === name),
+    );
+    if (unknown !== undefined) return `The signature has no parameter ${unknown}.`;
     const shown = rows.slice(0, most);
     if (shown.length > MAX_ROWS) return `The form shows at most ${MAX_ROWS} rows.`;
     this.rows = [];
@@ -232,7 +238,7 @@ export class TableForm {
     return fits;
   }
 
-  /** @param {typeof this.rows[number]} row */
+  /** @param {Row} row */
   remove(row) {
     const index = this.rows.indexOf(row);
     this.rows.splice(index, 1);
@@ -274,11 +280,14 @@ export class TableForm {
     const values = this.rows.map((row) => row.fields.map((field) => field.read()));
     const indexes = this.columns.map((_, index) => index);
     // An optional column without any value is left out.
-    this.sent = indexes.filter((index) => isRequired(this.columns[index]) || values.some((row) => row[index] !== undefined));
+    const isGiven = (/** @type {number} */ index) => values.some((row) => row[index] !== undefined);
+    this.sent = indexes.filter((index) => isRequired(this.columns[index]) || isGiven(index));
     const data = values.map((row) => this.sent.map((index) => row[index] ?? null));
     const names = this.sent.map((index) => this.columns[index].name);
     const hasNames = names.every((name) => name !== undefined);
-    const params = this.params.map((field) => [field.spec.name, field.read()]).filter(([, value]) => value !== undefined);
+    const params = this.params
+      .map((field) => [field.spec.name, field.read()])
+      .filter(([, value]) => value !== undefined);
     return {
       dataframe_split: hasNames ? { columns: names, data } : { data },
       ...(params.length ? { params: Object.fromEntries(params) } : {}),
@@ -322,7 +331,7 @@ export function rowsOf(request, columns) {
     case "dataframe_split": {
       if (!isContainer(content) || !Array.isArray(content.data) || !content.data.every(Array.isArray)) return undefined;
       const names = Array.isArray(content.columns) ? content.columns : columns.map((column) => column.name);
-      const positions = columns.map((column, index) => (column.name === undefined ? index : names.indexOf(column.name)));
+      const positions = columns.map(({ name }, index) => (name === undefined ? index : names.indexOf(name)));
       return content.data.map((/** @type {any[]} */ row) => positions.map((position) => row[position]));
     }
     case "dataframe_records":

@@ -18,6 +18,8 @@ import { describe, isTable } from "./page/schema.js";
 
 /** Milliseconds until the page asks again whether the model is loaded. */
 const PATIENCE = 2000;
+/** Longest body that is shown as code. A browser needs too long for a longer one after each key. */
+const MAX_CODE = 100_000;
 /** The address of predictions. It is relative to the page, so a prefix in front of both does not matter. */
 const URL_OF_PREDICTIONS = new URL("invocations", document.baseURI).href;
 
@@ -43,7 +45,7 @@ function showModel(model) {
   byId("schema").replaceChildren(...describe(model.signature));
   const { file } = model.sample;
   const origin = file ? `Filled in from ${file}.` : "The model has no sample, so the values are empty.";
-  const rule = isTable(model.signature?.inputs) ? " A value is required if it is not marked as optional." : "";
+  const rule = isTable(model.signature?.inputs) ? " Values are required unless marked optional." : "";
   byId("origin").textContent = origin + rule;
   showReady(model);
 }
@@ -53,7 +55,11 @@ function showReady(model) {
   const state = byId("ready");
   state.textContent = model.ready ? "Ready" : "Loading the model";
   state.className = model.ready ? "ready good" : "ready";
-  if (!model.ready) setTimeout(() => describeModel().then(showReady, showFailure), PATIENCE);
+  if (!model.ready) askAgain();
+}
+
+function askAgain() {
+  setTimeout(() => describeModel().then(showReady, (error) => (showFailure(error), askAgain())), PATIENCE);
 }
 
 /** @param {any} error */
@@ -168,7 +174,11 @@ class Request {
   showCode() {
     const place = byId("code");
     try {
-      place.textContent = code(this.language, URL_OF_PREDICTIONS, this.body());
+      const body = this.body();
+      const isShort = body.length <= MAX_CODE;
+      place.textContent = isShort
+        ? code(this.language, URL_OF_PREDICTIONS, body)
+        : `The request is longer than ${MAX_CODE} characters, so there is no code for it here.`;
     } catch (error) {
       place.textContent = error instanceof InvalidField ? "There is no code while a value is wrong." : String(error);
     }
@@ -176,6 +186,8 @@ class Request {
 
   async predict() {
     const place = byId("answer");
+    // The answers of two requests could come in another order.
+    if (place.hasAttribute("aria-busy")) return;
     this.form?.clear();
     this.note("");
     let body;

@@ -77,8 +77,9 @@ function part(title, specs) {
   const heading = element("h3", {}, title);
   if (!specs?.length) return element("div", {}, heading, element("p", { class: "quiet" }, "Not in the signature."));
   const rows = specs.map((spec, index) => {
-    const presence = isRequired(spec) ? "required" : "optional";
-    return [spec.name || (spec.type === "tensor" ? "unnamed" : String(index + 1)), typeName(spec), ...(title === "Inputs" ? [presence] : [])];
+    const place = spec.type === "tensor" ? "unnamed" : String(index + 1);
+    const presence = isRequired(spec) ? ["required"] : ["optional"];
+    return [spec.name || place, typeName(spec), ...(title === "Inputs" ? presence : [])];
   });
   const head = title === "Inputs" ? ["Name", "Type", "Presence"] : ["Name", "Type"];
   return element("div", {}, heading, table(title, head, rows));
