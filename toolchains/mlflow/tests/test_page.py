@@ -323,6 +323,10 @@ def test_a_tensor_is_edited_as_json(browser: Browser, models: Path) -> None:
         page.locator("#json").press("Control+Enter")
         assert answer(page) == predictions(url, request)
         assert run_curl(page) == run_python(page) == run_javascript(page) == answer(page)["predictions"]
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.locator("#copy").click()
+        expect(page.locator("#copied")).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == page.locator("#code").text_content()
 
 
 def test_the_time_of_the_server_is_shown(browser: Browser, table: str) -> None:
