@@ -59,6 +59,8 @@ pub enum Need {
     PkgConfig,
     /// The headers of libseccomp.
     Seccomp,
+    /// Debian's Chromium, and curl.
+    Chromium,
     /// Not there on any machine.
     #[cfg(test)]
     Nothing,
@@ -68,6 +70,8 @@ pub enum Need {
 pub const BASIC: &[Need] = &[Need::Cc, Need::Git];
 /// What tests with Python packages need.
 pub const PYTHON: &[Need] = &[Need::Cc, Need::Git, Need::Python];
+/// What the test of the model server's page needs.
+pub const PYTHON_AND_BROWSER: &[Need] = &[Need::Cc, Need::Git, Need::Python, Need::Chromium];
 /// What tests against other servers need.
 pub const SERVERS: &[Need] = &[Need::Cc, Need::Git, Need::Python, Need::Ssh];
 /// What tests with programs in Go need.
@@ -197,6 +201,11 @@ fn requirement(need: Need) -> Requirement {
             &["libseccomp-dev"],
             "building runc",
         ),
+        Need::Chromium => (
+            Check::Program("chromium"),
+            &["chromium", "curl"],
+            "the page of the model server",
+        ),
         #[cfg(test)]
         Need::Nothing => (Check::Never, &[], "a test"),
     };
@@ -282,7 +291,7 @@ pub fn require(needs: &[Need]) -> anyhow::Result<()> {
 /// # Errors
 /// When a package manager cannot be started.
 pub fn act(strict: bool) -> anyhow::Result<ExitCode> {
-    let needs: BTreeSet<Need> = [SERVERS, PYTHON_AND_GO, CONTROL_PLANE_TESTS, NODE]
+    let needs: BTreeSet<Need> = [SERVERS, PYTHON_AND_BROWSER, PYTHON_AND_GO, CONTROL_PLANE_TESTS, NODE]
         .concat()
         .into_iter()
         .collect();
@@ -494,7 +503,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_purpose_and_remedy() {
         assert_eq!(missing(&[Need::Nothing]).len(), 1);
-        for need in [SERVERS, PYTHON_AND_GO, CONTROL_PLANE_TESTS, NODE].concat() {
+        for need in [SERVERS, PYTHON_AND_BROWSER, PYTHON_AND_GO, CONTROL_PLANE_TESTS, NODE].concat() {
             let requirement = requirement(need);
             let has_remedy = !requirement.packages.is_empty() || matches!(need, Need::Go | Need::Root | Need::Cgroups);
             assert!(has_remedy && !requirement.purpose.is_empty(), "{need:?}");

@@ -216,6 +216,7 @@ fn signature(value: Option<&Value>) -> Result<(Map<String, Value>, Option<Signat
 /// Flavors whose predictions treat every row alone. A model of the user's own code may do anything.
 const ROW_WISE: [&str; 4] = ["sklearn", "xgboost", "lightgbm", "catboost"];
 
+/// Reads a YAML file.
 fn yaml(path: &Path) -> Result<Value, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
     serde_saphyr::from_str(&text).map_err(|error| format!("cannot be read: {error}"))

@@ -187,3 +187,106 @@ fn zero_tensor(spec: &Value) -> Value {
         .rev()
         .fold(value, |value, length| Value::Array(vec![value; *length]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the sample of a GPPI directory with these files.
+    fn read(files: &[(&str, &str)]) -> Sample {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Sample::read(root.path(), &root.path().join("model"), &Map::new())
+    }
+
+    fn sample(files: &[(&str, &str)]) -> (Value, Value) {
+        let sample = serde_json::to_value(read(files)).unwrap();
+        (sample["file"].clone(), sample["request"].clone())
+    }
+
+    fn zeros(inputs: &Value) -> Value {
+        request_for(&Map::from_iter([("inputs".to_owned(), inputs.clone())]))
+    }
+
+    #[test]
+    fn the_sample_is_the_request_that_mlflow_wrote() {
+        let serving = (
+            "model/serving_input_example.json",
+            r#"{"inputs": {"a": [1.0, 9007199254740993]}}"#,
+        );
+        let input = ("model/input_example.json", r#"{"columns": ["a"], "data": [[2.5]]}"#);
+        let records = ("sample/one.json", r#"[{"a": 3}]"#);
+        // Numbers stay as they are written.
+        let kept = read(&[serving, input, records]).request;
+        assert!(kept.get().contains("[1.0, 9007199254740993]"), "{kept}");
+        assert_eq!(sample(&[serving, input, records]).0, "model/serving_input_example.json");
+        let table = json!({"dataframe_split": {"columns": ["a"], "data": [[2.5]]}});
+        assert_eq!(sample(&[input, records]), (json!("model/input_example.json"), table));
+        assert_eq!(
+            sample(&[records]),
+            (json!("sample/one.json"), json!({"dataframe_records": [{"a": 3}]}))
+        );
+    }
+
+    #[test]
+    fn a_sample_of_mlflow_may_have_missing_values_and_params() {
+        let text = r#"{"dataframe_split": {"columns": ["NaN"], "data": [[NaN], ["\" NaN"], [-Infinity], [Infinity]]}}"#;
+        let rows = json!([[null], ["\" NaN"], [null], [null]]);
+        let expected = json!({"dataframe_split": {"columns": ["NaN"], "data": rows}});
+        assert_eq!(sample(&[("model/serving_input_example.json", text)]).1, expected);
+        let text = r#"{"inputs": {"columns": ["a"], "data": [[1.5]]}, "params": {"times": 2}}"#;
+        let expected = json!({"dataframe_split": {"columns": ["a"], "data": [[1.5]]}, "params": {"times": 2}});
+        assert_eq!(sample(&[("model/input_example.json", text)]).1, expected);
+    }
+
+    #[test]
+    fn what_is_no_small_json_request_is_no_sample() {
+        let long = format!("{{\"inputs\": [{}0]}}", "0, ".repeat(400_000));
+        for text in [
+            "{\"inputs\": [nan]}",
+            "{\"a\": 1}",
+            "[1]",
+            "[]",
+            "",
+            "\u{80}\u{2}pickle",
+            &long,
+        ] {
+            let files = [
+                ("model/serving_input_example.json", text),
+                ("sample/one.parquet", "{\"inputs\": [1]}"),
+            ];
+            assert_eq!(sample(&files).0, Value::Null, "{:.20}", text);
+        }
+    }
+
+    #[test]
+    fn a_request_is_made_from_every_kind_of_signature() {
+        let scalars = ["boolean", "long", "float", "string", "datetime", "any"].map(|kind| json!({"type": kind}));
+        let row = json!([false, 0, 0.0, "", "2000-01-01T00:00:00", null]);
+        assert_eq!(zeros(&json!(scalars)), json!({"dataframe_split": {"data": [row]}}));
+        let nested = json!([{"name": "o", "type": "object", "properties": {
+            "m": {"type": "map", "values": {"type": "long"}}, "l": {"type": "array", "items": {"type": "string"}},
+        }}]);
+        let row = json!([{"m": {}, "l": [""]}]);
+        assert_eq!(
+            zeros(&nested),
+            json!({"dataframe_split": {"columns": ["o"], "data": [row]}})
+        );
+        let tensor = |name: &str, dtype: &str, shape: &[i64]| {
+            let spec = json!({"dtype": dtype, "shape": shape});
+            json!({"type": "tensor", "name": name, "tensor-spec": spec})
+        };
+        let one = json!([tensor("", "float32", &[-1, 2])]);
+        assert_eq!(zeros(&one), json!({"inputs": [[0.0, 0.0]]}));
+        let two = json!([tensor("a", "int64", &[-1]), tensor("b", "object", &[1, 1])]);
+        assert_eq!(zeros(&two), json!({"inputs": {"a": [0], "b": [[""]]}}));
+        for shape in [&[-1, 4097][..], &[i64::MAX, i64::MAX]] {
+            assert_eq!(zeros(&json!([tensor("", "int64", shape)])), json!({"inputs": []}));
+        }
+        assert_eq!(request_for(&Map::new()), json!({"inputs": []}));
+    }
+}

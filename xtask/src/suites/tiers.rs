@@ -102,7 +102,7 @@ pub(super) const FAST: [Tier; 1] = [Tier {
 
 // No `--package` in them. A package alone is compiled with its own features only, and all its dependencies once more.
 // The names of suites and tests select what runs.
-pub(super) const SLOW: [Tier; 7] = [
+pub(super) const SLOW: [Tier; 8] = [
     Tier {
         name: "fetch and publish against S3-compatible and ssh servers",
         budget: budget(20, 50),
@@ -177,7 +177,15 @@ pub(super) const SLOW: [Tier; 7] = [
         name: "Legion and its MLflow toolchain against plain mlflow run, MLflow 3 and 2.22",
         budget: budget(400, 550),
         needs: setup::PYTHON,
-        commands: &[&["toolchains/mlflow/test"]],
+        commands: &[&["toolchains/mlflow/test", "--ignore=tests/test_page.py"]],
+        cluster: None,
+    },
+    Tier {
+        name: "the page of the model server in Chromium",
+        // The tier before it makes the environments.
+        budget: budget(90, 150),
+        needs: setup::PYTHON_AND_BROWSER,
+        commands: &[&["toolchains/mlflow/test", "tests/test_page.py"]],
         cluster: None,
     },
 ];

@@ -6,6 +6,7 @@ mod host;
 mod inference;
 mod legion;
 mod openapi;
+mod page;
 mod route;
 
 use std::{

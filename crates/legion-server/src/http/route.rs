@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Front, Timing,
     answer::{self, Answer, Fault, Protocol},
-    body, inference, legion, openapi,
+    body, inference, legion, openapi, page,
 };
 use crate::{
     input::{Input, mlflow},
@@ -43,7 +43,9 @@ pub(super) async fn answer(front: &Front, request: Request<Incoming>) -> (&'stat
             let document = if swagger2 { openapi::swagger2 } else { openapi::openapi };
             Ok(answer::json(StatusCode::OK, &document(&front.model)))
         }
-        (&Method::GET | &Method::HEAD, parts) => get(front, parts).ok_or_else(|| not_found(&path)),
+        (&Method::GET | &Method::HEAD, parts) => page::answer(front, parts, request.headers())
+            .or_else(|| get(front, parts))
+            .ok_or_else(|| not_found(&path)),
         (method, _) => Err(Fault::new(
             StatusCode::METHOD_NOT_ALLOWED,
             format!("{method} {path}: there is no such method here"),
