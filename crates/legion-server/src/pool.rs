@@ -59,9 +59,9 @@ pub enum Failure {
     #[error("the prediction took longer than {} s", .0.as_secs_f64())]
     Deadline(Duration),
     /// The code of the model raised an exception.
-    #[error("{kind}: {message}")]
+    #[error("{}{message}", if kind.is_empty() { String::new() } else { format!("{kind}: ") })]
     Model {
-        /// Name of the exception's class.
+        /// Name of the exception's class. Empty if the worker itself refuses the request.
         kind: String,
         /// Its message.
         message: String,
@@ -114,6 +114,8 @@ struct PoolState {
     arrived: Notify,
     /// Cancelled when the server ends.
     ends: CancellationToken,
+    /// Whether the server ends soon, so that it must get no new clients.
+    is_draining: AtomicBool,
     ready: AtomicUsize,
     /// What the first worker that ended its start has found.
     started: watch::Sender<Option<Result<(), String>>>,
@@ -138,9 +140,10 @@ impl Pool {
             waiting: Mutex::default(),
             arrived: Notify::new(),
             ends: CancellationToken::new(),
+            is_draining: AtomicBool::new(false),
             ready: AtomicUsize::new(0),
             started: watch::Sender::new(None),
-            batching: AtomicBool::new(limits.batching && model.is_row_wise),
+            batching: AtomicBool::new(limits.batching),
             metrics,
         });
         let mut tasks = JoinSet::new();
@@ -153,10 +156,15 @@ impl Pool {
         }
     }
 
-    /// Returns whether a worker has loaded the model.
+    /// Returns whether a worker has loaded the model, and the server does not end.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.shared.ready.load(Ordering::Relaxed) > 0
+        self.shared.ready.load(Ordering::Relaxed) > 0 && !self.shared.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Is not ready any more, but still predicts.
+    pub fn drain(&self) {
+        self.shared.is_draining.store(true, Ordering::Relaxed);
     }
 
     /// Waits until a worker has loaded the model.

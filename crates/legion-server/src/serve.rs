@@ -34,7 +34,7 @@ pub struct Options {
     pub workers: u16,
     /// Whether requests that wait may share a call of the model.
     #[arg(long, env = "LEGION_BATCHING", default_value = "auto")]
-    pub batching: Switch,
+    pub batching: Batching,
     /// Whether the model may be called with an array instead of a DataFrame.
     #[arg(long, env = "LEGION_RAW", default_value = "auto")]
     pub raw: Switch,
@@ -56,6 +56,17 @@ pub struct Options {
     /// Memory of a process in bytes. A process above it is replaced between two calls. Default: no limit.
     #[arg(long, env = "LEGION_MAX_MEMORY", value_name = "BYTES")]
     pub max_memory: Option<u64>,
+}
+
+/// Whether requests share calls of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Batching {
+    /// For libraries whose predictions treat each row alone.
+    Auto,
+    /// For every model. Its code must return a row for each row, and treat each row alone.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Whether a way to be faster is used.
@@ -103,7 +114,11 @@ impl Server {
         };
         let limits = Limits {
             workers,
-            batching: options.batching == Switch::Auto,
+            batching: match options.batching {
+                Batching::Auto => model.is_row_wise,
+                Batching::On => true,
+                Batching::Off => false,
+            },
             max_batch_rows: options.max_batch_rows,
             max_queue: options.max_queue,
             deadline: Duration::from_secs_f64(options.deadline),

@@ -15,7 +15,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header::HeaderName};
+use http::{
+    HeaderValue, Request, Response,
+    header::{self, HeaderName},
+};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -32,6 +35,8 @@ use crate::{metrics::Metrics, model::Model, pool::Pool};
 pub const PREDICTION_ID: HeaderName = HeaderName::from_static("legion-prediction-id");
 /// How long a prediction took (W3C Server Timing).
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// How long an open connection may still bring a request when the server ends. Its client may have sent one already.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// How long connections may take to finish what they have when the server ends.
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -85,9 +90,19 @@ pub async fn serve(listener: TcpListener, front: Arc<Front>, stop: CancellationT
         let _ = stream.set_nodelay(true);
         let (front, stop) = (Arc::clone(&front), stop.clone());
         connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let front = Arc::clone(&front);
-                async move { Ok::<_, std::convert::Infallible>(answer(&front, request).await) }
+            let service = service_fn({
+                let stop = stop.clone();
+                move |request| {
+                    let (front, stop) = (Arc::clone(&front), stop.clone());
+                    async move {
+                        let mut response = answer(&front, request).await;
+                        if stop.is_cancelled() {
+                            let value = HeaderValue::from_static("close");
+                            response.headers_mut().insert(header::CONNECTION, value);
+                        }
+                        Ok::<_, std::convert::Infallible>(response)
+                    }
+                }
             });
             let mut builder = auto::Builder::new(TokioExecutor::new());
             // A client that sends its head slowly is closed.
@@ -99,7 +114,10 @@ pub async fn serve(listener: TcpListener, front: Arc<Front>, stop: CancellationT
             tokio::pin!(connection);
             let result = tokio::select! {
                 result = connection.as_mut() => result,
-                () = stop.cancelled() => {
+                () = async {
+                    stop.cancelled().await;
+                    tokio::time::sleep(LAST_REQUEST).await;
+                } => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -110,6 +128,7 @@ pub async fn serve(listener: TcpListener, front: Arc<Front>, stop: CancellationT
         });
     }
     drop(listener);
+    front.pool.drain();
     let finished = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, finished).await.is_err() {
         tracing::warn!("connections are closed before their end");

@@ -92,6 +92,10 @@ impl Worker {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .process_group(0)
             .kill_on_drop(true);
+        // The threads of OpenMP would otherwise wait for work on cores that the front needs.
+        if std::env::var_os("OMP_WAIT_POLICY").is_none() {
+            command.env("OMP_WAIT_POLICY", "PASSIVE");
+        }
         for variable in THREADS {
             if std::env::var_os(variable).is_none() {
                 command.env(variable, settings.threads.to_string());

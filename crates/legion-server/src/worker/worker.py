@@ -183,22 +183,24 @@ class Pyfunc:
 
     def body(self, header, buffers):
         """Decodes a body as MLflow's scoring server does, and predicts."""
+        try:
+            data, params = self.decode(bytes(buffers), header["contentType"])
+        except Exception as error:
+            raise Refused(getattr(error, "message", None) or f"{type(error).__name__}: {error}") from error
+        return self.predict(data, params)
+
+    def decode(self, body, kind):
+        import io
+
         from mlflow.pyfunc import scoring_server
 
-        body, kind = bytes(buffers), header["contentType"]
-        schema, params = self.model.metadata.get_input_schema(), None
+        schema = self.model.metadata.get_input_schema()
         if kind == "text/csv":
-            import io
-
-            data = scoring_server.parse_csv_input(io.StringIO(body.decode()), schema)
-        elif kind == "application/vnd.apache.parquet":
-            import io
-
-            data = scoring_server.parse_parquet_input(io.BytesIO(body))
-        else:
-            parsed = scoring_server._parse_json_data(body.decode(), self.model.metadata, schema)
-            data, params = parsed.data, parsed.params
-        return self.predict(data, params)
+            return scoring_server.parse_csv_input(io.StringIO(body.decode()), schema), None
+        if kind == "application/vnd.apache.parquet":
+            return scoring_server.parse_parquet_input(io.BytesIO(body)), None
+        parsed = scoring_server._parse_json_data(body.decode(), self.model.metadata, schema)
+        return parsed.data, parsed.params
 
     def predict(self, data, params):
         if params is None:
@@ -258,7 +260,10 @@ class Module:
         return self.function(matrix, names)
 
     def body(self, header, buffers):
-        rows, names = rows_of(bytes(buffers), header["contentType"])
+        try:
+            rows, names = rows_of(bytes(buffers), header["contentType"])
+        except (ValueError, RecursionError) as error:
+            raise Refused(f"body: {error}") from error
         return self.predict(rows, names)
 
     def encode(self, output, parts):
@@ -333,12 +338,14 @@ def fault(error):
     """Returns the header of an answer about an exception."""
     import traceback
 
+    if isinstance(error, Refused):
+        return {"form": "error", "type": "", "message": str(error)[:2000], "refused": True}
     traceback.print_exception(error, file=sys.stderr)
-    refused = isinstance(error, Refused)
+    refused = False
     if "mlflow" in sys.modules:
         from mlflow.exceptions import MlflowException
 
-        refused = refused or isinstance(error, MlflowException) and error.get_http_status_code() < 500
+        refused = isinstance(error, MlflowException) and error.get_http_status_code() < 500
     text = str(getattr(error, "message", None) or error)
     return {"form": "error", "type": type(error).__name__, "message": text[:2000], "refused": refused}
 
