@@ -78,7 +78,9 @@ def main() -> int:
             pythons[name] = environments.environment(name)
         except EnvironmentFailure as failure:
             print(f"{name}: cannot be installed: {failure}", file=sys.stderr)
-            missing |= {server.key: f"cannot be installed: {failure}" for server in servers if server.environment == name}
+            missing |= {
+                server.key: f"cannot be installed: {failure}" for server in servers if server.environment == name
+            }
     trainer = pythons.get("legion") or environments.environment("legion")
     subprocess.run([trainer, str(HERE / "train.py"), str(work / "models"), *models], check=True)
 
@@ -94,7 +96,7 @@ def main() -> int:
         options.echo.absolute(),
         work.absolute(),
     )
-    began = datetime.datetime.now(datetime.timezone.utc)
+    began = datetime.datetime.now(datetime.UTC)
     measured = [server for server in servers if server.key not in missing]
     for model in models:
         prepared = [Prepared(one, pythons[one.environment], work.absolute() / "models" / model) for one in measured]
@@ -103,7 +105,7 @@ def main() -> int:
     for one in front:
         run.front_overhead(one)
 
-    ended = datetime.datetime.now(datetime.timezone.utc)
+    ended = datetime.datetime.now(datetime.UTC)
     facts = machine.describe() | {
         "wrk": load.version(),
         "rounds": f"{run.options.rounds}, {run.options.seconds} s for each figure",

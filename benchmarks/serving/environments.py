@@ -15,7 +15,6 @@ NAMED = (
     "mlflow",
     "mlflow-skinny",
     "mlserver",
-    "mlserver-mlflow",
     "bentoml",
     "kserve",
     "fastapi",
@@ -54,8 +53,10 @@ def environment(name: str) -> Path:
         raise EnvironmentFailure("uv is missing")
     print(f"creating {directory}", file=sys.stderr, flush=True)
     shutil.rmtree(directory, ignore_errors=True)
-    # Without compiled files, each start would parse all sources again.
-    install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), "--requirements"]
+    # Without compiled files, each start would parse all sources again. The lock has all packages. xgboost-cpu takes the
+    # place of xgboost, which brings libraries for GPUs.
+    install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--no-deps", "--python", str(python)]
+    install += ["--requirements"]
     for command in ([uv, "venv", "--quiet", "--python", sys.executable, str(directory)], [*install, str(lock)]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -6,7 +6,9 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import machine
@@ -75,17 +77,17 @@ class Run:
         """Measures all servers with one model."""
         for index in range(self.options.starts):
             for one in prepared:
-                self.attempt(model, one, lambda one=one, index=index: self.start_alone(model, one, index == 0))
+                self.attempt(model, one, partial(self.start_alone, model, one, index == 0))
         running: list[tuple[Prepared, Running]] = []
         try:
             for one in self.alive(model, prepared):
-                self.attempt(model, one, lambda one=one: running.append((one, self.start(one)[0])))
+                self.attempt(model, one, partial(self.keep, one, running))
             for one, process in running:
-                self.attempt(model, one, lambda one=one, process=process: self.warm_up(one, process))
+                self.attempt(model, one, partial(self.warm_up, one, process))
             for index in range(self.options.rounds):
                 self.round(model, index, running)
             for one, process in running:
-                self.attempt(model, one, lambda one=one, process=process: check(one, process))
+                self.attempt(model, one, partial(check, one, process))
         finally:
             for _, process in running:
                 process.stop()
@@ -93,13 +95,13 @@ class Run:
     def alive(self, model: str, prepared: list[Prepared]) -> list[Prepared]:
         return [one for one in prepared if (model, one.server.key) not in self.failed]
 
-    def attempt(self, model: str, one: Prepared, action: object) -> None:
+    def attempt(self, model: str, one: Prepared, action: Callable[[], object]) -> None:
         """Does something with a server. A failure ends its row, not the run."""
         key = (model, one.server.key)
         if key in self.failed:
             return
         try:
-            action()  # type: ignore[operator]
+            action()
         except (StartFailure, LoadFailure, OSError, ValueError, KeyError) as error:
             self.failed[key] = str(error) or repr(error)
             say(f"{model}, {one.server.key}: FAILED: {self.failed[key]}")
@@ -125,6 +127,9 @@ class Run:
             running.stop()
             raise
         return running, machine.cpu().at - began
+
+    def keep(self, one: Prepared, running: list[tuple[Prepared, Running]]) -> None:
+        running.append((one, self.start(one)[0]))
 
     def start_alone(self, model: str, one: Prepared, with_memory: bool) -> None:
         """Measures a start, and memory. Nothing else runs, so no pages are shared with other servers."""
@@ -153,13 +158,9 @@ class Run:
         first = index % max(1, len(running))
         for load in LOADS:
             for one, process in running[first:] + running[:first]:
-                self.attempt(
-                    model,
-                    one,
-                    lambda one=one, process=process, load=load: self.repeat(
-                        self.samples, (model, one.server.key, load.key, index), process, target(one, process, load), load
-                    ),
-                )
+                name = (model, one.server.key, load.key, index)
+                to = target(one, process, load)
+                self.attempt(model, one, partial(self.repeat, self.samples, name, process, to, load))
 
     def repeat(
         self, samples: Samples, name: tuple[str, str, str, int], process: Running, to: Target, load: Load
@@ -206,7 +207,7 @@ class Run:
 
     def front_overhead(self, one: Prepared) -> None:
         """Measures requests that never reach Python, beside the same requests to the bare echo."""
-        self.attempt("front", one, lambda: self.measure_front(one))
+        self.attempt("front", one, partial(self.measure_front, one))
 
     def measure_front(self, one: Prepared) -> None:
         refused = one.directory / "refused.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -14,6 +15,8 @@ from typing import BinaryIO
 from machine import TICKS
 
 START_LIMIT = 180.0
+# Fields of /proc/PID/stat, counted from the state.
+STATE, PARENT, SESSION, START_TIME = 0, 1, 3, 19
 
 
 class StartFailure(Exception):
@@ -28,30 +31,21 @@ class Running:
     port: int
     log: Path
 
-    def members(self) -> list[tuple[int, list[str]]]:
-        """Returns the ids of its processes with the fields of `/proc/PID/stat` from the state on."""
-        found = []
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
-            try:
-                stat = Path("/proc", entry, "stat").read_text()
-            except OSError:
-                continue
-            # The name in parentheses may hold anything.
-            fields = stat.rpartition(")")[2].split()
-            if int(fields[3]) == self.process.pid:
-                found.append((int(entry), fields))
-        return found
+    def members(self) -> dict[int, list[str]]:
+        """Returns its processes: their ids with the fields of `/proc/PID/stat` from the state on.
+
+        They are those below the first one and in the sessions of these. BentoML starts its workers in other sessions.
+        """
+        return family(self.process.pid, everything())
 
     def cpu(self) -> float:
         """Returns the CPU seconds of its processes and of those that they waited for."""
-        return sum(sum(map(int, fields[11:15])) for _, fields in self.members()) / TICKS
+        return sum(sum(map(int, fields[11:15])) for fields in self.members().values()) / TICKS
 
     def memory(self) -> tuple[int, float]:
         """Returns the number of its processes and their proportional set size in MB."""
         members = self.members()
-        return len(members), sum(pss(pid) for pid, _ in members) / 1000
+        return len(members), sum(map(pss, members)) / 1000
 
     def post(self, path: str, body: bytes, timeout: float = 60) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -84,25 +78,59 @@ class Running:
         return lines[-1].strip()[:300] if lines else "its log is empty"
 
     def stop(self) -> None:
-        """Ends it with SIGTERM, and with SIGKILL what is left of its session."""
+        """Ends it with SIGTERM, and with SIGKILL what is left of it after a while."""
+        # A process without a parent is not found later. Another one with the same id has another start.
+        known = {pid: fields[START_TIME] for pid, fields in self.members().items()}
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                pass
-        # Workers may outlive their parent for a moment.
-        for grace in (2.0, 0.0):
-            until = time.monotonic() + grace
-            while self.members() and time.monotonic() < until:
-                self.process.poll()
-                time.sleep(0.05)
-        for pid, _ in self.members():
-            try:
+        until = time.monotonic() + 2
+        while (left := alive(known)) and time.monotonic() < until:
+            self.process.poll()
+            time.sleep(0.05)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         self.process.wait(20)
+        while alive(known) and time.monotonic() < until + 20:
+            time.sleep(0.01)
+
+
+def everything() -> dict[int, list[str]]:
+    """Returns all processes of the machine with the fields of `/proc/PID/stat` from the state on."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                stat = (entry / "stat").read_text()
+                # The name in parentheses may hold anything.
+                found[int(entry.name)] = stat.rpartition(")")[2].split()
+    return found
+
+
+def family(root: int, processes: dict[int, list[str]]) -> dict[int, list[str]]:
+    """Returns the processes below `root`, and those in the sessions that they lead."""
+    members = {pid for pid in processes if pid == root}
+    while True:
+        more = {
+            pid
+            for pid, fields in processes.items()
+            if pid not in members and (int(fields[PARENT]) in members or int(fields[SESSION]) in members)
+        }
+        if not more:
+            return {pid: processes[pid] for pid in members}
+        members |= more
+
+
+def alive(known: dict[int, str]) -> list[int]:
+    """Returns those of the known processes that still run."""
+    now = everything()
+    return [
+        pid
+        for pid, started in known.items()
+        if pid in now and now[pid][START_TIME] == started and now[pid][STATE] != "Z"
+    ]
 
 
 def start(command: list[str], variables: dict[str, str], port: int, log: Path) -> Running:

@@ -91,6 +91,9 @@ class Report:
             for server, name in (("legion", "legion-server"), ("echo", "bare echo")):
                 rates = [cell_of(self.front.rate(pair, server, key)) for key in keys]
                 rows.append([title, name, *rates])
+        failed = self.failed.get(("front", "legion"))
+        if failed:
+            return f"### The front alone\n\nFailed: {failed}"
         if not self.front.all:
             return ""
         heading = ["request", "server", *keys]

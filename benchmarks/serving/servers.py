@@ -44,7 +44,7 @@ class Server:
     is_raw: bool
     start: Start
     path: str = "/invocations"
-    # The form of the request: `split`, `records` or `instances`.
+    # The form of the request: `split`, `records`, `instances` or `tensor`.
     body: str = "split"
 
     @property
@@ -56,7 +56,7 @@ def predictions(answer: bytes) -> list[float]:
     """Returns the numbers of an answer. BentoML answers with the list alone."""
     value: Any = json.loads(answer)
     if isinstance(value, dict):
-        value = value["predictions"]
+        value = value["outputs"][0]["data"] if "outputs" in value else value["predictions"]
     return [float(number) for number in value]
 
 
@@ -72,13 +72,26 @@ def mlflow(place: Place) -> tuple[Words, Variables]:
 
 
 def mlserver(place: Place) -> tuple[Words, Variables]:
+    """Starts it as `mlserver start` does, with the runtime for MLflow and one worker."""
+    return serve_with_mlserver(place, {"implementation": "mlserver_mlflow.MLflowRuntime"}, place.model, {})
+
+
+def mlserver_batching(place: Place) -> tuple[Words, Variables]:
+    """Starts it with the library's own runtime, batches, and no worker beside the server."""
+    booster = place.raw / "model.ubj"
+    name = "mlserver_xgboost.XGBoostModel" if booster.exists() else "mlserver_sklearn.SKLearnModel"
+    file = booster if booster.exists() else place.raw / "model.joblib"
+    # As many rows as legion-server takes, and the wait of MLServer's own example.
+    batches = {"implementation": name, "max_batch_size": 256, "max_batch_time": 0.01}
+    return serve_with_mlserver(place, batches, file, {"parallel_workers": 0})
+
+
+def serve_with_mlserver(
+    place: Place, model: dict[str, Any], uri: Path, settings: dict[str, Any]
+) -> tuple[Words, Variables]:
     ports = {"http_port": place.port, "grpc_port": free_port(), "metrics_port": free_port()}
-    settings = {"host": "127.0.0.1", "debug": False, **ports}
-    model = {
-        "name": "m",
-        "implementation": "mlserver_mlflow.MLflowRuntime",
-        "parameters": {"uri": str(place.model)},
-    }
+    settings = {"host": "127.0.0.1", "debug": False, **ports, **settings}
+    model = {"name": "m", **model, "parameters": {"uri": str(uri)}}
     (place.work / "settings.json").write_text(json.dumps(settings))
     (place.work / "model-settings.json").write_text(json.dumps(model))
     return [place.program("mlserver"), "start", str(place.work)], {}
@@ -127,6 +140,15 @@ def legion(batching: str, raw: str) -> Start:
 ALL = (
     Server("mlflow", "`mlflow models serve`", "mlflow", False, mlflow),
     Server("mlserver", "MLServer, MLflow runtime", "mlserver", False, mlserver),
+    Server(
+        "mlserver-raw",
+        "MLServer, own runtime, batches (raw)",
+        "mlserver",
+        True,
+        mlserver_batching,
+        "/v2/models/m/infer",
+        "tensor",
+    ),
     Server("bentoml", "BentoML", "bentoml", False, bentoml, "/predict", "records"),
     Server("kserve", "KServe's server (raw)", "kserve", True, kserve, "/v1/models/m:predict", "instances"),
     Server("fastapi", "FastAPI by hand", "legion", False, fastapi),

@@ -46,11 +46,14 @@ def train(directory: Path, name: str) -> None:
     for count in (1, ROWS):
         part = rows.head(count)
         split = {"columns": list(part.columns), "data": part.to_numpy().tolist()}
+        flat = part.to_numpy().ravel().tolist()
+        tensor = {"name": "x", "datatype": "FP64", "shape": list(part.shape), "data": flat}
         bodies = {
             "split": {"dataframe_split": split},
             # BentoML takes the records as the argument of the method.
             "records": {"data": part.to_dict(orient="records")},
             "instances": {"instances": split["data"]},
+            "tensor": {"inputs": [tensor]},
         }
         for kind, body in bodies.items():
             (directory / f"{kind}-{count}.json").write_text(json.dumps(body))
