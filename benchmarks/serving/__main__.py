@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -58,13 +59,28 @@ def choose(options: argparse.Namespace) -> tuple[list[Server], dict[str, str]]:
     missing = {server.key: "not chosen" for server in ALL if server.key not in chosen}
     if not options.raw:
         missing["legion-raw"] = "it needs --raw"
+    elif not knows_raw(options.legion_server):
+        # It would ignore the variable, and the row would show pyfunc under another name.
+        missing["legion-raw"] = "this legion-server has no such path"
     # A quick run shows what it measures.
     servers = [server for server in ALL if not options.quick or server.key not in missing]
     return servers, missing
 
 
+def end(number: int, _frame: object) -> None:
+    """Ends the run as an exception does, so that the servers are stopped."""
+    sys.exit(128 + number)
+
+
+def knows_raw(program: Path) -> bool:
+    done = subprocess.run([program, "serve", "--help"], capture_output=True, text=True, check=False)
+    return "LEGION_RAW" in done.stdout
+
+
 def main() -> int:
     options = arguments()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
     servers, missing = choose(options)
     models = options.models or list(MODELS[:1] if options.quick else MODELS)
     options.output.mkdir(parents=True, exist_ok=True)

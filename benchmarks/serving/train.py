@@ -32,7 +32,10 @@ def train(directory: Path, name: str) -> None:
         save, requirement = mlflow.sklearn.save_model, f"scikit-learn=={sklearn.__version__}"
     else:
         model = xgboost.XGBRegressor(n_estimators=100, max_depth=6, random_state=0).fit(data, target)
-        model.get_booster().save_model(directory / "raw" / "model.ubj")
+        # Requests to KServe have no names of columns.
+        booster = model.get_booster().copy()
+        booster.feature_names = None
+        booster.save_model(directory / "raw" / "model.ubj")
         save, requirement = mlflow.xgboost.save_model, f"xgboost=={xgboost.__version__}"
     # Requirements are given. MLflow would load the model in another process to find them.
     signature = infer_signature(data, model.predict(data))

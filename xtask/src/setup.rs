@@ -287,7 +287,7 @@ pub fn require(needs: &[Need]) -> anyhow::Result<()> {
 /// # Errors
 /// When a package manager cannot be started.
 pub fn act(strict: bool) -> anyhow::Result<ExitCode> {
-    let needs: BTreeSet<Need> = [SERVERS, PYTHON_AND_GO, CONTROL_PLANE_TESTS, NODE]
+    let needs: BTreeSet<Need> = [SERVERS, PYTHON_AND_GO, CONTROL_PLANE_TESTS, NODE, BENCHMARKS]
         .concat()
         .into_iter()
         .collect();

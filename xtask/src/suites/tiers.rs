@@ -102,7 +102,7 @@ pub(super) const FAST: [Tier; 1] = [Tier {
 
 // No `--package` in them. A package alone is compiled with its own features only, and all its dependencies once more.
 // The names of suites and tests select what runs.
-pub(super) const SLOW: [Tier; 7] = [
+pub(super) const SLOW: [Tier; 8] = [
     Tier {
         name: "fetch and publish against S3-compatible and ssh servers",
         budget: budget(20, 50),
@@ -178,6 +178,14 @@ pub(super) const SLOW: [Tier; 7] = [
         budget: budget(400, 550),
         needs: setup::PYTHON,
         commands: &[&["toolchains/mlflow/test"]],
+        cluster: None,
+    },
+    Tier {
+        name: "what the benchmark of the model server computes",
+        budget: budget(20, 30),
+        needs: setup::BENCHMARKS,
+        // pytest is in the environments of the toolchain's tests.
+        commands: &[&["toolchains/mlflow/test", "../../benchmarks/serving/tests"]],
         cluster: None,
     },
 ];
