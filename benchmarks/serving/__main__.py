@@ -54,16 +54,15 @@ def positive(text: str) -> int:
 
 
 def choose(options: argparse.Namespace) -> tuple[list[Server], dict[str, str]]:
-    """Returns the servers of the run, and why others are left out."""
+    """Returns the servers of the run, and why some of them cannot be measured."""
     chosen = options.peers or (QUICK if options.quick else [server.key for server in ALL])
-    missing = {server.key: "not chosen" for server in ALL if server.key not in chosen}
+    servers = [server for server in ALL if server.key in chosen]
+    missing = {}
     if not options.raw:
         missing["legion-raw"] = "it needs --raw"
     elif not knows_raw(options.legion_server):
         # It would ignore the variable, and the row would show pyfunc under another name.
         missing["legion-raw"] = "this legion-server has no such path"
-    # A quick run shows what it measures.
-    servers = [server for server in ALL if not options.quick or server.key not in missing]
     return servers, missing
 
 
@@ -130,7 +129,8 @@ def main() -> int:
     }
     for name in pythons:
         facts[f"environment `{name}`"] = ", ".join(f"{k} {v}" for k, v in environments.versions(name).items())
-    report = Report(facts, models, servers, run.samples, run.front, run.starts, run.failed, missing)
+    left_out = [server for server in ALL if server not in servers]
+    report = Report(facts, models, servers, run.samples, run.front, run.starts, run.failed, missing, left_out)
     write(options, report)
     return 1 if run.failed else 0
 
@@ -161,6 +161,7 @@ def write(options: argparse.Namespace, report: Report) -> None:
             {"model": model, "server": server, "reason": reason} for (model, server), reason in report.failed.items()
         ],
         "missing": report.missing,
+        "left_out": [server.key for server in report.left_out],
         "goals": [
             {**dataclasses.asdict(verdict), "met": verdict.is_met}
             for verdict in verdicts(report.samples, report.front, report.models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Sample:
     waited: float
     # Still beside too much other work, after the last attempt.
     is_noisy: bool
-    # Whether it counts: the last attempt does.
+    # Whether it counts: the last attempt does, unless the row fails.
     is_kept: bool
 
 
@@ -58,6 +59,13 @@ class Samples:
 
     def add(self, sample: Sample) -> None:
         self.all.append(sample)
+
+    def drop(self, model: str, server: str) -> None:
+        """Lets no sample of a failed row count."""
+        self.all = [
+            dataclasses.replace(sample, is_kept=False) if (sample.model, sample.server) == (model, server) else sample
+            for sample in self.all
+        ]
 
     def of(self, model: str, server: str, load: str) -> list[Sample]:
         """Returns the repetitions that count."""

@@ -104,6 +104,7 @@ class Run:
             action()
         except (StartFailure, LoadFailure, OSError, ValueError, KeyError) as error:
             self.failed[key] = str(error) or repr(error)
+            self.samples.drop(*key)
             say(f"{model}, {one.server.key}: FAILED: {self.failed[key]}")
 
     def start(self, one: Prepared) -> tuple[Running, float]:
@@ -208,6 +209,8 @@ class Run:
     def front_overhead(self, one: Prepared) -> None:
         """Measures requests that never reach Python, beside the same requests to the bare echo."""
         self.attempt("front", one, partial(self.measure_front, one))
+        if ("front", one.server.key) in self.failed:
+            self.front = Samples()
 
     def measure_front(self, one: Prepared) -> None:
         refused = one.directory / "refused.json"

@@ -27,8 +27,10 @@ class Report:
     starts: dict[tuple[str, str], Start]
     # Reasons, by model and server.
     failed: dict[tuple[str, str], str]
-    # Reasons, by server: it could not be installed, or was not chosen.
+    # Reasons, by server: such as that it cannot be installed.
     missing: dict[str, str] = field(default_factory=dict)
+    # Servers that were not chosen.
+    left_out: list[Server] = field(default_factory=list)
 
     def markdown(self) -> str:
         parts = [table(["", ""], [[key, value] for key, value in self.facts.items()])]
@@ -40,12 +42,14 @@ class Report:
     def of_model(self, model: str) -> list[str]:
         heading = ["server", *(load.key for load in LOADS)]
 
-        def rows(cell: Callable[[Server, str], str]) -> list[list[str]]:
+        def rows(cell: Callable[[Server, str], str], with_reasons: bool = False) -> list[list[str]]:
             result = []
             for server in self.servers:
                 reason = self.reason(model, server)
-                cells = [reason] if reason else [cell(server, load.key) for load in LOADS]
-                result.append([server.title, *cells])
+                if not reason:
+                    result.append([server.title, *(cell(server, load.key) for load in LOADS)])
+                elif with_reasons:
+                    result.append([server.title, reason])
             return result
 
         def rate(server: Server, load: str) -> str:
@@ -64,7 +68,7 @@ class Report:
         parts = [
             f"### Model: {model}",
             "Requests per second: median (smallest to largest)",
-            table(heading, rows(rate)),
+            table(heading, rows(rate, with_reasons=True)),
         ]
         if self.samples.of(model, "mlflow", LOADS[0].key):
             parts += ["Times the rate of `mlflow models serve` in the same round", table(heading, rows(ratio))]
@@ -78,7 +82,6 @@ class Report:
         for server in self.servers:
             start = self.starts.get((model, server.key))
             if start is None or self.reason(model, server):
-                rows.append([server.title, self.reason(model, server) or "-"])
                 continue
             memory = [f"{start.idle_mb:.0f}", f"{start.loaded_mb:.0f}"]
             rows.append([server.title, cell_of(spread(start.seconds)), str(start.processes), *memory])
@@ -108,11 +111,14 @@ class Report:
 
     def remarks(self) -> list[str]:
         """Returns what a reader must know about the tables."""
+        lines = []
         noisy = [s for s in [*self.samples.all, *self.front.all] if s.is_kept and s.is_noisy]
-        if not noisy:
-            return []
-        count = len(noisy)
-        return [f"\\* Other work took more than a tenth of a core, also when repeated ({count} repetitions in all)."]
+        if noisy:
+            times = f"{len(noisy)} repetitions in all"
+            lines.append(f"\\* Other work took more than a tenth of a core, also when repeated ({times}).")
+        if self.left_out:
+            lines.append(f"Not part of this run: {', '.join(f'`{server.key}`' for server in self.left_out)}.")
+        return lines
 
     def reason(self, model: str, server: Server) -> str:
         """Returns why a row has no figures, or nothing."""
@@ -123,7 +129,7 @@ class Report:
 
 
 def figure(verdict: Verdict) -> str:
-    return cell_of(verdict.figure) + (f", {verdict.remark}" if verdict.remark else "")
+    return cell_of(verdict.figure) + (f" beside {verdict.remark}" if verdict.remark else "")
 
 
 def number(value: float) -> str:

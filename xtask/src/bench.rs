@@ -26,7 +26,7 @@ pub enum Bench {
 /// Which part of the measurement runs.
 #[derive(Args)]
 pub struct Serving {
-    /// About a minute: one short round of legion-server and FastAPI with one model. Its figures say little.
+    /// A minute or two: one short round of legion-server and FastAPI with one model. Its figures say little.
     #[arg(long)]
     quick: bool,
     /// Repetitions of each figure. Default: 5.

@@ -59,6 +59,14 @@ def test_only_the_last_attempt_counts() -> None:
     assert found.rate("sklearn", "legion", "c64") == Spread(30, 30, 30)
 
 
+def test_a_failed_row_has_no_figures_and_no_ratios() -> None:
+    found = samples(sample("mlflow", 100), sample("legion", 9100))
+    found.drop("sklearn", "mlflow")
+    assert found.rate("sklearn", "mlflow", "c64") is None
+    assert found.ratio("sklearn", "legion", "mlflow", "c64") is None
+    assert found.rate("sklearn", "legion", "c64") is not None and len(found.all) == 2
+
+
 def test_goals_are_met_or_not_or_not_measured() -> None:
     found = samples(sample("mlflow", 100), sample("kserve", 1000), sample("fastapi", 500), sample("legion", 9100))
     by_goal = {verdict.goal: verdict for verdict in verdicts(found, Samples(), ["sklearn"])}

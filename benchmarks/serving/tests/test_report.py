@@ -31,15 +31,18 @@ def test_rows_without_figures_say_why() -> None:
     report = Report(
         facts={"cores": "2"},
         models=["sklearn"],
-        servers=list(ALL),
+        servers=list(ALL[1:]),
         samples=samples(sample("legion", 5, load="c1"), sample("mlflow", 2, load="c1")),
         front=Samples(),
         starts={},
         failed={("sklearn", "fastapi"): "3 of 9 answers have the wrong status"},
         missing={"bentoml": "cannot be installed: no network"},
+        left_out=[ALL[0]],
     )
     text = report.markdown()
     assert "| BentoML | not measured: cannot be installed: no network |" in text
     assert "| FastAPI by hand | failed: 3 of 9 answers have the wrong status |" in text
-    assert "| legion-server | 2.50 |" in text
+    assert text.count("| BentoML |") == 1
+    assert "| legion-server | 5.00 |" in text
+    assert "Not part of this run: `mlflow`." in text
     assert "not measured" in text.split("### Goals")[1]
