@@ -4,6 +4,7 @@
 //! text of the repository. The generators and the test cluster need much more code. They are crates of their own, and
 //! `cargo xtask gen`, `image` and `cluster` run them.
 
+pub mod bench;
 pub mod edges;
 mod go;
 pub mod measure;

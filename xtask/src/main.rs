@@ -15,7 +15,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use xtask::{
-    mutants, setup,
+    bench, mutants, setup,
     suites::{Choice, Options, is_ci},
 };
 
@@ -74,6 +74,12 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
     },
+    /// Measures beside other programs.
+    Bench {
+        /// What is measured.
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
     /// Builds the images with Buildah and prints their sizes.
     #[command(disable_help_flag = true)]
     Image(Forwarded),
@@ -129,6 +135,7 @@ fn run() -> anyhow::Result<ExitCode> {
             xtask::measure::run(&other.unwrap_or(root))?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Bench { bench } => bench::run(&root, &bench),
         Command::Mutants { exhaustive, file } => {
             let options = mutants::Options {
                 exhaustive,

@@ -55,6 +55,8 @@ pub enum Need {
     Debootstrap,
     /// A static busybox.
     Busybox,
+    /// wrk.
+    Wrk,
     /// pkg-config.
     PkgConfig,
     /// The headers of libseccomp.
@@ -72,6 +74,8 @@ pub const BASIC: &[Need] = &[Need::Cc, Need::Git];
 pub const PYTHON: &[Need] = &[Need::Cc, Need::Git, Need::Python];
 /// What the test of the model server's page needs.
 pub const PYTHON_AND_BROWSER: &[Need] = &[Need::Cc, Need::Git, Need::Python, Need::Chromium];
+/// What benchmarks of the model server need.
+pub const BENCHMARKS: &[Need] = &[Need::Cc, Need::Python, Need::Wrk];
 /// What tests against other servers need.
 pub const SERVERS: &[Need] = &[Need::Cc, Need::Git, Need::Python, Need::Ssh];
 /// What tests with programs in Go need.
@@ -195,6 +199,7 @@ fn requirement(need: Need) -> Requirement {
             &["busybox-static"],
             "images of the test cluster",
         ),
+        Need::Wrk => (Check::Program("wrk"), &["wrk"], "the load of benchmarks"),
         Need::PkgConfig => (Check::Program("pkg-config"), &["pkg-config"], "building runc"),
         Need::Seccomp => (
             Check::File("/usr/include/seccomp.h"),
@@ -291,10 +296,17 @@ pub fn require(needs: &[Need]) -> anyhow::Result<()> {
 /// # Errors
 /// When a package manager cannot be started.
 pub fn act(strict: bool) -> anyhow::Result<ExitCode> {
-    let needs: BTreeSet<Need> = [SERVERS, PYTHON_AND_BROWSER, PYTHON_AND_GO, CONTROL_PLANE_TESTS, NODE]
-        .concat()
-        .into_iter()
-        .collect();
+    let needs: BTreeSet<Need> = [
+        SERVERS,
+        PYTHON_AND_BROWSER,
+        PYTHON_AND_GO,
+        CONTROL_PLANE_TESTS,
+        NODE,
+        BENCHMARKS,
+    ]
+    .concat()
+    .into_iter()
+    .collect();
     let needs: Vec<Need> = needs.into_iter().collect();
     run(&needs)?;
     let missing = missing(&needs);
@@ -396,7 +408,7 @@ fn install(prefix: &[&str], packages: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Returns the first interpreter that is new enough and makes virtual environments.
-fn python() -> Option<OsString> {
+pub(crate) fn python() -> Option<OsString> {
     // The lock file of the MLflow toolchain is made for 3.11, so that comes first.
     let named = env::var_os("LEGION_PYTHON").into_iter();
     let usual = ["python3.11", "python3", "python3.12", "python3.13"].map(OsString::from);
@@ -503,7 +515,16 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_purpose_and_remedy() {
         assert_eq!(missing(&[Need::Nothing]).len(), 1);
-        for need in [SERVERS, PYTHON_AND_BROWSER, PYTHON_AND_GO, CONTROL_PLANE_TESTS, NODE].concat() {
+        for need in [
+            SERVERS,
+            PYTHON_AND_BROWSER,
+            PYTHON_AND_GO,
+            CONTROL_PLANE_TESTS,
+            NODE,
+            BENCHMARKS,
+        ]
+        .concat()
+        {
             let requirement = requirement(need);
             let has_remedy = !requirement.packages.is_empty() || matches!(need, Need::Go | Need::Root | Need::Cgroups);
             assert!(has_remedy && !requirement.purpose.is_empty(), "{need:?}");

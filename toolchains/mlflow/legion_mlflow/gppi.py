@@ -1,4 +1,4 @@
-"""Checks a directory against GPPI v1 (docs/reference/gppi.md), in the words of `legionctl toolchain validate-model`."""
+"""Checks a directory against GPPI v1 (docs/reference/gppi.md), in the words of `legionctl model check`."""
 
 from __future__ import annotations
 

@@ -188,6 +188,14 @@ pub(super) const SLOW: [Tier; 8] = [
         commands: &[&["toolchains/mlflow/test", "tests/test_page.py"]],
         cluster: None,
     },
+    Tier {
+        name: "what the benchmark of the model server computes",
+        budget: budget(20, 30),
+        needs: setup::BENCHMARKS,
+        // pytest is in the environments of the toolchain's tests.
+        commands: &[&["toolchains/mlflow/test", "../../benchmarks/serving/tests"]],
+        cluster: None,
+    },
 ];
 
 /// In a cluster without a node, which the tier starts and removes. It runs alone because it measures.

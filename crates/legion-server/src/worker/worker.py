@@ -262,7 +262,7 @@ class Module:
     def body(self, header, buffers):
         try:
             rows, names = rows_of(bytes(buffers), header["contentType"])
-        except (ValueError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise Refused(f"body: {error}") from error
         return self.predict(rows, names)
 
