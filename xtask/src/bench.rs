@@ -102,8 +102,8 @@ impl Serving {
     /// Returns the arguments for the harness.
     fn arguments(&self, root: &Path) -> Vec<String> {
         let mut arguments: Vec<String> = Vec::new();
-        for (name, is_given) in [("--quick", self.quick)] {
-            arguments.extend(is_given.then(|| name.to_owned()));
+        if self.quick {
+            arguments.push("--quick".to_owned());
         }
         let options = [
             ("--rounds", self.rounds.map(|number| number.to_string())),

@@ -102,7 +102,7 @@ pub(super) const FAST: [Tier; 1] = [Tier {
 
 // No `--package` in them. A package alone is compiled with its own features only, and all its dependencies once more.
 // The names of suites and tests select what runs.
-pub(super) const SLOW: [Tier; 8] = [
+pub(super) const SLOW: [Tier; 10] = [
     Tier {
         name: "fetch and publish against S3-compatible and ssh servers",
         budget: budget(20, 50),
@@ -124,6 +124,13 @@ pub(super) const SLOW: [Tier; 8] = [
             "--nocapture",
             "every_",
         ]],
+        cluster: None,
+    },
+    Tier {
+        name: "random requests to the model server",
+        budget: budget(45, 45),
+        needs: setup::BASIC,
+        commands: &[&["cargo", "test", "--test", "it", "--", "--ignored", "random_requests"]],
         cluster: None,
     },
     Tier {

@@ -110,10 +110,23 @@ fn memory() -> usize {
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
 }
 
+fn number(name: &str, otherwise: u64) -> u64 {
+    env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_makes_the_server_fail() {
-    let number = |name: &str, otherwise: u64| env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap());
-    let count = usize::try_from(number("LEGION_FUZZ_REQUESTS", 5_000)).unwrap();
+    send(5_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "half a minute for 100,000 requests"]
+async fn random_requests_in_great_number_make_no_server_fail() {
+    send(usize::try_from(number("LEGION_FUZZ_REQUESTS", 100_000)).unwrap()).await;
+}
+
+/// Sends so many requests over 16 connections.
+async fn send(count: usize) {
     let seed = number("LEGION_SEED", 1);
     let server = TestServer::start(TOTAL, NUMBERS, &["--max-body=65536", "--batching=on"]).await;
     let valid = valid();
@@ -167,6 +180,5 @@ async fn no_request_makes_the_server_fail() {
     assert!(grown < 32 << 20, "the memory grew by {grown} bytes in the second half");
     assert_eq!(server.metric("legion_server_worker_restarts_total"), 0.0);
     assert_eq!(server.predict(&rows(&[1.0])).await.0, 200);
-    println!("{count} requests, seed {seed}: {good} were answered with a prediction");
     server.end().await;
 }
