@@ -132,8 +132,10 @@ def same_files(kept: Path, artifact: Path | None, model: str, wanted: Plain) -> 
 
 
 def _without_ids(path: str) -> str:
-    """Returns the path without the time and the id that MLflow gives to an image of a series."""
-    return re.sub(r"timestamp([+%~])[0-9]+\1[0-9a-z-]{36}", r"timestamp\1", path)
+    """Returns the path without the time and the id in the names of images of a series and of TensorBoard's files."""
+    path = re.sub(r"timestamp([+%~])[0-9]+\1[0-9a-z-]{36}", r"timestamp\1", path)
+    # Time, host and process, and a number that TensorFlow counts up.
+    return re.sub(r"(events\.out\.tfevents)\.[0-9]+\..*\.[0-9]+\.[0-9]+(\.v2)$", r"\1\2", path)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -148,7 +150,7 @@ _VARYING = re.compile(
 )
 # Archives and pickles contain times and memory order, and compiled files of Python contain the path and the time of
 # their source. Loading them shows whether the model works.
-_BINARY = (".pkl", ".skops", ".pyc")
+_BINARY = (".pkl", ".skops", ".keras", ".pyc")
 
 
 def _normal_model(files: dict[str, bytes]) -> dict[str, bytes]:

@@ -35,10 +35,11 @@ SOMETIMES = [
     *both("from-code", parameters={"words": "it's \"quoted\" $HOME", "table": "data/values.csv"}),
 ]
 SAMPLE = sampled(SOMETIMES, lambda case: case[0])
-# Only without `LEGION_SEED`. Their environment is larger than the toolchain's own.
+# Only without `LEGION_SEED`. Their environment has 3 GB.
 EXHAUSTIVE = [
     *[(FLAVORS, "flavors", entry, {}, {}) for entry in ("xgboost", "xgboost-sklearn", "lightgbm", "lightgbm-sklearn")],
-    *[(FLAVORS, "flavors", entry, {}, {}) for entry in ("catboost", "prophet", "spacy", "statsmodels")],
+    *[(FLAVORS, "flavors", entry, {}, {}) for entry in ("catboost", "statsmodels", "prophet", "pmdarima")],
+    *[(FLAVORS, "flavors", entry, {}, {}) for entry in ("keras", "spacy")],
     *[(FLAVORS, "flavors", entry, {}, NO_MODEL) for entry in ("shap", "system-metrics")],
 ]
 
