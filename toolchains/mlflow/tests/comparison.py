@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,16 +69,17 @@ def plain(
 
 def of_events(events: Iterable[dict[str, Any]]) -> Logged:
     """Reads the same from an event stream: LEGION_EVENTS, or the published series.jsonl."""
-    runs: dict[str | None, dict[str, Any]] = {}
+    runs: dict[str | None, dict[str, Any]] = defaultdict(lambda: {"params": {}, "tags": {}, "metrics": {}})
     children = []
     for event in events:
         if event["type"] == "child":
             children.append(event["id"])
-        run = runs.setdefault(event.get("child"), {"params": {}, "tags": {}, "metrics": {}})
+        run = runs[event.get("child")]
         if event["type"] in ("param", "tag"):
             run[event["type"] + "s"][event["name"]] = event["value"]
         elif event["type"] == "metric":
             run["metrics"].setdefault(event["name"], []).append([event["step"], text(event["value"])])
+    # A main run that logs only files has no events of its own.
     return _logged(runs[None], [runs[child] for child in dict.fromkeys(children)])
 
 
@@ -88,8 +90,9 @@ def _logged(main: dict[str, Any], children: list[dict[str, Any]]) -> Logged:
 def _normal_run(run: dict[str, Any]) -> dict[str, Any]:
     metrics = {}
     for name, points in sorted(run["metrics"].items()):
-        # Autologging of a search measures the duration of fits. It differs between runs. Steps and counts must agree.
-        measured = name.endswith("_time")
+        # Autologging of a search measures the duration of fits, and system metrics measure the machine: its processor,
+        # disk and network. These values differ between any two runs. Names, steps and counts must agree.
+        measured = name.endswith("_time") or name.startswith("system/")
         metrics[name] = sorted([step, "measured" if measured else value] for step, value in points)
     return {
         "params": dict(sorted(run["params"].items())),
@@ -129,8 +132,10 @@ def same_files(kept: Path, artifact: Path | None, model: str, wanted: Plain) -> 
 
 
 def _without_ids(path: str) -> str:
-    """Returns the path without the time and the id that MLflow gives to an image of a series."""
-    return re.sub(r"timestamp([+%~])[0-9]+\1[0-9a-z-]{36}", r"timestamp\1", path)
+    """Returns the path without the time and the id in the names of images of a series and of TensorBoard's files."""
+    path = re.sub(r"timestamp([+%~])[0-9]+\1[0-9a-z-]{36}", r"timestamp\1", path)
+    # Time, host and process, and a number that TensorFlow counts up.
+    return re.sub(r"(events\.out\.tfevents)\.[0-9]+\..*\.[0-9]+\.[0-9]+(\.v2)$", r"\1\2", path)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -143,8 +148,9 @@ _VARYING = re.compile(
     rb"^(\s*(?:run_id|model_uuid|model_id|utc_time_created|artifact_path|model_size_bytes|uri|model_code_path)):.*$",
     re.MULTILINE,
 )
-# Archives and pickles contain times and memory order. Loading them shows whether the model works.
-_BINARY = (".pkl", ".skops")
+# Archives and pickles contain times and memory order, and compiled files of Python contain the path and the time of
+# their source. Loading them shows whether the model works.
+_BINARY = (".pkl", ".skops", ".keras", ".pyc")
 
 
 def _normal_model(files: dict[str, bytes]) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 `toolchains/mlflow/README.md` lists the shapes, and those that are left out.
 """
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from comparison import of_events, plain, same_files, same_model
 from harness import LEFT_OUT, document, mlflow_command, run, sampled
 
 PROJECTS = Path(__file__).parent / "projects"
+# An environment with libraries that the toolchain does not ship, beside its own MLflow.
+FLAVORS = "3_FLAVORS"
+
 NO_MODEL = {"requireModel": False}
 CHILDREN = {"modelFrom": "children"}
 
@@ -31,6 +35,13 @@ SOMETIMES = [
     *both("from-code", parameters={"words": "it's \"quoted\" $HOME", "table": "data/values.csv"}),
 ]
 SAMPLE = sampled(SOMETIMES, lambda case: case[0])
+# Only without `LEGION_SEED`. Their environment has 3 GB.
+EXHAUSTIVE = [
+    *[(FLAVORS, "flavors", entry, {}, {}) for entry in ("xgboost", "xgboost-sklearn", "lightgbm", "lightgbm-sklearn")],
+    *[(FLAVORS, "flavors", entry, {}, {}) for entry in ("catboost", "statsmodels", "prophet", "pmdarima")],
+    *[(FLAVORS, "flavors", entry, {}, {}) for entry in ("keras", "spacy")],
+    *[(FLAVORS, "flavors", entry, {}, NO_MODEL) for entry in ("shap", "system-metrics")],
+]
 
 
 def named(case: tuple, is_left_out: bool) -> object:
@@ -43,6 +54,7 @@ def named(case: tuple, is_left_out: bool) -> object:
     [
         *(named(case, False) for case in ALWAYS),
         *(named(case, case not in SAMPLE) for case in SOMETIMES),
+        *(named(case, "LEGION_SEED" in os.environ) for case in EXHAUSTIVE),
     ],
 )
 def test_a_project_of_that_shape_gives_the_same(
