@@ -23,11 +23,14 @@ pub const ALLOWED: [(&str, &[&str]); 16] = [
         "legion-cli",
         &[
             "kube-embed",
+            // The one function that extracts archives.
+            "legion-agent",
             "legion-api",
             "legion-operator",
             "legion-plan",
             "legion-protocol",
             "legion-runtime",
+            "legion-server",
         ],
     ),
     (

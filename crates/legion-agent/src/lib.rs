@@ -30,7 +30,8 @@ use std::process::ExitCode;
 /// Extracts an untrusted tar archive, compressed with gzip or not, into an empty directory.
 ///
 /// # Errors
-/// When the archive is cut or refused, such as one with a path out of the directory. Then the directory has a part of it.
+/// When the archive is cut or refused, such as one with a path out of the directory. Then the directory has a part of
+/// it.
 pub fn extract_archive(mut archive: impl BufRead, to: &Path) -> Result<(), legion_protocol::reason::StepError> {
     let limits = tree::TreeLimits {
         bytes: u64::MAX,

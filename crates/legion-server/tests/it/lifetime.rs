@@ -129,7 +129,7 @@ async fn a_worker_that_grows_is_replaced_between_two_calls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_on_an_open_connection_fails_when_the_server_ends() {
     let server = TestServer::start(FAULTY, NUMBERS, &["--batching=on"]).await;
-    // Connections are told to close, so the clients can know which request was the last one.
+    // The answers say `Connection: close`, so the clients can know which request was the last one.
     let is_stopping = Arc::new(AtomicBool::new(false));
     let clients = (0..CONNECTIONS).map(|_| {
         let (url, is_stopping) = (format!("{}/invocations", server.url), Arc::clone(&is_stopping));

@@ -1,7 +1,7 @@
 //! Open Inference Protocol v2, with JSON and with binary tensors.
 //!
-//! Sources: the protocol's `rest_predict_v2`, and the binary tensor data extension of Triton, which the clients of Triton
-//! and KServe use by default.
+//! Sources: the protocol's `rest_predict_v2`, and the binary tensor data extension of Triton. The clients of Triton and
+//! KServe use binary tensors by default.
 
 mod binary;
 mod request;
