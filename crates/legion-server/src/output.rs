@@ -50,6 +50,17 @@ impl Kind {
         })
     }
 
+    /// Returns NumPy's notation.
+    #[must_use]
+    pub fn numpy_type(self) -> String {
+        match self {
+            Self::Bool => "|b1".to_owned(),
+            Self::Signed(size) => format!("<i{size}"),
+            Self::Unsigned(size) => format!("<u{size}"),
+            Self::Float(size) => format!("<f{size}"),
+        }
+    }
+
     /// Returns the size of a number in bytes.
     #[must_use]
     pub fn size(self) -> usize {

@@ -97,7 +97,7 @@ struct Job {
 
 impl Job {
     fn rows(&self) -> usize {
-        self.input.table().map_or(1, |table| table.rows)
+        self.input.rows()
     }
 
     /// Whether both may share a call.

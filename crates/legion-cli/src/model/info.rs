@@ -29,7 +29,7 @@ pub(super) async fn run(global: &Global, model: &str, format: Format, out: &mut 
         "mlflowVersion": found.mlflow_version,
         "python": descriptor.pointer("/lock/python"),
         "signature": found.schema,
-        "sample": found.sample.file.as_ref().map(|_| found.sample.request.as_ref()),
+        "sample": found.sample.file.as_ref().map(|_| &found.sample),
         "lineage": descriptor.get("lineage"),
     });
     if matches!(format, Format::Json | Format::Yaml) {
@@ -54,7 +54,7 @@ pub(super) async fn run(global: &Global, model: &str, format: Format, out: &mut 
         ("Python", "/python"),
         ("Training", "/lineage/training/name"),
         ("Source", "/lineage/source/uri"),
-        ("Sample", "/sample"),
+        ("Sample", "/sample/file"),
     ];
     let rows: Vec<Vec<String>> = fields
         .iter()

@@ -8,15 +8,18 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
     Input, InvalidInput,
     rows::{self, Layout, Lists, Records, Stop},
+    tensor,
 };
 use crate::{
-    signature::{Column, Schema, Signature},
+    output::Array,
+    signature::{Column, Schema, Signature, Tensor},
     table::Table,
 };
 
@@ -27,8 +30,10 @@ struct Body<'a> {
     dataframe_split: Option<&'a RawValue>,
     #[serde(borrow)]
     dataframe_records: Option<&'a RawValue>,
-    inputs: Option<serde::de::IgnoredAny>,
-    instances: Option<serde::de::IgnoredAny>,
+    #[serde(borrow)]
+    inputs: Option<&'a RawValue>,
+    #[serde(borrow)]
+    instances: Option<&'a RawValue>,
     #[serde(borrow)]
     params: Option<&'a RawValue>,
 }
@@ -53,8 +58,19 @@ pub fn decode(body: &Bytes, signature: Option<&Signature>) -> Result<Input, Inva
     };
     let text =
         std::str::from_utf8(body).map_err(|error| InvalidInput::new("body", format!("is not UTF-8: {error}")))?;
-    let Some(Schema::Columns(columns)) = signature.and_then(|signature| signature.inputs.as_ref()) else {
-        return syntax(text).map(|()| unsure());
+    let columns = match signature.and_then(|signature| signature.inputs.as_ref()) {
+        Some(Schema::Columns(columns)) => columns,
+        Some(Schema::Tensors(specs)) => {
+            let Ok(body) = serde_json::from_str::<Body<'_>>(text) else {
+                return syntax(text).map(|()| unsure());
+            };
+            return match tensors(&body, specs) {
+                Ok(tensors) => Ok(tensor_input(tensors, specs, body.params)),
+                Err(Stop::Unsure) => Ok(unsure()),
+                Err(Stop::Invalid(invalid)) => Err(invalid),
+            };
+        }
+        None => return syntax(text).map(|()| unsure()),
     };
     let has_names = columns.iter().all(|column| column.name.is_some());
     match serde_json::from_str::<Body<'_>>(text) {
@@ -67,6 +83,58 @@ pub fn decode(body: &Bytes, signature: Option<&Signature>) -> Result<Input, Inva
             Err(Stop::Invalid(invalid)) => Err(invalid),
         },
         _ => syntax(text).map(|()| unsure()),
+    }
+}
+
+/// Returns the arrays of a request, in the order of the signature.
+fn tensors(body: &Body<'_>, specs: &[Tensor]) -> Result<Vec<Array>, Stop> {
+    let (value, field) = match body {
+        Body {
+            inputs: Some(value),
+            instances: None,
+            dataframe_split: None,
+            dataframe_records: None,
+            ..
+        } => (value, "inputs"),
+        Body {
+            inputs: None,
+            instances: Some(value),
+            dataframe_split: None,
+            dataframe_records: None,
+            ..
+        } => (value, "instances"),
+        _ => return Err(Stop::Unsure),
+    };
+    if let [spec] = specs
+        && spec.name.is_none()
+    {
+        return Ok(vec![tensor::decode(value.get(), spec, field)?]);
+    }
+    if field == "instances" {
+        return Err(Stop::Unsure);
+    }
+    let named: IndexMap<Cow<'_, str>, &RawValue> = serde_json::from_str(value.get()).map_err(|_| Stop::Unsure)?;
+    if named.len() != specs.len() {
+        return Err(Stop::Unsure);
+    }
+    let array = |spec: &Tensor| {
+        let name = spec.name.as_deref().ok_or(Stop::Unsure)?;
+        let value = named.get(name).ok_or(Stop::Unsure)?;
+        tensor::decode(value.get(), spec, &format!("inputs.{name}"))
+    };
+    specs.iter().map(array).collect()
+}
+
+/// Returns the input for arrays that fit the tensors of a signature.
+pub(crate) fn tensor_input(arrays: Vec<Array>, specs: &[Tensor], params: Option<&RawValue>) -> Input {
+    // An array of any length in its first dimension has a row there for each prediction.
+    let has_rows = specs.iter().all(|spec| spec.shape.first() == Some(&-1));
+    let first = arrays.first().map(Array::rows);
+    let rows = first.filter(|rows| has_rows && arrays.iter().all(|array| array.rows() == *rows));
+    Input::Tensors {
+        tensors: specs.iter().map(|spec| spec.name.clone()).zip(arrays).collect(),
+        rows,
+        params: params.map(|params| params.get().to_owned()),
     }
 }
 
@@ -129,7 +197,7 @@ mod tests {
     fn columns(body: &Value) -> Vec<(usize, Values)> {
         match read(body).unwrap() {
             Input::Table { table, .. } => table.columns,
-            Input::Mlflow { .. } => panic!("left to MLflow: {body}"),
+            other => panic!("no table: {other:?}"),
         }
     }
 
@@ -145,6 +213,42 @@ mod tests {
             columns(&with_optional)[2],
             (2, Values::String(vec![Some("x".to_owned())]))
         );
+    }
+
+    #[test]
+    fn arrays_are_in_the_order_of_the_signature() {
+        let spec = |name: &str, shape: [i64; 2]| json!({"type": "tensor", "name": name, "tensor-spec": {"dtype": "float64", "shape": shape}});
+        let signature = Signature::parse(&json!({"inputs": [spec("a", [-1, 2]), spec("b", [-1, 1])]})).unwrap();
+        let read = |body: Value| decode(&Bytes::from(body.to_string()), Some(&signature));
+        let body = json!({"inputs": {"b": [[3], [4]], "a": [[1, 2], [5, 6]]}, "params": {"k": 1}});
+        let Input::Tensors { tensors, rows, params } = read(body).unwrap() else {
+            panic!("no arrays");
+        };
+        let shapes: Vec<_> = tensors
+            .iter()
+            .map(|(name, array)| (name.as_deref(), array.shape.as_slice()))
+            .collect();
+        assert_eq!(shapes, [(Some("a"), &[2, 2][..]), (Some("b"), &[2, 1])]);
+        assert_eq!((rows, params.as_deref()), (Some(2), Some(r#"{"k":1}"#)));
+        let error = read(json!({"inputs": {"a": [[1, 2]], "b": [[1, 2]]}})).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "inputs.b: its shape is [1, 2], and the model takes [-1, 1]"
+        );
+        // Arrays of different lengths have no rows in common, so they share no call.
+        let different = read(json!({"inputs": {"a": [[1, 2], [3, 4]], "b": [[1]]}})).unwrap();
+        assert!(matches!(different, Input::Tensors { rows: None, .. }));
+        for unsure in [
+            json!({"inputs": {"a": [[1, 2]]}}),
+            json!({"instances": [{"a": [1, 2], "b": [1]}]}),
+            json!({"inputs": [[1, 2]]}),
+            json!({"dataframe_split": {"data": [[1, 2]]}}),
+        ] {
+            assert!(
+                matches!(read(unsure.clone()).unwrap(), Input::Mlflow { .. }),
+                "{unsure}"
+            );
+        }
     }
 
     #[test]

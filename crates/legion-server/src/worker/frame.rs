@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::{
-    input::Input,
+    input::{Input, Tensors},
     signature::{Schema, Signature},
     table::{Table, Values},
 };
@@ -29,6 +29,13 @@ enum Question<'a> {
         /// The rows of each request.
         parts: Vec<usize>,
     },
+    /// A prediction for arrays.
+    Tensors {
+        tensors: Vec<ArrayPlace<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        params: Option<&'a serde_json::value::RawValue>,
+        parts: Vec<usize>,
+    },
     /// Whether an array gives the same predictions as this table.
     Proof { columns: Vec<Place<'a>> },
     /// A prediction for a body that MLflow decodes.
@@ -41,6 +48,17 @@ struct Place<'a> {
     name: &'a str,
     /// NumPy's notation, or `texts`: a JSON list.
     r#type: &'static str,
+    at: usize,
+    bytes: usize,
+}
+
+/// Where an array lies in the buffers.
+#[derive(Serialize)]
+struct ArrayPlace<'a> {
+    /// `None` for the only array of a model.
+    name: Option<&'a str>,
+    r#type: String,
+    shape: Vec<usize>,
     at: usize,
     bytes: usize,
 }
@@ -83,6 +101,16 @@ pub(crate) fn encode(inputs: &[&Input], signature: Option<&Signature>) -> serde_
             };
             Ok(frame(&serde_json::to_vec(&question)?, body))
         }
+        [Input::Tensors { tensors, params, .. }, ..] => {
+            let all: Vec<&Tensors> = inputs.iter().filter_map(|input| input.tensors()).collect();
+            let (places, buffers) = array_places(tensors, &all);
+            let question = Question::Tensors {
+                tensors: places,
+                params: params.as_deref().map(serde_json::from_str).transpose()?,
+                parts: inputs.iter().map(|input| input.rows()).collect(),
+            };
+            Ok(frame(&serde_json::to_vec(&question)?, &buffers))
+        }
         _ => {
             let tables: Vec<&Table> = inputs.iter().filter_map(|input| input.table()).collect();
             let (places, buffers) = places(&tables, signature)?;
@@ -111,6 +139,31 @@ fn frame(header: &[u8], buffers: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(header);
     frame.extend_from_slice(buffers);
     frame
+}
+
+/// Writes each array of all requests into one buffer, one request below the other.
+fn array_places<'a>(first: &'a Tensors, all: &[&Tensors]) -> (Vec<ArrayPlace<'a>>, Vec<u8>) {
+    let mut buffers = Vec::new();
+    let places = first.iter().enumerate().map(|(index, (name, array))| {
+        buffers.resize(buffers.len().next_multiple_of(8), 0);
+        let at = buffers.len();
+        let mut shape = array.shape.clone();
+        if let [rows, ..] = shape.as_mut_slice() {
+            *rows = all.iter().map(|tensors| tensors[index].1.rows()).sum();
+        }
+        for tensors in all {
+            buffers.extend_from_slice(&tensors[index].1.bytes);
+        }
+        ArrayPlace {
+            name: name.as_deref(),
+            r#type: array.kind.numpy_type(),
+            shape,
+            at,
+            bytes: buffers.len() - at,
+        }
+    });
+    let places = places.collect();
+    (places, buffers)
 }
 
 /// Writes each column of all tables into one buffer.

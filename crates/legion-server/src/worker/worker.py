@@ -81,6 +81,17 @@ def columns_of(header, buffers):
     return columns
 
 
+def arrays_of(header, buffers):
+    """Returns the arrays of a request by name, or its only array if that has no name."""
+    import numpy
+
+    arrays = {}
+    for tensor in header["tensors"]:
+        part = buffers[tensor["at"] : tensor["at"] + tensor["bytes"]]
+        arrays[tensor["name"]] = numpy.frombuffer(part, dtype=tensor["type"]).reshape(tensor["shape"])
+    return arrays[None] if list(arrays) == [None] else arrays
+
+
 def array_answer(output):
     """Returns the header and the buffers of an answer that is an array of numbers, or nothing for any other output."""
     numpy = sys.modules.get("numpy")
@@ -131,6 +142,9 @@ class Pyfunc:
         if self.raw and params is None:
             return self.raw(self.matrix(header, buffers))
         return self.predict(self.frame(columns_of(header, buffers)), params)
+
+    def tensors(self, header, buffers):
+        return self.predict(arrays_of(header, buffers), header.get("params"))
 
     def frame(self, columns):
         import pandas
@@ -243,6 +257,9 @@ class Module:
     def table(self, header, buffers):
         columns = columns_of(header, buffers)
         return self.predict(list(zip(*columns.values())), list(columns))
+
+    def tensors(self, header, buffers):
+        return self.function(arrays_of(header, buffers), None)
 
     def predict(self, rows, names):
         """Calls the module with an array of NumPy, of objects if not all values are numbers. Without NumPy: with lists."""
@@ -368,7 +385,8 @@ def main():
             if header["form"] == "proof":
                 answer = {"form": "proof", "why": model.prove(header, buffers)}, []
             else:
-                output = model.table(header, buffers) if header["form"] == "table" else model.body(header, buffers)
+                # `table`, `tensors` or `body`.
+                output = getattr(model, header["form"])(header, buffers)
                 answer = model.encode(output, header["parts"])
         except Exception as error:
             answer = fault(error), []

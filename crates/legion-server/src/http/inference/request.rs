@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::{DATATYPES, binary};
 use crate::{
-    input::{Input, InvalidInput, is_object, mlflow},
+    input::{Input, InvalidInput, Stop, is_object, mlflow, tensor},
+    output::{Array, Kind},
     signature::{Column, ColumnType, Schema, Signature},
 };
 
@@ -80,6 +81,9 @@ pub(crate) fn decode(
     if infer.inputs.is_empty() {
         return Err(InvalidInput::new("inputs", "there is no tensor"));
     }
+    if let Some(input) = binary_arrays(&infer, &binary, signature)? {
+        return Ok((wishes(infer), input));
+    }
     let mut tensors = Vec::with_capacity(infer.inputs.len());
     for (index, tensor) in infer.inputs.iter().enumerate() {
         tensors.push((tensor, flat(index, tensor, &mut binary)?));
@@ -97,16 +101,64 @@ pub(crate) fn decode(
     };
     let input =
         mlflow::decode(&Bytes::from(body.to_string()), signature).map_err(|invalid| rename(&invalid, &tensors))?;
-    let wishes = Wishes {
+    Ok((wishes(infer), input))
+}
+
+/// Returns how the client wants the answer.
+fn wishes(infer: Infer) -> Wishes {
+    let outputs = infer.outputs.into_iter();
+    Wishes {
         id: infer.id,
         is_binary: infer.parameters.binary_data_output.unwrap_or_default(),
-        outputs: infer
-            .outputs
-            .into_iter()
+        outputs: outputs
             .map(|wanted| (wanted.name, wanted.parameters.binary_data.unwrap_or_default()))
             .collect(),
+    }
+}
+
+/// Returns the arrays of a request without copying a number, if all are binary and have the types of the signature.
+fn binary_arrays(infer: &Infer, binary: &Bytes, signature: Option<&Signature>) -> Result<Option<Input>, InvalidInput> {
+    let Some(Schema::Tensors(specs)) = signature.and_then(|signature| signature.inputs.as_ref()) else {
+        return Ok(None);
     };
-    Ok((wishes, input))
+    let mut rest = binary.clone();
+    let mut found = Vec::with_capacity(infer.inputs.len());
+    for (index, tensor) in infer.inputs.iter().enumerate() {
+        let size = tensor.parameters.binary_data_size.filter(|size| *size <= rest.len());
+        let kind = match tensor.datatype.as_str() {
+            "FP64" => Kind::Float(8),
+            "FP32" => Kind::Float(4),
+            "INT64" => Kind::Signed(8),
+            "INT32" => Kind::Signed(4),
+            _ => return Ok(None),
+        };
+        let (Some(size), None) = (size, &tensor.data) else {
+            return Ok(None);
+        };
+        let Some(array) = Array::new(kind, tensor.shape.clone(), rest.split_to(size)) else {
+            return Ok(None);
+        };
+        found.push((index, tensor.name.as_str(), array));
+    }
+    if !rest.is_empty() || found.len() != specs.len() {
+        return Ok(None);
+    }
+    let mut arrays = Vec::with_capacity(specs.len());
+    for spec in specs {
+        // The only tensor of a model may have no name. Then that of the request does not matter.
+        let named = found
+            .iter()
+            .find(|(_, name, _)| spec.name.as_deref().is_none_or(|own| own == *name));
+        let Some((index, _, array)) = named.filter(|(_, _, array)| tensor::has_type(array, spec)) else {
+            return Ok(None);
+        };
+        match tensor::check_shape(&array.shape, spec, &format!("inputs[{index}].shape")) {
+            Ok(()) if array.rows() > 0 => arrays.push(array.clone()),
+            Ok(()) | Err(Stop::Unsure) => return Ok(None),
+            Err(Stop::Invalid(invalid)) => return Err(invalid),
+        }
+    }
+    Ok(Some(mlflow::tensor_input(arrays, specs, None)))
 }
 
 /// Divides a body into its JSON and its binary tensors.
