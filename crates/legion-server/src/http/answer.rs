@@ -68,7 +68,12 @@ impl From<Failure> for Fault {
             Failure::Model { refused: true, .. } => StatusCode::BAD_REQUEST,
             Failure::Model { refused: false, .. } | Failure::Answer => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self::new(status, failure.to_string())
+        let message = match failure {
+            // What the worker itself refuses names the field.
+            Failure::Model { kind, message, .. } if kind.is_empty() => message,
+            failure => failure.to_string(),
+        };
+        Self::new(status, message)
     }
 }
 

@@ -30,7 +30,7 @@ const MAX_REQUEST_ID: usize = 256;
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow)]
-    columns: Option<Vec<Cow<'a, str>>>,
+    columns: Option<&'a RawValue>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -48,7 +48,12 @@ pub(super) fn decode(body: &Bytes, signature: Option<&Signature>) -> Result<Inpu
     let data = parsed
         .data
         .ok_or_else(|| InvalidInput::new("data", "it is missing: it must be a list of rows"))?;
-    let columns = parsed.columns.or_else(|| names(signature?.inputs.as_ref()?));
+    let columns: Option<Vec<Cow<'_, str>>> = match parsed.columns {
+        Some(columns) => serde_json::from_str(columns.get())
+            .map_err(|_| InvalidInput::new("columns", "it must be a list of names"))?,
+        None => None,
+    };
+    let columns = columns.or_else(|| names(signature?.inputs.as_ref()?));
     let body = match columns {
         Some(columns) => format!(
             r#"{{"dataframe_split":{{"columns":{},"data":{data}}}}}"#,
@@ -174,7 +179,7 @@ mod tests {
         for (body, message) in [
             (json!({}), "data: it is missing"),
             (json!([]), "body: is no request: it is no object"),
-            (json!({"columns": 1}), "body: is no request"),
+            (json!({"columns": 1, "data": []}), "columns: it must be a list of names"),
             (
                 json!({"data": [["x", 2]]}),
                 "data[0][0]: column \"a\" is of type double",

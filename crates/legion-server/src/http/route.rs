@@ -1,7 +1,7 @@
 //! Which answer a path gives.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
@@ -18,6 +18,9 @@ use crate::{
 /// Media types that MLflow's scoring server takes.
 const MEDIA_TYPES: [&str; 3] = ["application/json", "text/csv", "application/vnd.apache.parquet"];
 
+/// The end of a path for predictions in the V1 protocol.
+const PREDICT: &str = ":predict";
+
 /// Answers a request. Returns the name of its protocol, too.
 pub(super) async fn answer(front: &Front, request: Request<Incoming>) -> (&'static str, Answer) {
     let path = request.uri().path().to_owned();
@@ -31,28 +34,61 @@ pub(super) async fn answer(front: &Front, request: Request<Incoming>) -> (&'stat
     };
     let result = match (request.method(), parts.as_slice()) {
         (&Method::POST, ["invocations"]) => invocations(front, request).await,
-        (&Method::POST, ["v1", "models", name]) => v1(front, name.strip_suffix(":predict"), request).await,
-        (&Method::POST, ["v2", "models", rest @ ..]) => match rest {
-            [name, "infer"] => infer(front, name, None, request).await,
-            [name, "versions", version, "infer"] => infer(front, name, Some(version), request).await,
-            _ => Err(not_found(&path)),
-        },
+        (&Method::POST, ["v1", "models", verb]) if verb.ends_with(PREDICT) => {
+            v1(front, verb.trim_end_matches(PREDICT), request).await
+        }
+        (&Method::POST, ["v2", "models", name, "infer"]) => infer(front, name, None, request).await,
+        (&Method::POST, ["v2", "models", name, "versions", version, "infer"]) => {
+            infer(front, name, Some(version), request).await
+        }
         (&Method::POST, ["api", "model", "invoke"]) => invoke(front, request).await,
         (&Method::GET | &Method::HEAD, ["api", "model", "info"]) => {
             let swagger2 = request.uri().query() == Some("format=swagger2");
             let document = if swagger2 { openapi::swagger2 } else { openapi::openapi };
             Ok(answer::json(StatusCode::OK, &document(&front.model)))
         }
-        (&Method::GET | &Method::HEAD, parts) => page::answer(front, parts, request.headers())
-            .or_else(|| get(front, parts))
+        (&Method::GET | &Method::HEAD, _) if !takes_body(&parts) => page::answer(front, &parts, request.headers())
+            .or_else(|| get(front, &parts))
             .ok_or_else(|| not_found(&path)),
-        (method, _) => Err(Fault::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("{method} {path}: there is no such method here"),
-        )),
+        _ => return (protocol.name(), refuse(front, &request, &parts, protocol)),
     };
     let answer = result.unwrap_or_else(|fault| answer::fault(protocol, &fault));
     (protocol.name(), answer)
+}
+
+/// Refuses a method that the path does not have, or the path.
+fn refuse(front: &Front, request: &Request<Incoming>, parts: &[&str], protocol: Protocol) -> Answer {
+    let (method, path) = (request.method(), request.uri().path());
+    let is_read = || {
+        parts == ["api", "model", "info"]
+            || page::answer(front, parts, request.headers()).is_some()
+            || get(front, parts).is_some()
+    };
+    let allowed = if takes_body(parts) {
+        "POST"
+    } else if is_read() {
+        "GET, HEAD"
+    } else {
+        return answer::fault(protocol, &not_found(path));
+    };
+    let message = format!("{method} {path}: there is no such method here, only {allowed}");
+    let mut answer = answer::fault(protocol, &Fault::new(StatusCode::METHOD_NOT_ALLOWED, message));
+    answer
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+/// Whether a path is that of predictions.
+fn takes_body(path: &[&str]) -> bool {
+    match path {
+        ["invocations"]
+        | ["api", "model", "invoke"]
+        | ["v2", "models", _, "infer"]
+        | ["v2", "models", _, "versions", _, "infer"] => true,
+        ["v1", "models", name] => name.ends_with(PREDICT),
+        _ => false,
+    }
 }
 
 /// Refuses a request for the name of another host.
@@ -152,18 +188,18 @@ fn media_type(headers: &HeaderMap) -> Result<&'static str, Fault> {
     let media = parts.next().unwrap_or_default();
     for parameter in parts {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        if name != "charset" || !value.eq_ignore_ascii_case("utf-8") {
+        let is_utf8 = value.trim_matches('"').eq_ignore_ascii_case("utf-8");
+        if !name.eq_ignore_ascii_case("charset") || !is_utf8 {
             return Err(refused(format!(
                 "content-type: {parameter:?} is not supported, only charset=utf-8"
             )));
         }
     }
-    let known = MEDIA_TYPES.into_iter().find(|known| *known == media);
+    let known = MEDIA_TYPES.into_iter().find(|known| known.eq_ignore_ascii_case(media));
     known.ok_or_else(|| refused(format!("content-type: {text:?} is none of {}", MEDIA_TYPES.join(", "))))
 }
 
-async fn v1(front: &Front, name: Option<&str>, request: Request<Incoming>) -> Result<Answer, Fault> {
-    let name = name.ok_or_else(|| not_found(request.uri().path()))?;
+async fn v1(front: &Front, name: &str, request: Request<Incoming>) -> Result<Answer, Fault> {
     check_name(front, name)?;
     let (_, body) = json_content(front, request).await?;
     let input = mlflow::decode(&body, front.model.signature.as_ref())?;

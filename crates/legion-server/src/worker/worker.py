@@ -57,7 +57,30 @@ def finite(value):
 
 
 class Refused(Exception):
-    """The request is wrong."""
+    """The request is wrong. The message names the field."""
+
+
+def utf8(body):
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise Refused(f"body: is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def has_no_rows(data):
+    if isinstance(data, dict):
+        return any(has_no_rows(values) for values in data.values())
+    return data.size == 0 if hasattr(data, "size") else isinstance(data, list) and not data
+
+
+def predicted(function, data, *more, **named):
+    """Calls a model. Few models take a table without rows, and then the request is wrong."""
+    try:
+        return function(data, *more, **named)
+    except Exception as error:
+        if has_no_rows(data):
+            raise Refused(f"body: has no rows, and the model does not take that: {error}") from error
+        raise
 
 
 NUMBERS = {"<f8": "d", "<f4": "f", "<i8": "q", "<i4": "i", "|b1": "?"}
@@ -210,16 +233,16 @@ class Pyfunc:
 
         schema = self.model.metadata.get_input_schema()
         if kind == "text/csv":
-            return scoring_server.parse_csv_input(io.StringIO(body.decode()), schema), None
+            return scoring_server.parse_csv_input(io.StringIO(utf8(body)), schema), None
         if kind == "application/vnd.apache.parquet":
             return scoring_server.parse_parquet_input(io.BytesIO(body)), None
-        parsed = scoring_server._parse_json_data(body.decode(), self.model.metadata, schema)
+        parsed = scoring_server._parse_json_data(utf8(body), self.model.metadata, schema)
         return parsed.data, parsed.params
 
     def predict(self, data, params):
         if params is None:
-            return self.model.predict(data)
-        return self.model.predict(data, params=params)
+            return predicted(self.model.predict, data)
+        return predicted(self.model.predict, data, params=params)
 
     def encode(self, output, parts):
         """Returns the header and the buffers of an answer. `parts` has the rows of each request, if there are several."""
@@ -267,14 +290,14 @@ class Module:
         try:
             import numpy
         except ImportError:
-            return self.function(rows, names)
+            return predicted(self.function, rows, names)
         try:
             matrix = numpy.array(rows)
             if matrix.dtype.kind not in "biuf":
                 matrix = numpy.array(rows, dtype=object)
         except ValueError:
             raise Refused("the rows have different lengths") from None
-        return self.function(matrix, names)
+        return predicted(self.function, matrix, names)
 
     def body(self, header, buffers):
         try:
@@ -313,7 +336,7 @@ def rows_of(body, kind):
         import csv
         import io
 
-        names, *rows = list(csv.reader(io.StringIO(body.decode()))) or [[]]
+        names, *rows = list(csv.reader(io.StringIO(utf8(body)))) or [[]]
         return [[number(cell) for cell in row] for row in rows], names
     if kind != "application/json":
         raise Refused(f"content-type: {kind} is not supported by a module, only JSON and CSV")
@@ -364,7 +387,8 @@ def fault(error):
 
         refused = isinstance(error, MlflowException) and error.get_http_status_code() < 500
     text = str(getattr(error, "message", None) or error)
-    return {"form": "error", "type": type(error).__name__, "message": text[:2000], "refused": refused}
+    name = "" if isinstance(error, Refused) else type(error).__name__
+    return {"form": "error", "type": name, "message": text[:2000], "refused": refused}
 
 
 LOADERS = {"mlflow-pyfunc": Pyfunc, "module": Module}

@@ -12,6 +12,11 @@ use crate::{
     signature::{Column, ColumnType, Schema, Signature},
 };
 
+/// Most dimensions of a tensor. NumPy has the same limit.
+const MAX_DIMENSIONS: usize = 64;
+/// Most lists in a tensor without values: its shape alone says how many there are.
+const MAX_EMPTY: usize = 1 << 16;
+
 /// The length of the JSON at the beginning of a body. The rest of the body is binary tensors.
 pub(crate) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
@@ -76,8 +81,7 @@ pub(crate) fn decode(
     if !is_object(&json) {
         return Err(InvalidInput::new("body", "is no request: it is no object"));
     }
-    let infer: Infer =
-        serde_json::from_slice(&json).map_err(|error| InvalidInput::new("body", format!("is no request: {error}")))?;
+    let infer: Infer = serde_json::from_slice(&json).map_err(|error| explain(&json, &error))?;
     if infer.inputs.is_empty() {
         return Err(InvalidInput::new("inputs", "there is no tensor"));
     }
@@ -86,6 +90,10 @@ pub(crate) fn decode(
     }
     let mut tensors = Vec::with_capacity(infer.inputs.len());
     for (index, tensor) in infer.inputs.iter().enumerate() {
+        if let Some(first) = infer.inputs[..index].iter().position(|other| other.name == tensor.name) {
+            let problem = format!("inputs[{first}] has the name {:?}, too", tensor.name);
+            return Err(InvalidInput::new(format!("inputs[{index}].name"), problem));
+        }
         tensors.push((tensor, flat(index, tensor, &mut binary)?));
     }
     if !binary.is_empty() {
@@ -176,6 +184,42 @@ pub(crate) fn parts(headers: &HeaderMap, body: &Bytes) -> Result<(Bytes, Bytes),
     }
 }
 
+/// Names the field of a request that cannot be read. A request that can be read has not the cost of this.
+fn explain(json: &[u8], error: &serde_json::Error) -> InvalidInput {
+    let request: Value = serde_json::from_slice(json).unwrap_or_default();
+    let inputs = request["inputs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let found = inputs.iter().enumerate().find_map(|(index, tensor)| {
+        let (field, problem) = misfit(tensor)?;
+        Some(InvalidInput::new(format!("inputs[{index}]{field}"), problem))
+    });
+    found.unwrap_or_else(|| InvalidInput::new("body", format!("is no request: {error}")))
+}
+
+/// Returns the first field of a tensor that is none of the protocol, and why.
+fn misfit(tensor: &Value) -> Option<(String, String)> {
+    let misfit = |field: &str, problem: &str| Some((field.to_owned(), problem.to_owned()));
+    if !tensor.is_object() {
+        return misfit("", "it is no object");
+    }
+    for name in ["name", "datatype"] {
+        if !tensor[name].is_string() {
+            return misfit(&format!(".{name}"), "it must be a text");
+        }
+    }
+    let Some(shape) = tensor["shape"].as_array() else {
+        return misfit(".shape", "it must be a list of lengths");
+    };
+    let is_length = |value: &Value| value.as_u64().is_some_and(|length| usize::try_from(length).is_ok());
+    if let Some(index) = shape.iter().position(|length| !is_length(length)) {
+        return misfit(&format!(".shape[{index}]"), &format!("{} is no length", shape[index]));
+    }
+    let size = &tensor["parameters"]["binary_data_size"];
+    if !size.is_null() && !is_length(size) {
+        return misfit(".parameters.binary_data_size", &format!("{size} is no length"));
+    }
+    None
+}
+
 /// Returns the values of a tensor in one list. Their number is that of the shape.
 fn flat(index: usize, tensor: &TensorData, binary: &mut Bytes) -> Result<Vec<Value>, InvalidInput> {
     let field = |name: &str| format!("inputs[{index}].{name}");
@@ -183,11 +227,18 @@ fn flat(index: usize, tensor: &TensorData, binary: &mut Bytes) -> Result<Vec<Val
         let problem = format!("{:?} is none of {}", tensor.datatype, DATATYPES.join(", "));
         return Err(InvalidInput::new(field("datatype"), problem));
     }
-    let count = tensor
-        .shape
-        .iter()
-        .try_fold(1_usize, |product, length| product.checked_mul(*length));
-    let count = count.ok_or_else(|| InvalidInput::new(field("shape"), "it is too large"))?;
+    if tensor.shape.len() > MAX_DIMENSIONS {
+        let problem = format!("it has {} dimensions, more than {MAX_DIMENSIONS}", tensor.shape.len());
+        return Err(InvalidInput::new(field("shape"), problem));
+    }
+    // The body has no values that limit the lengths beside a 0.
+    let is_empty = tensor.shape.contains(&0);
+    let mut lengths = tensor.shape.iter().filter(|length| **length > 0);
+    let product = lengths.try_fold(1_usize, |product, length| product.checked_mul(*length));
+    let product = product
+        .filter(|product| !is_empty || *product <= MAX_EMPTY)
+        .ok_or_else(|| InvalidInput::new(field("shape"), "it is too large"))?;
+    let count = if is_empty { 0 } else { product };
     let mut values = Vec::new();
     match (tensor.parameters.binary_data_size, &tensor.data) {
         (Some(size), None) if size <= binary.len() => {
