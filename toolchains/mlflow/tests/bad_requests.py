@@ -17,10 +17,10 @@ JSON = "application/json"
 MAX_BODY = 1_000_000
 LENGTH = "Inference-Header-Content-Length"
 # What MLflow itself decodes has its messages.
-INVALID = "MlflowInvalidInputException: Invalid input."
+INVALID = "Invalid input."
 SCHEMA = "MlflowException: Failed to enforce schema of data"
 TYPE = (
-    "MlflowFailedTypeConversion: Invalid input. Data is not compatible with model signature. Failed to convert column"
+    "Invalid input. Data is not compatible with model signature. Failed to convert column"
 )
 NO_ROWS = "body: has no rows"
 
@@ -134,9 +134,9 @@ def tables(of: Protocol) -> Iterator[Case]:
         return Case(of.section, title, status, message, encoded(body))
 
     forms = "The input must be a JSON dictionary with exactly one of the input fields "
-    yield case("`{}`", 400, f"MlflowException: {forms}", {})
+    yield case("`{}`", 400, forms, {})
     yield case("a list", 400, f"{INVALID} {forms}", [1])
-    yield case("two forms in one body", 400, f"MlflowException: {forms}", split([0.5, 2], inputs=[1]))
+    yield case("two forms in one body", 400, forms, split([0.5, 2], inputs=[1]))
     yield case("unknown parameter", 200, "", split([0.5, 2], params={"unknown": 1}))
     yield case("missing column", 400, "dataframe_split.data: ", split([0.5], columns=["a"]))
     yield case("missing column in a record", 400, "dataframe_records[0]: ", {"dataframe_records": [{"a": 1}]})
@@ -168,7 +168,7 @@ def csvs(of: Protocol) -> Iterator[Case]:
     def case(title: str, status: int, message: str, body: str) -> Case:
         return Case(of.section, title, status, message, body.encode())
 
-    parsed = "MlflowException: Failed to parse input as a Pandas DataFrame."
+    parsed = "Failed to parse input as a Pandas DataFrame."
     yield case("no body", 400, parsed, "")
     yield case("missing column", 400, SCHEMA, "a\n0.5\n")
     yield case("text in a double column", 400, parsed, "a,b\nx,2\n")
@@ -194,7 +194,7 @@ def instances(of: Protocol) -> Iterator[Case]:
     yield case("another model", 404, 'there is no model "beer" here', of.correct, path="/v1/models/beer:predict")
     yield case("another verb", 404, "/v1/models/wine:explain: ", of.correct, path="/v1/models/wine:explain")
     forms = "The input must be a JSON dictionary with exactly one of the input fields "
-    yield case("`{}`", 400, f"MlflowException: {forms}", {})
+    yield case("`{}`", 400, forms, {})
     yield case("a list", 400, f"{INVALID} {forms}", [1])
     yield case("missing column", 400, f"{SCHEMA} '{{'a': array([0.5])}}'", records({"a": 0.5}))
     number = f"{INVALID} could not convert string to float: 'x'"

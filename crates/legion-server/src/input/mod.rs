@@ -24,7 +24,7 @@ pub enum Input {
     Tensors {
         /// The arrays in the order of the signature, with the name of each that has one.
         tensors: Tensors,
-        /// How many rows all of them have. `None` if the rows cannot be told apart.
+        /// How many rows all of them have. `None` if an answer cannot be divided among them.
         rows: Option<usize>,
         /// `params` of the request: JSON.
         params: Option<String>,

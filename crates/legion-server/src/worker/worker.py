@@ -222,6 +222,8 @@ class Pyfunc:
         """Decodes a body as MLflow's scoring server does, and predicts."""
         try:
             data, params = self.decode(bytes(buffers), header["contentType"])
+        except Refused:
+            raise
         except Exception as error:
             raise Refused(getattr(error, "message", None) or f"{type(error).__name__}: {error}") from error
         return self.predict(data, params)
