@@ -104,7 +104,7 @@ def test_a_model_becomes_gppi_and_is_checked(model: Path, tmp_path: Path) -> Non
     assert "is GPPI v1" in command("check", archive)
     (gppi / "model/MLmodel").write_text("flavors: {}\n")
     assert "files.model/MLmodel: is sha256:" in command("check", gppi, code=1)
-    # Files that change after `check` are seen by the load, too.
+    # A model whose files are absent has nothing to report before it is loaded.
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "MLmodel").write_text((model / "MLmodel").read_text())

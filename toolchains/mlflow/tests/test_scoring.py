@@ -89,6 +89,7 @@ REQUESTS: list[tuple[str, str, Any]] = [
     ("table", JSON, split([0.1, 1e300, True])),
     ("table", JSON, split([0.1, 2**63, True])),
     ("table", JSON, {"dataframe_split": {"columns": ["a", "b", "c"], "data": [[0.1, 2, True]], "index": [9]}}),
+    ("table", JSON, {"dataframe_split": {"columns": ["a", "b", "c"], "data": [[0.1, 2, True]], "index": [0]}}),
     ("table", JSON, {"dataframe_split": {"data": [[0.1, 2, True]]}}),
     ("table", JSON, {"dataframe_split": {"columns": ["a", "b", "c"]}}),
     ("table", JSON, {"dataframe_split": [1]}),

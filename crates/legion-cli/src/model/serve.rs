@@ -54,8 +54,24 @@ pub(super) async fn run(global: &Global, serve: &ModelServe, out: &mut dyn Write
 /// Returns a command that predicts.
 fn curl(url: &str, body: &str) -> String {
     // A quote ends the text of a shell, and stands between two texts.
-    let body = body.replace('\'', r"'\''");
+    let body = one_line(body).replace('\'', r"'\''");
     format!("  curl {url}/invocations -H 'content-type: application/json' -d '{body}'")
+}
+
+/// Returns JSON without its white space. Its numbers stay as they are written.
+fn one_line(json: &str) -> String {
+    let (mut is_text, mut is_escaped) = (false, false);
+    let is_kept = |c: &char| {
+        let kept = is_text || !c.is_ascii_whitespace();
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '"' => is_text = !is_text,
+            _ => {}
+        }
+        kept
+    };
+    json.chars().filter(is_kept).collect()
 }
 
 pub(super) fn not_loaded(model: &str, why: &str) -> CliError {
@@ -127,13 +143,16 @@ mod tests {
 
     #[test]
     fn the_printed_command_is_one_argument_for_a_shell() {
-        let command = curl("http://127.0.0.1:1", r#"{"inputs": ["it's"]}"#);
+        let command = curl(
+            "http://127.0.0.1:1",
+            "{\n  \"inputs\": [\"it's \\\" \", 9007199254740993]\n}",
+        );
         let output = std::process::Command::new("sh")
             .arg("-c")
             .arg(command.replace("curl", "printf '%s\\n'"))
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(text.lines().last(), Some(r#"{"inputs": ["it's"]}"#));
+        assert_eq!(text.lines().last(), Some(r#"{"inputs":["it's \" ",9007199254740993]}"#));
     }
 }

@@ -45,6 +45,8 @@ struct Split<'a> {
     columns: Option<Vec<Cow<'a, str>>>,
     #[serde(borrow)]
     data: &'a RawValue,
+    /// `DataFrame.to_dict("split")` writes it.
+    index: Option<Vec<usize>>,
 }
 
 /// Decodes a body of `application/json`.
@@ -153,12 +155,15 @@ fn table(body: &Body<'_>, columns: &[Column]) -> Result<Table, Stop> {
     }
     match (body.dataframe_split, body.dataframe_records) {
         (Some(split), None) => {
-            // An index, unknown fields and names that are no texts are rare: MLflow decides.
+            // Unknown fields and names that are no texts are rare: MLflow decides.
             let split: Split<'_> = serde_json::from_str(split.get()).map_err(|_| Stop::Unsure)?;
             let names = split.columns.ok_or(Stop::Unsure)?;
             let mut layout = Layout::new(columns, names.iter().map(|name| &**name), "dataframe_split.data")?;
             rows::read(split.data.get(), Lists(&mut layout)).map_err(|_| Stop::Unsure)??;
-            layout.finish()
+            let table = layout.finish()?;
+            // Another index may mean something to the model's code.
+            let is_usual = split.index.is_none_or(|index| index.into_iter().eq(0..table.rows));
+            if is_usual { Ok(table) } else { Err(Stop::Unsure) }
         }
         (None, Some(records)) => {
             let records = rows::read(
@@ -206,6 +211,11 @@ mod tests {
         let expected = vec![(0, Values::Double(vec![1.5, 2.0])), (1, Values::Long(vec![1, 2]))];
         let split = json!({"dataframe_split": {"data": [[1, "x", 1.5], [2, null, 2]], "columns": ["b", "extra", "a"]}});
         assert_eq!(columns(&split), expected);
+        let mut with_index = split.clone();
+        with_index["dataframe_split"]["index"] = json!([0, 1]);
+        assert_eq!(columns(&with_index), expected);
+        with_index["dataframe_split"]["index"] = json!([1, 0]);
+        assert!(matches!(read(&with_index), Ok(Input::Mlflow { .. })));
         let records = json!({"dataframe_records": [{"b": 1, "a": 1.5, "extra": [1]}, {"a": 2, "b": 2}]});
         assert_eq!(columns(&records), expected);
         let with_optional = json!({"dataframe_records": [{"a": 1, "b": 1, "c": "x"}]});
