@@ -280,4 +280,15 @@ mod tests {
         let plan = decide(&world, &settings, now);
         assert_eq!(settle(&world, &plan, &Outcome::default(), now), None);
     }
+
+    #[test]
+    fn the_problems_are_in_the_plan_and_in_the_status() {
+        let world = World {
+            connection: Arc::new(connection("pvc", "s3://models")),
+        };
+        let plan = decide(&world, &Settings::new("legion-system", "agent"), Timestamp::UNIX_EPOCH);
+        let fields: Vec<_> = plan.problems.iter().map(|problem| problem.field.as_str()).collect();
+        assert_eq!(fields, ["spec.uri"]);
+        assert_eq!(plan.status.unwrap().conditions[0].reason, "InvalidSpec");
+    }
 }

@@ -38,9 +38,9 @@ pub(crate) fn check(reference: &str) -> Result<(), InvalidImage> {
         return Err(InvalidImage::Digest);
     }
     // A colon after the last slash starts the tag. An earlier colon belongs to the registry's port.
-    let after_slash = rest.rfind('/').map_or(0, |at| at + 1);
-    let (name, tag) = match rest[after_slash..].find(':') {
-        Some(colon) => (&rest[..after_slash + colon], Some(&rest[after_slash + colon + 1..])),
+    let slash = rest.rfind('/').unwrap_or(0);
+    let (name, tag) = match rest[slash..].find(':') {
+        Some(colon) => (&rest[..slash + colon], Some(&rest[slash + colon + 1..])),
         None => (rest, None),
     };
     if tag.is_some_and(|tag| !is_tag(tag)) {
@@ -156,6 +156,15 @@ mod tests {
     #[case("a@md5:0123456789abcdef0123456789abcdef", InvalidImage::Digest)]
     fn invalid_references(#[case] reference: &str, #[case] error: InvalidImage) {
         assert_eq!(check(reference), Err(error));
+    }
+
+    #[test]
+    fn digests_have_the_length_of_their_algorithm() {
+        for (algorithm, length) in [("sha256", 64), ("sha512", 128)] {
+            let reference = |digits: usize| format!("a@{algorithm}:{}", "0f".repeat(digits / 2));
+            assert_eq!(check(&reference(length)), Ok(()));
+            assert_eq!(check(&reference(192 - length)), Err(InvalidImage::Digest));
+        }
     }
 
     #[test]

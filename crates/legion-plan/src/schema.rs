@@ -173,15 +173,28 @@ mod tests {
         for raw in [
             json!({"$ref": "#/$defs/x", "$defs": {"x": {"$ref": "#/$defs/x"}}}),
             json!({"$ref": "#/$defs/x", "$defs": {"x": {"allOf": [{"$ref": "#/$defs/x"}]}}}),
-            json!({"properties": {"a": {"$ref": "#", "default": {}}}}),
         ] {
+            let schema = Schema::compile(&raw).unwrap();
+            assert_eq!(schema.with_defaults(&Map::new()), Map::new(), "{raw}");
+        }
+    }
+
+    /// Each property, reference, part and item is a step, and the last defaults come after 32 steps.
+    #[test]
+    fn defaults_end_after_32_steps_into_the_schema() {
+        for (property, levels) in [
+            (json!({"default": {}, "$ref": "#"}), 17),
+            (json!({"default": {}, "allOf": [{"$ref": "#"}]}), 11),
+            (json!({"default": [{}], "items": {"$ref": "#"}}), 11),
+        ] {
+            let raw = json!({"properties": {"a": property}});
             let schema = Schema::compile(&raw).unwrap();
             let mut value = &Value::Object(schema.with_defaults(&Map::new()));
             let mut depth = 0;
             while let Some(inner) = value.get("a") {
-                (value, depth) = (inner, depth + 1);
+                (value, depth) = (inner.get(0).unwrap_or(inner), depth + 1);
             }
-            assert!(depth < 40, "{raw}");
+            assert_eq!(depth, levels, "{raw}");
         }
     }
 

@@ -124,6 +124,38 @@ mod tests {
     use crate::plan::Outcome;
 
     #[test]
+    fn the_problems_are_in_the_plan_and_in_the_status() {
+        let toolchain: ToolchainIntegration = serde_json::from_value(json!({
+            "apiVersion": "legion-platform.org/v1alpha1", "kind": "ToolchainIntegration",
+            "metadata": {"name": "a", "generation": 1},
+            "spec": {
+                "type": "Training", "image": "A", "command": [""], "format": "gppi/v1",
+                "arguments": {"type": "strin"}, "hyperParametersSchema": {"type": "strin"},
+                "env": [{"name": "LEGIO"}, {"name": "LEGION_TASK"}],
+            },
+        }))
+        .unwrap();
+        let world = World {
+            toolchain: Arc::new(toolchain),
+        };
+        let plan = decide(&world, &Settings::new("legion-system", "agent"), Timestamp::UNIX_EPOCH);
+        let fields: Vec<_> = plan.problems.iter().map(|problem| problem.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "spec.image",
+                "spec.command",
+                "spec.arguments",
+                "spec.hyperParametersSchema",
+                "spec.env[1].name"
+            ]
+        );
+        let status = plan.status.unwrap();
+        assert_eq!(status.conditions[0].reason, "InvalidSpec");
+        assert_eq!(status.revision, None);
+    }
+
+    #[test]
     fn a_generation_is_checked_once() {
         let toolchain: ToolchainIntegration = serde_json::from_value(json!({
             "apiVersion": "legion-platform.org/v1alpha1", "kind": "ToolchainIntegration",

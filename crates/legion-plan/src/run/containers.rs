@@ -166,3 +166,27 @@ pub(crate) fn has_started(end: &ContainerStateTerminated) -> bool {
     );
     !never && end.started_at.as_ref().is_none_or(|at| at.0.as_second() > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    #[test]
+    fn a_container_with_the_epoch_as_its_start_never_ran() {
+        for (reason, start, expected) in [
+            ("Error", Some(0), false),
+            ("Error", Some(1), true),
+            ("Error", None, true),
+            ("StartError", Some(1), false),
+        ] {
+            let end = ContainerStateTerminated {
+                reason: Some(reason.to_owned()),
+                started_at: start.map(|at| Time(Timestamp::from_second(at).unwrap())),
+                ..ContainerStateTerminated::default()
+            };
+            assert_eq!(has_started(&end), expected, "{reason} {start:?}");
+        }
+    }
+}

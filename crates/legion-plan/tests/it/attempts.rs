@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Pod;
 use legion_api::{
-    ModelTraining, ModelTrainingStatus,
+    ModelTraining, ModelTrainingSpec, ModelTrainingStatus,
     condition::{SUCCEEDED, find},
     run::{Failure, RunResult},
 };
 use legion_plan::{
-    Action, Need, Outcome, Plan, StepResult, Write,
-    training::{World, decide, requeue, settle},
+    Action, Need, Outcome, Plan, StatusPatch, StepResult, Write,
+    training::{ConfigMapContent, ConfigMapView, World, decide, requeue, settle},
 };
 use legion_protocol::{
     message::PublishOutcome,
@@ -55,10 +55,7 @@ fn reconcile(world: &mut World, seconds: i64) -> Pass {
     };
     let patch = settle(world, &plan, &outcome, after(seconds));
     if let Some(patch) = &patch {
-        let training = Arc::make_mut(&mut world.training);
-        let mut value = serde_json::to_value(training.status.clone().unwrap_or_default()).unwrap();
-        merge(&mut value, &patch.body["status"]);
-        training.status = Some(serde_json::from_value(value).unwrap());
+        store(world, patch);
     }
     if let Some(pod) = &created {
         world.pods.push(Arc::new(pod.clone()));
@@ -68,6 +65,21 @@ fn reconcile(world: &mut World, seconds: i64) -> Pass {
         written: patch.is_some(),
         created,
     }
+}
+
+/// Stores a status, as the API server does.
+fn store(world: &mut World, patch: &StatusPatch) {
+    let training = Arc::make_mut(&mut world.training);
+    let mut value = serde_json::to_value(training.status.clone().unwrap_or_default()).unwrap();
+    merge(&mut value, &patch.body["status"]);
+    training.status = Some(serde_json::from_value(value).unwrap());
+}
+
+/// Changes the spec, as a user does.
+fn edit(world: &mut World, change: impl FnOnce(&mut ModelTrainingSpec)) {
+    let training = Arc::make_mut(&mut world.training);
+    change(&mut training.spec);
+    *training.metadata.generation.as_mut().unwrap() += 1;
 }
 
 fn change(world: &mut World, change: impl FnOnce(&mut Pod)) {
@@ -81,6 +93,11 @@ fn status_of(world: &World) -> ModelTrainingStatus {
 fn reported(world: &World) -> String {
     let status = status_of(world);
     find(&status.conditions, SUCCEEDED).map_or_else(String::new, |condition| condition.reason.clone())
+}
+
+fn message(world: &World) -> String {
+    let status = status_of(world);
+    find(&status.conditions, SUCCEEDED).map_or_else(String::new, |condition| condition.message.clone())
 }
 
 fn failure(world: &World) -> Failure {
@@ -135,7 +152,9 @@ fn the_first_report_comes_within_five_seconds_despite_quick_changes() {
     assert_eq!(first.plan.requeue_at, Some(after(5)), "it is requeued in time");
     change(&mut world, |pod| set(pod, "fetch", running(4)));
     assert!(!reconcile(&mut world, 4).written);
-    assert!(reconcile(&mut world, 5).written);
+    let due = reconcile(&mut world, 5);
+    assert!(due.written);
+    assert_eq!(due.plan.write, Write::Now, "the time has come");
     assert_eq!(reported(&world), "Fetching");
     assert_eq!(status_of(&world).observed_generation, Some(1));
 }
@@ -285,6 +304,109 @@ fn an_interruption_without_a_record_does_not_count(#[case] how: fn(&mut Pod), #[
     assert_eq!((failure(&world).reason.as_str(), failure(&world).remedy), (word, None));
 }
 
+/// Ends the training code with an error of its own.
+fn fail(pod: &mut Pod, seconds: i64) {
+    let message = publish_message(PublishOutcome::Failed, Some(exit(3)), None);
+    end(pod, ended(3, "Error", "", seconds - 1), 1, &message, seconds);
+}
+
+/// Ends the pod as its deletion does.
+fn interrupt(pod: &mut Pod, seconds: i64) {
+    pod.metadata.deletion_timestamp = factory::time(seconds);
+    set(pod, "trainer", ended(143, "Error", "", seconds));
+    set(pod, "publish", ended(143, "Error", "", seconds));
+    phase(pod, "Failed");
+}
+
+/// The pod of a suspended run ends before the suspension is reported, after that, and after the run was resumed.
+#[rstest]
+#[case::unreported(false, false, "Suspended", "suspended: no pod runs")]
+#[case::reported(true, false, "Suspended", "suspended: no pod runs")]
+#[case::resumed(true, true, "Retrying", "attempt 2 resumes the run")]
+fn an_end_by_a_suspension_does_not_count(
+    #[case] reports: bool,
+    #[case] resumes: bool,
+    #[case] reason: &str,
+    #[case] words: &str,
+) {
+    let mut world = training_started(json!({}));
+    edit(&mut world, |spec| spec.suspend = true);
+    if reports {
+        reconcile(&mut world, 6);
+        assert_eq!(reported(&world), "Suspended");
+    }
+    if resumes {
+        edit(&mut world, |spec| spec.suspend = false);
+    }
+    change(&mut world, |pod| interrupt(pod, 9));
+    reconcile(&mut world, 10);
+    let status = status_of(&world);
+    let run = status.run.unwrap();
+    assert_eq!((run.attempt, run.disruptions), (2, 0));
+    assert_eq!((run.not_before, status.failure), (None, None));
+    assert_eq!((reported(&world).as_str(), message(&world).as_str()), (reason, words));
+}
+
+#[test]
+fn training_code_that_fails_during_a_suspension_has_failed() {
+    for resumes in [false, true] {
+        let mut world = training_started(json!({"retries": 1}));
+        edit(&mut world, |spec| spec.suspend = true);
+        reconcile(&mut world, 6);
+        if resumes {
+            edit(&mut world, |spec| spec.suspend = false);
+        }
+        change(&mut world, |pod| fail(pod, 9));
+        reconcile(&mut world, 10);
+        let run = status_of(&world).run.unwrap();
+        assert_eq!((run.attempt, run.failures), (2, 1), "resumes: {resumes}");
+        assert!(run.not_before.unwrap().0 >= after(19), "resumes: {resumes}");
+        assert_eq!(failure(&world).exit_code, Some(3), "resumes: {resumes}");
+        if resumes {
+            let shown = message(&world);
+            assert!(
+                shown.starts_with("attempt 2 follows after attempt 1 ended: "),
+                "{shown}"
+            );
+        } else {
+            assert_eq!(reported(&world), "Suspended");
+            edit(&mut world, |spec| spec.suspend = false);
+            reconcile(&mut world, 12);
+            let shown = (reported(&world), message(&world));
+            assert_eq!(
+                shown,
+                ("Retrying".into(), "attempt 2 follows after the back-off".into())
+            );
+        }
+    }
+}
+
+#[test]
+fn a_new_run_does_not_repeat_what_was_reported_about_the_run_before() {
+    let mut world = training_started(json!({}));
+    change(&mut world, |pod| set(pod, "publish", ended(1, "Error", "", 9)));
+    reconcile(&mut world, 10);
+    assert_eq!(reported(&world), "Retrying");
+    edit(&mut world, |spec| spec.trigger = Some("again".into()));
+    assert!(reconcile(&mut world, 60).created.is_none(), "the trainer may still run");
+    assert_eq!(reported(&world), "Replacing");
+}
+
+/// Another version of the operator may have recorded a reason that this one does not have.
+#[rstest]
+#[case(RunResult::Succeeded, "RunSucceeded")]
+#[case(RunResult::Failed, "TrainerFailed")]
+fn a_result_with_an_unknown_reason_is_still_reported(#[case] result: RunResult, #[case] reason: &str) {
+    for recorded in [None, Some("NoSuchReason")] {
+        let mut world = training_started(json!({}));
+        let status = Arc::make_mut(&mut world.training).status.as_mut().unwrap();
+        let run = status.run.as_mut().unwrap();
+        (run.result, run.reason) = (Some(result), recorded.map(str::to_owned));
+        reconcile(&mut world, 10);
+        assert_eq!(reported(&world), reason, "{recorded:?}");
+    }
+}
+
 #[rstest]
 #[case::the_users(StepReason::GitRefNotFound, Some(RunResult::Failed), 0)]
 #[case::transient(StepReason::SourceUnreachable, None, 1)]
@@ -420,6 +542,10 @@ fn a_pod_that_does_not_start_in_time_is_replaced_with_back_off() {
     let run = status_of(&world).run.unwrap();
     assert_eq!((run.attempt, run.rejections, run.failures), (2, 1, 0));
     assert!(run.not_before.unwrap().0 >= after(1610));
+    assert!(
+        !run.inputs.is_empty(),
+        "nothing has changed, so nothing is resolved again"
+    );
     assert!(
         failure(&world).message.contains("spec.startTimeout (10m)"),
         "{}",
@@ -562,17 +688,73 @@ fn a_missing_claim_is_reported_with_its_field(
     assert!(!reconcile(&mut world, 20).written, "once");
 }
 
-#[test]
-fn a_refused_pod_is_retried_on_a_timer() {
-    let world = world(training(json!({})));
-    let plan = decide(&world, &settings(), start());
-    let refused = Outcome {
+fn refused_by_quota() -> Outcome {
+    Outcome {
         results: vec![StepResult::Refused(legion_plan::ApiError {
             code: 403,
             message: "exceeded quota: q, requested: cpu=1, used: cpu=1, limited: cpu=1".into(),
             ..Default::default()
         })],
+    }
+}
+
+#[rstest]
+#[case::not_its_turn(|world: &mut World| world.quota_turn = false, false)]
+#[case::its_turn(|_: &mut World| {}, true)]
+#[case::a_changed_spec_asks_out_of_turn(|world: &mut World| {
+    world.quota_turn = false;
+    edit(world, |spec| spec.retries = 3);
+}, true)]
+#[case::a_new_run_asks_out_of_turn(|world: &mut World| {
+    world.quota_turn = false;
+    let source = world.training.spec.source.config_map.clone().unwrap();
+    let content = ConfigMapContent::of(&factory::config_map("6", "print(2)"), &source);
+    world.config_map = ConfigMapView::Read(content);
+}, true)]
+fn a_pod_that_a_quota_refuses_waits_for_its_turn(#[case] change: fn(&mut World), #[case] asks: bool) {
+    let mut world = world(training(json!({})));
+    let plan = decide(&world, &settings(), start());
+    let patch = settle(&world, &plan, &refused_by_quota(), start()).unwrap();
+    store(&mut world, &patch);
+    assert_eq!(reported(&world), "QuotaExceeded");
+    let shown = message(&world);
+    change(&mut world);
+    let pass = reconcile(&mut world, 60);
+    assert_eq!(pass.created.is_some(), asks);
+    if !asks {
+        assert_eq!(pass.plan.requeue_at, Some(after(90)));
+        assert_eq!((reported(&world).as_str(), message(&world)), ("QuotaExceeded", shown));
+    }
+}
+
+#[test]
+fn only_a_pod_that_a_quota_has_refused_waits_for_its_turn() {
+    let mut world = world(training(json!({})));
+    world.quota_turn = false;
+    assert!(reconcile(&mut world, 0).created.is_some());
+}
+
+/// Another writer may have claimed a later attempt. Only the first attempt follows from the run alone.
+#[test]
+fn a_later_attempt_is_created_only_while_the_object_has_the_version_of_its_claim() {
+    let only_at = |pass: &Pass| match pass.plan.actions.as_slice() {
+        [Action::CreatePod { only_at, .. }] => only_at.clone(),
+        other => panic!("{other:?}"),
     };
+    let mut world = world(training(json!({"retries": 1})));
+    assert_eq!(only_at(&reconcile(&mut world, 0)), None);
+    change(&mut world, train);
+    reconcile(&mut world, 4);
+    change(&mut world, |pod| fail(pod, 8));
+    reconcile(&mut world, 9);
+    assert_eq!(only_at(&reconcile(&mut world, 60)).as_deref(), Some("100"));
+}
+
+#[test]
+fn a_refused_pod_is_retried_on_a_timer() {
+    let world = world(training(json!({})));
+    let plan = decide(&world, &settings(), start());
+    let refused = refused_by_quota();
     assert_eq!(
         requeue(&plan, &refused, start()),
         Some(after(5)),
@@ -747,7 +929,6 @@ fn notices_of_fetch_are_shown_while_the_training_runs_and_after_its_end() {
 
 #[test]
 fn an_unreadable_source_is_reported_and_recovers() {
-    use legion_plan::training::ConfigMapView;
     for (forbidden, reason) in [(true, "Forbidden"), (false, "ApiUnavailable")] {
         let mut world = world(training(json!({})));
         let readable = std::mem::replace(
@@ -780,7 +961,7 @@ fn a_running_earlier_attempt_is_deleted_immediately() {
 #[test]
 fn a_started_run_outlives_its_config_map_and_waits_for_it_before_a_retry() {
     let mut world = training_started(json!({"retries": 1}));
-    world.config_map = legion_plan::training::ConfigMapView::Absent;
+    world.config_map = ConfigMapView::Absent;
     assert!(!reconcile(&mut world, 10).written, "the running attempt has its files");
     let message = publish_message(PublishOutcome::Failed, Some(exit(3)), None);
     change(&mut world, |pod| end(pod, ended(3, "Error", "", 12), 1, &message, 13));
