@@ -393,12 +393,27 @@ def fault(error):
     return {"form": "error", "type": name, "message": text[:2000], "refused": refused}
 
 
+def keep_unchanged(directory):
+    """Lets Python write no compiled files into a model. Its descriptor lists every file, and the directory may be shared."""
+    import importlib.machinery
+
+    loader = importlib.machinery.SourceFileLoader
+    write, below = loader.set_data, os.path.realpath(directory) + os.sep
+
+    def set_data(self, path, data, **more):
+        if not os.path.realpath(path).startswith(below):
+            write(self, path, data, **more)
+
+    loader.set_data = set_data
+
+
 LOADERS = {"mlflow-pyfunc": Pyfunc, "module": Module}
 
 
 def main():
     channel = Channel()
     task = json.loads(sys.argv[1])
+    keep_unchanged(task["path"])
     try:
         model = LOADERS[task["loader"]](task)
     except BaseException as error:

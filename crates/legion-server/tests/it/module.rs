@@ -20,6 +20,10 @@ def predict(rows, columns):
 #[tokio::test]
 async fn each_protocol_gives_the_prediction_in_its_form() {
     let server = TestServer::start(NAMED, NUMBERS, &[]).await;
+    // Python must not write its compiled files there: the descriptor lists every file.
+    let files = std::fs::read_dir(&server.front.model.path).unwrap();
+    let files: Vec<_> = files.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files, ["mine.py"]);
     let records = json!([{"twice": 3.0, "letter": "a"}, {"twice": 4.0, "letter": "a"}]);
     assert_eq!(
         server.predict(&rows(&[1.5, 2.0])).await,
