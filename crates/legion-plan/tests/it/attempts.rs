@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Pod;
 use legion_api::{
-    ModelTraining, ModelTrainingSpec, ModelTrainingStatus,
+    ModelTraining,
     condition::{SUCCEEDED, find},
-    run::{Failure, RunResult},
+    run::RunResult,
 };
 use legion_plan::{
-    Action, Need, Outcome, Plan, StatusPatch, StepResult, Write,
-    training::{ConfigMapContent, ConfigMapView, World, decide, requeue, settle},
+    Action, Need, Write,
+    training::{ConfigMapView, World, decide},
 };
 use legion_protocol::{
     message::PublishOutcome,
@@ -26,105 +26,12 @@ use serde_json::json;
 use crate::{
     factory::{
         self, after, condition, end, ended, exit, fetch_failed, fetch_message, fetched, kstatus, phase,
-        publish_message, running, schedule, set, settings, start, status, stored, train, training, waiting, world,
+        publish_message, running, schedule, set, settings, start, status, train, training, waiting, world,
     },
-    universe::{Universe, merge},
+    universe::Universe,
 };
 
-/// The result of one reconciliation.
-struct Pass {
-    plan: Plan<ModelTrainingStatus>,
-    written: bool,
-    created: Option<Pod>,
-}
-
-/// Reconciles the training at a second, as the operator does: pods are created and deleted, and the status is stored.
-fn reconcile(world: &mut World, seconds: i64) -> Pass {
-    let plan = decide(world, &settings(), after(seconds));
-    let mut created = None;
-    let results = plan.actions.iter().map(|action| match action {
-        Action::CreatePod { pod, .. } => {
-            let pod = stored(pod.as_ref().clone(), after(seconds));
-            created = Some(pod);
-            StepResult::Created
-        }
-        Action::DeletePod { .. } => StepResult::Deleted,
-    });
-    let outcome = Outcome {
-        results: results.collect(),
-    };
-    let patch = settle(world, &plan, &outcome, after(seconds));
-    if let Some(patch) = &patch {
-        store(world, patch);
-    }
-    if let Some(pod) = &created {
-        world.pods.push(Arc::new(pod.clone()));
-    }
-    Pass {
-        plan,
-        written: patch.is_some(),
-        created,
-    }
-}
-
-/// Stores a status, as the API server does.
-fn store(world: &mut World, patch: &StatusPatch) {
-    let training = Arc::make_mut(&mut world.training);
-    let mut value = serde_json::to_value(training.status.clone().unwrap_or_default()).unwrap();
-    merge(&mut value, &patch.body["status"]);
-    training.status = Some(serde_json::from_value(value).unwrap());
-}
-
-/// Changes the spec, as a user does.
-fn edit(world: &mut World, change: impl FnOnce(&mut ModelTrainingSpec)) {
-    let training = Arc::make_mut(&mut world.training);
-    change(&mut training.spec);
-    *training.metadata.generation.as_mut().unwrap() += 1;
-}
-
-fn change(world: &mut World, change: impl FnOnce(&mut Pod)) {
-    change(Arc::make_mut(world.pods.last_mut().unwrap()));
-}
-
-fn status_of(world: &World) -> ModelTrainingStatus {
-    world.training.status.clone().unwrap_or_default()
-}
-
-fn reported(world: &World) -> String {
-    let status = status_of(world);
-    find(&status.conditions, SUCCEEDED).map_or_else(String::new, |condition| condition.reason.clone())
-}
-
-fn message(world: &World) -> String {
-    let status = status_of(world);
-    find(&status.conditions, SUCCEEDED).map_or_else(String::new, |condition| condition.message.clone())
-}
-
-fn failure(world: &World) -> Failure {
-    status_of(world).failure.unwrap()
-}
-
-fn attempt(world: &World) -> i32 {
-    status_of(world).run.unwrap().attempt
-}
-
-/// Returns a world with a first attempt that is training and recorded in the status.
-fn training_started(spec: serde_json::Value) -> World {
-    let mut world = world(training(spec));
-    reconcile(&mut world, 0);
-    change(&mut world, train);
-    reconcile(&mut world, 4);
-    assert_eq!(reported(&world), "Training");
-    world
-}
-
-fn deletions(plan: &Plan<ModelTrainingStatus>) -> Vec<&str> {
-    let deleted = plan.actions.iter().filter_map(|action| match action {
-        Action::DeletePod { name, .. } => Some(name.as_str()),
-        Action::CreatePod { .. } => None,
-    });
-    deleted.collect()
-}
+use crate::passes::{attempt, change, deletions, failure, reconcile, reported, status_of, training_started};
 
 #[test]
 fn an_unreconciled_training_counts_as_in_progress() {
@@ -283,128 +190,6 @@ fn an_unscheduled_pod_counts_as_ended_once_it_is_being_deleted() {
         reconcile(&mut world, 60).created.is_some(),
         "there is nothing to wait for"
     );
-}
-
-#[rstest]
-#[case::drain(|pod: &mut Pod| status(pod).conditions.as_mut().unwrap().push(condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "", 9)), "Disrupted")]
-#[case::node_shutdown(|pod: &mut Pod| status(pod).reason = Some("NodeShutdown".into()), "Disrupted")]
-#[case::deleted(|pod: &mut Pod| pod.metadata.deletion_timestamp = factory::time(20), "Disrupted")]
-fn an_interruption_without_a_record_does_not_count(#[case] how: fn(&mut Pod), #[case] word: &str) {
-    let mut world = training_started(json!({}));
-    change(&mut world, |pod| {
-        how(pod);
-        // Not 137: that exit code alone would have the same meaning.
-        set(pod, "trainer", ended(143, "Error", "", 9));
-        set(pod, "publish", ended(143, "Error", "", 9));
-        phase(pod, "Failed");
-    });
-    reconcile(&mut world, 10);
-    let run = status_of(&world).run.unwrap();
-    assert_eq!((run.attempt, run.failures, run.disruptions), (2, 0, 1));
-    assert_eq!((failure(&world).reason.as_str(), failure(&world).remedy), (word, None));
-}
-
-/// Ends the training code with an error of its own.
-fn fail(pod: &mut Pod, seconds: i64) {
-    let message = publish_message(PublishOutcome::Failed, Some(exit(3)), None);
-    end(pod, ended(3, "Error", "", seconds - 1), 1, &message, seconds);
-}
-
-/// Ends the pod as its deletion does.
-fn interrupt(pod: &mut Pod, seconds: i64) {
-    pod.metadata.deletion_timestamp = factory::time(seconds);
-    set(pod, "trainer", ended(143, "Error", "", seconds));
-    set(pod, "publish", ended(143, "Error", "", seconds));
-    phase(pod, "Failed");
-}
-
-/// The pod of a suspended run ends before the suspension is reported, after that, and after the run was resumed.
-#[rstest]
-#[case::unreported(false, false, "Suspended", "suspended: no pod runs")]
-#[case::reported(true, false, "Suspended", "suspended: no pod runs")]
-#[case::resumed(true, true, "Retrying", "attempt 2 resumes the run")]
-fn an_end_by_a_suspension_does_not_count(
-    #[case] reports: bool,
-    #[case] resumes: bool,
-    #[case] reason: &str,
-    #[case] words: &str,
-) {
-    let mut world = training_started(json!({}));
-    edit(&mut world, |spec| spec.suspend = true);
-    if reports {
-        reconcile(&mut world, 6);
-        assert_eq!(reported(&world), "Suspended");
-    }
-    if resumes {
-        edit(&mut world, |spec| spec.suspend = false);
-    }
-    change(&mut world, |pod| interrupt(pod, 9));
-    reconcile(&mut world, 10);
-    let status = status_of(&world);
-    let run = status.run.unwrap();
-    assert_eq!((run.attempt, run.disruptions), (2, 0));
-    assert_eq!((run.not_before, status.failure), (None, None));
-    assert_eq!((reported(&world).as_str(), message(&world).as_str()), (reason, words));
-}
-
-#[test]
-fn training_code_that_fails_during_a_suspension_has_failed() {
-    for resumes in [false, true] {
-        let mut world = training_started(json!({"retries": 1}));
-        edit(&mut world, |spec| spec.suspend = true);
-        reconcile(&mut world, 6);
-        if resumes {
-            edit(&mut world, |spec| spec.suspend = false);
-        }
-        change(&mut world, |pod| fail(pod, 9));
-        reconcile(&mut world, 10);
-        let run = status_of(&world).run.unwrap();
-        assert_eq!((run.attempt, run.failures), (2, 1), "resumes: {resumes}");
-        assert!(run.not_before.unwrap().0 >= after(19), "resumes: {resumes}");
-        assert_eq!(failure(&world).exit_code, Some(3), "resumes: {resumes}");
-        if resumes {
-            let shown = message(&world);
-            assert!(
-                shown.starts_with("attempt 2 follows after attempt 1 ended: "),
-                "{shown}"
-            );
-        } else {
-            assert_eq!(reported(&world), "Suspended");
-            edit(&mut world, |spec| spec.suspend = false);
-            reconcile(&mut world, 12);
-            let shown = (reported(&world), message(&world));
-            assert_eq!(
-                shown,
-                ("Retrying".into(), "attempt 2 follows after the back-off".into())
-            );
-        }
-    }
-}
-
-#[test]
-fn a_new_run_does_not_repeat_what_was_reported_about_the_run_before() {
-    let mut world = training_started(json!({}));
-    change(&mut world, |pod| set(pod, "publish", ended(1, "Error", "", 9)));
-    reconcile(&mut world, 10);
-    assert_eq!(reported(&world), "Retrying");
-    edit(&mut world, |spec| spec.trigger = Some("again".into()));
-    assert!(reconcile(&mut world, 60).created.is_none(), "the trainer may still run");
-    assert_eq!(reported(&world), "Replacing");
-}
-
-/// Another version of the operator may have recorded a reason that this one does not have.
-#[rstest]
-#[case(RunResult::Succeeded, "RunSucceeded")]
-#[case(RunResult::Failed, "TrainerFailed")]
-fn a_result_with_an_unknown_reason_is_still_reported(#[case] result: RunResult, #[case] reason: &str) {
-    for recorded in [None, Some("NoSuchReason")] {
-        let mut world = training_started(json!({}));
-        let status = Arc::make_mut(&mut world.training).status.as_mut().unwrap();
-        let run = status.run.as_mut().unwrap();
-        (run.result, run.reason) = (Some(result), recorded.map(str::to_owned));
-        reconcile(&mut world, 10);
-        assert_eq!(reported(&world), reason, "{recorded:?}");
-    }
 }
 
 #[rstest]
@@ -686,86 +471,6 @@ fn a_missing_claim_is_reported_with_its_field(
         condition.message
     );
     assert!(!reconcile(&mut world, 20).written, "once");
-}
-
-fn refused_by_quota() -> Outcome {
-    Outcome {
-        results: vec![StepResult::Refused(legion_plan::ApiError {
-            code: 403,
-            message: "exceeded quota: q, requested: cpu=1, used: cpu=1, limited: cpu=1".into(),
-            ..Default::default()
-        })],
-    }
-}
-
-#[rstest]
-#[case::not_its_turn(|world: &mut World| world.quota_turn = false, false)]
-#[case::its_turn(|_: &mut World| {}, true)]
-#[case::a_changed_spec_asks_out_of_turn(|world: &mut World| {
-    world.quota_turn = false;
-    edit(world, |spec| spec.retries = 3);
-}, true)]
-#[case::a_new_run_asks_out_of_turn(|world: &mut World| {
-    world.quota_turn = false;
-    let source = world.training.spec.source.config_map.clone().unwrap();
-    let content = ConfigMapContent::of(&factory::config_map("6", "print(2)"), &source);
-    world.config_map = ConfigMapView::Read(content);
-}, true)]
-fn a_pod_that_a_quota_refuses_waits_for_its_turn(#[case] change: fn(&mut World), #[case] asks: bool) {
-    let mut world = world(training(json!({})));
-    let plan = decide(&world, &settings(), start());
-    let patch = settle(&world, &plan, &refused_by_quota(), start()).unwrap();
-    store(&mut world, &patch);
-    assert_eq!(reported(&world), "QuotaExceeded");
-    let shown = message(&world);
-    change(&mut world);
-    let pass = reconcile(&mut world, 60);
-    assert_eq!(pass.created.is_some(), asks);
-    if !asks {
-        assert_eq!(pass.plan.requeue_at, Some(after(90)));
-        assert_eq!((reported(&world).as_str(), message(&world)), ("QuotaExceeded", shown));
-    }
-}
-
-#[test]
-fn only_a_pod_that_a_quota_has_refused_waits_for_its_turn() {
-    let mut world = world(training(json!({})));
-    world.quota_turn = false;
-    assert!(reconcile(&mut world, 0).created.is_some());
-}
-
-/// Another writer may have claimed a later attempt. Only the first attempt follows from the run alone.
-#[test]
-fn a_later_attempt_is_created_only_while_the_object_has_the_version_of_its_claim() {
-    let only_at = |pass: &Pass| match pass.plan.actions.as_slice() {
-        [Action::CreatePod { only_at, .. }] => only_at.clone(),
-        other => panic!("{other:?}"),
-    };
-    let mut world = world(training(json!({"retries": 1})));
-    assert_eq!(only_at(&reconcile(&mut world, 0)), None);
-    change(&mut world, train);
-    reconcile(&mut world, 4);
-    change(&mut world, |pod| fail(pod, 8));
-    reconcile(&mut world, 9);
-    assert_eq!(only_at(&reconcile(&mut world, 60)).as_deref(), Some("100"));
-}
-
-#[test]
-fn a_refused_pod_is_retried_on_a_timer() {
-    let world = world(training(json!({})));
-    let plan = decide(&world, &settings(), start());
-    let refused = refused_by_quota();
-    assert_eq!(
-        requeue(&plan, &refused, start()),
-        Some(after(5)),
-        "at first to say what it waits for"
-    );
-    assert_eq!(plan.retry_at, Some(after(30)));
-    assert!(matches!(plan.write, Write::NotBefore(_)));
-    assert!(
-        settle(&world, &plan, &refused, start()).is_some(),
-        "a refusal is reported immediately"
-    );
 }
 
 #[test]
