@@ -34,8 +34,8 @@ pub(super) async fn answer(front: &Front, request: Request<Incoming>) -> (&'stat
     };
     let result = match (request.method(), parts.as_slice()) {
         (&Method::POST, ["invocations"]) => invocations(front, request).await,
-        (&Method::POST, ["v1", "models", verb]) if verb.ends_with(PREDICT) => {
-            v1(front, verb.trim_end_matches(PREDICT), request).await
+        (&Method::POST, ["v1", "models", verb]) if takes_body(&parts) => {
+            v1(front, verb.strip_suffix(PREDICT).unwrap_or(verb), request).await
         }
         (&Method::POST, ["v2", "models", name, "infer"]) => infer(front, name, None, request).await,
         (&Method::POST, ["v2", "models", name, "versions", version, "infer"]) => {
