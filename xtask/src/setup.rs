@@ -291,22 +291,22 @@ pub fn require(needs: &[Need]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What all tests and benchmarks need.
+const ALL: [&[Need]; 6] = [
+    SERVERS,
+    PYTHON_AND_BROWSER,
+    PYTHON_AND_GO,
+    CONTROL_PLANE_TESTS,
+    NODE,
+    BENCHMARKS,
+];
+
 /// `cargo xtask setup`: prepares the machine for all tests and prints what is missing.
 ///
 /// # Errors
 /// When a package manager cannot be started.
 pub fn act(strict: bool) -> anyhow::Result<ExitCode> {
-    let needs: BTreeSet<Need> = [
-        SERVERS,
-        PYTHON_AND_BROWSER,
-        PYTHON_AND_GO,
-        CONTROL_PLANE_TESTS,
-        NODE,
-        BENCHMARKS,
-    ]
-    .concat()
-    .into_iter()
-    .collect();
+    let needs: BTreeSet<Need> = ALL.concat().into_iter().collect();
     let needs: Vec<Need> = needs.into_iter().collect();
     run(&needs)?;
     let missing = missing(&needs);
@@ -515,16 +515,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_purpose_and_remedy() {
         assert_eq!(missing(&[Need::Nothing]).len(), 1);
-        for need in [
-            SERVERS,
-            PYTHON_AND_BROWSER,
-            PYTHON_AND_GO,
-            CONTROL_PLANE_TESTS,
-            NODE,
-            BENCHMARKS,
-        ]
-        .concat()
-        {
+        for need in ALL.concat() {
             let requirement = requirement(need);
             let has_remedy = !requirement.packages.is_empty() || matches!(need, Need::Go | Need::Root | Need::Cgroups);
             assert!(has_remedy && !requirement.purpose.is_empty(), "{need:?}");

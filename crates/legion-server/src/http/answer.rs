@@ -68,12 +68,7 @@ impl From<Failure> for Fault {
             Failure::Model { refused: true, .. } => StatusCode::BAD_REQUEST,
             Failure::Model { refused: false, .. } | Failure::Answer => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let message = match failure {
-            // What the worker itself refuses names the field.
-            Failure::Model { kind, message, .. } if kind.is_empty() => message,
-            failure => failure.to_string(),
-        };
-        Self::new(status, message)
+        Self::new(status, failure.to_string())
     }
 }
 

@@ -221,9 +221,9 @@ async fn infer(front: &Front, name: &str, version: Option<&str>, request: Reques
         return Err(Fault::new(StatusCode::NOT_FOUND, message));
     }
     let (headers, body) = content(front, request).await?;
-    // Binary tensors behind it have no brackets.
-    body::check_depth(inference::json_part(&headers, &body)?.0.as_ref())?;
-    let (wishes, input) = inference::decode(&headers, &body, front.model.signature.as_ref())?;
+    let (json, binary) = inference::parts(&headers, &body)?;
+    body::check_depth(&json)?;
+    let (wishes, input) = inference::decode(&json, binary, front.model.signature.as_ref())?;
     let (output, timing) = predict(front, input).await?;
     let mut answer = inference::encode(&front.model, wishes, output)?;
     answer.extensions_mut().insert(timing);

@@ -276,9 +276,6 @@ class Module:
         if hasattr(module, "init"):
             module.init()
 
-    def prove(self, header, buffers):
-        return "a module takes arrays anyway"
-
     def table(self, header, buffers):
         columns = columns_of(header, buffers)
         return self.predict(list(zip(*columns.values())), list(columns))
@@ -389,8 +386,7 @@ def fault(error):
 
         refused = isinstance(error, MlflowException) and error.get_http_status_code() < 500
     text = str(getattr(error, "message", None) or error)
-    name = "" if isinstance(error, Refused) else type(error).__name__
-    return {"form": "error", "type": name, "message": text[:2000], "refused": refused}
+    return {"form": "error", "type": type(error).__name__, "message": text[:2000], "refused": refused}
 
 
 def keep_unchanged(directory):

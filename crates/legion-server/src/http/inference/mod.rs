@@ -9,7 +9,7 @@ mod response;
 
 use serde_json::{Value, json};
 
-pub(super) use request::{decode, parts as json_part};
+pub(super) use request::{decode, parts};
 pub(super) use response::encode;
 
 use crate::{

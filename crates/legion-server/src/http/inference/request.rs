@@ -68,20 +68,19 @@ pub(crate) struct Wishes {
     pub(crate) is_binary: bool,
 }
 
-/// Decodes a request, and how its answer must be.
+/// Decodes a request, and how its answer must be. `json` and `binary` are its [`parts`].
 ///
 /// # Errors
 /// When it is no request of the protocol, or no model with this signature would take it.
 pub(crate) fn decode(
-    headers: &HeaderMap,
-    body: &Bytes,
+    json: &[u8],
+    mut binary: Bytes,
     signature: Option<&Signature>,
 ) -> Result<(Wishes, Input), InvalidInput> {
-    let (json, mut binary) = parts(headers, body)?;
-    if !is_object(&json) {
+    if !is_object(json) {
         return Err(InvalidInput::new("body", "is no request: it is no object"));
     }
-    let infer: Infer = serde_json::from_slice(&json).map_err(|error| explain(&json, &error))?;
+    let infer: Infer = serde_json::from_slice(json).map_err(|error| explain(json, &error))?;
     if infer.inputs.is_empty() {
         return Err(InvalidInput::new("inputs", "there is no tensor"));
     }
