@@ -261,8 +261,7 @@ pub(crate) fn digests(root: &Path) -> io::Result<BTreeMap<String, String>> {
 fn digest(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     io::copy(&mut File::open(path)?, &mut hash)?;
-    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("sha256:{hex}"))
+    Ok(legion_protocol::digest::render(hash))
 }
 
 /// Returns whether a path stays below the directory.

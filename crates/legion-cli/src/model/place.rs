@@ -8,7 +8,7 @@ use std::{
 
 use kube::Api;
 use legion_api::ModelTraining;
-use sha2::{Digest as _, Sha256};
+use legion_protocol::digest;
 use tempfile::TempDir;
 
 use crate::{
@@ -88,15 +88,12 @@ async fn trained(global: &Global, name: &str) -> Result<Place> {
         ));
     }
     let bytes = stored::artifact(&session, &training, &artifact.uri).await?;
-    let digest: String = Sha256::digest(&bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    if artifact.digest != format!("sha256:{digest}") {
+    let digest = digest::of_bytes(&bytes);
+    if artifact.digest != digest {
         return Err(CliError::new(
             Code::Other,
             format!(
-                "{}: its digest is sha256:{digest}, and the training recorded {}",
+                "{}: its digest is {digest}, and the training recorded {}",
                 artifact.uri, artifact.digest
             ),
         )
